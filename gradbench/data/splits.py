@@ -1,0 +1,52 @@
+"""Which part of a data set is for testing: fixed by the data's own settings, never by a cell's seed."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradbench.errors import UsageError
+
+WORD_SEARCH = 100  # characters to look back for a blank, so that a cut does not fall inside a word
+
+
+def check_share(share: float | None) -> float:
+    """Return ``share`` if it is a proper fraction; raise UsageError otherwise."""
+    if share is None or not 0 < share < 1:
+        raise UsageError(
+            f"data.test_share must be between 0 and 1, both excluded, got {share}; try data.test_share=0.1"
+        )
+    return share
+
+
+def contiguous(text: str, share: float | None) -> tuple[str, str]:
+    """Cut a text in two, the last ``share`` of its characters being the test part.
+
+    The cut moves back to just after the nearest blank: every way of tokenising the text sees the same two
+    parts, so their bits per character can be compared.
+    """
+    cut = len(text) - round(check_share(share) * len(text))
+    blank = max(text.rfind(mark, max(0, cut - WORD_SEARCH), cut) for mark in " \n")
+    cut = blank + 1 if blank >= 0 else cut
+    return text[:cut], text[cut:]
+
+
+def stratified(
+    labels: NDArray[np.int64], share: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the train and the test indices, every class giving the same share to the test part.
+
+    labels: class of each example, [N]. share: test part of each class, rounded, at least one example.
+    seed: of the permutation within each class. Both results are in ascending order.
+    """
+    check_share(share)
+    test = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        count = max(1, round(share * len(members)))
+        if count >= len(members):
+            raise UsageError(
+                f"data.test_share={share} leaves no training example of class {label} "
+                f"({len(members)} in all); lower data.test_share"
+            )
+        test.append(np.random.default_rng([seed, int(label)]).permutation(members)[:count])
+    chosen = np.sort(np.concatenate(test))
+    return np.setdiff1d(np.arange(len(labels)), chosen), chosen

@@ -1,0 +1,121 @@
+"""Text as a sequence of whole numbers, by character or by word."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradbench.data import Array, Data, corpora, splits
+from gradbench.data.corpora import Corpus, Web
+from gradbench.errors import UsageError, nearest
+
+LEVELS = ("character", "word", "token")
+UNKNOWN, LINE_END = "<unk>", "<eos>"
+# A word (with its inner apostrophes and hyphens), or one mark of punctuation, or the end of a line.
+WORD = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]|\n")
+SEPARATOR = b"\xff"  # a byte that UTF-8 never uses
+
+
+def load(
+    source: str,
+    level: str,
+    test_share: float | None,
+    *,
+    path: str | None = None,
+    web: Web | None = None,
+    vocabulary: int | None = None,
+    limit: int | None = None,
+    root: str | None = None,
+) -> Data:
+    """Load a text, cut it into a training and a test part, and number its tokens.
+
+    source, path, web, root: where the text comes from, see :func:`gradbench.data.corpora.read`.
+    level: ``character``; ``word`` (words and punctuation marks, line ends as ``<eos>``); or ``token`` for
+    text that is already tokenised, one blank between tokens (PTB, WikiText-2), line ends as ``<eos>``.
+    test_share: the last part of the text, in characters; None where the source has a test text of its own.
+    vocabulary: greatest number of different tokens, ``<unk>`` included (not at character level).
+    limit: characters to keep of each text, from its beginning.
+    Returns arrays ``train/tokens`` and ``test/tokens`` int64 [N] and ``vocabulary/utf8`` uint8 (read it with
+    :func:`words`); sizes ``vocabulary`` and, for bits per character at every level, ``train/characters``
+    and ``test/characters``.
+    """
+    if level not in LEVELS:
+        raise UsageError(
+            f"data.level must be one of {', '.join(LEVELS)}, got '{level}'{nearest(level, LEVELS)}"
+        )
+    if limit is not None and limit < 1:
+        raise UsageError(f"data.limit must be at least 1 character, got {limit}; data.limit=null keeps all")
+    train, test = parts(corpora.read(source, path, web, root), source, test_share, limit)
+    train_tokens, test_tokens = tokenise(train, level), tokenise(test, level)
+    for part, tokens in (("train", train_tokens), ("test", test_tokens)):
+        if len(tokens) < 2:
+            raise UsageError(
+                f"the {part} text has {len(tokens)} token(s) at data.level={level}, expected at least 2; "
+                "use a longer text, a greater data.limit or another data.test_share"
+            )
+    known = vocabulary_of(train_tokens, test_tokens, level, vocabulary)
+    arrays: dict[str, Array] = {
+        "train/tokens": numbered(train_tokens, known),
+        "test/tokens": numbered(test_tokens, known),
+        "vocabulary/utf8": np.frombuffer(SEPARATOR.join(w.encode() for w in known), np.uint8).copy(),
+    }
+    return Data(
+        arrays,
+        {"vocabulary": len(known), "train/characters": len(train), "test/characters": len(test)},
+    )
+
+
+def words(data: Data) -> list[str]:
+    """Return the vocabulary of a text: what token number i stands for."""
+    return [word.decode() for word in data.arrays["vocabulary/utf8"].tobytes().split(SEPARATOR)]
+
+
+def parts(corpus: Corpus, source: str, test_share: float | None, limit: int | None) -> tuple[str, str]:
+    """Return the training and the test text, each no longer than ``limit`` characters before the cut."""
+    if corpus.test is None:
+        return splits.contiguous(corpus.train[:limit], test_share)
+    if test_share is not None:
+        raise UsageError(
+            f"data.source={source} brings its own test text, so data.test_share must be null, "
+            f"got {test_share}; use data.test_share=null"
+        )
+    return corpus.train[:limit], corpus.test[:limit]
+
+
+def tokenise(text: str, level: str) -> list[str]:
+    """Split a text into tokens; at character level their concatenation is the text again."""
+    if level == "character":
+        return list(text)
+    if level == "word":
+        return [LINE_END if token == "\n" else token for token in WORD.findall(text)]
+    return text.replace("\n", f" {LINE_END} ").split()
+
+
+def vocabulary_of(train: Sequence[str], test: Sequence[str], level: str, cap: int | None) -> list[str]:
+    """Return the known tokens in the order of their numbers.
+
+    Characters: all of both texts, by code point, since an alphabet is no secret of the test text. Words:
+    ``<unk>``, then those seen at least twice in the training text, the most frequent first.
+    """
+    if level == "character":
+        if cap is not None:
+            raise UsageError(
+                f"data.vocabulary={cap} limits words, not characters; "
+                "use data.level=word, or data.vocabulary=null"
+            )
+        return sorted(set(train) | set(test))
+    if cap is not None and cap < 2:
+        raise UsageError(f"data.vocabulary must be at least 2, <unk> included, got {cap}; try 10000")
+    counts = Counter(train)
+    del counts[UNKNOWN]  # PTB and WikiText-2 contain it; it has a place already
+    frequent = [word for word, count in counts.items() if count > 1]
+    ranked = sorted(frequent, key=lambda word: (-counts[word], word))
+    return [UNKNOWN, *ranked[: None if cap is None else cap - 1]]
+
+
+def numbered(tokens: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:
+    """Return the number of each token, 0 (``<unk>``) for a word that is not known, [N]."""
+    number = {token: index for index, token in enumerate(known)}
+    return np.fromiter((number.get(token, 0) for token in tokens), np.int64, len(tokens))
