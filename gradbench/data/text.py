@@ -39,7 +39,8 @@ def load(
     limit: characters to keep of each text, from its beginning.
     Returns arrays ``train/tokens`` and ``test/tokens`` int64 [N] and ``vocabulary/utf8`` uint8 (read it with
     :func:`words`); sizes ``vocabulary`` and, for bits per character at every level, ``train/characters``
-    and ``test/characters``.
+    and ``test/characters``. Bits per character computed from words are a lower bound: neither the blanks
+    nor the spelling of an ``<unk>`` has been predicted.
     """
     if level not in LEVELS:
         raise UsageError(
