@@ -88,6 +88,13 @@ def test_tokenised_text_is_split_at_blanks_alone_and_has_one_unk(tmp_path):
     assert decoded(data, "test") == ["no", "it", "was", "n't", "<unk>", "N", "<eos>"] * 2
 
 
+def test_tokenised_text_keeps_a_word_seen_once_for_its_authors_chose_the_vocabulary(tmp_path):
+    file = tmp_path / "t.txt"
+    file.write_text("aer " + "the cat " * 20)
+    assert set(text.words(text.load("file", "token", 0.2, path=str(file)))) == {"<unk>", "cat", "the", "aer"}
+    assert set(text.words(text.load("file", "word", 0.2, path=str(file)))) == {"<unk>", "cat", "the"}
+
+
 def test_every_level_sees_the_same_two_texts_so_bits_per_character_compare(poem):
     sizes = [text.load("file", level, 0.3, path=poem).sizes for level in text.LEVELS]
     for part in ("train/characters", "test/characters"):

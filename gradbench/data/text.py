@@ -98,7 +98,8 @@ def vocabulary_of(train: Sequence[str], test: Sequence[str], level: str, cap: in
     """Return the known tokens in the order of their numbers.
 
     Characters: all of both texts, by code point, since an alphabet is no secret of the test text. Words:
-    ``<unk>``, then those seen at least twice in the training text, the most frequent first.
+    ``<unk>``, then those seen at least twice in the training text, the most frequent first. Tokens: the
+    same, with those seen once, because whoever tokenised the text has chosen its vocabulary (PTB's 10,000).
     """
     if level == "character":
         if cap is not None:
@@ -111,7 +112,8 @@ def vocabulary_of(train: Sequence[str], test: Sequence[str], level: str, cap: in
         raise UsageError(f"data.vocabulary must be at least 2, <unk> included, got {cap}; try 10000")
     counts = Counter(train)
     del counts[UNKNOWN]  # PTB and WikiText-2 contain it; it has a place already
-    frequent = [word for word, count in counts.items() if count > 1]
+    fewest = 2 if level == "word" else 1
+    frequent = [word for word, count in counts.items() if count >= fewest]
     ranked = sorted(frequent, key=lambda word: (-counts[word], word))
     return [UNKNOWN, *ranked[: None if cap is None else cap - 1]]
 
