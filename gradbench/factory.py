@@ -1,0 +1,61 @@
+"""From a group of a resolved config to the object its ``_target_`` names."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.utils import instantiate
+
+from gradbench.data import Data
+from gradbench.errors import UsageError
+
+DESCRIPTIVE = {
+    "model": {"name", "metric", "goal", "unit", "gradient_center"},
+    "regularizer": {"name", "family", "strength"},
+    "optimizer": {"name", "lr"},
+    "data": {"name"},
+}
+"""Keys of each group that describe it, and are no arguments of its ``_target_``."""
+
+
+def make(config: Mapping[str, Any], group: str, without: str | None = None, **arguments: Any) -> Any:
+    """Instantiate a group's ``_target_`` with its keys as arguments.
+
+    Args:
+        config: resolved.
+        group: ``model``, ``regularizer``, ``optimizer`` or ``data``.
+        without: a key that is no argument (a strength: it is a number per cell).
+        arguments: passed beside the config's.
+
+    Raises:
+        UsageError: where the target cannot be imported or refuses its arguments.
+    """
+    node = config[group]
+    skipped = DESCRIPTIVE[group] | {without}
+    kept = {key: value for key, value in node.items() if key not in skipped}
+    try:
+        return instantiate(kept, _convert_="all", **arguments)
+    except UsageError:
+        raise
+    except Exception as error:  # whatever the target raises, Hydra wraps
+        cause = error.__cause__ or error
+        if isinstance(cause, UsageError):
+            raise cause from None
+        raise UsageError(f"{group}={node['name']}: {explain(cause, node['_target_'], config)}") from error
+
+
+def explain(cause: BaseException, target: str, config: Mapping[str, Any]) -> str:
+    """Return in one line why a target could not be made, and what to do."""
+    reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+    if isinstance(cause, ImportError | AttributeError):
+        return f"cannot import {target} ({reason}); install its package, or set PYTHONPATH to its folder"
+    if isinstance(cause, KeyError):
+        return f"it needs data with {reason}, and data={config['data']['name']} has none; choose other data or model"
+    if isinstance(cause, TypeError):
+        return f"{target} does not accept its keys: {reason}"
+    return reason
+
+
+def load_data(config: Mapping[str, Any]) -> Data:
+    """Return the data of a resolved config; raises as :func:`make`."""
+    data: Data = make(config, "data")
+    return data

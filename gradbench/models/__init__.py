@@ -1,0 +1,93 @@
+"""What is trained: its networks, its loss, where its gradient is measured, and how it is judged.
+
+Everything here is written for ONE network and one cell; the training loop adds the axis of K cells with ``vmap``.
+To add a model, write one file with a :class:`Model` and one YAML in ``conf/model``.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor, nn
+
+from gradbench.parameters import Network
+
+Networks = Mapping[str, Network]
+"""Every player's network, as a function of its inputs."""
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Player:
+    """A set of parameters with its own loss and optimizer.
+
+    Args:
+        name: the key of its network.
+        steps: updates per training step (a WGAN's critic takes several).
+        regularized: whether the regularizer acts on this player.
+    """
+
+    name: str
+    steps: int = 1
+    regularized: bool = True
+
+
+class Model(ABC):
+    """One training problem. Abstract; a model implements every method it needs, and overrides none.
+
+    Attributes:
+        players: in the order in which they are trained; exactly one is regularized.
+    """
+
+    players: tuple[Player, ...]
+
+    @abstractmethod
+    def networks(self) -> dict[str, nn.Module]:
+        """Return new networks, one per player; weights are drawn from torch's global generator (seeded by the caller)."""
+
+    @abstractmethod
+    def draw(
+        self, purpose: str, seed: int, first: int, count: int, data: Mapping[str, np.ndarray]
+    ) -> Tensors:
+        """Return the random numbers of ``count`` updates from update ``first`` on, on the CPU.
+
+        Args:
+            purpose: a player's name, or ``evaluation`` (then one draw serves every evaluation).
+            seed: the cell's seed.
+            first: number of updates this player has had before; a multiple of a fixed chunk length.
+            count: how many updates to draw for.
+            data: the data's arrays, for their lengths.
+
+        Returns:
+            Tensors with leading axis ``count``: indices of examples, noise, interpolation weights.
+        """
+
+    @abstractmethod
+    def batch(self, player: str, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
+        """Return the batch of one update: examples picked from the data, other players' samples. No gradient."""
+
+    @abstractmethod
+    def carry(self) -> Tensors:
+        """Return what is carried from one update to the next, before the first (a recurrent state); often empty."""
+
+    @abstractmethod
+    def loss(self, player: str, nets: Networks, batch: Tensors, carry: Tensors) -> tuple[Tensor, Tensors]:
+        """Return the player's scalar loss and what is carried on."""
+
+    @abstractmethod
+    def probe(
+        self, player: str, nets: Networks, batch: Tensors, carry: Tensors
+    ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+        """Return a function f: [B, ...] -> [B] and the points [B, ...] where a penalty measures its gradient."""
+
+    @abstractmethod
+    def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
+        """Return what an evaluation measures: scalars are metrics, anything larger is for :meth:`summarize`."""
+
+    @abstractmethod
+    def summarize(
+        self, arrays: Mapping[str, np.ndarray], data: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """Return further metrics computed on the host from an evaluation's arrays, and the arrays worth keeping."""

@@ -1,0 +1,224 @@
+"""An LSTM language model trained by truncated back-propagation with carried state.
+
+B streams of text, T tokens unrolled, V vocabulary, E embedding, H hidden, L layers.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gradbench.errors import UsageError
+from gradbench.models import Model, Networks, Player, Tensors
+from gradbench.parameters import Network
+from gradbench.seeding import generator
+
+State = tuple[Tensor, Tensor]
+"""Hidden and cell state, each [L, B, H]."""
+
+EVALUATION_STREAMS = 64
+"""How many places of a text an evaluation reads from at once."""
+
+
+class LSTM(nn.Module):
+    """``nn.LSTM`` (batch first) with the recurrence written out.
+
+    The same parameters, names and results; but ``vmap`` can stack it, and it can be differentiated twice, which
+    the fused kernels cannot.
+    """
+
+    def __init__(self, inputs: int, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.hidden, self.layers = hidden, layers
+        bound = 1 / math.sqrt(hidden)
+        for layer in range(layers):
+            shapes = {
+                "weight_ih": (4 * hidden, inputs if layer == 0 else hidden),
+                "weight_hh": (4 * hidden, hidden),
+                "bias_ih": (4 * hidden,),
+                "bias_hh": (4 * hidden,),
+            }
+            for name, shape in shapes.items():
+                weight = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+                self.register_parameter(f"{name}_l{layer}", weight)
+
+    def forward(self, x_BTE: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Return the top layer's outputs [B, T, H] and the last state; ``None`` is the zero state."""
+        if state is None:
+            zeros = x_BTE.new_zeros(self.layers, x_BTE.shape[0], self.hidden)
+            state = (zeros, zeros)
+        hs, cs = [], []
+        for layer in range(self.layers):
+            w_ih, w_hh, b_ih, b_hh = (
+                getattr(self, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            )
+            # the inputs of all T steps in one product
+            projected_BTG = F.linear(x_BTE, w_ih, b_ih + b_hh)
+            h, c = state[0][layer], state[1][layer]
+            outputs = []
+            for projected_BG in projected_BTG.unbind(dim=1):
+                i, f, g, o = F.linear(h, w_hh).add(projected_BG).chunk(4, dim=-1)
+                c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+                h = torch.sigmoid(o) * torch.tanh(c)
+                outputs.append(h)
+            x_BTE = torch.stack(outputs, dim=1)
+            hs.append(h)
+            cs.append(c)
+        return x_BTE, (torch.stack(hs), torch.stack(cs))
+
+
+class LanguageModel(nn.Module):
+    """Embedding, LSTM, and a linear decoder to the logits of the next token."""
+
+    def __init__(self, vocabulary: int, embedding: int, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, embedding)
+        self.lstm = LSTM(embedding, hidden, layers)
+        self.decoder = nn.Linear(hidden, vocabulary)
+        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
+
+    def forward(
+        self, tokens: Tensor, state: State | None = None, shift: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """Return the logits [B, T, V] and the last state.
+
+        Args:
+            tokens: int64 [B, T].
+            state: as ``nn.LSTM``'s, each [L, B, H]; ``None`` is the zero state.
+            shift: is added to the embedded tokens, [B, T, E]; a gradient with respect to it, at zero, is the
+                gradient with respect to the embedded tokens.
+        """
+        embedded = self.embedding(tokens)
+        outputs, state = self.lstm(embedded if shift is None else embedded + shift, state)
+        return self.decoder(outputs), state
+
+
+class LanguageModelling(Model):
+    """Predict the next token; the loss is the MEAN over all B × T tokens, in nats.
+
+    Each of B streams starts at a place drawn from the cell's seed and reads on, T tokens a step; the state is
+    carried from step to step and not differentiated through (truncated back-propagation). A gradient penalty is
+    taken of each stream's mean cross-entropy with respect to its embedded tokens.
+
+    Args:
+        sizes: of the data: ``vocabulary`` (V), and per split the number of characters and of tokens.
+        embedding: E.
+        hidden: H.
+        layers: L.
+        unroll: T.
+        batch_size: B.
+        evaluation_tokens: how many tokens of each split an evaluation reads, at most.
+    """
+
+    players = (Player("lstm"),)
+
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        embedding: int,
+        hidden: int,
+        layers: int,
+        unroll: int,
+        batch_size: int,
+        evaluation_tokens: int,
+    ) -> None:
+        if min(embedding, hidden, layers, unroll, batch_size, evaluation_tokens) < 1:
+            raise ValueError(
+                "model.embedding, hidden, layers, unroll, batch_size, evaluation_tokens must be >= 1"
+            )
+        self.sizes = sizes
+        self.shape = (sizes["vocabulary"], embedding, hidden, layers)
+        self.unroll, self.batch_size, self.evaluation_tokens = unroll, batch_size, evaluation_tokens
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Return the language model."""
+        return {"lstm": LanguageModel(*self.shape)}
+
+    def draw(
+        self, purpose: str, seed: int, first: int, count: int, data: Mapping[str, np.ndarray]
+    ) -> Tensors:
+        """Return where in the text each stream is read, int64 [count, B]; an evaluation needs no draw."""
+        if purpose == "evaluation":
+            return {}
+        tokens = len(data["train/tokens"])
+        if tokens <= self.unroll:
+            raise UsageError(
+                f"the text has {tokens} tokens, model.unroll={self.unroll} needs more: lower model.unroll"
+            )
+        starts_B = torch.randint(tokens, (self.batch_size,), generator=generator(seed, "streams"))
+        steps = torch.arange(first, first + count)
+        return {"position": (starts_B + self.unroll * steps[:, None]) % tokens}
+
+    def batch(self, player: str, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:  # noqa: ARG002
+        """Return inputs and targets, each int64 [B, T]; the text is read as a ring."""
+        text = data["train/tokens"]
+        offsets = torch.arange(self.unroll + 1, device=text.device)
+        window = text[(draw["position"][:, None] + offsets) % text.shape[0]]
+        return {"x": window[:, :-1], "y": window[:, 1:]}
+
+    def carry(self) -> Tensors:
+        """Return the zero state."""
+        _, _, hidden, layers = self.shape
+        zeros = torch.zeros(layers, self.batch_size, hidden)
+        return {"h": zeros, "c": zeros.clone()}
+
+    def loss(self, player: str, nets: Networks, batch: Tensors, carry: Tensors) -> tuple[Tensor, Tensors]:
+        """Return the mean cross-entropy per token in nats, and the state to carry."""
+        logits, (h, c) = nets[player](batch["x"], (carry["h"], carry["c"]))
+        return cross_entropy(logits, batch["y"]).mean(), {"h": h.detach(), "c": c.detach()}
+
+    def probe(
+        self, player: str, nets: Networks, batch: Tensors, carry: Tensors
+    ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+        """Return each stream's mean cross-entropy as a function of a shift of its embedded tokens, and zero shift."""
+        state = (carry["h"], carry["c"])
+
+        def stream_losses(shift: Tensor) -> Tensor:
+            logits, _ = nets[player](batch["x"], state, shift)
+            return cross_entropy(logits, batch["y"]).mean(dim=1)
+
+        _, embedding, _, _ = self.shape
+        return stream_losses, torch.zeros(
+            *batch["x"].shape, embedding, device=batch["x"].device, dtype=carry["h"].dtype
+        )
+
+    def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:  # noqa: ARG002
+        """Return loss (nats per token), perplexity per token and bits per character on both splits."""
+        metrics: Tensors = {}
+        for split in ("train", "test"):
+            text = data[f"{split}/tokens"]
+            loss = self._read(nets["lstm"], text[: self.evaluation_tokens + 1])
+            tokens_per_character = text.shape[0] / self.sizes[f"{split}/characters"]
+            metrics[f"{split}/loss"] = loss
+            metrics[f"{split}/perplexity"] = loss.exp()
+            metrics[f"{split}/bits_per_character"] = loss * tokens_per_character / math.log(2)
+        return metrics
+
+    def _read(self, net: Network, text: Tensor) -> Tensor:
+        """Return the mean loss over a text [N], read in parallel streams from a zero state."""
+        streams = max(1, min(EVALUATION_STREAMS, (text.shape[0] - 1) // self.unroll))
+        length = (text.shape[0] - 1) // streams
+        x = text[: streams * length].view(streams, length)
+        y = text[1 : streams * length + 1].view(streams, length)
+        state: State | None = None
+        losses = []
+        for xs, ys in zip(x.split(self.unroll, dim=1), y.split(self.unroll, dim=1), strict=True):
+            logits, state = net(xs, state)
+            losses.append(cross_entropy(logits, ys))
+        return torch.cat(losses, dim=1).mean()
+
+    def summarize(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        data: Mapping[str, np.ndarray],  # noqa: ARG002
+    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """Return nothing more: every metric is a scalar."""
+        return {}, {}
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return each token's cross-entropy in nats. Shapes: [B, T, V], [B, T] -> [B, T]."""
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)

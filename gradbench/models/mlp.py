@@ -1,0 +1,125 @@
+"""A multilayer perceptron that classifies.
+
+B batch, D inputs, C classes, N examples.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gradbench.models import Model, Networks, Player, Tensors
+from gradbench.models.batches import epoch_indices
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "gelu": nn.GELU,
+    "elu": nn.ELU,
+    "sigmoid": nn.Sigmoid,
+    "leaky_relu": nn.LeakyReLU,
+}
+
+
+def mlp(inputs: int, hidden: int, depth: int, outputs: int, activation: str) -> nn.Sequential:
+    """Return a perceptron with ``depth`` hidden layers of ``hidden`` units: [..., inputs] -> [..., outputs].
+
+    Raises:
+        ValueError: for an unknown activation, or sizes that make no network.
+    """
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"model.activation must be one of {', '.join(ACTIVATIONS)}, got {activation}")
+    if hidden < 1 or depth < 0:
+        raise ValueError(f"model.hidden must be >= 1 and model.depth >= 0, got {hidden} and {depth}")
+    widths = [inputs] + [hidden] * depth
+    layers: list[nn.Module] = []
+    for before, after in zip(widths, widths[1:], strict=False):
+        layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
+
+
+class Classifier(Model):
+    """Cross-entropy classification; the loss is the mean over the batch.
+
+    A gradient penalty is taken of each example's cross-entropy with respect to its input (Drucker and LeCun 1992).
+
+    Args:
+        sizes: of the data: ``inputs`` (D) and ``outputs`` (C).
+        hidden: units per hidden layer.
+        depth: number of hidden layers.
+        activation: a key of ``ACTIVATIONS``.
+        batch_size: B.
+    """
+
+    players = (Player("mlp"),)
+
+    def __init__(
+        self, sizes: Mapping[str, int], hidden: int, depth: int, activation: str, batch_size: int
+    ) -> None:
+        self.shape = (sizes["inputs"], hidden, depth, sizes["outputs"], activation)
+        self.batch_size = batch_size
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Return the perceptron."""
+        return {"mlp": mlp(*self.shape)}
+
+    def draw(
+        self, purpose: str, seed: int, first: int, count: int, data: Mapping[str, np.ndarray]
+    ) -> Tensors:
+        """Return the examples' indices, [count, B]; an evaluation needs none."""
+        if purpose == "evaluation":
+            return {}
+        return {"index": epoch_indices(seed, len(data["train/x"]), self.batch_size, first, count)}
+
+    def batch(self, player: str, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:  # noqa: ARG002
+        """Return inputs [B, ...] and classes [B]."""
+        return {"x": data["train/x"][draw["index"]], "y": data["train/y"][draw["index"]]}
+
+    def carry(self) -> Tensors:
+        """Return nothing: batches are independent."""
+        return {}
+
+    def loss(self, player: str, nets: Networks, batch: Tensors, carry: Tensors) -> tuple[Tensor, Tensors]:
+        """Return the mean cross-entropy, in nats."""
+        return cross_entropy(nets[player], batch["x"], batch["y"]).mean(), carry
+
+    def probe(
+        self,
+        player: str,
+        nets: Networks,
+        batch: Tensors,
+        carry: Tensors,  # noqa: ARG002
+    ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+        """Return the cross-entropy per example as a function of the inputs, and the inputs."""
+        return lambda x: cross_entropy(nets[player], x, batch["y"]), batch["x"]
+
+    def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:  # noqa: ARG002
+        """Return loss (nats) and accuracy on both splits, and the gaps between them."""
+        metrics: Tensors = {}
+        for split in ("train", "test"):
+            x, y = data[f"{split}/x"], data[f"{split}/y"]
+            losses, hits = [], []
+            for xs, ys in zip(x.split(2048), y.split(2048), strict=True):  # bounds memory for large splits
+                logits = nets["mlp"](xs.flatten(start_dim=1))
+                losses.append(F.cross_entropy(logits, ys, reduction="none"))
+                hits.append((logits.argmax(dim=1) == ys).to(logits.dtype))
+            metrics[f"{split}/loss"] = torch.cat(losses).mean()
+            metrics[f"{split}/accuracy"] = torch.cat(hits).mean()
+        metrics["gap/loss"] = metrics["test/loss"] - metrics["train/loss"]
+        metrics["gap/accuracy"] = metrics["train/accuracy"] - metrics["test/accuracy"]
+        return metrics
+
+    def summarize(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        data: Mapping[str, np.ndarray],  # noqa: ARG002
+    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """Return nothing more: every metric is a scalar."""
+        return {}, {}
+
+
+def cross_entropy(net: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """Return each example's cross-entropy in nats. Shapes: x [B, ...], y [B] -> [B]."""
+    return F.cross_entropy(net(x.flatten(start_dim=1)), y, reduction="none")

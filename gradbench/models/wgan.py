@@ -1,0 +1,201 @@
+"""A Wasserstein GAN on points: a critic and a generator, two players.
+
+B batch, D coordinates of a point, Z noise, N evaluation points, S grid points per side.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+
+from gradbench.input_gradients import gradient_norms
+from gradbench.models import Model, Networks, Player, Tensors
+from gradbench.models.mlp import mlp
+from gradbench.seeding import generator
+
+EVALUATION_POINTS = 2500
+"""Generated points that are judged for modes and quality, as in PacGAN (Lin et al., arXiv:1712.04086, 2017)."""
+
+MATCHED_POINTS = 512
+"""Points on each side of the exact W1; its cost grows with the cube."""
+
+SURFACE = 64
+"""Grid points per side of the stored value surface."""
+
+
+class WassersteinGAN(Model):
+    """A critic D and a generator G: D's loss is E D(G(z)) - E D(x), G's is -E D(G(z)).
+
+    A gradient penalty is taken of D at x' = a x + (1 - a) G(z), a ~ U[0, 1] per sample (Gulrajani et al. 2017).
+
+    Args:
+        sizes: of the data: ``inputs`` (D).
+        hidden: units per hidden layer, of both networks.
+        depth: hidden layers, of both networks.
+        activation: a key of ``gradbench.models.mlp.ACTIVATIONS``.
+        noise: Z, standard normal.
+        critic_steps: the critic's updates per training step.
+        generator: ``trained``, or ``fixed``: generated points are data plus standard normal noise, and only the
+            critic learns (as for Fig. 1a of Gulrajani et al.).
+        batch_size: B.
+    """
+
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        hidden: int,
+        depth: int,
+        activation: str,
+        noise: int,
+        critic_steps: int,
+        generator: str,
+        batch_size: int,
+    ) -> None:
+        if generator not in ("trained", "fixed"):
+            raise ValueError(f"model.generator must be trained or fixed, got {generator}")
+        if min(noise, critic_steps, batch_size) < 1:
+            raise ValueError("model.noise, model.critic_steps and model.batch_size must be >= 1")
+        self.inputs, self.noise, self.batch_size = sizes["inputs"], noise, batch_size
+        self.shape = (hidden, depth)
+        self.activation = activation
+        self.fixed = generator == "fixed"
+        critic = Player("critic", steps=critic_steps)
+        self.players = (critic,) if self.fixed else (critic, Player("generator", regularized=False))
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Return the critic and, where it is trained, the generator."""
+        nets = {"critic": mlp(self.inputs, *self.shape, 1, self.activation)}
+        if not self.fixed:
+            nets["generator"] = mlp(self.noise, *self.shape, self.inputs, self.activation)
+        return nets
+
+    def draw(
+        self, purpose: str, seed: int, first: int, count: int, data: Mapping[str, np.ndarray]
+    ) -> Tensors:
+        """Return data indices, noise and interpolation weights: leading axis ``count``, then B (or N)."""
+        random = generator(seed, purpose, first)
+        batch = EVALUATION_POINTS if purpose == "evaluation" else self.batch_size
+        split = "test" if purpose == "evaluation" else "train"
+        shape = (count, batch)
+        points = data[f"{split}/x"].shape
+        noise = points[1:] if self.fixed else (self.noise,)
+        return {
+            "noise": torch.randn(*shape, *noise, generator=random),
+            "real": torch.randint(points[0], shape, generator=random),
+            "base": torch.randint(points[0], shape, generator=random),
+            "alpha": torch.rand(shape, generator=random),
+        }
+
+    def _generate(self, nets: Networks, x: Tensor, draw: Tensors) -> Tensor:
+        """Return generated points [B, ...], from the generator or as data plus noise."""
+        if self.fixed:
+            return x[draw["base"]] + draw["noise"]
+        return nets["generator"](draw["noise"]).view(-1, *x.shape[1:])
+
+    def batch(self, player: str, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
+        """Return real, generated and interpolated points for the critic; the generator needs its noise only."""
+        if player == "generator":
+            return {"noise": draw["noise"]}
+        real, fake = data["train/x"][draw["real"]], self._generate(nets, data["train/x"], draw)
+        return {"real": real, "fake": fake, "between": interpolate(real, fake, draw["alpha"])}
+
+    def carry(self) -> Tensors:
+        """Return nothing: batches are independent."""
+        return {}
+
+    def loss(self, player: str, nets: Networks, batch: Tensors, carry: Tensors) -> tuple[Tensor, Tensors]:
+        """Return the critic's or the generator's loss, in units of D."""
+        if player == "generator":
+            return -values(nets["critic"], nets["generator"](batch["noise"])).mean(), carry
+        # one pass for both halves
+        fake_B, real_B = values(nets["critic"], torch.cat([batch["fake"], batch["real"]])).chunk(2)
+        return fake_B.mean() - real_B.mean(), carry
+
+    def probe(
+        self,
+        player: str,
+        nets: Networks,
+        batch: Tensors,
+        carry: Tensors,  # noqa: ARG002
+    ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+        """Return the critic, and the points between real and generated ones."""
+        return lambda x: values(nets["critic"], x), batch["between"]
+
+    def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
+        """Return the critic's Wasserstein estimate on held-out points, samples, gradient norms, value surface."""
+        x = data["test/x"]
+        real, fake = x[draw["real"]], self._generate(nets, x, draw)
+        between = interpolate(real, fake, draw["alpha"])
+        norms = gradient_norms(lambda points: values(nets["critic"], points), between)
+        results = {
+            "test/wasserstein_estimate": values(nets["critic"], real).mean()
+            - values(nets["critic"], fake).mean(),
+            "test/gradient_norm": norms.mean(),
+            "gradient_norms": norms,
+            "samples": fake,
+        }
+        if x[0].numel() == 2:
+            results["surface"] = values(nets["critic"], grid(x)).view(SURFACE, SURFACE)
+        return results
+
+    def summarize(
+        self, arrays: Mapping[str, np.ndarray], data: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """Return exact W1 against held-out points and, for mixtures, modes covered and share of quality samples."""
+        samples, held_out = arrays["samples"], data["test/x"]
+        metrics = {"test/wasserstein": wasserstein(samples[:MATCHED_POINTS], held_out[:MATCHED_POINTS])}
+        if "centres" in data:
+            metrics |= mode_metrics(samples, data["centres"], float(data["sigma"]))
+        kept = dict(arrays) | {"data": held_out[: len(samples)]}
+        if "surface" in arrays:
+            kept["extent"] = np.asarray(extent(torch.as_tensor(held_out)))
+        return metrics, kept
+
+
+def values(critic: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
+    """Return the critic's value of each point. Shapes: [B, ...] -> [B]."""
+    return critic(points.flatten(start_dim=1)).squeeze(-1)
+
+
+def interpolate(real: Tensor, fake: Tensor, alpha_B: Tensor) -> Tensor:
+    """Return ``alpha real + (1 - alpha) fake``, one alpha per SAMPLE. Shapes: [B, ...], [B, ...], [B]."""
+    alpha = alpha_B.view(-1, *[1] * (real.dim() - 1))
+    return alpha * real + (1 - alpha) * fake
+
+
+def extent(points: Tensor) -> tuple[float, float, float, float]:
+    """Return (x min, x max, y min, y max) of the square that is drawn: the data's range and a quarter around it."""
+    reach = 1.25 * float(points.abs().max())
+    return -reach, reach, -reach, reach
+
+
+def grid(points: Tensor) -> Tensor:
+    """Return the grid on which a value surface is stored, [S * S, 2], row by row from the lowest y."""
+    # stays on the device: no value is read
+    side = torch.linspace(-1.25, 1.25, SURFACE, device=points.device, dtype=points.dtype) * points.abs().max()
+    y, x = torch.meshgrid(side, side, indexing="ij")
+    return torch.stack([x.flatten(), y.flatten()], dim=1)
+
+
+def wasserstein(samples: np.ndarray, targets: np.ndarray) -> float:
+    """Return the exact Wasserstein-1 distance between two equal-sized sets of points, [N, ...] each.
+
+    The optimal transport between equal-sized samples is an assignment problem. NaN where a sample is not finite.
+    """
+    a, b = samples.reshape(len(samples), -1).astype(float), targets.reshape(len(targets), -1).astype(float)
+    if not np.isfinite(a).all():
+        return float("nan")
+    cost = np.sqrt(((a[:, None] - b[None]) ** 2).sum(axis=-1))
+    return float(cost[linear_sum_assignment(cost)].mean())
+
+
+def mode_metrics(samples: np.ndarray, centres: np.ndarray, sigma: float) -> dict[str, float]:
+    """Return how many modes are covered and the share of high-quality samples, as PacGAN counts them.
+
+    A sample [D] is of high quality within 3 sigma of its nearest mode; a mode is covered once it has one.
+    """
+    distances = np.linalg.norm(samples[:, None] - centres[None], axis=-1)
+    nearest, good = distances.argmin(axis=1), distances.min(axis=1) <= 3 * sigma
+    return {"test/modes": float(len(np.unique(nearest[good]))), "test/quality": float(good.mean())}

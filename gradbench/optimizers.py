@@ -1,0 +1,106 @@
+"""SGD, Adam(W) and RMSprop over stacked parameters, with a learning rate per cell.
+
+K cells, P parameters. Pure functions: the training loop owns the state. The arithmetic follows ``torch.optim``
+operation by operation, so that a stack of one equals it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+State = dict[str, Tensor]
+
+Init = Callable[[Tensor], State]
+"""``init(parameters [K, P]) -> state``, tensors [K, P]."""
+
+Step = Callable[[Tensor, Tensor, State, Tensor, int], tuple[Tensor, State]]
+"""``step(parameters [K, P], gradient [K, P], state, lr [K, 1], t) -> parameters, state``; t counts from 1."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Two pure functions: ``init`` makes the state, ``step`` returns new parameters and state."""
+
+    init: Init
+    step: Step
+
+
+def sgd(momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0) -> Optimizer:
+    """Stochastic gradient descent, as ``torch.optim.SGD`` without dampening.
+
+    Args:
+        momentum: in [0, 1); 0 keeps no state.
+        nesterov: look ahead along the momentum.
+        weight_decay: L2 coefficient, added to the gradient.
+    """
+
+    def init(parameters: Tensor) -> State:
+        return {"momentum": torch.zeros_like(parameters)} if momentum else {}
+
+    def step(parameters: Tensor, gradient: Tensor, state: State, lr: Tensor, t: int) -> tuple[Tensor, State]:
+        if weight_decay:
+            gradient = gradient + weight_decay * parameters
+        if momentum:
+            velocity = gradient if t == 1 else momentum * state["momentum"] + gradient
+            state = {"momentum": velocity}
+            gradient = gradient + momentum * velocity if nesterov else velocity
+        return torch.addcmul(parameters, lr, gradient, value=-1), state
+
+    return Optimizer(init, step)
+
+
+def adam(
+    betas: Sequence[float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+) -> Optimizer:
+    """Adam, as ``torch.optim.Adam``; with ``decoupled`` weight decay AdamW, as ``torch.optim.AdamW``.
+
+    Args:
+        betas: decay of the averages of the gradient and of its square.
+        eps: added to the denominator.
+        weight_decay: coefficient; added to the gradient, or (decoupled) taken from the parameters.
+        decoupled: AdamW.
+
+    References: Kingma and Ba, arXiv:1412.6980, 2014; Loshchilov and Hutter, arXiv:1711.05101, 2017.
+    """
+    beta1, beta2 = betas
+
+    def init(parameters: Tensor) -> State:
+        return {"mean": torch.zeros_like(parameters), "square": torch.zeros_like(parameters)}
+
+    def step(parameters: Tensor, gradient: Tensor, state: State, lr: Tensor, t: int) -> tuple[Tensor, State]:
+        if weight_decay and decoupled:
+            parameters = parameters * (1 - lr * weight_decay)
+        elif weight_decay:
+            gradient = gradient + weight_decay * parameters
+        mean = torch.lerp(state["mean"], gradient, 1 - beta1)
+        square = beta2 * state["square"] + (1 - beta2) * gradient.square()
+        denominator = square.sqrt() / (1 - beta2**t) ** 0.5 + eps
+        parameters = parameters - lr / (1 - beta1**t) * (mean / denominator)
+        return parameters, {"mean": mean, "square": square}
+
+    return Optimizer(init, step)
+
+
+def rmsprop(alpha: float = 0.99, eps: float = 1e-8) -> Optimizer:
+    """RMSprop, as ``torch.optim.RMSprop``: the gradient over the root of its averaged square.
+
+    Args:
+        alpha: decay of the average.
+        eps: added to the denominator.
+
+    Reference: Tieleman and Hinton, "Lecture 6.5: rmsprop", 2012.
+    """
+
+    def init(parameters: Tensor) -> State:
+        return {"square": torch.zeros_like(parameters)}
+
+    def step(parameters: Tensor, gradient: Tensor, state: State, lr: Tensor, _t: int) -> tuple[Tensor, State]:
+        square = alpha * state["square"] + (1 - alpha) * gradient.square()
+        return parameters - lr * (gradient / (square.sqrt() + eps)), {"square": square}
+
+    return Optimizer(init, step)

@@ -1,0 +1,50 @@
+"""The parameters of one network as one flat vector, and back.
+
+P parameters of one network, K networks stacked. A flat vector makes the gradient what textbooks write, g in R^P:
+one norm, one clip, one optimizer step, whatever tensors the network has.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+Network = Callable[..., Any]
+
+
+class Layout:
+    """Where each parameter tensor of ``module`` lies in a flat vector of P numbers.
+
+    Args:
+        module: one network; only its structure is kept, its parameters are passed to :meth:`bind`.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        parameters = dict(module.named_parameters())
+        self.module = module
+        self.shapes = {name: parameter.shape for name, parameter in parameters.items()}
+        self.sizes = [shape.numel() for shape in self.shapes.values()]
+
+    def split(self, vector_P: Tensor) -> dict[str, Tensor]:
+        """Return the vector as named tensors (views). Shape: [P] -> one tensor per parameter."""
+        # split, not slices: the backward of split is one concatenation
+        parts = vector_P.split(self.sizes)
+        return {
+            name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
+        }
+
+    def join(self, tensors: dict[str, Tensor]) -> Tensor:
+        """Return named tensors as one vector: the inverse of :meth:`split`. Shape: [P]."""
+        return torch.cat([tensors[name].reshape(-1) for name in self.shapes])
+
+    def bind(self, vector_P: Tensor) -> Network:
+        """Return the network with these parameters, as a function of its inputs."""
+        tensors = self.split(vector_P)
+        return lambda *args, **kwargs: functional_call(self.module, tensors, args, kwargs)
+
+
+def flatten(module: nn.Module) -> Tensor:
+    """Return a module's parameters as one detached vector. Shape: [P]."""
+    return torch.cat([parameter.detach().reshape(-1) for parameter in module.parameters()])

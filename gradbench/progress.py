@@ -1,0 +1,153 @@
+"""What a person sees while a sweep runs: a live display on a terminal, plain lines elsewhere, nothing with --quiet."""
+
+import math
+import statistics
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from gradbench.launchers import Cells
+
+
+def title(cells: Cells) -> str:
+    """Return what a stack is, in a few words: its model, its regularizers, how many cells."""
+    names = dict.fromkeys(str(cell.config["regularizer"]["name"]) for cell in cells)
+    return f"{cells[0].config['model']['name']} · {', '.join(names)} · {len(cells)} cells"
+
+
+def middle(losses: Sequence[float]) -> str:
+    """Return the median of the losses of cells that still train."""
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    return f"loss {statistics.median(finite):.3g}" if finite else "all diverged"
+
+
+class Quiet:
+    """Says nothing but failures; counts what the end needs."""
+
+    def __init__(self, stacks: Sequence[Cells], console: Console) -> None:
+        self.stacks, self.console = stacks, console
+        self.statuses: Counter[str] = Counter()
+
+    def __enter__(self) -> "Quiet":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def started(self, stack: int) -> None:
+        """Say nothing."""
+
+    def progress(self, stack: int, step: int, losses: list[float]) -> None:
+        """Say nothing."""
+
+    def finished(self, stack: int, statuses: list[str]) -> None:
+        """Count."""
+        self.statuses.update(statuses)
+
+    def failed(self, stack: int, reason: str) -> None:
+        """Say in one line which stack failed, and why."""
+        self.statuses["failed"] += len(self.stacks[stack])
+        self.console.print(f"[red]failed[/] {escape(title(self.stacks[stack]))}: {escape(reason)}", highlight=False)
+
+
+class Lines(Quiet):
+    """One line per finished stack, for logs."""
+
+    def __init__(self, stacks: Sequence[Cells], console: Console) -> None:
+        super().__init__(stacks, console)
+        self.start = time.monotonic()
+        self.ended = 0
+
+    def finished(self, stack: int, statuses: list[str]) -> None:
+        """Print what became of the stack."""
+        super().finished(stack, statuses)
+        self.ended += 1
+        diverged = statuses.count("diverged")
+        self.console.print(
+            f"[{self.ended}/{len(self.stacks)}] {title(self.stacks[stack])} · {diverged} diverged · "
+            f"{time.monotonic() - self.start:.0f} s",
+            markup=False,
+            highlight=False,
+        )
+
+    def failed(self, stack: int, reason: str) -> None:
+        """Print the failure."""
+        self.ended += 1
+        super().failed(stack, reason)
+
+
+class Live(Quiet):
+    """A bar for the sweep with the time left, and one per running stack with its current loss."""
+
+    def __init__(self, stacks: Sequence[Cells], console: Console) -> None:
+        super().__init__(stacks, console)
+        self.bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+        )
+        self.tasks: dict[int, TaskID] = {}
+        self.ended = 0
+        work = sum(len(cells) * cells[0].config["steps"] for cells in stacks)
+        self.all = self.bars.add_task("cell steps", total=work, note="")
+        self.note()
+
+    def __enter__(self) -> "Live":
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for task in self.tasks.values():
+            self.bars.remove_task(task)
+        self.bars.stop()
+
+    def note(self) -> None:
+        """Show how many stacks are done, running and waiting."""
+        waiting = len(self.stacks) - self.ended - len(self.tasks)
+        self.bars.update(self.all, note=f"stacks: {self.ended} done, {len(self.tasks)} running, {waiting} waiting")
+
+    def started(self, stack: int) -> None:
+        """Add a bar."""
+        cells = self.stacks[stack]
+        self.tasks[stack] = self.bars.add_task(title(cells), total=cells[0].config["steps"], note="starting")
+        self.note()
+
+    def progress(self, stack: int, step: int, losses: list[float]) -> None:
+        """Move the stack's bar and the sweep's."""
+        task = self.tasks[stack]
+        before = self.bars.tasks[self.bars.task_ids.index(task)].completed
+        self.bars.update(task, completed=step, note=middle(losses))
+        self.bars.advance(self.all, (step - before) * len(self.stacks[stack]))
+
+    def end(self, stack: int) -> None:
+        """Take the stack's bar away, and count all of its steps as done."""
+        task = self.tasks.pop(stack)
+        bar = self.bars.tasks[self.bars.task_ids.index(task)]
+        self.bars.advance(self.all, ((bar.total or 0) - bar.completed) * len(self.stacks[stack]))
+        self.bars.remove_task(task)
+        self.ended += 1
+        self.note()
+
+    def finished(self, stack: int, statuses: list[str]) -> None:
+        """Count, and take the bar away."""
+        super().finished(stack, statuses)
+        self.end(stack)
+
+    def failed(self, stack: int, reason: str) -> None:
+        """Print the failure above the bars."""
+        super().failed(stack, reason)
+        self.end(stack)
+
+
+def watch(stacks: Sequence[Cells], console: Console, quiet: bool) -> Quiet:
+    """Return the display that fits the console."""
+    if quiet:
+        return Quiet(stacks, console)
+    return Live(stacks, console) if console.is_terminal else Lines(stacks, console)

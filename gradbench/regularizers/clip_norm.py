@@ -1,0 +1,29 @@
+"""Gradient clipping by global norm."""
+
+import torch
+from torch import Tensor
+
+from gradbench.regularizers import Regularizer, State
+
+
+def clip_norm(norm_type: float = 2.0) -> Regularizer:
+    """Scale the gradient down when its norm exceeds a threshold; its direction stays.
+
+    ``g * min(1, threshold / (||g|| + 1e-6))``, one norm over all of a player's parameters, as in
+    ``torch.nn.utils.clip_grad_norm_``.
+
+    Args:
+        norm_type: p of the p-norm; ``inf`` for the largest coordinate.
+
+    Returns:
+        A regularizer whose strength is ``threshold``: scalar > 0, in units of the gradient; ``inf`` never clips.
+
+    Reference: Pascanu, Mikolov, Bengio, "On the difficulty of training recurrent neural networks",
+    arXiv:1211.5063, 2013.
+    """
+
+    def transform(gradient_P: Tensor, threshold: Tensor, state: State, *_: object) -> tuple[Tensor, State]:
+        norm = torch.linalg.vector_norm(gradient_P, ord=norm_type)
+        return gradient_P * (threshold / (norm + 1e-6)).clamp(max=1.0), state
+
+    return Regularizer(transform=transform)

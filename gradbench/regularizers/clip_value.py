@@ -1,0 +1,24 @@
+"""Gradient clipping by value."""
+
+import torch
+from torch import Tensor
+
+from gradbench.regularizers import Regularizer, State
+
+
+def clip_value() -> Regularizer:
+    """Clamp every coordinate of the gradient to [-threshold, threshold]; this changes its direction.
+
+    As in ``torch.nn.utils.clip_grad_value_``.
+
+    Returns:
+        A regularizer whose strength is ``threshold``: scalar > 0, in units of a gradient coordinate; ``inf``
+        never clips.
+
+    Reference: Pascanu, Mikolov, Bengio, arXiv:1211.5063, 2013, footnote on Mikolov's element-wise clipping.
+    """
+
+    def transform(gradient_P: Tensor, threshold: Tensor, state: State, *_: object) -> tuple[Tensor, State]:
+        return torch.clamp(gradient_P, min=-threshold, max=threshold), state
+
+    return Regularizer(transform=transform)

@@ -1,0 +1,42 @@
+"""Gradient penalty: a price on the norm of a function's gradient with respect to its input."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from gradbench.input_gradients import gradient_norms
+from gradbench.regularizers import Regularizer
+
+
+def gradient_penalty(center: float = 1.0, one_sided: bool = False, reduction: str = "mean") -> Regularizer:
+    """Add ``lambda * E (||grad_x f(x)|| - center)^2`` to the loss.
+
+    The model says what f and x are: the critic and points between real and generated ones (WGAN-GP), or a
+    classifier's loss per example and its inputs.
+
+    Args:
+        center: the norm asked for: 1 for a critic that should be 1-Lipschitz, 0 to push gradients to zero.
+        one_sided: penalise only norms above ``center`` (WGAN-LP).
+        reduction: ``mean`` over the points, or ``max`` (only the steepest point pays).
+
+    Returns:
+        A regularizer whose strength is ``lambda``: scalar >= 0, in units of the loss.
+
+    Raises:
+        ValueError: for an unknown reduction.
+
+    References: Gulrajani et al., "Improved training of Wasserstein GANs", arXiv:1704.00028, 2017 (center 1);
+    Petzka et al., arXiv:1709.08894, 2018 (one-sided); Drucker and LeCun, "Improving generalization performance
+    using double backpropagation", 1992 (center 0, on a classifier's loss).
+    """
+    if reduction not in ("mean", "max"):
+        raise ValueError(f"regularizer.reduction must be mean or max, got {reduction}")
+
+    def penalty(f: Callable[[Tensor], Tensor], points: Tensor, weight: Tensor) -> Tensor:
+        excess_B = gradient_norms(f, points) - center
+        if one_sided:
+            excess_B = excess_B.clamp(min=0.0)
+        price_B = excess_B.square()
+        return weight * (price_B.mean() if reduction == "mean" else price_B.amax())
+
+    return Regularizer(penalty=penalty)

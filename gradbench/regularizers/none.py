@@ -1,0 +1,8 @@
+"""No regularizer: the baseline."""
+
+from gradbench.regularizers import Regularizer
+
+
+def none() -> Regularizer:
+    """Leave loss, gradients and parameters alone."""
+    return Regularizer()

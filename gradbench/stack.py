@@ -1,0 +1,321 @@
+"""What the loop works on: the cells of one stack, bound to tensors with a leading axis K.
+
+K cells, P parameters of a player, U different seeds.
+"""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+
+from gradbench.data import Data
+from gradbench.grid import Cell
+from gradbench.models import Model, Player
+from gradbench.optimizers import Optimizer
+from gradbench.parameters import Layout, flatten
+from gradbench.program import Program, build, build_regularizer
+from gradbench.regularizers import Regularizer
+from gradbench.regularizers import State as Memory
+from gradbench.seeding import derive
+
+CHUNK = 50
+"""Steps whose random numbers are drawn together. Part of what a seed means: another value, other numbers."""
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Span:
+    """Contiguous cells of a stack that share a regularizer."""
+
+    regularizer: Regularizer
+    cells: slice
+
+
+@dataclass(frozen=True)
+class StackedPlayer:
+    """A player's part of a step, for all K cells.
+
+    Attributes:
+        batch: ``(parameters of every player, data, draw) -> batch``.
+        gradient: ``(own, parameters, batch, carry, strength) -> gradient [K, P], (loss [K], penalty [K], carry)``.
+        transform: ``(gradient, strength, memory, own) -> used [K, P], memory``; the gradient itself where no cell
+            transforms it.
+        project: ``(parameters [K, P], strength) -> parameters``.
+        transforms: whether any cell transforms its gradient.
+    """
+
+    name: str
+    steps: int
+    regularized: bool
+    batch: Callable[[Tensors, Tensors, Tensors], Tensors]
+    gradient: Callable[[Tensor, Tensors, Tensors, Tensors, Tensor], tuple[Tensor, tuple[Tensor, Tensor, Tensors]]]
+    transform: Callable[[Tensor, Tensor, list[Memory], Tensor], tuple[Tensor, list[Memory]]]
+    project: Callable[[Tensor, Tensor], Tensor]
+    transforms: bool
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """When a cell has diverged although its numbers are finite.
+
+    Args:
+        factor: the loss is too high above ``first + (factor - 1) * max(|first|, 1)``.
+        patience: steps in a row that it must be too high.
+    """
+
+    factor: float
+    patience: int
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What does not change while a stack trains."""
+
+    steps: int
+    eval_every: int
+    record_every: int
+    divergence: Divergence
+    model: Model
+    optimizer: Optimizer
+    players: list[StackedPlayer]
+    layouts: dict[str, Layout]
+    spans: list[Span]
+    seeds: list[int]  # U
+    seed_of_cell: Tensor  # [K], index into seeds
+    strength: Tensor  # [K], NaN where a regularizer has none
+    lr: Tensor  # [K, 1]
+    data: Tensors
+    arrays: Mapping[str, np.ndarray]
+    dtype: torch.dtype
+    evaluate: Callable[[Tensors], Tensors]  # parameters -> metrics [K], arrays [K, ...]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the stack trains."""
+        return self.lr.device
+
+
+@dataclass
+class State:
+    """What changes from step to step: all that a checkpoint must hold, since random numbers are drawn by step.
+
+    Attributes:
+        alive: [K], false once a cell has diverged; its parameters then stand still.
+        ceiling: [K], the loss above which a cell is on its way to divergence.
+        above: [K], updates in a row above the ceiling.
+        diverged_at: [K], step of divergence, 0 while there is none.
+        last: the regularized player's last gradient and what was used of it, each [K, P].
+    """
+
+    step: int
+    parameters: Tensors
+    moments: dict[str, Tensors]
+    memory: list[Memory]
+    carry: Tensors
+    alive: Tensor
+    ceiling: Tensor
+    above: Tensor
+    diverged_at: Tensor
+    last: tuple[Tensor, Tensor] | None = None
+
+    def stays_low(self, loss: Tensor, divergence: Divergence, updates_per_step: int) -> Tensor:
+        """Count updates above the ceiling and return which cells have not run out of patience. Shapes: [K]."""
+        if self.step == 0:
+            self.ceiling = torch.fmax(self.ceiling, loss + (divergence.factor - 1) * loss.abs().clamp(min=1.0))
+        self.above = torch.where(loss > self.ceiling, self.above + 1, 0)
+        return self.above < divergence.patience * updates_per_step
+
+    def update(
+        self, player: str, parameters: Tensor, moments: Tensors, memory: list[Memory], carry: Tensors, alive: Tensor
+    ) -> None:
+        """Take over the results of one player's update."""
+        self.diverged_at = torch.where(self.alive & ~alive, self.step + 1, self.diverged_at)
+        self.parameters = self.parameters | {player: parameters}
+        self.moments = self.moments | {player: moments}
+        self.memory, self.carry, self.alive = memory, carry, alive
+
+
+def spans_of(cells: Sequence[Cell]) -> list[Span]:
+    """Return the spans of consecutive cells with the same regularizer, its strength aside.
+
+    Raises:
+        ValueError: where cells with different penalties share a stack.
+    """
+    spans, start = [], 0
+    for _, group in groupby(cells, key=lambda cell: cell.regularizer_program):
+        members = list(group)
+        spans.append(Span(build_regularizer(members[0].config), slice(start, start + len(members))))
+        start += len(members)
+    if len(spans) > 1 and any(span.regularizer.penalty for span in spans):
+        raise ValueError("cells with a penalty stack among themselves only")
+    return spans
+
+
+def prepare(cells: Sequence[Cell], data: Data, device: torch.device) -> Setup:
+    """Bind a stack's cells to a device."""
+    config = cells[0].config
+    program = build(config, data)
+    model, dtype = program.model, program.dtype
+    layouts = {name: Layout(net.to(device, dtype)) for name, net in model.networks().items()}
+    spans = spans_of(cells)
+    seeds = sorted({cell.seed for cell in cells})
+    seed_of_cell = torch.tensor([seeds.index(cell.seed) for cell in cells]).to(device)
+    tensors = {
+        name: torch.as_tensor(np.asarray(array)).to(device, dtype if array.dtype.kind == "f" else torch.int64)
+        for name, array in data.arrays.items()
+    }
+    evaluation = stack_draws([model.draw("evaluation", seed, 0, 1, data.arrays) for seed in seeds], device, dtype)
+    once = {name: draw_U[seed_of_cell, 0] for name, draw_U in evaluation.items()}
+
+    def evaluate_one(parameters: Tensors, draw: Tensors) -> Tensors:
+        return model.evaluate({name: layouts[name].bind(vector) for name, vector in parameters.items()}, tensors, draw)
+
+    return Setup(
+        steps=config["steps"],
+        eval_every=config["eval_every"],
+        record_every=config["record_every"],
+        divergence=Divergence(**config["divergence"]),
+        model=model,
+        optimizer=program.optimizer,
+        players=[stack_player(player, program, layouts, spans, device) for player in model.players],
+        layouts=layouts,
+        spans=spans,
+        seeds=seeds,
+        seed_of_cell=seed_of_cell,
+        strength=torch.tensor([cell.strength for cell in cells], dtype=dtype).to(device),
+        lr=torch.tensor([[cell.lr] for cell in cells], dtype=dtype).to(device),
+        data=tensors,
+        arrays=data.arrays,
+        dtype=dtype,
+        evaluate=lambda parameters: vmap(evaluate_one)(parameters, once),
+    )
+
+
+def stack_player(
+    player: Player, program: Program, layouts: dict[str, Layout], spans: list[Span], device: torch.device
+) -> StackedPlayer:
+    """Write a player's part of a step for one network, and stack it."""
+    model, layout, name = program.model, layouts[player.name], player.name
+    regularizers = [span.regularizer for span in spans] if player.regularized else []
+    penalty_of = regularizers[0].penalty if regularizers else None
+    transforms = any(regularizer.transform for regularizer in regularizers)
+    autocast = (
+        (lambda: torch.autocast(device.type, torch.bfloat16))
+        if program.precision == "bfloat16"
+        else contextlib.nullcontext
+    )
+
+    def batch_one(parameters: Tensors, data: Tensors, draw: Tensors) -> Tensors:
+        return model.batch(name, {key: layouts[key].bind(value) for key, value in parameters.items()}, data, draw)
+
+    def objective(
+        own: Tensor, parameters: Tensors, batch: Tensors, carry: Tensors, strength: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensors]]:
+        nets = {key: layouts[key].bind(own if key == name else value) for key, value in parameters.items()}
+        with autocast():
+            loss, carried = model.loss(name, nets, batch, carry)
+            loss = loss.to(own.dtype)
+            if penalty_of is None:
+                return loss, (loss, torch.zeros_like(loss), carried)
+            penalty = penalty_of(*model.probe(name, nets, batch, carry), strength).to(own.dtype)
+        return loss + penalty, (loss, penalty, carried)
+
+    def transform(
+        gradient: Tensor, strength: Tensor, memory: list[Memory], own: Tensor
+    ) -> tuple[Tensor, list[Memory]]:
+        if not transforms:
+            return gradient, memory
+        used, remembered = [], []
+        for span, state in zip(spans, memory, strict=True):
+            part = (gradient[span.cells], strength[span.cells], state, own[span.cells])
+            act = span.regularizer.transform
+            result = (part[0], state) if act is None else vmap(lambda *a, act=act: act(*a, layout))(*part)
+            used.append(result[0])
+            remembered.append(result[1])
+        return torch.cat(used), remembered
+
+    def project(parameters: Tensor, strength: Tensor) -> Tensor:
+        if not any(regularizer.project for regularizer in regularizers):
+            return parameters
+        parts = []
+        for span in spans:
+            act, part = span.regularizer.project, parameters[span.cells]
+            parts.append(part if act is None else vmap(lambda p, s, act=act: act(p, s, layout))(part, strength[span.cells]))
+        return torch.cat(parts)
+
+    return StackedPlayer(
+        name=name,
+        steps=player.steps,
+        regularized=player.regularized,
+        batch=vmap(batch_one, in_dims=(0, None, 0)),
+        gradient=vmap(grad(objective, has_aux=True)),
+        transform=transform,
+        project=project,
+        transforms=transforms,
+    )
+
+
+def begin(setup: Setup) -> State:
+    """Return the state before the first step: each cell's weights come from its own seed alone."""
+    weights: dict[str, list[Tensor]] = {name: [] for name in setup.layouts}
+    for seed in setup.seeds:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(seed, "weights"))
+            for name, net in setup.model.networks().items():
+                weights[name].append(flatten(net))
+    parameters = {
+        name: torch.stack(vectors).to(setup.device, setup.dtype)[setup.seed_of_cell]
+        for name, vectors in weights.items()
+    }
+    K = len(setup.seed_of_cell)
+    regularized = next(player.name for player in setup.players if player.regularized)
+    memory = [
+        vmap(lambda p, init=span.regularizer.init: init(p, setup.layouts[regularized]))(parameters[regularized][span.cells])
+        for span in setup.spans
+    ]
+    per_cell = torch.zeros(K, dtype=torch.int64, device=setup.device)
+    return State(
+        step=0,
+        parameters=parameters,
+        moments={name: setup.optimizer.init(vectors) for name, vectors in parameters.items()},
+        memory=memory,
+        carry={
+            name: tensor.to(setup.device, setup.dtype).expand(K, *tensor.shape)
+            for name, tensor in setup.model.carry().items()
+        },
+        alive=torch.ones(K, dtype=torch.bool, device=setup.device),
+        ceiling=torch.full((K,), -torch.inf, dtype=setup.dtype, device=setup.device),
+        above=per_cell,
+        diverged_at=per_cell,
+    )
+
+
+def draw_chunk(setup: Setup, step: int) -> dict[str, Tensors]:
+    """Return the random numbers of the chunk that holds ``step``, per player, each [U, CHUNK * player.steps, ...]."""
+    first = step // CHUNK * CHUNK
+    return {
+        player.name: stack_draws(
+            [
+                setup.model.draw(player.name, seed, first * player.steps, CHUNK * player.steps, setup.arrays)
+                for seed in setup.seeds
+            ],
+            setup.device,
+            setup.dtype,
+        )
+        for player in setup.players
+    }
+
+
+def stack_draws(draws: Sequence[Tensors], device: torch.device, dtype: torch.dtype) -> Tensors:
+    """Stack the draws of U seeds and bring them to the device, floating ones in the given dtype."""
+    stacked = {name: torch.stack([draw[name] for draw in draws]) for name in draws[0]}
+    return {
+        name: tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype, non_blocking=True)
+        for name, tensor in stacked.items()
+    }

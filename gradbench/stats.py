@@ -1,0 +1,156 @@
+"""Intervals, paired differences and the choice of a strength: arrays in, numbers out.
+
+Shapes: n seeds of one setting, S settings, R seeds shared by all settings. All intervals are 95 %.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+Floats = npt.NDArray[np.float64]
+
+
+class Interval(NamedTuple):
+    """An estimate, the ends of its 95 % interval (nan where there is none), and how many values made it."""
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def sign(self) -> int:
+        """-1 or 1 where the whole interval lies on one side of zero, 0 where it does not (or is missing)."""
+        return int(self.low > 0) - int(self.high < 0)
+
+
+def mean_interval(values: npt.ArrayLike) -> Interval:
+    """Mean with its Student t interval, ``m ± t(n-1) s / √n``; nan values are absent.
+
+    The t interval and not a bootstrap, because seeds are few. Simulated coverage of a nominal 95 %
+    (4,000 draws; t | percentile bootstrap | BCa bootstrap):
+
+        n     normal data           exponential data
+        3     .95 | .75 | .74       .88 | .70 | .68
+        5     .95 | .83 | .81       .88 | .78 | .80
+        10    .95 | .89 | .87       .90 | .86 | .88
+        20    .95 | .93 | .91       .92 | .90 | .91
+
+    The bootstrap can only resample what it has seen, and three seeds have seen little. At n = 20 the methods
+    meet, so t is kept throughout and a figure never changes its method when seeds are added.
+    One value has no interval: its ends are nan.
+    """
+    present = _present(values)
+    n = len(present)
+    if n == 0:
+        return Interval(np.nan, np.nan, np.nan, 0)
+    mean = float(present.mean())
+    if n == 1:
+        return Interval(mean, np.nan, np.nan, 1)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * present.std(ddof=1) / np.sqrt(n))
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def interquartile_mean(values: npt.ArrayLike) -> Interval:
+    """Mean of the middle half, ``⌊n/4⌋`` values cut from each end, with the t interval of a trimmed mean.
+
+    The spread comes from the winsorized sample, on ``h - 1`` degrees of freedom where h values are kept
+    (Tukey and McLaughlin, 1963). Simulated coverage of the interquartile mean for n = 5, 10, 20: .93, .93,
+    .94 on normal, .90, .93, .93 on exponential data. Below four values nothing is cut and this is
+    :func:`mean_interval`.
+    """
+    present = np.sort(_present(values))
+    n = len(present)
+    cut = n // 4
+    if cut == 0:
+        return mean_interval(present)
+    kept = present[cut : n - cut]
+    spread = np.clip(present, kept[0], kept[-1]).std(ddof=1) * np.sqrt(n) / len(kept)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(kept) - 1) * spread)
+    mean = float(kept.mean())
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def paired_difference(treated: npt.ArrayLike, control: npt.ArrayLike) -> Interval:
+    """Mean of ``treated - control`` over the seeds that have both, with its Student t interval."""
+    return mean_interval(np.asarray(treated, dtype=np.float64) - np.asarray(control, dtype=np.float64))
+
+
+def share_interval(count: int, n: int) -> Interval:
+    """Share ``count / n`` with Wilson's interval, which stays inside [0, 1] and has a width at 0 of n."""
+    if n == 0:
+        return Interval(np.nan, np.nan, np.nan, 0)
+    ends = stats.binomtest(count, n).proportion_ci(CONFIDENCE, method="wilson")
+    return Interval(count / n, float(ends.low), float(ends.high), n)
+
+
+def share_difference(count: int, n: int, control_count: int, control_n: int) -> Interval:
+    """Difference of two shares with Newcombe's interval, built from the two Wilson intervals.
+
+    Method 10 of Newcombe, "Interval estimation for the difference between independent proportions"
+    (1998). Seeds are paired here, and pairs that agree make it wider than need be, never narrower.
+    With three seeds each, 0 of 3 against 3 of 3 excludes zero and nothing less does.
+    """
+    a, b = share_interval(count, n), share_interval(control_count, control_n)
+    difference = a.estimate - b.estimate
+    down = float(np.hypot(a.estimate - a.low, b.high - b.estimate))
+    up = float(np.hypot(a.high - a.estimate, b.estimate - b.low))
+    return Interval(difference, difference - down, difference + up, min(n, control_n))
+
+
+def best_setting(scores: npt.ArrayLike) -> int:
+    """Return the row of ``scores`` [S, R] to prefer, or -1 where every score is absent.
+
+    A score is better when lower, ``inf`` for a diverged cell and nan for an absent one. Fewer diverged cells
+    (as a share of those present) win first, then the lower mean of the rest, then the first row.
+    """
+    table = np.asarray(scores, dtype=np.float64)
+    present = ~np.isnan(table)
+    finite = np.isfinite(table)
+    known = present.sum(axis=1)
+    lost = (present & ~finite).sum(axis=1)
+    diverged = np.divide(lost, known, out=np.full(len(table), np.inf), where=known > 0)
+    total = np.where(finite, table, 0.0).sum(axis=1)
+    count = finite.sum(axis=1)
+    mean = np.divide(total, count, out=np.full(len(table), np.inf), where=count > 0)
+    if not present.any():
+        return -1
+    return int(np.lexsort((mean, diverged))[0])
+
+
+class CrossFit(NamedTuple):
+    """For each seed, the setting chosen without it (-1: none could be) and the score it then had there."""
+
+    chosen: npt.NDArray[np.int64]  # [R]
+    judged: Floats  # [R], inf where the held-out cell diverged, nan where it is absent
+
+
+def cross_fit(scores: npt.ArrayLike) -> CrossFit:
+    """Choose a setting on all seeds but one and judge it on that one, for each seed in turn.
+
+    The best of several settings looks good partly by luck; here the seed that judges had no say in the
+    choice, so the mean of ``judged`` is fair to compare with a setting that was not chosen at all.
+
+    Args:
+        scores: [S, R], lower is better, ``inf`` diverged, nan absent (see :func:`best_setting`).
+
+    """
+    table = np.asarray(scores, dtype=np.float64)
+    seeds = table.shape[1]
+    chosen = np.full(seeds, -1, dtype=np.int64)
+    judged = np.full(seeds, np.nan)
+    for seed in range(seeds):
+        others = np.delete(table, seed, axis=1)
+        if others.size and (setting := best_setting(others)) >= 0:
+            chosen[seed] = setting
+            judged[seed] = table[setting, seed]
+    return CrossFit(chosen, judged)
+
+
+def _present(values: npt.ArrayLike) -> Floats:
+    array = np.asarray(values, dtype=np.float64).ravel()
+    return array[~np.isnan(array)]

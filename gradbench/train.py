@@ -1,0 +1,126 @@
+"""THE loop: one stack of cells from first step to last.
+
+K cells, P parameters of a player, U different seeds. Everything a cell needs has a leading axis K; models and
+regularizers are written for one network, and ``vmap`` adds the axis. A step never waits for the device: no value
+is read, no branch depends on a tensor. Values reach the host once per chunk of steps.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradbench.data import Data
+from gradbench.grid import Cell
+from gradbench.stack import CHUNK, Setup, State, begin, draw_chunk, prepare
+from gradbench.telemetry import Telemetry, gradient_histograms
+
+Report = Callable[[int, list[float]], None]
+"""``report(step, losses)``: called once per chunk; a loss is NaN for a cell that has diverged."""
+
+
+@dataclass
+class Outcome:
+    """What training a stack gave. Axis K in the order of the cells.
+
+    Attributes:
+        curves: series [steps, K], NaN after a cell has diverged.
+        evaluations: step -> metric -> [K].
+        arrays: per cell, what figures need beyond numbers.
+        diverged_at: [K], the step at which a cell diverged; 0 where it did not.
+        step_seconds: of one step and one cell: the stack's median over chunks, divided by K.
+        seconds: of the whole stack, evaluations included.
+    """
+
+    curves: dict[str, np.ndarray]
+    evaluations: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
+    arrays: list[dict[str, np.ndarray]] = field(default_factory=list)
+    diverged_at: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    step_seconds: float = 0.0
+    seconds: float = 0.0
+
+
+def train(cells: Sequence[Cell], data: Data, device: torch.device, report: Report = lambda _s, _l: None) -> Outcome:
+    """Train one stack.
+
+    Args:
+        cells: share their step program: equal configs but for strengths, learning rates and seeds, and for the
+            regularizer where none has a penalty.
+        data: what they train on.
+        device: where.
+        report: is told the step and each cell's loss, once per chunk.
+    """
+    started = time.perf_counter()
+    setup = prepare(cells, data, device)
+    state, telemetry = begin(setup), Telemetry(setup)
+    outcome, chunk_seconds = Outcome(telemetry.curves), []
+
+    while state.step < setup.steps and telemetry.anyone_alive:
+        tick = time.perf_counter()
+        if state.step % CHUNK == 0:
+            draws = draw_chunk(setup, state.step)
+        ahead = min(until(CHUNK, state.step), until(setup.eval_every, state.step), setup.steps - state.step)
+        for _ in range(ahead):
+            advance(setup, state, draws, telemetry)
+        report(state.step, telemetry.flush(state))
+        chunk_seconds.append((time.perf_counter() - tick) / ahead)
+        if state.step % setup.eval_every == 0 or state.step == setup.steps:
+            outcome.evaluations[state.step], outcome.arrays = evaluate(setup, state)
+
+    outcome.diverged_at = state.diverged_at.cpu().numpy()
+    outcome.step_seconds = float(np.median(chunk_seconds)) / len(cells)
+    outcome.seconds = time.perf_counter() - started
+    return outcome
+
+
+def until(period: int, step: int) -> int:
+    """Return the number of steps from ``step`` to the next multiple of ``period``, at least one."""
+    return period - step % period
+
+
+def advance(setup: Setup, state: State, draws: dict[str, dict[str, Tensor]], telemetry: Telemetry) -> None:
+    """Take one training step of all K cells: every player's updates in turn. Reads no value."""
+    for player in setup.players:
+        for inner in range(player.steps):
+            own = state.parameters[player.name]
+            draw = {
+                name: tensor_U[:, (state.step % CHUNK) * player.steps + inner][setup.seed_of_cell]
+                for name, tensor_U in draws[player.name].items()
+            }
+            batch = player.batch(state.parameters, setup.data, draw)
+            gradient, (loss, penalty, carry) = player.gradient(
+                own, state.parameters, batch, state.carry, setup.strength
+            )
+            used, memory = player.transform(gradient, setup.strength, state.memory, own)
+            t = state.step * player.steps + inner + 1
+            stepped, moments = setup.optimizer.step(own, used, state.moments[player.name], setup.lr, t)
+            stepped = player.project(stepped, setup.strength)
+
+            norm = torch.linalg.vector_norm(gradient, dim=1)
+            alive = state.alive & torch.isfinite(loss + penalty) & torch.isfinite(norm)
+            if player.regularized:
+                alive = alive & state.stays_low(loss, setup.divergence, player.steps)
+            # where, never a product with a mask: 0 * nan is nan
+            stepped = torch.where(alive[:, None], stepped, own)
+            telemetry.record(player, inner, state, loss, penalty, norm, gradient, used, stepped - own)
+            state.update(player.name, stepped, moments, memory, carry, alive)
+    state.step += 1
+
+
+def evaluate(setup: Setup, state: State) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
+    """Return metrics, each [K], and per cell the arrays for figures; a diverged cell has NaN and none."""
+    results = {name: tensor.float().cpu().numpy() for name, tensor in setup.evaluate(state.parameters).items()}
+    alive = state.alive.cpu().numpy()
+    metrics = {name: np.where(alive, values, np.nan) for name, values in results.items() if values.ndim == 1}
+    arrays: list[dict[str, Any]] = [{} for _ in alive]
+    large = {name: values for name, values in results.items() if values.ndim > 1}
+    for k in np.flatnonzero(alive):
+        further, arrays[k] = setup.model.summarize({name: values[k] for name, values in large.items()}, setup.arrays)
+        for name, value in further.items():
+            metrics.setdefault(name, np.full(len(alive), np.nan))[k] = value
+        arrays[k] |= gradient_histograms(state, k)
+    return metrics, arrays

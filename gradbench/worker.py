@@ -1,0 +1,136 @@
+"""A worker: trains one stack after another on one device, and writes what it finished.
+
+It speaks to its parent through a pipe, in tuples whose first item says what happened.
+"""
+
+import json
+import math
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from functools import lru_cache
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from gradbench.data import Data
+from gradbench.factory import load_data
+from gradbench.grid import Cell, canonical
+from gradbench.provenance import now, provenance
+from gradbench.results import Results, curve_rows, describe
+from gradbench.train import Outcome, train
+
+
+def serve(pipe: Connection, folder: Path, device_name: str) -> None:
+    """Train the stacks that arrive until ``None`` does.
+
+    Receives tuples of cells. Sends ``("progress", step, losses)``, then ``("done", statuses)`` or
+    ``("failed", reason)``.
+
+    Args:
+        pipe: to the parent.
+        folder: the results folder.
+        device_name: the one device that this worker uses.
+    """
+    # Ctrl-C reaches the whole process group; the parent decides what it means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    device = torch.device(device_name)
+    settle(device)
+    results = Results(folder)
+
+    def tell(*message: Any) -> None:
+        try:
+            pipe.send(message)
+        except OSError:
+            sys.exit("the parent process has gone")
+
+    while (cells := receive(pipe)) is not None:
+        started = now()
+        try:
+            data = load_once(canonical(cells[0].config["data"]))
+            outcome = train(cells, data, device, lambda step, losses: tell("progress", step, losses))
+            rows = finished_rows(cells, outcome, device, started)
+            results.write(rows, curves_of(cells, outcome), arrays_of(cells, outcome))
+            tell("done", [row["status"] for row in rows])
+        except Exception as error:  # one stack's failure is a row in the table, never the end of the sweep
+            results.write_failures(failed_rows(cells, traceback.format_exc(), device, started))
+            tell("failed", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+
+
+def receive(pipe: Connection) -> tuple[Cell, ...] | None:
+    """Return the next stack's cells, or ``None`` when there will be no more."""
+    try:
+        cells: tuple[Cell, ...] | None = pipe.recv()
+    except EOFError:  # the parent has gone
+        return None
+    return cells
+
+
+def settle(device: torch.device) -> None:
+    """Set this process up for one device: one thread on the CPU, the same bits on every run."""
+    torch.set_num_threads(1)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+@lru_cache(maxsize=4)
+def load_once(config: str) -> Data:
+    """Return the data of a config, given as JSON of its data group; loaded once per worker."""
+    return load_data({"data": json.loads(config)})
+
+
+def finished_rows(
+    cells: Sequence[Cell], outcome: Outcome, device: torch.device, started: str
+) -> list[dict[str, Any]]:
+    """Return the rows of a trained stack; a diverged cell has no final metrics."""
+    last = outcome.evaluations.get(max(outcome.evaluations, default=0), {})
+    rows = []
+    for k, cell in enumerate(cells):
+        diverged_at = int(outcome.diverged_at[k])
+        rows.append(
+            describe(cell)
+            | {
+                "status": "diverged" if diverged_at else "completed",
+                "diverged_at": float(diverged_at) if diverged_at else math.nan,
+                "error": None,
+                "step_seconds": outcome.step_seconds,
+                "seconds": outcome.seconds,
+                "width": len(cells),
+            }
+            | {name: math.nan if diverged_at else float(values[k]) for name, values in last.items()}
+            | provenance(device)
+            | {"started": started, "finished": now()}
+        )
+    return rows
+
+
+def failed_rows(cells: Sequence[Cell], error: str, device: torch.device, started: str) -> list[dict[str, Any]]:
+    """Return the rows of a stack that raised."""
+    outcome = {"status": "failed", "error": error, "width": len(cells), "started": started, "finished": now()}
+    return [describe(cell) | outcome | provenance(device) for cell in cells]
+
+
+def curves_of(cells: Sequence[Cell], outcome: Outcome) -> pd.DataFrame:
+    """Return a stack's rows of the curves table; a cell's end where it diverged."""
+    every = int(cells[0].config["record_every"])
+    steps = len(outcome.curves["loss"])
+    return pd.concat(
+        [
+            curve_rows(cell.id, outcome.curves, outcome.evaluations, k, int(outcome.diverged_at[k]) or steps, every)
+            for k, cell in enumerate(cells)
+        ],
+        ignore_index=True,
+    )
+
+
+def arrays_of(cells: Sequence[Cell], outcome: Outcome) -> dict[str, dict[str, np.ndarray]]:
+    """Return cell -> what figures need beyond numbers, for the cells that have any."""
+    return {cell.id: arrays for cell, arrays in zip(cells, outcome.arrays, strict=False) if arrays}
