@@ -99,6 +99,11 @@ class Configs:
         roots = [shipped("experiments")] + ([self.folder / "experiments"] if self.folder else [])
         return {path.stem: path for root in roots for path in sorted(root.glob("*.yaml"))}
 
+    def path(self, group: str, option: str) -> Path:
+        """Return the file of a group's option; the package's own take precedence, as in Hydra's search path."""
+        roots = [shipped("conf")] + ([self.folder] if self.folder else [])
+        return next(path for root in roots if (path := root / group / f"{option}.yaml").is_file())
+
     def _compose(self, words: tuple[str, ...]) -> tuple[Config, dict[str, str]]:
         """Compose one config; return it with interpolations unresolved, and the option of every group.
 

@@ -1,0 +1,84 @@
+"""One cell out of a results folder, for a person to read."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from gradbench.errors import UsageError
+from gradbench.results import Results
+
+ROWS = 12
+"""How many points of a curve are shown."""
+
+Section = tuple[str, list[tuple[str, ...]]]
+
+
+def find_cell(begins: str, folder: Path | None) -> tuple[Results, "pd.Series[Any]"]:
+    """Return the one cell whose id begins so, and the results it stands in.
+
+    Args:
+        begins: an id, or how it begins.
+        folder: where to look; every folder below ``results/`` without it.
+
+    Raises:
+        UsageError: where no cell begins so, or several do.
+    """
+    folders = [folder] if folder else [path.parent for path in sorted(Path("results").glob("*/cells"))]
+    found: dict[str, tuple[Results, pd.Series[Any]]] = {}
+    for results in map(Results, folders):
+        cells = results.cells()
+        if len(cells):
+            for _, row in cells[cells["cell"].str.startswith(begins)].iterrows():
+                found.setdefault(row["cell"], (results, row))
+    places = ", ".join(map(str, folders)) or "results/ (there are no results yet: gradbench run quick)"
+    if not found:
+        raise UsageError(f"no cell begins with '{begins}' in {places}; ids are in the column 'cell' of the table of cells")
+    if len(found) > 1:
+        raise UsageError(f"{len(found)} cells begin with '{begins}': {', '.join(list(found)[:5])}; give more of the id")
+    return next(iter(found.values()))
+
+
+def sections(results: Results, row: "pd.Series[Any]") -> list[Section]:
+    """Return what ``show`` prints: status and metrics, config, curve, command."""
+    values = {str(key): value for key, value in row.items() if not missing(value)}
+    metrics = [key for key in values if "/" in key]
+    cost = ["step_seconds", "seconds", "width"]
+    provenance = ["gradbench", "torch", "python", "device", "device_name", "git_commit", "git_dirty", "data_sha256", "format", "started", "finished"]
+    outcome = ["status", "diverged_at", *metrics, *cost]
+    config = [key for key in values if key not in {*outcome, *provenance, "cell", "command", "error"}]
+
+    def pick(keys: list[str]) -> list[tuple[str, ...]]:
+        return [(key, text(values[key])) for key in keys if key in values]
+
+    shown: list[Section] = [
+        (f"cell {row['cell']} in {results.folder}", pick(outcome)),
+        ("config", pick(config)),
+        ("provenance", pick(provenance)),
+    ]
+    curves = results.curves()
+    curve = curves[curves["cell"] == row["cell"]].sort_values("step") if len(curves) else curves
+    if len(curve):
+        shown.append((f"curve, {len(curve)} recorded steps", curve_rows(curve.drop(columns="cell"))))
+    if "error" in values:
+        shown.append(("error", [(str(values["error"]),)]))
+    return [*shown, ("rerun it alone", [(str(values["command"]),)])]
+
+
+def curve_rows(curve: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Return a header and at most ``ROWS`` rows, evenly spread, the last one included."""
+    measured = [name for name in curve if curve[name].notna().mean() > 0.5]
+    picked = sorted({round(index * (len(curve) - 1) / (ROWS - 1)) for index in range(ROWS)})
+    rows = curve[measured].iloc[picked].itertuples(index=False)
+    return [tuple(map(str, measured)), *(tuple(text(value) for value in row) for row in rows)]
+
+
+def missing(value: Any) -> bool:
+    """Return whether a table's value is null."""
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+
+
+def text(value: Any) -> str:
+    """Return a value with four significant digits where it is a measured number."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
