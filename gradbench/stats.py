@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
+from scipy.stats import mstats
 
 CONFIDENCE = 0.95
 
@@ -28,7 +29,7 @@ class Interval(NamedTuple):
         return int(self.low > 0) - int(self.high < 0)
 
 
-def mean_interval(values: npt.ArrayLike) -> Interval:
+def mean_interval(values: npt.ArrayLike, dependence: float = 1.0) -> Interval:
     """Mean with its Student t interval, ``m ± t(n-1) s / √n``; nan values are absent.
 
     The t interval and not a bootstrap, because seeds are few. Simulated coverage of a nominal 95 %
@@ -43,6 +44,12 @@ def mean_interval(values: npt.ArrayLike) -> Interval:
     The bootstrap can only resample what it has seen, and three seeds have seen little. At n = 20 the methods
     meet, so t is kept throughout and a figure never changes its method when seeds are added.
     One value has no interval: its ends are nan.
+
+    Args:
+        values: any shape.
+        dependence: what the variance of the mean is multiplied by where the values are not independent
+            (see :class:`CrossFit`).
+
     """
     present = _present(values)
     n = len(present)
@@ -51,51 +58,58 @@ def mean_interval(values: npt.ArrayLike) -> Interval:
     mean = float(present.mean())
     if n == 1:
         return Interval(mean, np.nan, np.nan, 1)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * present.std(ddof=1) / np.sqrt(n))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * present.std(ddof=1) * np.sqrt(dependence / n))
     return Interval(mean, mean - half, mean + half, n)
 
 
 def interquartile_mean(values: npt.ArrayLike) -> Interval:
     """Mean of the middle half, ``⌊n/4⌋`` values cut from each end, with the t interval of a trimmed mean.
 
-    The spread comes from the winsorized sample, on ``h - 1`` degrees of freedom where h values are kept
-    (Tukey and McLaughlin, 1963). Simulated coverage of the interquartile mean for n = 5, 10, 20: .93, .93,
-    .94 on normal, .90, .93, .93 on exponential data. Below four values nothing is cut and this is
+    The spread comes from the winsorized sample (Tukey and McLaughlin, 1963; SciPy's
+    ``mstats.trimmed_mean_ci``). Simulated coverage of the interquartile mean for n = 5, 10, 20: .94, .96, .93
+    on normal, .93, .96, .91 on exponential data. Below four values nothing is cut and this is
     :func:`mean_interval`.
     """
-    present = np.sort(_present(values))
+    present = _present(values)
     n = len(present)
-    cut = n // 4
-    if cut == 0:
+    if n < 4:
         return mean_interval(present)
-    kept = present[cut : n - cut]
-    spread = np.clip(present, kept[0], kept[-1]).std(ddof=1) * np.sqrt(n) / len(kept)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(kept) - 1) * spread)
-    mean = float(kept.mean())
-    return Interval(mean, mean - half, mean + half, n)
+    low, high = mstats.trimmed_mean_ci(present, limits=(0.25, 0.25), alpha=1 - CONFIDENCE)
+    return Interval(float(stats.trim_mean(present, 0.25)), float(low), float(high), n)
 
 
-def paired_difference(treated: npt.ArrayLike, control: npt.ArrayLike) -> Interval:
-    """Mean of ``treated - control`` over the seeds that have both, with its Student t interval."""
-    return mean_interval(np.asarray(treated, dtype=np.float64) - np.asarray(control, dtype=np.float64))
+def paired_difference(treated: npt.ArrayLike, control: npt.ArrayLike, dependence: float = 1.0) -> Interval:
+    """Mean of ``treated - control`` over the seeds that have both, as :func:`mean_interval` has it."""
+    differences = np.asarray(treated, dtype=np.float64) - np.asarray(control, dtype=np.float64)
+    return mean_interval(differences, dependence)
 
 
-def share_interval(count: int, n: int) -> Interval:
-    """Share ``count / n`` with Wilson's interval, which stays inside [0, 1] and has a width at 0 of n."""
+def share_interval(count: int, n: int, dependence: float = 1.0) -> Interval:
+    """Share ``count / n`` with Wilson's interval, which stays inside [0, 1] and has a width at 0 of n.
+
+    Written out because dependent values count as ``n / dependence``, which need not be whole; with
+    ``dependence`` 1 it is SciPy's ``binomtest(count, n).proportion_ci(method="wilson")``.
+    """
     if n == 0:
         return Interval(np.nan, np.nan, np.nan, 0)
-    ends = stats.binomtest(count, n).proportion_ci(CONFIDENCE, method="wilson")
-    return Interval(count / n, float(ends.low), float(ends.high), n)
+    share, worth = count / n, n / dependence
+    z2 = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) ** 2
+    middle = (share + z2 / (2 * worth)) / (1 + z2 / worth)
+    half = float(np.sqrt(z2 * share * (1 - share) / worth + (z2 / (2 * worth)) ** 2)) / (1 + z2 / worth)
+    return Interval(share, middle - half, middle + half, n)
 
 
-def share_difference(count: int, n: int, control_count: int, control_n: int) -> Interval:
+def share_difference(
+    count: int, n: int, control_count: int, control_n: int, dependence: float = 1.0
+) -> Interval:
     """Difference of two shares with Newcombe's interval, built from the two Wilson intervals.
 
     Method 10 of Newcombe, "Interval estimation for the difference between independent proportions"
-    (1998). Seeds are paired here, and pairs that agree make it wider than need be, never narrower.
-    With three seeds each, 0 of 3 against 3 of 3 excludes zero and nothing less does.
+    (1998). Seeds are paired here; pairs that agree make it wider than need be. With three seeds each, 0 of 3
+    against 3 of 3 excludes zero and nothing less does. Equal rates are called different in at most 6.2 %
+    of cases for n = 3, 5, 10. ``dependence`` is that of the first share; the second's values are independent.
     """
-    a, b = share_interval(count, n), share_interval(control_count, control_n)
+    a, b = share_interval(count, n, dependence), share_interval(control_count, control_n)
     difference = a.estimate - b.estimate
     down = float(np.hypot(a.estimate - a.low, b.high - b.estimate))
     up = float(np.hypot(a.high - a.estimate, b.estimate - b.low))
@@ -123,10 +137,24 @@ def best_setting(scores: npt.ArrayLike) -> int:
 
 
 class CrossFit(NamedTuple):
-    """For each seed, the setting chosen without it (-1: none could be) and the score it then had there."""
+    """For each seed, the setting chosen without it and the score it then had there.
 
-    chosen: npt.NDArray[np.int64]  # [R]
+    The judged scores are fair, but not independent: every seed also took part in the choices of the others.
+    ``dependence`` is what the variance of their mean is multiplied by: 1 where there was nothing to choose,
+    or else ``1 + R / (R - 1)``, the correction of Nadeau and Bengio, "Inference for the generalization error"
+    (2003), with one seed held out of R. Without it, settings that all do nothing are called different from
+    ``none`` too often. Simulated with 12 such settings, in percent (plain | corrected):
+
+        R     by the metric    by diverged shares, at the worst rate
+        3      6 | 2            6 |  7
+        5     10 | 3           17 |  6
+        10    14 | 4           18 |  8
+        20    22 | 6           28 | 12
+    """
+
+    chosen: npt.NDArray[np.int64]  # [R], -1 where none could be
     judged: Floats  # [R], inf where the held-out cell diverged, nan where it is absent
+    dependence: float
 
 
 def cross_fit(scores: npt.ArrayLike) -> CrossFit:
@@ -148,7 +176,9 @@ def cross_fit(scores: npt.ArrayLike) -> CrossFit:
         if others.size and (setting := best_setting(others)) >= 0:
             chosen[seed] = setting
             judged[seed] = table[setting, seed]
-    return CrossFit(chosen, judged)
+    known = int((~np.isnan(judged)).sum())
+    dependence = 1 + known / (known - 1) if len(table) > 1 and known > 1 else 1.0
+    return CrossFit(chosen, judged, dependence)
 
 
 def _present(values: npt.ArrayLike) -> Floats:

@@ -1,0 +1,181 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+from scipy.stats import mstats
+
+from gradbench import stats
+
+FINITE = st.floats(-1e3, 1e3, allow_nan=False)
+
+
+@given(st.lists(FINITE, min_size=2, max_size=12))
+def test_the_mean_interval_is_scipys_confidence_interval_of_a_t_test(values: list[float]) -> None:
+    interval = stats.mean_interval(values)
+    half = scipy_stats.sem(values) * scipy_stats.t.ppf(0.975, len(values) - 1)
+    assert interval.estimate == pytest.approx(np.mean(values), abs=1e-9)
+    assert interval.high - interval.estimate == pytest.approx(half, abs=1e-9)
+    assert interval.estimate - interval.low == pytest.approx(half, abs=1e-9)
+
+
+def test_the_mean_interval_is_what_ttest_1samp_says_of_it() -> None:
+    values = np.random.default_rng(0).normal(3, 1, 7)
+    theirs = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert stats.mean_interval(values)[1:3] == pytest.approx((theirs.low, theirs.high))
+
+
+def test_absent_values_do_not_count() -> None:
+    assert stats.mean_interval([1.0, np.nan, 3.0, 5.0]) == stats.mean_interval([1.0, 3.0, 5.0])
+
+
+def test_one_value_has_no_interval_and_none_has_no_mean() -> None:
+    one, none = stats.mean_interval([2.0]), stats.mean_interval([np.nan])
+    assert (one.estimate, one.n, one.sign) == (2.0, 1, 0)
+    assert math.isnan(one.low)
+    assert none.n == 0
+    assert math.isnan(none.estimate)
+
+
+@pytest.mark.parametrize("n", [4, 5, 8, 10, 20])
+def test_the_interquartile_mean_is_the_trimmed_mean_of_scipy(n: int) -> None:
+    values = np.random.default_rng(n).exponential(size=n)
+    interval = stats.interquartile_mean(values)
+    low, high = mstats.trimmed_mean_ci(values, limits=(0.25, 0.25), inclusive=(True, True))
+    assert interval.estimate == pytest.approx(scipy_stats.trim_mean(values, 0.25))
+    assert interval[1:3] == pytest.approx((low, high))
+
+
+def test_the_interquartile_mean_ignores_an_outlier_that_moves_the_mean() -> None:
+    values = [1.0, 1.1, 0.9, 1.0, 100.0]
+    assert stats.interquartile_mean(values).estimate < 1.2 < stats.mean_interval(values).estimate
+
+
+@pytest.mark.parametrize(
+    ("n", "normal", "skewed"), [(3, 0.93, 0.85), (5, 0.93, 0.85), (10, 0.93, 0.87), (20, 0.93, 0.89)]
+)
+def test_the_t_interval_covers_where_the_bootstrap_does_not(n: int, normal: float, skewed: float) -> None:
+    rng = np.random.default_rng(n)
+    for draw, truth, least in ((rng.normal, 0.0, normal), (rng.exponential, 1.0, skewed)):
+        samples = draw(size=(1200, n))
+        ours = [stats.mean_interval(sample) for sample in samples]
+        resampled = samples[:, rng.integers(0, n, (300, n))].mean(axis=2)
+        low, high = np.percentile(resampled, [2.5, 97.5], axis=1)
+        coverage = np.mean([interval.low <= truth <= interval.high for interval in ours])
+        assert coverage >= least
+        assert coverage > np.mean((low <= truth) & (truth <= high))
+
+
+def test_pairing_removes_what_seeds_have_in_common() -> None:
+    rng = np.random.default_rng(1)
+    seeds = rng.normal(0, 10, 8)
+    treated, control = seeds + 1 + 0.1 * rng.normal(size=8), seeds + 0.1 * rng.normal(size=8)
+    paired = stats.paired_difference(treated, control)
+    theirs = scipy_stats.ttest_rel(treated, control).confidence_interval(0.95)
+    assert paired[1:3] == pytest.approx((theirs.low, theirs.high))
+    assert paired.sign == 1
+
+
+def test_a_difference_needs_both_of_a_pair() -> None:
+    assert stats.paired_difference([1.0, np.nan, 3.0], [0.0, 1.0, np.nan]).n == 1
+
+
+@given(st.integers(1, 30), st.data())
+def test_the_share_interval_solves_wilsons_equation(n: int, data: st.DataObject) -> None:
+    count = data.draw(st.integers(0, n))
+    share = stats.share_interval(count, n)
+    z = scipy_stats.norm.ppf(0.975)
+    for end in (share.low, share.high):
+        assert (share.estimate - end) ** 2 == pytest.approx(z**2 * end * (1 - end) / n, abs=1e-9)
+    assert -1e-12 <= share.low <= share.estimate + 1e-12 <= share.high + 2e-12 <= 1 + 1e-11
+    assert share.high > share.low
+
+
+@given(st.integers(1, 30), st.data())
+def test_the_share_interval_is_scipys(n: int, data: st.DataObject) -> None:
+    count = data.draw(st.integers(0, n))
+    theirs = scipy_stats.binomtest(count, n).proportion_ci(0.95, method="wilson")
+    assert stats.share_interval(count, n)[1:3] == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+
+
+def test_newcombes_interval_gives_his_published_example() -> None:
+    # Newcombe (1998), table II, example (a): 56/70 against 48/80, method 10.
+    difference = stats.share_difference(56, 70, 48, 80)
+    assert difference[:3] == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+
+
+def test_with_three_seeds_only_all_against_none_decides() -> None:
+    signs = {(a, b): stats.share_difference(a, 3, b, 3).sign for a in range(4) for b in range(4)}
+    assert {pair for pair, sign in signs.items() if sign} == {(0, 3), (3, 0)}
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_equal_divergence_rates_are_rarely_called_different(n: int) -> None:
+    for rate in np.linspace(0.05, 0.95, 19):
+        weights = scipy_stats.binom.pmf(range(n + 1), n, rate)
+        wrong = sum(
+            weights[a] * weights[b]
+            for a in range(n + 1)
+            for b in range(n + 1)
+            if stats.share_difference(a, n, b, n).sign
+        )
+        assert wrong <= 0.0625
+
+
+def test_fewer_diverged_cells_beat_a_better_mean() -> None:
+    assert stats.best_setting([[0.1, 0.1, np.inf], [5.0, 5.0, 5.0]]) == 1
+
+
+def test_absent_cells_are_not_diverged_ones() -> None:
+    assert stats.best_setting([[0.1, np.nan, 0.1], [0.2, 0.2, 0.2]]) == 0
+    assert stats.best_setting([[np.nan, np.nan]]) == -1
+
+
+def test_the_seed_that_judges_has_no_say_in_the_choice() -> None:
+    rng = np.random.default_rng(2)
+    scores = rng.normal(size=(4, 5))
+    before = stats.cross_fit(scores)
+    for seed in range(5):
+        changed = scores.copy()
+        changed[:, seed] = rng.normal(size=4) * 100
+        assert stats.cross_fit(changed).chosen[seed] == before.chosen[seed]
+
+
+def test_a_held_out_cell_that_diverged_is_judged_diverged() -> None:
+    fit = stats.cross_fit([[1.0, 1.0, np.inf], [9.0, 9.0, 9.0]])
+    assert fit.chosen.tolist() == [1, 1, 0]
+    assert np.isinf(fit.judged[2])
+
+
+def test_only_a_choice_makes_the_judged_scores_dependent() -> None:
+    scores = np.random.default_rng(4).normal(size=(3, 5))
+    assert stats.cross_fit(scores[:1]).dependence == 1.0
+    assert stats.cross_fit(scores).dependence == pytest.approx(1 + 5 / 4)
+    narrow, wide = stats.mean_interval(scores[0]), stats.mean_interval(scores[0], 4.0)
+    assert wide.high - wide.low == pytest.approx(2 * (narrow.high - narrow.low))
+
+
+def test_one_seed_cannot_choose_and_judge() -> None:
+    fit = stats.cross_fit([[1.0], [2.0]])
+    assert fit.chosen.tolist() == [-1]
+    assert np.isnan(fit.judged).all()
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_choosing_among_useless_settings_gains_nothing_once_cross_fitted(seeds: int) -> None:
+    rng = np.random.default_rng(3)
+    naive, fair, wrong = [], [], 0
+    for _ in range(800):
+        table = rng.normal(size=(12, seeds))
+        control = rng.normal(size=seeds)
+        best = table[stats.best_setting(table)]
+        fit = stats.cross_fit(table)
+        naive.append(np.mean(best - control))
+        fair.append(np.mean(fit.judged - control))
+        wrong += stats.paired_difference(fit.judged, control, fit.dependence).sign != 0
+    error = float(np.std(fair)) / math.sqrt(len(fair))
+    assert np.mean(naive) < -0.4
+    assert abs(np.mean(fair)) < 4 * error
+    assert wrong / 800 < 0.06
