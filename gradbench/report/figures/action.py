@@ -1,0 +1,163 @@
+"""How often and how strongly a treatment acted, by its strength."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from gradbench.report import text
+from gradbench.report.compare import Comparison, Setting
+from gradbench.report.figures.panels import (
+    WIDTH,
+    Context,
+    Drawing,
+    axis_of,
+    darker,
+    label_ends,
+    margin,
+    named,
+    panels,
+    strength_axis,
+)
+from gradbench.report.summary import action
+from gradbench.report.tables import NONE
+from gradbench.stats import mean_interval
+
+CAPTION = (
+    "Means over all recorded steps of a cell, then over seeds, with 95% Student t intervals; a diverged "
+    "cell counts with the steps it made. Left, the share of coordinates that the treatment changed (norm "
+    "clipping changes all or none). Middle, the norm used over the norm given, a geometric mean. Right, "
+    "the cosine between the two gradients: 1 keeps the direction. A treatment that did nothing would lie "
+    "at 0, 1 and 1."
+)
+PENALTY = (
+    "The penalty's share of the objective, penalty / (|loss| + penalty), averaged over the steps of a "
+    "cell and then over seeds, with 95% Student t intervals. A share near 0 leaves the loss to itself; "
+    "near 1 the loss hardly matters. If the penalty did nothing, the share would be 0."
+)
+UNITS = {
+    "clipped": "share changed",
+    "ratio": "‖used‖ / ‖raw‖",
+    "cosine": "cosine",
+    "penalty_share": "penalty's share",
+}
+
+
+def draw(context: Context) -> list[Drawing]:
+    """Draw what acts on gradients, and what is added to the loss, in a figure each."""
+    acted = action(context.results)
+    clippings = [
+        (comparison, quantity, settings)
+        for comparison in context.comparisons
+        for quantity in comparison.quantities
+        if (settings := _settings(comparison, quantity, acted, penalties=False))
+    ]
+    penalties = [
+        (comparison, quantity, settings)
+        for comparison in context.comparisons
+        for quantity in comparison.quantities
+        if (settings := _settings(comparison, quantity, acted, penalties=True))
+    ]
+    found = []
+    if clippings:
+        found.append(_clipping(context, clippings, acted))
+    if penalties:
+        found.append(_penalty(context, penalties, acted))
+    return found
+
+
+Rows = list[tuple[Comparison, str, list[Setting]]]
+
+
+def _settings(
+    comparison: Comparison, quantity: str, acted: pd.DataFrame, *, penalties: bool
+) -> list[Setting]:
+    """Return the settings of one kind of strength that add a penalty, or those that do not."""
+    own = [s for s in comparison.settings if s.quantity == quantity and s.treatment != NONE]
+    cells = {name: comparison.cells.loc[comparison.cells["treatment"] == name, "cell"] for name, *_ in own}
+    penal = {name: bool((acted["penalty_share"].reindex(ids) > 0).any()) for name, ids in cells.items()}
+    known = {name: bool(acted["clipped"].reindex(ids).notna().any()) for name, ids in cells.items()}
+    return [s for s in own if known[s.treatment] and penal[s.treatment] == penalties]
+
+
+def _clipping(context: Context, rows: Rows, acted: pd.DataFrame) -> Drawing:
+    title = _title(rows, acted)
+    headings = [comparison.label for comparison, *_ in rows]
+    figure, axes = panels(title, headings, 3, height=1.5, right=margin(context), gap=0.55)
+    for (comparison, quantity, settings), line in zip(rows, axes, strict=True):
+        for ax, name in zip(line, ("clipped", "ratio", "cosine"), strict=True):
+            ends = _panel(ax, context, comparison, quantity, settings, acted[name])
+            ax.set_ylabel(UNITS[name])
+            means = [acted[name].reindex(comparison.at(s)["cell"]).mean() for s in settings]
+            ax.set_ylim(min([-0.03, *means]), max([1.05, *(1.05 * mean for mean in means)]))
+        label_ends(line[-1], ends)
+    alt = f"Share of coordinates changed, norm ratio and cosine against strength. {title}"
+    return Drawing("action", title, CAPTION, alt, "action.csv", figure)
+
+
+def _penalty(context: Context, rows: Rows, acted: pd.DataFrame) -> Drawing:
+    highest = []
+    for comparison, _, settings in rows:
+        shares = {s: acted["penalty_share"].reindex(comparison.at(s)["cell"]).mean() for s in settings}
+        top = max(shares, key=lambda s: shares[s])
+        where = text.setting(top.treatment, top.quantity, [top.strength])
+        highest.append(f"{text.number(100 * shares[top], 2)}% for {comparison.label} ({where})")
+    title = f"At most, the penalty makes up {text.listed(highest)} of the objective"
+    room = margin(context)
+    columns = max(1, min(3, int((WIDTH - 0.72) / (1.2 + room))))
+    lines = [rows[start : start + columns] for start in range(0, len(rows), columns)]
+    headings = ["" for _ in lines]
+    highest_share = max(float(acted["penalty_share"].reindex(c.cells["cell"]).max()) for c, *_ in rows)
+    figure, axes = panels(title, headings, columns, height=1.5, right=room, gap=room + 0.1, titled=True)
+    for line, spots in zip(lines, axes, strict=True):
+        for ax in spots[len(line) :]:
+            ax.set_visible(False)
+        for ax, (comparison, quantity, settings) in zip(spots, line, strict=False):
+            ends = _panel(ax, context, comparison, quantity, settings, acted["penalty_share"])
+            ax.set_ylim(-0.04 * highest_share, 1.3 * highest_share)
+            ax.set_title(comparison.label, loc="left")
+            label_ends(ax, ends)
+        spots[0].set_ylabel(UNITS["penalty_share"])
+    alt = f"Share of the penalty in the objective against its weight. {title}"
+    return Drawing("penalty", title, PENALTY, alt, "action.csv", figure)
+
+
+def _panel(
+    ax: Axes,
+    context: Context,
+    comparison: Comparison,
+    quantity: str,
+    settings: list[Setting],
+    values: pd.Series,
+) -> list[tuple[float, str, str]]:
+    """Draw means with intervals against strength; return the labels for the lines' ends."""
+    axis = axis_of(setting.strength for setting in settings)
+    strength_axis(ax, quantity, axis)
+    ends = []
+    for treatment in dict.fromkeys(setting.treatment for setting in settings):
+        own = [s for s in settings if s.treatment == treatment]
+        points = [(s.strength, mean_interval(values.reindex(comparison.at(s)["cell"]))) for s in own]
+        drawn = [(axis[strength], i) for strength, i in points if strength is not None and i.n]
+        if not drawn:
+            continue
+        mean = np.array([interval.estimate for _, interval in drawn])
+        ends_of = np.array([[interval.low, interval.high] for _, interval in drawn])
+        look = context.looks[treatment]
+        ax.errorbar(
+            [x for x, _ in drawn], mean, yerr=np.nan_to_num(np.abs(ends_of - mean[:, None]).T),
+            color=look.color, linestyle=look.dash, marker=look.marker, elinewidth=1.0,
+        )  # fmt: skip
+        ends.append((float(mean[-1]), named(treatment, look), darker(look.color)))
+    return ends
+
+
+def _title(rows: Rows, acted: pd.DataFrame) -> str:
+    """Name, per comparison, the setting that took most of the gradient away."""
+    parts = []
+    for comparison, _, settings in rows:
+        kept = {s: acted["ratio"].reindex(comparison.at(s)["cell"]).mean() for s in settings}
+        kept = {s: value for s, value in kept.items() if np.isfinite(value)}
+        if kept:
+            low = min(kept, key=lambda s: kept[s])
+            where = text.setting(low.treatment, low.quantity, [low.strength])
+            parts.append(f"{text.number(100 * kept[low], 2)}% of the norm for {comparison.label} ({where})")
+    return f"The strongest treatment keeps {text.listed(parts)}" if parts else "No norm was recorded"

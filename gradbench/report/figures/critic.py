@@ -1,0 +1,170 @@
+"""What a critic learnt: samples beside data, its values, and the norm of its input gradient."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from gradbench.report import text
+from gradbench.report.compare import Comparison
+from gradbench.report.figures.panels import WIDTH, Context, Drawing, panels
+from gradbench.report.style import INK
+
+CAPTION = (
+    "One column per treatment at its chosen strength, from the completed seed whose metric is the median "
+    "one. Top: the data in black, the generator's samples in colour; they should cover each other. Middle: "
+    "the critic's value over the plane, each panel on its own scale from low (dark) to high (light), with "
+    "level lines: what matters is whether the levels follow the data. Bottom: the distribution of the "
+    "critic's input gradient norm between data and samples; the line at 1 is where a gradient penalty "
+    "with target 1 pulls it. If the treatments did nothing, the columns would look alike."
+)
+Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
+
+Window = tuple[float, float, float, float]  # x from, to, y from, to
+
+
+def draw(context: Context) -> list[Drawing]:
+    """Draw one figure per comparison whose cells stored samples or a value surface."""
+    drawings: list[Drawing] = []
+    for comparison in context.comparisons:
+        columns = {treatment: _pick(comparison, treatment) for treatment in comparison.treatments}
+        arrays = {
+            treatment: context.results.arrays_of(str(cell["cell"])) if cell is not None else {}
+            for treatment, cell in columns.items()
+        }
+        if any({"samples", "surface", "gradient_norms"} & stored.keys() for stored in arrays.values()):
+            name = f"critic-{len(drawings) + 1}" if drawings else "critic"
+            drawings.append(_draw(context, comparison, columns, arrays, name))
+    return drawings
+
+
+def _pick(comparison: Comparison, treatment: str) -> "pd.Series | None":
+    """Return the completed cell with the median metric at the chosen strength, or None."""
+    cells = comparison.at(comparison.chosen(treatment))
+    done = cells[cells["value"].notna()].sort_values(["value", "seed"])
+    return done.iloc[(len(done) - 1) // 2] if len(done) else None
+
+
+def _draw(
+    context: Context,
+    comparison: Comparison,
+    columns: "dict[str, pd.Series | None]",
+    arrays: dict[str, Arrays],
+    name: str,
+) -> Drawing:
+    count, gap, left = len(columns), 0.14, 0.72
+    size = min((WIDTH - left - 0.2 - gap * (count - 1)) / count, 2.2)
+    title = _title(comparison, arrays)
+    headings = [
+        f"{comparison.label}: samples (colour) and data (black)",
+        "critic's value",
+        "the norm of the critic's input gradient, between data and samples",
+    ]
+    right = WIDTH - left - size * count - gap * (count - 1)
+    figure, (samples, surfaces, norms) = panels(
+        title, headings, count, height=size, right=right, gap=gap, titled=True
+    )
+    edges = _edges(arrays)
+    window = _window(arrays)
+    for index, (treatment, cell) in enumerate(columns.items()):
+        stored, color = arrays[treatment], context.looks[treatment].color
+        chosen = comparison.chosen(treatment)
+        where = text.setting(treatment, chosen.quantity, [chosen.strength])
+        seed = f", seed {cell['seed']}" if cell is not None else ""
+        samples[index].set_title(text.shortened(f"{where}{seed}", int(size / 0.066)), loc="left", size=8)
+        _samples(samples[index], stored, color, window)
+        _surface(surfaces[index], stored, window)
+        _norms(norms[index], stored, color, edges)
+        for ax in (samples[index], surfaces[index], norms[index]):
+            ax.grid(visible=False)
+            ax.xaxis.set_major_locator(MaxNLocator(4, prune="both"))
+            ax.tick_params(labelleft=index == 0 and ax is not norms[0])
+            if cell is None:
+                _say(ax, "no seed\ncompleted")
+    top = max((ax.get_ylim()[1] for ax in norms), default=1.0)
+    for ax in norms:
+        ax.set_ylim(0, top)
+        ax.set_yticks([])
+        ax.set_xlabel("‖∇ₓD‖")
+    alt = f"Samples, critic values and input gradient norms per treatment. {title}"
+    return Drawing(name, title, CAPTION, alt, "", figure)
+
+
+def _samples(ax: Axes, stored: Arrays, color: str, window: Window) -> None:
+    for key, shade, size in (("samples", color, 2.0), ("data", INK, 1.6)):
+        if key in stored:
+            points = stored[key][:1500]
+            # Rasterized: thousands of points would make the SVG heavier than the PNG.
+            ax.plot(points[:, 0], points[:, 1], ".", color=shade, ms=size, alpha=0.6, mew=0, rasterized=True)
+    _frame(ax, window)
+
+
+def _surface(ax: Axes, stored: Arrays, window: Window) -> None:
+    if "surface" in stored:
+        surface = stored["surface"]
+        extent = _extent(stored["extent"]) if "extent" in stored else window
+        ax.imshow(
+            surface, origin="lower", extent=extent, cmap="cividis", aspect="auto", interpolation="bilinear"
+        )
+        if np.isfinite(surface).all() and np.ptp(surface) > 0:
+            ax.contour(surface, levels=9, extent=extent, colors="white", linewidths=0.5, alpha=0.7)
+    _frame(ax, window)
+
+
+def _norms(ax: Axes, stored: Arrays, color: str, edges: np.ndarray[Any, np.dtype[Any]]) -> None:
+    norms = stored.get("gradient_norms")
+    if norms is not None and np.isfinite(norms).any():
+        values = np.clip(norms[np.isfinite(norms)], edges[0], edges[-1])
+        counts, _ = np.histogram(values, edges)
+        ax.stairs(counts / len(values), edges, color=color, fill=True, alpha=0.75)
+    ax.axvline(1.0, color="#222222", lw=0.8, linestyle=(0, (3, 2)))
+    ax.set_xlim(edges[0], edges[-1])
+
+
+def _frame(ax: Axes, window: Window) -> None:
+    ax.set_xlim(window[0], window[1])
+    ax.set_ylim(window[2], window[3])
+
+
+def _extent(stored: np.ndarray[Any, np.dtype[Any]]) -> Window:
+    left, right, bottom, top = (float(end) for end in stored)
+    return left, right, bottom, top
+
+
+def _say(ax: Axes, words: str) -> None:
+    ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center", size=8)
+
+
+def _edges(arrays: dict[str, Arrays]) -> np.ndarray[Any, np.dtype[Any]]:
+    """Return shared bin edges that hold 99% of every treatment's norms; the last bin has the rest."""
+    found = [stored["gradient_norms"] for stored in arrays.values() if "gradient_norms" in stored]
+    tops = [
+        float(np.quantile(norms[np.isfinite(norms)], 0.99)) for norms in found if np.isfinite(norms).any()
+    ]
+    return np.linspace(0, max([1.5, *tops]), 41)
+
+
+def _window(arrays: dict[str, Arrays]) -> Window:
+    """Return the shared limits of the plane: the surface's extent, or else the data's."""
+    for stored in arrays.values():
+        if "extent" in stored:
+            return _extent(stored["extent"])
+    for stored in arrays.values():
+        if "data" in stored:
+            (x, y), (u, v) = stored["data"].min(axis=0), stored["data"].max(axis=0)
+            return float(x) - 0.5, float(u) + 0.5, float(y) - 0.5, float(v) + 0.5
+    return -2.0, 2.0, -2.0, 2.0
+
+
+def _title(comparison: Comparison, arrays: dict[str, Arrays]) -> str:
+    """Say how large the critic's input gradient is under each treatment."""
+    medians = [
+        f"{text.number(float(np.nanmedian(stored['gradient_norms'])), 2)} with {treatment}"
+        for treatment, stored in arrays.items()
+        if "gradient_norms" in stored and np.isfinite(stored["gradient_norms"]).any()
+    ]
+    if not medians:
+        return f"Samples and critic of {comparison.label}, per treatment"
+    return f"The critic's median input gradient norm is {text.listed(medians)}"

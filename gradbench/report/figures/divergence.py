@@ -1,0 +1,122 @@
+"""The share of diverged cells by strength."""
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from gradbench.report import text
+from gradbench.report.compare import Comparison, Setting
+from gradbench.report.figures.panels import (
+    Context,
+    Drawing,
+    axis_of,
+    darker,
+    label_ends,
+    margin,
+    named,
+    panels,
+    strength_axis,
+)
+from gradbench.report.summary import diverged
+from gradbench.stats import Interval
+
+CAPTION = (
+    "Each point is the share of a setting's cells that diverged, with Wilson's 95% interval; the dashed "
+    "line and its band are none. With few seeds the intervals are wide whatever is seen: 0 of 3 is "
+    "compatible with anything up to 56%. If the treatments did nothing, every point would lie near the "
+    "dashed line. Models without a diverged cell are left out here and named in the title."
+)
+DODGE = 0.03
+
+
+def draw(context: Context) -> list[Drawing]:
+    """Draw a row per comparison in which a cell diverged; nothing where none did."""
+    hit = [c for c in context.comparisons if c.cells["status"].eq("diverged").any()]
+    if not hit:
+        return []
+    columns = max(len(comparison.quantities) for comparison in hit) or 1
+    title = _title(context)
+    figure, axes = panels(
+        title, [_heading(comparison) for comparison in hit], columns, height=1.5, right=margin(context),
+        gap=margin(context),
+    )  # fmt: skip
+    for comparison, row in zip(hit, axes, strict=True):
+        quantities = comparison.quantities or [""]
+        for ax in row[len(quantities) :]:
+            ax.set_visible(False)
+        for ax, quantity in zip(row, quantities, strict=False):
+            _panel(ax, context, comparison, quantity)
+            ax.tick_params(labelleft=ax is row[0])
+        row[0].set_ylabel("share diverged")
+    alt = f"Share of diverged cells against strength. {title}"
+    return [Drawing("divergence", title, CAPTION, alt, "divergence.csv", figure)]
+
+
+def _panel(ax: Axes, context: Context, comparison: Comparison, quantity: str) -> None:
+    settings = [s for s in comparison.settings if s.quantity in (quantity, "")]
+    axis = axis_of(setting.strength for setting in settings)
+    strength_axis(ax, quantity, axis)
+    ax.set_ylim(-0.04, 1.04)
+    ends = []
+    treatments = list(dict.fromkeys(setting.treatment for setting in settings))
+    dodge = DODGE * float(np.diff(ax.get_xlim())[0])
+    for index, treatment in enumerate(treatments):
+        look = context.looks[treatment]
+        shares = {s: diverged(comparison, s) for s in settings if s.treatment == treatment}
+        known = {s: share for s, share in shares.items() if share.n}
+        flat = [share for s, share in known.items() if s.strength is None]
+        for share in flat:
+            ax.axhline(share.estimate, color=look.color, linestyle=look.dash, zorder=2)
+            ax.axhspan(share.low, share.high, color=look.color, alpha=0.14, lw=0, zorder=1)
+        varied = [(axis[s.strength], share) for s, share in known.items() if s.strength is not None]
+        if varied:
+            shift = (index - (len(treatments) - 1) / 2) * dodge
+            x = [place + shift for place, _ in varied]
+            _points(ax, x, [share for _, share in varied], treatment, context)
+        if known:
+            last = list(known.values())[-1].estimate
+            ends.append((last, named(treatment, look), darker(look.color)))
+    label_ends(ax, ends)
+
+
+def _points(ax: Axes, x: list[float], shares: list[Interval], treatment: str, context: Context) -> None:
+    look = context.looks[treatment]
+    y = np.array([share.estimate for share in shares])
+    ends = np.array([[share.low, share.high] for share in shares])
+    ax.errorbar(
+        x, y, yerr=np.abs(ends - y[:, None]).T, color=look.color, linestyle=look.dash, marker=look.marker,
+        elinewidth=1.0,
+    )  # fmt: skip
+
+
+def _heading(comparison: Comparison) -> str:
+    parts = []
+    for treatment in comparison.treatments:
+        cells = comparison.cells[comparison.cells["treatment"] == treatment]
+        ran = int((cells["status"] != "failed").sum())
+        parts.append(f"{treatment} {int((cells['status'] == 'diverged').sum())} of {ran}")
+    return f"{comparison.label}, diverged cells: {', '.join(parts)}"
+
+
+def _title(context: Context) -> str:
+    """Name what diverges always, and the comparisons where nothing does."""
+    always, never, some = [], [], []
+    for comparison in context.comparisons:
+        shares = {s: diverged(comparison, s) for s in comparison.settings}
+        lost = {s: share for s, share in shares.items() if share.n and share.estimate > 0}
+        full = [s for s, share in lost.items() if share.estimate == 1]
+        if not lost:
+            never.append(comparison.label)
+        elif full:
+            always.append(f"{comparison.label} always diverges with {_settings(full)}")
+        else:
+            some.append(f"{comparison.label} sometimes with {_settings(list(lost))}")
+    parts = [*always, *some, *([f"{text.listed(never)} never"] if never else [])]
+    if not always and some:
+        parts[0] = parts[0].replace(" sometimes", " sometimes diverges", 1)
+    return "; ".join(parts)
+
+
+def _settings(settings: list[Setting]) -> str:
+    names = dict.fromkeys(setting.treatment for setting in settings)
+    groups = [[s for s in settings if s.treatment == name] for name in names]
+    return text.listed([text.setting(g[0].treatment, g[0].quantity, [s.strength for s in g]) for g in groups])

@@ -1,0 +1,98 @@
+"""The gradient's norm before and after the treatment, along training."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from gradbench.report import text
+from gradbench.report.compare import Comparison
+from gradbench.report.figures.learning import chosen_curves
+from gradbench.report.figures.panels import Context, Drawing, chosen_text, limits, margin, panels
+from gradbench.report.figures.traces import label, traces
+
+CAPTION = (
+    "Geometric means over short spans of steps and over seeds, with a 95% Student t band over seeds; thin "
+    "lines are the seeds, a hollow marker is where one diverged. Left, the L2 norm over all of the "
+    "player's parameters as backward gave it; right, as the optimizer used it. Both panels of a row share "
+    "one log axis. A treatment that does nothing looks the same left and right; if no treatment changed "
+    "the course of training, the lines on the left would coincide."
+)
+
+Row = tuple[Comparison, tuple[str, ...], str]  # what to draw, which columns of the curves, heading
+
+
+def draw(context: Context) -> list[Drawing]:
+    """Draw a row per comparison, before and after; a player that is not treated has a row with one panel."""
+    curves = context.results.curves
+    if not np.isfinite(curves["grad_norm"].to_numpy(dtype=float)).any():
+        return []
+    rows: list[Row] = [
+        (c, ("grad_norm", "grad_norm_used"), f"{c.label}: {chosen_text(c)}") for c in context.comparisons
+    ]
+    others = [column for column in curves if str(column).endswith("/grad_norm")]
+    for comparison in context.comparisons:
+        own = context.results.curves_of(comparison.cells)
+        for column in others:
+            if own[column].notna().any():
+                heading = f"{comparison.label}, {str(column).split('/')[0]}: the other player's gradient"
+                rows.append((comparison, (str(column),), heading))
+    room = margin(context)
+    title = _title(context)
+    figure, axes = panels(title, [heading for *_, heading in rows], 2, right=room, gap=room + 0.5)
+    for (comparison, columns, _), line in zip(rows, axes, strict=True):
+        _row(context, comparison, columns, line)
+    alt = f"Gradient norm before and after the treatment against step, log axis. {title}"
+    return [Drawing("gradients", title, CAPTION, alt, "action.csv", figure)]
+
+
+def _row(context: Context, comparison: Comparison, columns: tuple[str, ...], line: list[Axes]) -> None:
+    logs = {s: _log10(rows, columns) for s, rows in chosen_curves(context, comparison).items()}
+    drawn = [traces(ax, context, comparison, column, logs) for ax, column in zip(line, columns, strict=False)]
+    values = [table.to_numpy(dtype=float).ravel() for tables in drawn for _, table in tables]
+    low, high = limits(np.concatenate(values)) if values else (-1.0, 1.0)
+    for ax in line[len(columns) :]:
+        ax.set_visible(False)
+    for ax, tables, when in zip(line, drawn, ("before the treatment", "as used"), strict=False):
+        ax.set_ylim(low, high)
+        ticks = _ticks(low, high)
+        ax.set_yticks(np.log10(ticks), [text.number(tick, 2) for tick in ticks])
+        ax.set_xlabel("step")
+        ax.set_ylabel(f"‖g‖₂ {when}" if len(columns) > 1 else "‖g‖₂")
+        label(ax, context, tables)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Return round values between two logarithms: decades, or 1-2-5 steps where there are few of those."""
+    decades = range(int(np.floor(low)), int(np.ceil(high)) + 1)
+    stride = max(len(decades) // 6, 1)
+    for steps in ((1.0,), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)):
+        ticks = [step * 10.0**decade for decade in decades[::stride] for step in steps]
+        if len(found := [tick for tick in ticks if low <= np.log10(tick) <= high]) > 2:
+            return found
+    return [float(10**place) for place in np.linspace(low, high, 4)]
+
+
+def _log10(rows: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:
+    """Take logarithms first, so that averages over steps and seeds are geometric means."""
+    values = rows[list(columns)].to_numpy(dtype=float)
+    logs = np.log10(values, out=np.full_like(values, np.nan), where=(values > 0) & np.isfinite(values))
+    return rows[["cell", "step"]].assign(**dict(zip(columns, logs.T, strict=True)))
+
+
+def _title(context: Context) -> str:
+    """Say by how much each treatment changed the norm that it was given."""
+    parts = []
+    for comparison in context.comparisons:
+        changes = []
+        for setting, rows in chosen_curves(context, comparison).items():
+            logs = _log10(rows, ("grad_norm", "grad_norm_used"))
+            change = (logs["grad_norm_used"] - logs["grad_norm"]).mean()
+            factor = float(10**change) if np.isfinite(change) else 1.0
+            if abs(np.log(factor)) > 0.01:
+                changes.append((abs(np.log(factor)), setting.treatment, factor))
+        if changes:
+            _, treatment, factor = max(changes)
+            parts.append(f"{treatment} scales it by {text.number(factor, 2)} for {comparison.label}")
+    if not parts:
+        return "No treatment changes the norm of the gradient that it is given"
+    return "The gradient's norm: " + "; ".join(parts)

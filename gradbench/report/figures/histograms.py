@@ -1,0 +1,81 @@
+"""The sizes of single gradient coordinates at the last step, before and after the treatment."""
+
+import numpy as np
+
+from gradbench.report import text
+from gradbench.report.compare import Comparison
+from gradbench.report.figures.panels import Context, Drawing, panels
+from gradbench.stats import Floats
+
+CAPTION = (
+    "How large single coordinates of the gradient are at the last step, as shares of all coordinates, "
+    "summed over the seeds at the chosen strength. Grey: as backward gave them; the line: as the "
+    "optimizer used them. Norm clipping moves the whole shape to the left, value clipping cuts its right "
+    "end off; a treatment that did nothing to the gradients at this step, such as a penalty, leaves the "
+    "line on the edge of the grey shape."
+)
+KEYS = ("gradients/edges", "gradients/raw", "gradients/used")
+Counts = tuple[Floats, Floats, Floats]  # edges [b + 1], raw [b], used [b]
+
+
+def draw(context: Context) -> list[Drawing]:
+    """Draw a row per comparison and a column per treatment that stored its histogram."""
+    found = {c.label: _counts(context, c) for c in context.comparisons}
+    kept = [comparison for comparison in context.comparisons if found[comparison.label]]
+    if not kept:
+        return []
+    columns = max(len(found[comparison.label]) for comparison in kept)
+    title = _title({comparison.label: found[comparison.label] for comparison in kept})
+    figure, axes = panels(
+        title, [c.label for c in kept], columns, height=1.15, left=0.4, gap=0.16, titled=True
+    )
+    for comparison, row in zip(kept, axes, strict=True):
+        histograms = found[comparison.label]
+        for ax in row[len(histograms) :]:
+            ax.set_visible(False)
+        for ax, (treatment, (edges, raw, used)) in zip(row, histograms.items(), strict=False):
+            ax.stairs(raw / max(raw.sum(), 1), edges, color="#c4c4c4", fill=True)
+            ax.stairs(used / max(used.sum(), 1), edges, color=context.looks[treatment].color, lw=1.4)
+            chosen = comparison.chosen(treatment)
+            where = text.setting(treatment, chosen.quantity, [chosen.strength])
+            ax.set_title(text.shortened(where, int(7 / columns / 0.066)), loc="left", size=8)
+            ax.set_yticks([])
+            ax.set_xlabel("log₁₀ |g|")
+        row[0].set_ylabel("share")
+    alt = f"Histograms of gradient coordinates before and after each treatment. {title}"
+    return [Drawing("histograms", title, CAPTION, alt, "", figure)]
+
+
+def _counts(context: Context, comparison: Comparison) -> dict[str, Counts]:
+    """Sum the histograms of each treatment's cells at its chosen strength; edges that differ are left out."""
+    found: dict[str, Counts] = {}
+    for treatment in comparison.treatments:
+        for cell in comparison.at(comparison.chosen(treatment))["cell"]:
+            stored = context.results.arrays_of(str(cell))
+            if not all(key in stored for key in KEYS):
+                continue
+            edges, raw, used = (stored[key].astype(np.float64) for key in KEYS)
+            if treatment not in found:
+                found[treatment] = (edges, raw, used)
+            elif np.array_equal(found[treatment][0], edges):
+                found[treatment] = (edges, found[treatment][1] + raw, found[treatment][2] + used)
+    return found
+
+
+def _title(found: dict[str, dict[str, Counts]]) -> str:
+    """Name the treatment that moved the typical coordinate most."""
+    moves = []
+    for label, histograms in found.items():
+        for treatment, (edges, raw, used) in histograms.items():
+            moves.append((_middle(edges, raw) - _middle(edges, used), treatment, label))
+    shift, treatment, label = max(moves)
+    if shift < np.log10(1.1):
+        return "At the last step no treatment makes the typical gradient coordinate smaller"
+    factor = f"{text.number(float(10**shift), 2)} times smaller for {label}"
+    return f"At the last step {treatment} makes the typical gradient coordinate {factor}"
+
+
+def _middle(edges: Floats, counts: Floats) -> float:
+    """Return the mean of log10 |g| from the middles of the bins."""
+    total = counts.sum()
+    return float(((edges[1:] + edges[:-1]) / 2 * counts).sum() / total) if total else 0.0

@@ -1,0 +1,79 @@
+"""Learning curves at each treatment's chosen strength."""
+
+import numpy as np
+import pandas as pd
+
+from gradbench.report import text
+from gradbench.report.compare import Comparison, Setting
+from gradbench.report.figures.panels import Context, Drawing, chosen_text, limits, margin, panels, spread_over
+from gradbench.report.figures.traces import label, traces
+
+CAPTION = (
+    "Thick lines are means over seeds with a 95% Student t band, drawn as long as every seed is there; "
+    "thin lines are the seeds; a hollow marker is where a seed diverged. Left, the loss that was trained "
+    "on, averaged over short spans of steps and without any penalty; right, the metric where it was "
+    "evaluated. Axes are scaled to the cells that completed, so a diverging curve may leave its panel. "
+    "The strength is the best one over all seeds: good for showing, too good for judging. If the "
+    "treatments did nothing, all lines would coincide."
+)
+
+
+def draw(context: Context) -> list[Drawing]:
+    """Draw a row per comparison: training loss, and the metric where it was evaluated."""
+    if context.results.curves.empty:
+        return []
+    headings = [f"{c.label}: {chosen_text(c)}" for c in context.comparisons]
+    room = margin(context)
+    title = _title(context)
+    figure, axes = panels(title, headings, 2, right=room, gap=room + 0.5)
+    for comparison, row in zip(context.comparisons, axes, strict=True):
+        curves = chosen_curves(context, comparison)
+        for ax, column, unit in zip(
+            row, ("loss", comparison.metric), ("training loss", comparison.unit), strict=True
+        ):
+            ax.set_ylabel(unit)
+            ax.set_xlabel("step")
+            if column not in context.results.curves:
+                ax.set_visible(False)
+                continue
+            drawn = traces(ax, context, comparison, column, curves)
+            values = _scale(comparison, [table for _, table in drawn])
+            log = spread_over(values)
+            ax.set_yscale("log" if log else "linear")
+            ax.set_ylim(*limits(values, log=log))
+            label(ax, context, drawn)
+    alt = f"Training loss and metric against step at the chosen strengths. {title}. {' '.join(headings)}"
+    return [Drawing("learning", title, CAPTION, alt, "", figure)]
+
+
+def chosen_curves(context: Context, comparison: Comparison) -> dict[Setting, pd.DataFrame]:
+    """Return each treatment's curve rows at its chosen strength; a treatment without curves is left out."""
+    settings = [comparison.chosen(treatment) for treatment in comparison.treatments]
+    found = {setting: context.results.curves_of(comparison.at(setting)) for setting in settings}
+    return {setting: rows for setting, rows in found.items() if not rows.empty}
+
+
+def _scale(comparison: Comparison, tables: list[pd.DataFrame]) -> list[float]:
+    """Return the values that the axis must hold: of the cells that completed, or of all if none did."""
+    completed = set(comparison.cells.loc[comparison.cells["status"] == "completed", "cell"])
+    kept = [table[[cell for cell in table if cell in completed]] for table in tables]
+    values = np.concatenate([t.to_numpy(dtype=float).ravel() for t in kept]) if kept else np.array([])
+    if not np.isfinite(values).any() and tables:
+        values = np.concatenate([table.to_numpy(dtype=float).ravel() for table in tables])
+    return [float(value) for value in values if np.isfinite(value)]
+
+
+def _title(context: Context) -> str:
+    parts = []
+    for comparison in context.comparisons:
+        for treatment in comparison.treatments:
+            cells = comparison.at(comparison.chosen(treatment))
+            if lost := int((cells["status"] == "diverged").sum()):
+                at = cells["diverged_at"].dropna().astype(float)
+                when = f", first at step {text.number(at.min())}" if len(at) else ""
+                parts.append(
+                    f"{comparison.label} with {treatment} breaks off in {lost} of {len(cells)} seeds{when}"
+                )
+    if not parts:
+        return "Every treatment reaches the last step at its chosen strength"
+    return "; ".join(parts) + "; the others reach the last step"

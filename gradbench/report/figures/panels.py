@@ -1,0 +1,188 @@
+"""What the figures share: grids of panels measured in inches, strength axes, labels at line ends."""
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
+
+from gradbench.report import text
+from gradbench.report.answer import Answer
+from gradbench.report.compare import Comparison
+from gradbench.report.style import GLYPHS, Look
+from gradbench.report.tables import Results
+
+WIDTH = 7.6  # inches
+LINE = 0.16  # inches, one line of text
+LABEL_GAP = 9.5  # points between labels at line ends
+LONGEST = 18  # characters of a treatment's name beside a line
+Axis = dict[float, float]  # strength -> place on the axis
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every figure is drawn from."""
+
+    results: Results
+    comparisons: list[Comparison]
+    answers: list[Answer]  # one per comparison
+    looks: dict[str, Look]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure with its words. ``table`` names the CSV with its numbers."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    table: str
+    figure: Figure
+
+
+def panels(
+    title: str,
+    rows: Sequence[str],
+    columns: int,
+    *,
+    height: float = 1.75,
+    left: float = 0.72,
+    right: float = 0.2,
+    gap: float = 0.62,
+    titled: bool = False,
+) -> tuple[Figure, list[list[Axes]]]:
+    """Return a figure with a title, and per row a heading and a line of panels.
+
+    Args:
+        title: what is seen; wrapped.
+        rows: the heading of each row.
+        columns: panels per row.
+        height: of a panel, in inches.
+        left: margin for ticks and their label, in inches.
+        right: margin for labels at line ends, in inches.
+        gap: between the panels of a row, in inches.
+        titled: whether panels have a title of their own, below the heading.
+
+    """
+    lines = textwrap.wrap(title, 92) or [""]
+    headings = [textwrap.wrap(row, 108) for row in rows]
+    above, below = 0.12 + 0.2 * len(lines), 0.48
+    tops = [LINE * (len(heading) + titled) + 0.16 for heading in headings]
+    total = above + sum(tops) + (height + below) * len(rows)
+    figure = Figure(figsize=(WIDTH, total))
+    figure.text(0.1 / WIDTH, 1 - 0.1 / total, "\n".join(lines), va="top", weight="bold", size=10)
+    width = (WIDTH - left - right - gap * (columns - 1)) / columns
+    axes = []
+    y = total - above
+    for heading, top in zip(headings, tops, strict=True):
+        words = "\n".join(heading)
+        figure.text(0.1 / WIDTH, (y - 0.08) / total, words, va="top", size=8.5)
+        y -= top + height
+        spots = [left + (width + gap) * column for column in range(columns)]
+        axes.append([figure.add_axes((x / WIDTH, y / total, width / WIDTH, height / total)) for x in spots])
+        y -= below
+    return figure, axes
+
+
+def axis_of(strengths: Iterable[float | None]) -> Axis:
+    """Place strengths on a log axis; 0 and ∞, which a log axis cannot hold, one step beyond its ends.
+
+    Where a strength is negative, ranks take the place of logarithms.
+    """
+    known = sorted({value for value in strengths if value is not None})
+    if any(value < 0 for value in known):
+        return {value: float(rank) for rank, value in enumerate(known)}
+    places = {value: float(np.log10(value)) for value in known if 0 < value < np.inf}
+    ends = (min(places.values()), max(places.values())) if places else (0.0, 0.0)
+    step = max((ends[1] - ends[0]) / max(len(places) - 1, 1), 0.3)
+    return {value: places.get(value, ends[0] - step if value == 0 else ends[1] + step) for value in known}
+
+
+def strength_axis(ax: Axes, quantity: str, axis: Axis) -> None:
+    """Label an axis with the strengths that were run, dropping labels that would touch."""
+    if not axis:
+        ax.set_xlim(-0.5, 0.5)
+        ax.set_xticks([])
+        ax.set_xlabel("no strength to vary")
+        return
+    low, high = min(axis.values()), max(axis.values())
+    margin = 0.08 * (high - low) or 0.5
+    ax.set_xlim(low - margin, high + margin)
+    ax.xaxis.set_major_locator(FixedLocator(list(axis.values())))
+    inches = ax.get_position().width * WIDTH / (high - low + 2 * margin)
+    shown, last = [], -np.inf
+    for value, place in axis.items():
+        fits = (place - last) * inches > 0.07 * len(text.number(value)) + 0.06
+        shown.append(text.number(value) if fits else "")
+        last = place if fits else last
+    ax.set_xticklabels(shown)
+    symbol = {"lambda": "penalty weight λ", "threshold": "clipping threshold"}.get(quantity, quantity)
+    ax.set_xlabel(symbol)
+
+
+def label_ends(ax: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
+    """Write labels (y, text, colour) right of a panel at their heights, pushed apart so that none touch."""
+    if not labels:
+        return
+    points = ax.get_window_extent().height / ax.figure.dpi * 72
+    transform = ax.transData + ax.transAxes.inverted()
+    ends = sorted(
+        (float(transform.transform((ax.get_xlim()[0], y))[1]), words, color) for y, words, color in labels
+    )
+    places = np.clip(np.array([end[0] for end in ends]), 0.0, 1.0) * points
+    for upper in range(1, len(places)):
+        places[upper] = max(places[upper], places[upper - 1] + LABEL_GAP)
+    for lower in range(len(places) - 1, -1, -1):  # the pushes upward may have left the panel: push back
+        ceiling = places[lower + 1] - LABEL_GAP if lower + 1 < len(places) else points
+        places[lower] = min(places[lower], ceiling)
+    for place, (_, words, color) in zip(places / points, ends, strict=True):
+        ax.annotate(
+            words, (1, place), (5, 0), xycoords="axes fraction", textcoords="offset points",
+            va="center", color=color, size=8, annotation_clip=False,
+        )  # fmt: skip
+
+
+def darker(color: str) -> str:
+    """Return a treatment's colour as ink: dark enough to be read as text on white."""
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    scale = min(1.0, 115 / max(0.299 * red + 0.587 * green + 0.114 * blue, 1.0))
+    return f"#{round(red * scale):02x}{round(green * scale):02x}{round(blue * scale):02x}"
+
+
+def named(treatment: str, look: Look) -> str:
+    """Return a label for a line's end: the marker, so that it is told without colour, and the name."""
+    return f"{GLYPHS.get(look.marker, '●')} {text.shortened(treatment, LONGEST)}"
+
+
+def margin(context: Context) -> float:
+    """Return the room in inches that the longest label at a line's end needs."""
+    longest = max((len(name) for name in context.looks), default=0)
+    return 0.3 + 0.075 * min(longest, LONGEST)
+
+
+def chosen_text(comparison: Comparison) -> str:
+    """List the chosen settings: ``clip_norm at 1, gp at λ = 10``."""
+    settings = [comparison.chosen(treatment) for treatment in comparison.treatments]
+    return ", ".join(text.setting(s.treatment, s.quantity, [s.strength]) for s in settings)
+
+
+def limits(values: Iterable[float], *, log: bool = False, pad: float = 0.06) -> tuple[float, float]:
+    """Return axis limits around the finite values, padded in the axis's own scale."""
+    found = np.array([value for value in values if np.isfinite(value) and (value > 0 or not log)])
+    if not len(found):
+        return (0.1, 10.0) if log else (0.0, 1.0)
+    ends = np.log10(found) if log else found
+    low, high = float(ends.min()), float(ends.max())
+    margin = pad * (high - low) or 0.05 * abs(high) or 0.5
+    low, high = low - margin, high + margin
+    return (10**low, 10**high) if log else (low, high)
+
+
+def spread_over(values: Iterable[float]) -> bool:
+    """Whether positive values span so many sizes that only a log axis shows them."""
+    found = [value for value in values if np.isfinite(value)]
+    return bool(found) and min(found) > 0 and max(found) / min(found) > 10

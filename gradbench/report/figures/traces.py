@@ -1,0 +1,111 @@
+"""Curves over steps: binned per cell, averaged over seeds for as long as every seed is there."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from scipy.stats import t
+
+from gradbench.report.compare import Comparison, Setting
+from gradbench.report.figures.panels import Context, darker, label_ends, named
+from gradbench.report.style import Look
+from gradbench.stats import CONFIDENCE, Floats
+
+
+def traces(
+    ax: Axes, context: Context, comparison: Comparison, column: str, curves: dict[Setting, pd.DataFrame]
+) -> list[tuple[str, pd.DataFrame]]:
+    """Draw one column of these curves per treatment, label the ends, and return what was drawn."""
+    drawn = []
+    for setting, rows in curves.items():
+        table = binned(rows, column)
+        if not table.empty:
+            trace(ax, table, context.looks[setting.treatment])
+            lost = comparison.at(setting)
+            lost = lost[(lost["status"] == "diverged") & lost["cell"].isin(table.columns)]
+            stops(ax, table[lost["cell"].tolist()], context.looks[setting.treatment])
+            drawn.append((setting.treatment, table))
+    return drawn
+
+
+def label(ax: Axes, context: Context, drawn: list[tuple[str, pd.DataFrame]]) -> None:
+    """Label each treatment where its mean ends, or where its last seed did."""
+    ends = []
+    for treatment, table in drawn:
+        whole = table.dropna()
+        last = whole.iloc[-1].mean() if len(whole) else table.ffill().iloc[-1].mean()
+        look = context.looks[treatment]
+        ends.append((float(last), named(treatment, look), darker(look.color)))
+    label_ends(ax, ends)
+
+
+def trace(ax: Axes, table: pd.DataFrame, look: Look) -> None:
+    """Draw the mean over cells with its interval where all cells are there, each cell as a thin line."""
+    for cell in table:
+        ax.plot(table.index, table[cell], color=look.color, lw=0.5, alpha=0.4, zorder=2)
+    whole = table.dropna()
+    mean, low, high = band(whole)
+    every = max(len(whole) // 6, 1)
+    ax.plot(
+        whole.index,
+        mean,
+        color=look.color,
+        linestyle=look.dash,
+        marker=look.marker,
+        markevery=every,
+        ms=4,
+        zorder=3,
+    )
+    if np.isfinite(low).any():
+        ax.fill_between(whole.index.to_numpy(), low, high, color=look.color, alpha=0.15, lw=0, zorder=1)
+
+
+def stops(ax: Axes, table: pd.DataFrame, look: Look) -> None:
+    """Mark the last recorded value of each diverged cell, hollow."""
+    for cell in table:
+        seen = table[cell].dropna()
+        if len(seen):
+            ax.plot(
+                seen.index[-1],
+                seen.iloc[-1],
+                look.marker,
+                mfc="white",
+                mec=look.color,
+                mew=1.2,
+                ms=6,
+                zorder=4,
+            )
+
+
+def binned(curves: pd.DataFrame, column: str, bins: int = 60) -> pd.DataFrame:
+    """Average a curve's finite values in at most ``bins`` spans of steps: a row per span, a column per cell.
+
+    The index is the mean step of the span. A cell that stopped early has nan from there on.
+    """
+    kept = curves.loc[np.isfinite(curves[column].to_numpy(dtype=float)), ["cell", "step", column]]
+    if kept.empty:
+        return pd.DataFrame()
+    steps = kept["step"].to_numpy(dtype=np.int64)
+    last = int(steps.max())
+    bins = min(bins, last)
+    span = (steps - 1) * bins // last
+    code, cells = pd.factorize(kept["cell"])
+    # Sums over (span, cell) by counting: many times faster than a pivot, and there are many curves.
+    place, size = span * len(cells) + code, bins * len(cells)
+    count = np.bincount(place, minlength=size)
+    total = np.bincount(place, weights=kept[column].to_numpy(dtype=float), minlength=size)
+    mean = np.divide(total, count, out=np.full(size, np.nan), where=count > 0).reshape(bins, len(cells))
+    filled = np.bincount(span, minlength=bins)
+    middle = np.bincount(span, weights=steps, minlength=bins) / np.maximum(filled, 1)
+    table = pd.DataFrame(mean, index=pd.Index(middle, name="step"), columns=cells)
+    return table[filled > 0]
+
+
+def band(table: pd.DataFrame) -> tuple[Floats, Floats, Floats]:
+    """Return the mean over cells (columns) with its t interval, nan where a cell is missing (or n < 2)."""
+    values = table.to_numpy(dtype=float)
+    n = values.shape[1]
+    mean = values.mean(axis=1)
+    if n < 2:
+        return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * values.std(axis=1, ddof=1) / np.sqrt(n)
+    return mean, mean - half, mean + half

@@ -1,0 +1,235 @@
+"""From a results folder to tables ready to compare: read, check, and name what each cell was.
+
+Columns derived here and used by every figure: ``treatment`` (the regularizer, with its options where those
+vary), ``quantity`` (``threshold``, ``lambda``, … or "" where there is no strength), ``strength`` (number or
+nan), ``comparison`` (the label of the group whose cells differ in nothing but the regularizer and the seed),
+``value`` (the model's primary metric, nan unless the cell completed) and ``score`` (the value, signed so that
+lower is better; inf where the cell diverged, nan where it failed).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from gradbench.errors import UsageError
+
+NONE = "none"
+REQUIRED = ("cell", "model", "model.metric", "model.goal", "regularizer", "seed", "status")
+OUTCOME = ("cell", "status", "diverged_at", "error")
+COST = ("step_seconds", "seconds", "width")
+PROVENANCE = (
+    *("gradbench", "torch", "python", "device", "git_commit", "git_dirty"),
+    *("data_sha256", "started", "finished", "command"),
+)
+DERIVED = ("comparison", "treatment", "quantity", "strength", "value", "score")
+CURVES = ("loss", "grad_norm", "grad_norm_used", "clipped", "cosine", "penalty")
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a results folder holds: ``cells`` with the derived columns, ``curves`` with those of CURVES."""
+
+    path: Path
+    name: str
+    question: str
+    command: str
+    cells: pd.DataFrame
+    curves: pd.DataFrame
+    notes: tuple[str, ...] = field(default=())  # what reading had to decide, for the audit
+
+    def curves_of(self, cells: pd.DataFrame) -> pd.DataFrame:
+        """Return the curve rows of these cells."""
+        return self.curves[self.curves["cell"].isin(cells["cell"])]
+
+    def arrays_of(self, cell: str) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
+        """Return the arrays stored for a cell; empty where it stored none."""
+        path = self.path / "arrays" / f"{cell}.npz"
+        if not path.is_file():
+            return {}
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return {name: stored[name] for name in stored.files}
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, error) from error
+
+
+def load(path: Path) -> Results:
+    """Read a results folder.
+
+    Raises:
+        UsageError: the folder, its cells or a needed column is missing, or a file cannot be read.
+
+    """
+    if not path.is_dir():
+        raise UsageError(f"no results at {path}: make some with `gradbench run quick`")
+    spec = _experiment(path / "experiment.yaml")
+    name = str(spec.get("experiment") or path.resolve().name)
+    cells = _read(path, "cells")
+    if missing := [column for column in REQUIRED if column not in cells]:
+        raise UsageError(
+            f"{path / 'cells'} has no column {', '.join(missing)}: these are not the cells of a run, "
+            f"or of another version; make new ones with `gradbench run quick`"
+        )
+    cells, notes = _latest(cells)
+    cells, more = _derive(cells)
+    curves = _read(path, "curves") if _parts(path / "curves") else pd.DataFrame(columns=["cell", "step"])
+    return Results(
+        path=path,
+        name=name,
+        question=str(spec.get("question") or ""),
+        command=str(spec.get("command") or ""),
+        cells=cells,
+        curves=_whole(curves, cells),
+        notes=(*notes, *more),
+    )
+
+
+def leaves(cells: pd.DataFrame) -> list[str]:
+    """Return the columns that are leaves of the config, in their stored order."""
+    other = {*OUTCOME, *COST, *PROVENANCE, *DERIVED}
+    return [column for column in cells.columns if column not in other and "/" not in column]
+
+
+def metrics(cells: pd.DataFrame) -> list[str]:
+    """Return the columns that are final metrics."""
+    return [column for column in cells.columns if "/" in column]
+
+
+def same(values: pd.Series) -> bool:
+    """Whether every cell has the same value there, an absent one included."""
+    return bool(values.nunique(dropna=False) <= 1)
+
+
+def _experiment(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from error
+    return spec if isinstance(spec, dict) else {}
+
+
+def _parts(folder: Path) -> list[Path]:
+    """Return the finished part files; a leading dot or a final .tmp marks one still being written."""
+    return sorted(part for part in folder.glob("*.parquet") if not part.name.startswith("."))
+
+
+def _read(path: Path, table: str) -> pd.DataFrame:
+    parts = _parts(path / table)
+    if not parts:
+        below = sorted(child.parent for child in path.glob("*/cells") if _parts(child))
+        hint = f"; did you mean {below[0]}?" if below else ": make some with `gradbench run quick`"
+        raise UsageError(f"{path} holds no finished {table} ({table}/*.parquet){hint}")
+    frames = []
+    for part in parts:
+        try:
+            frame = pd.read_parquet(part)
+        except (OSError, ValueError) as error:  # pyarrow's own errors derive from these
+            raise _unreadable(part, error) from error
+        # A column that is null throughout a part has no type of its own; the other parts decide it.
+        frames.append(frame.dropna(axis="columns", how="all"))
+    whole = pd.concat(frames, ignore_index=True)
+    if whole.empty:
+        raise UsageError(f"{path / table} is empty: make some results with `gradbench run quick`")
+    return whole
+
+
+def _unreadable(path: Path, error: Exception) -> UsageError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return UsageError(f"cannot read {path} ({reason}): delete it and run the experiment again")
+
+
+def _latest(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Keep one row per cell: a retried cell's outcome replaces its failure, a later one an earlier."""
+    order = pd.DataFrame({"ok": cells["status"] != "failed"})
+    order["finished"] = cells["finished"].astype(str) if "finished" in cells else ""
+    kept = cells.loc[order.sort_values(["ok", "finished"], kind="stable").index]
+    kept = kept.drop_duplicates("cell", keep="last").sort_index()
+    gone = len(cells) - len(kept)
+    return kept, [f"{gone} rows replaced by a later row of the same cell"] if gone else []
+
+
+def _derive(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    cells = cells.copy()
+    key = cells["regularizer.strength"] if "regularizer.strength" in cells else pd.Series(None, cells.index)
+    cells["quantity"] = [
+        str(value) if isinstance(value, str) and f"regularizer.{value}" in cells else "" for value in key
+    ]
+    cells["strength"] = [
+        _number(cells.at[index, f"regularizer.{quantity}"]) if quantity else np.nan
+        for index, quantity in cells["quantity"].items()
+    ]
+    cells["treatment"] = _treatments(cells)
+    cells["comparison"] = _comparisons(cells)
+    cells["value"] = [
+        _number(cells.at[index, metric]) if status == "completed" and metric in cells else np.nan
+        for index, metric, status in zip(cells.index, cells["model.metric"], cells["status"], strict=True)
+    ]
+    signed = np.where(cells["model.goal"] == "max", -cells["value"], cells["value"])
+    cells["score"] = np.where(cells["status"] == "diverged", np.inf, signed)
+    cells = cells.assign(_rank=cells["treatment"] != NONE).sort_values(
+        ["comparison", "_rank", "treatment", "strength", "seed", "cell"], kind="stable"
+    )
+    point = ["comparison", "treatment", "strength", "seed"]
+    once = cells.drop_duplicates(point, keep="last").drop(columns="_rank").reset_index(drop=True)
+    twice = len(cells) - len(once)
+    note = f"{twice} cells share model, treatment, strength and seed with another one; the last was kept"
+    return once, [note] if twice else []
+
+
+def _treatments(cells: pd.DataFrame) -> list[str]:
+    """Name each cell's treatment: its regularizer, and those of its options that vary within the folder."""
+    strengths = {f"regularizer.{quantity}" for quantity in cells["quantity"]}
+    fixed = {*strengths, "regularizer.strength"}
+    options = [leaf for leaf in leaves(cells) if leaf.startswith("regularizer.") and leaf not in fixed]
+    names = cells["regularizer"].astype(str)
+    for _, rows in cells.groupby("regularizer"):
+        varying = [option for option in options if not same(rows[option].astype(str))]
+        if varying:
+            names.loc[rows.index] += [f" ({text})" for text in _settings(rows, varying)]
+    return names.tolist()
+
+
+def _comparisons(cells: pd.DataFrame) -> pd.Series:
+    """Name each cell's group: the model, and every leaf that varies among that model's cells.
+
+    The data's fingerprint counts as a leaf: the same name over other data is another comparison.
+    """
+    fixed = [c for c in leaves(cells) if c != "seed" and c != "model" and not c.startswith("regularizer")]
+    if "data_sha256" in cells:
+        fixed.append("data_sha256")
+    names = cells["model"].astype(str)
+    for _, rows in cells.groupby("model"):
+        varying = [leaf for leaf in fixed if not same(rows[leaf].astype(str))]
+        if len(varying) > 1 and "data_sha256" in varying and "data" in varying:
+            varying.remove("data_sha256")
+        if varying:
+            names.loc[rows.index] += [f", {text}" for text in _settings(rows, varying)]
+    return names
+
+
+def _settings(rows: pd.DataFrame, columns: Sequence[str]) -> Iterable[str]:
+    short = [column.rsplit(".", 1)[-1] for column in columns]
+    names = [brief if short.count(brief) == 1 else full for brief, full in zip(short, columns, strict=True)]
+    for values in rows[list(columns)].itertuples(index=False, name=None):
+        yield ", ".join(f"{name}={str(value)[:24]}" for name, value in zip(names, values, strict=True))
+
+
+def _number(value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]  # whatever a parquet column may hold
+    except (TypeError, ValueError):
+        return np.nan
+
+
+def _whole(curves: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """Keep the curve rows of known cells, once per step, with every expected column present."""
+    kept = curves[curves["cell"].isin(cells["cell"])].drop_duplicates(["cell", "step"], keep="last")
+    absent = {name: np.nan for name in CURVES if name not in kept}
+    return kept.assign(**absent).sort_values(["cell", "step"]).reset_index(drop=True)

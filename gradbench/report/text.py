@@ -1,0 +1,75 @@
+"""How numbers and strengths are written, the same in figures, tables and answers."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from gradbench.stats import Interval
+
+SYMBOLS = {"lambda": "λ"}
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Write a number with so many significant digits and no exponent between 1e-4 and 1e6."""
+    if math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    size = abs(value)
+    if 10**digits <= size < 1e6:
+        return f"{value:,.0f}".replace("-", "−")
+    return f"{value:.{digits}g}".replace("-", "−")
+
+
+def interval(given: Interval) -> str:
+    """Write ``2.21 [2.19, 2.24]``, with the decimals that the width deserves, four digits at most."""
+    if math.isnan(given.estimate):
+        return "–"
+    if math.isnan(given.low):
+        return f"{number(given.estimate)} (one seed, no interval)" if given.n == 1 else number(given.estimate)
+    half = max((given.high - given.low) / 2, 1e-12 * abs(given.estimate), 1e-300)
+    largest = max(abs(given.low), abs(given.high), 1e-300)
+    decimals = max(0, min(1 - math.floor(math.log10(half)), 3 - math.floor(math.log10(largest))))
+    text = f"{given.estimate:.{decimals}f} [{given.low:.{decimals}f}, {given.high:.{decimals}f}]"
+    return text.replace("-", "−")
+
+
+def strength(quantity: str, strengths: Iterable[float | None]) -> str:
+    """Write ``0.25``, ``0.25 … 1`` or ``λ = 10``; an empty string where there is no strength."""
+    known = sorted({value for value in strengths if value is not None})
+    if not known:
+        return ""
+    text = number(known[0]) if len(known) == 1 else f"{number(known[0])} … {number(known[-1])}"
+    return text if quantity in ("", "threshold") else f"{SYMBOLS.get(quantity, quantity)} = {text}"
+
+
+def setting(treatment: str, quantity: str, strengths: Iterable[float | None]) -> str:
+    """Write ``clip_norm at 0.25 … 1``, or the bare treatment where it has no strength."""
+    at = strength(quantity, strengths)
+    return f"{treatment} at {at}" if at else treatment
+
+
+def shortened(words: str, length: int) -> str:
+    """Cut a text that is longer than ``length`` characters, with an ellipsis to say so."""
+    return words if len(words) <= length else f"{words[: max(length - 1, 1)]}…"
+
+
+def listed(words: Sequence[str], joint: str = "and") -> str:
+    """Write ``a, b and c``."""
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} {joint} {words[-1]}"
+
+
+def count(n: int, noun: str) -> str:
+    """Write ``1 cell``, ``2 cells``."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def duration(seconds: float) -> str:
+    """Write ``41 s``, ``2 min 41 s`` or ``3 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,362 @@
+import base64
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+import yaml
+from scipy import stats as scipy_stats
+
+from gradbench.errors import UsageError
+from gradbench.report import answers, build
+from gradbench.report.audit import audit
+from gradbench.report.compare import comparisons
+from gradbench.report.style import RC
+from gradbench.report.tables import load
+
+FEW = {"none": (), "clip_norm": (0.1, 1.0), "gp": (1.0, 10.0)}
+ODD = {"none": (), "clip_norm": (1.0, np.inf), "gp": (0.0,), "a_very_long_name_of_mine": ()}
+EVIL = "<script>alert('x')</script>&\"$y_1$"
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results") / "quick"
+    synthetic.write(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RC, "savefig.dpi", 50)
+        build(folder)
+    return folder
+
+
+@pytest.fixture
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw fewer pixels where no test looks at them."""
+    monkeypatch.setitem(RC, "savefig.dpi", 50)
+
+
+class Page(HTMLParser):
+    """Collects what a browser would see of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.headings: list[str] = []
+        self.words: list[str] = []
+        self._open = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._open = tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open == "h2":
+            self.headings.append(data)
+        if self._open not in ("script", "style"):
+            self.words.append(data)
+        self._open = ""
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def page(folder: Path) -> Page:
+    return Page((folder / "report" / "index.html").read_text(encoding="utf-8"))
+
+
+def table(folder: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(folder / "report" / "tables" / f"{name}.csv", keep_default_na=True, na_values=[])
+
+
+def test_the_strengths_table_says_what_pandas_says_of_the_cells(quick: Path) -> None:
+    cells = pd.read_parquet(quick / "cells")
+    told = table(quick, "strengths")
+    assert len(told) == 39
+    for row in told.to_dict("records"):
+        own = cells[(cells["model"] == row["comparison"]) & (cells["regularizer"] == row["treatment"])]
+        key = synthetic.KEYS.get(str(row["treatment"]))
+        if key is not None:
+            own = own[own[f"regularizer.{key}"] == row["strength"]]
+        values = own[str(row["metric"])].dropna()
+        assert row["completed"] == len(values)
+        assert row["diverged"] == (own["status"] == "diverged").sum()
+        if len(values) > 1:
+            theirs = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
+            assert row["mean"] == pytest.approx(values.mean())
+            assert (row["mean_low"], row["mean_high"]) == pytest.approx((theirs.low, theirs.high))
+
+
+def test_diverged_cells_stay_in_the_denominator_and_out_of_the_means(quick: Path) -> None:
+    shares = table(quick, "divergence").set_index(["comparison", "treatment", "strength"])
+    row = shares.loc[("lstm", "clip_norm", 5.0)]
+    theirs = scipy_stats.binomtest(2, 3).proportion_ci(0.95, method="wilson")
+    assert (row["diverged"], row["n"]) == (2, 3)
+    assert (row["share_low"], row["share_high"]) == pytest.approx((theirs.low, theirs.high))
+    means = table(quick, "strengths").set_index(["comparison", "treatment", "strength"])
+    assert means.loc[("lstm", "clip_norm", 5.0), "completed"] == 1
+
+
+def test_judgements_use_only_cells_whose_seed_did_not_choose(quick: Path) -> None:
+    cells = pd.read_parquet(quick / "cells")
+    own = cells[(cells["model"] == "wgan") & (cells["regularizer"] == "gp")]
+    grid = own.pivot_table(index="regularizer.lambda", columns="seed", values="test/wasserstein")
+    chosen = [grid.drop(columns=seed).mean(axis=1).idxmin() for seed in grid]
+    judged = np.array([grid.loc[strength, seed] for strength, seed in zip(chosen, grid, strict=True)])
+    none = cells[(cells["model"] == "wgan") & (cells["regularizer"] == "none")].sort_values("seed")
+    difference = (judged - none["test/wasserstein"]).mean()
+    row = table(quick, "comparisons").set_index(["comparison", "treatment"]).loc[("wgan", "gp")]
+    assert row["mean"] == pytest.approx(judged.mean())
+    assert row["difference"] == pytest.approx(difference)
+    assert row["verdict"] == "better"
+
+
+def test_the_action_table_says_what_pandas_says_of_the_curves(quick: Path) -> None:
+    curves = pd.read_parquet(quick / "curves").merge(pd.read_parquet(quick / "cells"), on="cell")
+    own = curves[(curves["model"] == "mlp") & (curves["regularizer.threshold"] == 0.5)]
+    own = own[own["regularizer"] == "clip_norm"]
+    ratio = np.log(own["grad_norm_used"] / own["grad_norm"]).groupby(own["cell"]).mean()
+    row = (
+        table(quick, "action")
+        .set_index(["comparison", "treatment", "strength"])
+        .loc[("mlp", "clip_norm", 0.5)]
+    )
+    assert row["clipped"] == pytest.approx(own.groupby("cell")["clipped"].mean().mean())
+    assert row["ratio"] == pytest.approx(np.exp(ratio).mean())
+    assert row["penalty_share"] == 0
+
+
+def test_the_answers_find_the_effects_that_were_put_in(quick: Path) -> None:
+    found = {answer.model: answer for answer in answers(quick)}
+    assert found["lstm"].verdict == "better"
+    assert "clip_norm at" in found["lstm"].treatment
+    assert "none diverged in 3 of 3 seeds" in found["lstm"].sentence
+    assert found["mlp"].verdict == "undecided"
+    assert found["wgan"].treatment == "gp at λ = 10"
+    assert "2.1× the step" in found["wgan"].sentence
+
+
+def test_a_treatment_that_only_harms_leaves_the_gradients_alone(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, models=["wgan"], strengths={"none": (), "clip_norm": (1.0,)})
+    cells = pd.read_parquet(tmp_path / "cells")
+    cells.loc[cells["regularizer"] == "clip_norm", "test/wasserstein"] += 3.0
+    cells.to_parquet(tmp_path / "cells" / "a.parquet")
+    (answer,) = answers(tmp_path)
+    assert (answer.treatment, answer.verdict) == ("none", "worse")
+
+
+def test_the_page_answers_in_the_order_of_a_readers_questions(quick: Path) -> None:
+    order = ["Answer", "Strengths", "Learning", "Gradients", "Divergence", "Cost", "Critic", "Cells", "Audit"]
+    assert page(quick).headings == order
+
+
+def test_the_page_needs_nothing_but_itself(quick: Path) -> None:
+    seen = page(quick)
+    sources = [str(image["src"]) for image in seen.of("img")]
+    assert len(sources) == 9
+    for source in sources:
+        assert base64.b64decode(source.removeprefix("data:image/png;base64,"))[:4] == b"\x89PNG"
+    assert all(image["alt"] for image in seen.of("img"))
+    links = [str(link["href"]) for link in seen.of("a")]
+    for link in links:
+        assert link.startswith("#") or (quick / "report" / link).is_file()
+    html = (quick / "report" / "index.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?://", html.replace("http://www.w3.org", ""))
+
+
+def test_every_cell_shows_the_command_that_reruns_it(quick: Path) -> None:
+    words = set(page(quick).words)
+    assert all(command in words for command in pd.read_parquet(quick / "cells")["command"])
+
+
+def test_every_figure_exists_as_png_and_as_svg_with_text(quick: Path) -> None:
+    pictures = sorted((quick / "report" / "figures").iterdir())
+    names = {
+        "strengths",
+        "learning",
+        "gradients",
+        "action",
+        "penalty",
+        "histograms",
+        "divergence",
+        "cost",
+        "critic",
+    }
+    assert {picture.stem for picture in pictures if picture.suffix == ".png"} == names
+    assert {picture.stem for picture in pictures if picture.suffix == ".svg"} == names
+    assert "<text" in (quick / "report" / "figures" / "strengths.svg").read_text(encoding="utf-8")
+
+
+def test_the_same_tables_give_the_same_bytes(tmp_path: Path) -> None:
+    reports = []
+    for name in ("a", "b"):
+        folder = tmp_path / name / "same"
+        synthetic.write(folder, models=["wgan"], strengths={"none": (), "gp": (1.0,)}, steps=8)
+        report = build(folder).parent
+        reports.append({path.relative_to(report): path.read_bytes() for path in report.rglob("*.*")})
+    assert reports[0] == reports[1]
+
+
+def test_names_from_the_tables_cannot_become_markup(tmp_path: Path, coarse: None) -> None:
+    cells = synthetic.write(tmp_path, models=["mlp"], strengths=FEW, statuses={"gp": "failed"})
+    hostile = dict.fromkeys(("model", "model.unit", "data", "device", "error", "command", "torch"), EVIL)
+    cells.assign(**hostile).replace({"regularizer": {"clip_norm": EVIL}}).to_parquet(
+        tmp_path / "cells" / "a.parquet"
+    )
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump({"experiment": EVIL, "question": EVIL}))
+    build(tmp_path)
+    seen = page(tmp_path)
+    assert len(seen.of("script")) == 1
+    assert any(EVIL in words for words in seen.words)
+
+
+DEGENERATE: dict[str, dict[str, Any]] = {
+    "one cell": {"models": ["wgan"], "seeds": 1, "strengths": {"none": ()}},
+    "one seed, one strength": {"models": ["mlp"], "seeds": 1, "strengths": {"none": (), "clip_norm": (1.0,)}},
+    "all diverged": {"models": ["mlp"], "strengths": FEW, "statuses": {"*": "diverged"}},
+    "a treatment diverged": {"models": ["wgan"], "strengths": FEW, "statuses": {"gp": "diverged"}},
+    "all failed": {"models": ["mlp"], "strengths": FEW, "statuses": {"*": "failed"}},
+    "no none": {"models": ["mlp"], "strengths": {"clip_norm": (0.1, 1.0)}},
+    "strengths at the ends and none at all": {"models": ["mlp"], "seeds": 2, "strengths": ODD},
+}
+
+
+@pytest.mark.parametrize("given", DEGENERATE.values(), ids=DEGENERATE.keys())
+def test_a_degenerate_folder_gets_a_page_and_an_answer(
+    given: dict[str, Any], tmp_path: Path, coarse: None
+) -> None:
+    synthetic.write(tmp_path, steps=12, **given)
+    assert build(tmp_path).is_file()
+    assert [answer.model for answer in answers(tmp_path)] == given["models"]
+
+
+def test_models_that_went_differently_share_a_page(tmp_path: Path, coarse: None) -> None:
+    synthetic.write(tmp_path, models=["lstm"], strengths={"none": ()}, steps=12, part="a")
+    synthetic.write(tmp_path, models=["mlp"], strengths={"none": (), "gp": (1.0,)}, steps=12, part="b")
+    build(tmp_path)
+    sentences = {answer.model: answer.sentence for answer in answers(tmp_path)}
+    assert sentences["lstm"] == "every cell diverged (3 of 3)"
+    assert sentences["mlp"].startswith("the best treatment (gp at λ = 1) does not differ")
+
+
+def test_one_seed_decides_nothing(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, models=["lstm", "mlp"], strengths=FEW, seeds=1, steps=6)
+    assert {answer.verdict for answer in answers(tmp_path)} == {"undecided"}
+
+
+def test_cells_without_curves_arrays_and_provenance_still_get_a_report(tmp_path: Path, coarse: None) -> None:
+    cells = synthetic.write(tmp_path / "full", models=["wgan"], strengths=FEW)
+    provenance = [
+        "gradbench",
+        "torch",
+        "python",
+        "device",
+        "started",
+        "finished",
+        "command",
+        "step_seconds",
+        "error",
+    ]
+    (tmp_path / "bare" / "cells").mkdir(parents=True)
+    cells.drop(columns=[*provenance, "model.unit"]).to_parquet(tmp_path / "bare" / "cells" / "a.parquet")
+    build(tmp_path / "bare")
+    assert f"gradbench show {cells['cell'][0]}" in page(tmp_path / "bare").words
+
+
+def test_learning_rates_in_one_folder_are_compared_apart(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, models=["mlp"], strengths=FEW, leaves={"optimizer.lr": 0.1}, part="a")
+    synthetic.write(tmp_path, models=["mlp"], strengths=FEW, leaves={"optimizer.lr": 1.0}, part="b")
+    assert [answer.model for answer in answers(tmp_path)] == ["mlp, lr=0.1", "mlp, lr=1.0"]
+    assert "kept apart" in warnings_of(tmp_path)
+
+
+def test_options_of_a_regularizer_are_treatments_of_their_own(tmp_path: Path) -> None:
+    for part, sided in (("a", "one"), ("b", "two")):
+        synthetic.write(
+            tmp_path, models=["mlp"], strengths={"gp": (1.0,)}, leaves={"regularizer.sided": sided}, part=part
+        )
+    assert sorted(load(tmp_path).cells["treatment"].unique()) == ["gp (sided=one)", "gp (sided=two)"]
+
+
+def test_parts_may_differ_in_their_columns(tmp_path: Path) -> None:
+    for model in ("lstm", "mlp"):
+        cells = synthetic.write(tmp_path, models=[model], strengths=FEW, part=model)
+        cells.dropna(axis="columns", how="all").to_parquet(tmp_path / "cells" / f"{model}.parquet")
+    assert len(load(tmp_path).cells) == 30
+
+
+def test_a_file_still_being_written_is_not_read(tmp_path: Path) -> None:
+    cells = synthetic.write(tmp_path, models=["mlp"], strengths=FEW)
+    (tmp_path / "cells" / ".b.parquet").write_bytes(b"half")
+    (tmp_path / "cells" / "b.parquet.tmp").write_bytes(b"half")
+    assert len(load(tmp_path).cells) == len(cells)
+
+
+def test_a_retried_cell_counts_once_and_by_its_later_outcome(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, models=["mlp"], strengths=FEW, statuses={"gp": "failed"}, part="b")
+    synthetic.write(tmp_path, models=["mlp"], strengths=FEW, part="a")
+    results = load(tmp_path)
+    assert results.cells["cell"].is_unique
+    assert set(results.cells["status"]) == {"completed"}
+
+
+def warnings_of(folder: Path) -> str:
+    results = load(folder)
+    return "\n".join(finding.text for finding in audit(results, comparisons(results)) if finding.warning)
+
+
+def test_the_audit_is_silent_about_a_clean_folder(quick: Path) -> None:
+    assert not warnings_of(quick)
+
+
+def test_the_audit_warns_about_a_mixed_folder(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, models=["mlp"], strengths={"none": ()}, part="a")
+    synthetic.write(
+        tmp_path, models=["mlp"], strengths={"clip_norm": (1.0,)}, seeds=2, part="b",
+        change={"torch": "2.7.0", "device": "cuda"}, statuses={"clip_norm": "failed"},
+    )  # fmt: skip
+    said = warnings_of(tmp_path)
+    for words in ("several values of torch", "several values of device", "2 cells failed", "misses 1 cell"):
+        assert words in said
+
+
+def test_a_missing_folder_says_what_to_type(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="gradbench run quick"):
+        build(tmp_path / "nowhere")
+
+
+def test_an_empty_folder_says_what_to_type(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="gradbench run quick"):
+        build(tmp_path)
+
+
+def test_the_folder_above_an_experiment_names_the_experiment(tmp_path: Path) -> None:
+    synthetic.write(tmp_path / "quick", models=["mlp"], strengths={"none": ()})
+    with pytest.raises(UsageError, match=r"did you mean .*quick"):
+        build(tmp_path)
+
+
+@pytest.mark.parametrize("victim", ["cells/a.parquet", "curves/a.parquet", "experiment.yaml"])
+def test_a_damaged_file_is_named(tmp_path: Path, victim: str) -> None:
+    synthetic.write(tmp_path, models=["mlp"], strengths={"none": ()})
+    (tmp_path / victim).write_bytes(b"\xff\xfe: [half")
+    with pytest.raises(UsageError, match=f"{Path(victim).name}.*\\n?.*delete"):
+        build(tmp_path)
+
+
+def test_cells_of_something_else_are_refused_by_column(tmp_path: Path) -> None:
+    (tmp_path / "cells").mkdir()
+    pd.DataFrame({"cell": ["a"], "model": ["mlp"]}).to_parquet(tmp_path / "cells" / "a.parquet")
+    with pytest.raises(UsageError, match=r"model\.metric"):
+        build(tmp_path)
+
+
+def test_a_report_never_imports_torch() -> None:
+    code = "import sys, gradbench.report, gradbench.stats; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
