@@ -1,7 +1,7 @@
 """SGD, Adam(W) and RMSprop over stacked parameters, with a learning rate per cell.
 
-K cells, P parameters. Pure functions: the training loop owns the state. The arithmetic follows ``torch.optim``
-operation by operation, so that a stack of one equals it.
+K cells, P parameters. Pure functions: the training loop owns the state. The arithmetic follows
+``torch.optim`` operation by operation, so that a stack of one equals it.
 """
 
 from collections.abc import Callable, Sequence

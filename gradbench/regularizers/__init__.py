@@ -1,8 +1,8 @@
 """What is done to gradients or to the loss: up to three pure functions, each written for ONE network.
 
-P parameters, B points. The training loop adds the axis of K networks with ``vmap``; a hook that is absent costs
-nothing. To add a regularizer, write one file with a function that returns a :class:`Regularizer`, and one YAML in
-``conf/regularizer``.
+P parameters, B points. The training loop adds the axis of K networks with ``vmap``; a hook that is absent
+costs nothing. To add a regularizer, write one file with a function that returns a :class:`Regularizer`, and
+one YAML in ``conf/regularizer``.
 """
 
 from collections.abc import Callable

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from gradbench.errors import UsageError
 from gradbench.regularizers import Regularizer, State
 
 
@@ -13,14 +14,23 @@ def clip_norm(norm_type: float = 2.0) -> Regularizer:
     ``torch.nn.utils.clip_grad_norm_``.
 
     Args:
-        norm_type: p of the p-norm; ``inf`` for the largest coordinate.
+        norm_type: > 0, p of the p-norm; ``inf`` for the largest coordinate.
 
     Returns:
-        A regularizer whose strength is ``threshold``: scalar > 0, in units of the gradient; ``inf`` never clips.
+        A regularizer whose strength is ``threshold``: scalar > 0, in units of the gradient; ``inf`` never
+        clips.
+
+    Raises:
+        UsageError: for a norm_type that is not > 0.
 
     Reference: Pascanu, Mikolov, Bengio, "On the difficulty of training recurrent neural networks",
     arXiv:1211.5063, 2013.
     """
+
+    if not norm_type > 0:
+        raise UsageError(
+            f"regularizer.norm_type must be > 0, got {norm_type}; 2 is the Euclidean norm, inf the maximum"
+        )
 
     def transform(gradient_P: Tensor, threshold: Tensor, state: State, *_: object) -> tuple[Tensor, State]:
         norm = torch.linalg.vector_norm(gradient_P, ord=norm_type)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from gradbench.errors import UsageError
 from gradbench.input_gradients import gradient_norms
 from gradbench.regularizers import Regularizer
 
@@ -23,14 +24,15 @@ def gradient_penalty(center: float = 1.0, one_sided: bool = False, reduction: st
         A regularizer whose strength is ``lambda``: scalar >= 0, in units of the loss.
 
     Raises:
-        ValueError: for an unknown reduction.
+        UsageError: for an unknown reduction.
 
     References: Gulrajani et al., "Improved training of Wasserstein GANs", arXiv:1704.00028, 2017 (center 1);
-    Petzka et al., arXiv:1709.08894, 2018 (one-sided); Drucker and LeCun, "Improving generalization performance
-    using double backpropagation", 1992 (center 0, on a classifier's loss).
+    Petzka et al., arXiv:1709.08894, 2018 (one-sided); Thanh-Tung et al., arXiv:1902.03984, 2019 (center 0,
+    between real and generated points); Drucker and LeCun, "Improving generalization performance using double
+    backpropagation", 1992 (center 0, on a classifier's loss).
     """
     if reduction not in ("mean", "max"):
-        raise ValueError(f"regularizer.reduction must be mean or max, got {reduction}")
+        raise UsageError(f"regularizer.reduction must be mean or max, got {reduction}; mean is the default")
 
     def penalty(f: Callable[[Tensor], Tensor], points: Tensor, weight: Tensor) -> Tensor:
         excess_B = gradient_norms(f, points) - center

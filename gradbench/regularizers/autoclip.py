@@ -1,0 +1,75 @@
+"""Gradient clipping at a percentile of the gradient norms seen so far."""
+
+import torch
+from torch import Tensor
+
+from gradbench.errors import UsageError
+from gradbench.parameters import Layout
+from gradbench.regularizers import Regularizer, State
+
+
+def autoclip(window: int = 1000) -> Regularizer:
+    """Clip the gradient's norm at a percentile of its own history, the current step included.
+
+    ``g * min(1, c / ||g||)``, c the percentile of the last ``window`` norms, interpolated linearly as in
+    ``numpy.percentile``.
+
+    Two deviations: the paper's history is unbounded, here the oldest norm gives way once ``window`` are kept
+    (a fixed size is what a stack can hold; with fewer steps than that there is no difference). And a norm
+    that is not finite is not remembered, where it would make every later percentile NaN.
+
+    Args:
+        window: >= 1, how many norms are remembered.
+
+    Returns:
+        A regularizer whose strength is ``percentile``: scalar in (0, 100]; 100 never clips, since no norm
+        exceeds a maximum that includes it.
+
+    Raises:
+        UsageError: for a window < 1.
+
+    Reference: Seetharaman, Wichern, Pardo, Le Roux, "AutoClip: adaptive gradient clipping for source
+    separation networks", arXiv:2007.14469, 2020.
+    """
+    if window < 1:
+        raise UsageError(f"regularizer.window must be >= 1 norm, got {window}; 1000 is the default")
+
+    def init(parameters_P: Tensor, _layout: Layout) -> State:
+        return {
+            # what is not yet filled sorts behind every norm
+            "history": parameters_P.new_full((window,), torch.inf),
+            "count": parameters_P.new_zeros((), dtype=torch.int64),
+        }
+
+    def transform(gradient_P: Tensor, percentile: Tensor, state: State, *_: object) -> tuple[Tensor, State]:
+        norm = torch.linalg.vector_norm(gradient_P)
+        usable = torch.isfinite(norm)
+        slots = torch.arange(window, device=norm.device)
+        here = (slots == state["count"] % window) & usable
+        history = torch.where(here, norm, state["history"])
+        count = state["count"] + usable
+        limit = percentile_of(history, count.clamp(max=window), percentile)
+        scale = torch.where(norm > limit, limit / (norm + 1e-6), 1.0)
+        return gradient_P * scale, {"history": history, "count": count}
+
+    return Regularizer(transform=transform, init=init)
+
+
+def percentile_of(values_N: Tensor, count: Tensor, percentile: Tensor) -> Tensor:
+    """Return a percentile of the ``count`` smallest of N values, interpolated linearly between neighbours.
+
+    ``torch.quantile`` reads its argument on the host, so it is written out.
+
+    Args:
+        values_N: [N].
+        count: int64 scalar; 0 counts as 1.
+        percentile: scalar in [0, 100].
+    """
+    ordered_N = values_N.sort().values
+    last = (count - 1).clamp(min=0)
+    position = percentile * last / 100
+    below = position.floor().long()
+    above = torch.minimum(below + 1, last)
+    low, high = ordered_N.gather(0, torch.stack([below, above])).unbind()
+    # where both are one value no arithmetic: inf - inf is nan while nothing has been recorded
+    return torch.where(low == high, low, torch.lerp(low, high, position - below))

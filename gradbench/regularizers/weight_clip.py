@@ -1,0 +1,25 @@
+"""Weight clipping: every parameter kept in a box."""
+
+import torch
+from torch import Tensor
+
+from gradbench.regularizers import Regularizer
+
+
+def weight_clip() -> Regularizer:
+    """Clamp every parameter to [-threshold, threshold] after each step.
+
+    It acts on the regularized player alone, all its parameters, biases included: the critic of a WGAN, whose
+    Lipschitz constant it bounds. The initial parameters are clamped with the first step.
+
+    Returns:
+        A regularizer whose strength is ``threshold``: scalar > 0, in units of a parameter; ``inf`` never
+        clips.
+
+    Reference: Arjovsky, Chintala, Bottou, "Wasserstein GAN", arXiv:1701.07875, 2017, algorithm 1.
+    """
+
+    def project(parameters_P: Tensor, threshold: Tensor, *_: object) -> Tensor:
+        return torch.clamp(parameters_P, min=-threshold, max=threshold)
+
+    return Regularizer(project=project)
