@@ -18,9 +18,6 @@ from gradbench.seeding import generator
 EVALUATION_POINTS = 2500
 """Generated points that are judged for modes and quality, as in PacGAN (Lin et al., arXiv:1712.04086, 2017)."""
 
-MATCHED_POINTS = 512
-"""Points on each side of the exact W1; its cost grows with the cube."""
-
 SURFACE = 64
 """Grid points per side of the stored value surface."""
 
@@ -39,6 +36,7 @@ class WassersteinGAN(Model):
         critic_steps: the critic's updates per training step.
         generator: ``trained``, or ``fixed``: generated points are data plus standard normal noise, and only the
             critic learns (as for Fig. 1a of Gulrajani et al.).
+        matched_points: points on each side of the exact W1; its cost grows with their cube.
         batch_size: B.
     """
 
@@ -51,13 +49,15 @@ class WassersteinGAN(Model):
         noise: int,
         critic_steps: int,
         generator: str,
+        matched_points: int,
         batch_size: int,
     ) -> None:
         if generator not in ("trained", "fixed"):
             raise ValueError(f"model.generator must be trained or fixed, got {generator}")
-        if min(noise, critic_steps, batch_size) < 1:
-            raise ValueError("model.noise, model.critic_steps and model.batch_size must be >= 1")
+        if min(noise, critic_steps, batch_size, matched_points) < 1:
+            raise ValueError("model.noise, critic_steps, matched_points and batch_size must be >= 1")
         self.inputs, self.noise, self.batch_size = sizes["inputs"], noise, batch_size
+        self.matched_points = matched_points
         self.shape = (hidden, depth)
         self.activation = activation
         self.fixed = generator == "fixed"
@@ -145,7 +145,8 @@ class WassersteinGAN(Model):
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Return exact W1 against held-out points and, for mixtures, modes covered and share of quality samples."""
         samples, held_out = arrays["samples"], data["test/x"]
-        metrics = {"test/wasserstein": wasserstein(samples[:MATCHED_POINTS], held_out[:MATCHED_POINTS])}
+        n = min(self.matched_points, len(samples), len(held_out))
+        metrics = {"test/wasserstein": wasserstein(samples[:n], held_out[:n])}
         if "centres" in data:
             metrics |= mode_metrics(samples, data["centres"], float(data["sigma"]))
         kept = dict(arrays) | {"data": held_out[: len(samples)]}

@@ -1,0 +1,60 @@
+"""Cells small enough to train in a test: every model and regularizer of conf/, sizes turned down."""
+
+from functools import cache
+
+import torch
+
+from gradbench.config import Axis, Configs, Experiment, Words
+from gradbench.data import Data
+from gradbench.factory import load_data
+from gradbench.grid import Cell, canonical, expand
+
+CONFIGS = Configs()
+
+SIZES = {
+    "model.hidden": 6,
+    "model.depth": 2,
+    "model.embedding": 5,
+    "model.batch_size": 4,
+    "model.unroll": 5,
+    "model.evaluation_tokens": 200,
+    "model.critic_steps": 2,
+    "model.matched_points": 50,
+    "data.limit": 6000,
+    "steps": 20,
+    "eval_every": 20,
+}
+"""Applied where a config has the key."""
+
+
+@cache
+def keys_of(*choices: str) -> frozenset[str]:
+    from gradbench.config import leaves
+
+    return frozenset(key for key, _ in leaves(CONFIGS.compose(choices)[0]))
+
+
+def cells(model: str, regularizer: str, **values: object) -> list[Cell]:
+    """Return the cells of a small grid; a list is an axis. Dots in keys are written as double underscores."""
+    given = {key.replace("__", "."): value for key, value in values.items()}
+    sizes = {key: value for key, value in SIZES.items() if key in keys_of(f"model={model}")}
+    settings = {"model": model, "regularizer": regularizer.split(","), "precision": "float64"} | sizes | given
+    axes = tuple(
+        Axis(key, tuple(value) if isinstance(value, list) else (value,)) for key, value in settings.items()
+    )
+    return expand(CONFIGS, Experiment("small"), Words(axes), lambda config: "unread")
+
+
+@cache
+def _data(config: str) -> Data:
+    import json
+
+    return load_data({"data": json.loads(config)})
+
+
+def data_of(cell: Cell) -> Data:
+    """Return a cell's data, loaded once per test session."""
+    return _data(canonical(cell.config["data"]))
+
+
+CPU = torch.device("cpu")

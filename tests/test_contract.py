@@ -1,0 +1,188 @@
+"""What every model x regularizer promises. Both are discovered from conf/: a new YAML is tested at once."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from small import CONFIGS, CPU, cells, data_of
+
+from gradbench.grid import stacks
+from gradbench.stack import begin, draw_chunk, prepare
+from gradbench.telemetry import Telemetry
+from gradbench.train import advance, train
+
+MODELS = CONFIGS.groups["model"]
+REGULARIZERS = CONFIGS.groups["regularizer"]
+
+every_model = pytest.mark.parametrize("model", MODELS)
+every_pair = pytest.mark.parametrize(
+    ("model", "regularizer"), [(model, regularizer) for model in MODELS for regularizer in REGULARIZERS]
+)
+
+
+def march(stack, steps, device=CPU, alter=lambda state: None):
+    """Train some steps; return per cell its parameters and what was recorded, as named arrays."""
+    setup = prepare(stack, data_of(stack[0]), device)
+    state, telemetry = begin(setup), Telemetry(setup)
+    alter(state)
+    draws = draw_chunk(setup, 0)
+    for _ in range(steps):
+        advance(setup, state, draws, telemetry)
+    series = state.parameters | {
+        name: buffer[:steps].movedim(-1, 0) for name, buffer in telemetry.buffers.items()
+    }
+    return {
+        cell.id: {name: tensor[k].double().numpy() for name, tensor in series.items()}
+        for k, cell in enumerate(stack)
+    }
+
+
+def strengths(regularizer):
+    """Return a regularizer's default strength and half of it, as an axis."""
+    node = CONFIGS.compose((f"regularizer={regularizer}",))[0]["regularizer"]
+    key = node["strength"]
+    return {f"regularizer__{key}": [node[key], node[key] / 2]} if key else {}
+
+
+def assert_close(one, other, tolerance):
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_allclose(one[name], other[name], rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+def assert_same_bits(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+# a calm learning rate: where training is chaotic, rounding errors grow whatever the stack
+CALM = {"optimizer__lr": 0.01}
+
+
+@every_pair
+@pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-12), ("float32", 1e-3)])
+def test_a_cell_does_not_depend_on_the_cells_in_its_stack(model, regularizer, precision, tolerance):
+    stack = cells(model, regularizer, seed=[0, 3], precision=precision, **CALM, **strengths(regularizer))
+    together = march(stack, 20)
+    alone = march([stack[-1]], 20)
+    assert_close(alone[stack[-1].id], together[stack[-1].id], tolerance)
+
+
+@every_model
+def test_a_cell_does_not_depend_on_other_regularizers_in_its_stack(model):
+    grid = cells(model, "none,clip_norm,clip_value,weight_clip", regularizer__threshold=[0.01, 0.1], seed=[0, 1], **CALM)
+    (stack,) = stacks(grid, "cpu")
+    together = march(stack.cells, 20)
+    for cell in stack.cells[::4]:
+        assert_close(march([cell], 20)[cell.id], together[cell.id], 1e-12)
+
+
+@every_model
+def test_final_metrics_and_curves_do_not_depend_on_the_stack(model):
+    stack = cells(model, "none", seed=[0, 1], **CALM)
+    together = train(stack, data_of(stack[0]), CPU)
+    alone = train(stack[1:], data_of(stack[0]), CPU)
+    for name, values in together.evaluations[20].items():
+        np.testing.assert_allclose(values[1], alone.evaluations[20][name][0], rtol=1e-9, err_msg=name)
+    for name, curve in together.curves.items():
+        np.testing.assert_allclose(curve[:, 1], alone.curves[name][:, 0], rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@every_pair
+def test_permuting_the_cells_permutes_the_results(model, regularizer):
+    stack = cells(model, regularizer, seed=[0, 1], **strengths(regularizer))
+    there, back = march(stack, 4), march(stack[::-1], 4)
+    for cell in stack:
+        assert_close(there[cell.id], back[cell.id], 1e-12)
+
+
+@every_pair
+def test_a_cell_that_goes_nan_leaves_the_bits_of_all_others_unchanged(model, regularizer):
+    stack = cells(model, regularizer, seed=[0, 1, 2], precision="float32")
+
+    def poison(state):
+        for vectors in state.parameters.values():
+            vectors[1, ::7] = math.nan
+
+    healthy, poisoned = march(stack, 4), march(stack, 4, alter=poison)
+    assert not np.isfinite(poisoned[stack[1].id]["loss"]).any(), "the poison must work"
+    for victim in (stack[0], stack[2]):
+        assert_same_bits(poisoned[victim.id], healthy[victim.id])
+
+
+@every_pair
+def test_a_rerun_has_the_same_bits(model, regularizer):
+    stack = cells(model, regularizer, seed=[0, 1], precision="float32")
+    first, second = march(stack, 4), march(stack, 4)
+    for cell in stack:
+        assert_same_bits(first[cell.id], second[cell.id])
+
+
+NEUTRAL = {
+    "clip_norm": {"regularizer__threshold": math.inf},
+    "clip_value": {"regularizer__threshold": math.inf},
+    "gp": {"regularizer__lambda": 0.0},
+}
+"""Strengths at which a regularizer does nothing."""
+
+
+@every_model
+@pytest.mark.parametrize("regularizer", NEUTRAL)
+def test_a_neutral_strength_follows_none_step_for_step(model, regularizer):
+    (neutral,) = cells(model, regularizer, **CALM, **NEUTRAL[regularizer])
+    (none,) = cells(model, "none", **CALM)
+    treated, plain = march([neutral], 20)[neutral.id], march([none], 20)[none.id]
+    if regularizer == "gp":
+        assert treated.pop("penalty").max() == 0.0
+        del plain["penalty"]
+    assert_close(treated, plain, 1e-12)
+
+
+@every_model
+def test_cells_that_differ_in_the_regularizer_alone_see_the_same_weights_and_batches(model):
+    setups = []
+    for regularizer in REGULARIZERS:
+        stack = cells(model, regularizer, seed=[4, 1])
+        setups.append(prepare(stack, data_of(stack[0]), CPU))
+    weights = [begin(setup).parameters for setup in setups]
+    draws = [draw_chunk(setup, 50) for setup in setups]
+    for other_weights, other_draws in zip(weights[1:], draws[1:], strict=True):
+        for player, vectors in weights[0].items():
+            assert torch.equal(vectors, other_weights[player])
+            assert not torch.equal(vectors[0], vectors[1]), "different seeds must differ"
+            for name, tensor in draws[0][player].items():
+                assert torch.equal(tensor, other_draws[player][name])
+
+
+@every_pair
+def test_one_whole_step_runs_on_the_meta_device(model, regularizer):
+    """On ``meta`` reading a value raises, and so does mixing in a tensor of the CPU: so the step does neither."""
+    stack = cells(model, regularizer, seed=[0, 1], precision="float32")
+    setup = prepare(stack, data_of(stack[0]), torch.device("meta"))
+    state, telemetry = begin(setup), Telemetry(setup)
+    advance(setup, state, draw_chunk(setup, 0), telemetry)
+    assert state.step == 1
+    for tensor in (*state.parameters.values(), *telemetry.buffers.values(), state.alive):
+        assert tensor.device.type == "meta"
+
+
+def test_the_meta_device_catches_a_step_that_reads_a_value_or_mixes_devices():
+    tensor = torch.ones(2, device="meta")
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        tensor.sum().item()
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        _ = tensor + torch.ones(2)
+
+
+@every_pair
+def test_bfloat16_follows_float32_with_parameters_and_norms_kept_in_float32(model, regularizer):
+    low, high = (cells(model, regularizer, precision=precision, **CALM) for precision in ("bfloat16", "float32"))
+    setup = prepare(low, data_of(low[0]), CPU)
+    state = begin(setup)
+    assert all(vectors.dtype == torch.float32 for vectors in state.parameters.values())
+    assert Telemetry(setup).buffers["grad_norm"].dtype == torch.float32
+    rough, fine = march(low, 3)[low[0].id], march(high, 3)[high[0].id]
+    np.testing.assert_allclose(rough["loss"], fine["loss"], rtol=0.05, atol=0.05)
+    assert (rough["loss"] != fine["loss"]).any(), "autocast must have acted"
