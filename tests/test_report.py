@@ -193,7 +193,7 @@ def test_every_figure_exists_as_png_and_as_svg_with_text(quick: Path) -> None:
     assert "<text" in (quick / "report" / "figures" / "strengths.svg").read_text(encoding="utf-8")
 
 
-def test_the_same_tables_give_the_same_bytes(tmp_path: Path) -> None:
+def test_the_same_tables_give_the_same_bytes(tmp_path: Path, coarse: None) -> None:
     reports = []
     for name in ("a", "b"):
         folder = tmp_path / name / "same"
@@ -220,7 +220,11 @@ DEGENERATE: dict[str, dict[str, Any]] = {
     "one cell": {"models": ["wgan"], "seeds": 1, "strengths": {"none": ()}},
     "one seed, one strength": {"models": ["mlp"], "seeds": 1, "strengths": {"none": (), "clip_norm": (1.0,)}},
     "all diverged": {"models": ["mlp"], "strengths": FEW, "statuses": {"*": "diverged"}},
-    "a treatment diverged": {"models": ["wgan"], "strengths": FEW, "statuses": {"gp": "diverged"}},
+    "a treatment diverged": {
+        "models": ["wgan"],
+        "strengths": {"none": (), "gp": (1.0,)},
+        "statuses": {"gp": "diverged"},
+    },
     "all failed": {"models": ["mlp"], "strengths": FEW, "statuses": {"*": "failed"}},
     "no none": {"models": ["mlp"], "strengths": {"clip_norm": (0.1, 1.0)}},
     "strengths at the ends and none at all": {"models": ["mlp"], "seeds": 2, "strengths": ODD},
@@ -272,7 +276,7 @@ def test_cells_without_curves_arrays_and_provenance_still_get_a_report(tmp_path:
 def test_learning_rates_in_one_folder_are_compared_apart(tmp_path: Path) -> None:
     synthetic.write(tmp_path, models=["mlp"], strengths=FEW, leaves={"optimizer.lr": 0.1}, part="a")
     synthetic.write(tmp_path, models=["mlp"], strengths=FEW, leaves={"optimizer.lr": 1.0}, part="b")
-    assert [answer.model for answer in answers(tmp_path)] == ["mlp, lr=0.1", "mlp, lr=1.0"]
+    assert [answer.model for answer in answers(tmp_path)] == ["mlp (lr=0.1)", "mlp (lr=1.0)"]
     assert "kept apart" in warnings_of(tmp_path)
 
 
@@ -282,6 +286,13 @@ def test_options_of_a_regularizer_are_treatments_of_their_own(tmp_path: Path) ->
             tmp_path, models=["mlp"], strengths={"gp": (1.0,)}, leaves={"regularizer.sided": sided}, part=part
         )
     assert sorted(load(tmp_path).cells["treatment"].unique()) == ["gp (sided=one)", "gp (sided=two)"]
+
+
+def test_options_that_only_follow_the_model_are_not_part_of_a_treatments_name(tmp_path: Path) -> None:
+    for model, center in (("mlp", 0.0), ("wgan", 1.0)):
+        leaves = {"regularizer.center": center}
+        synthetic.write(tmp_path, models=[model], strengths={"gp": (1.0,)}, leaves=leaves, part=model)
+    assert set(load(tmp_path).cells["treatment"]) == {"gp"}
 
 
 def test_parts_may_differ_in_their_columns(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ KNOWN = {
 FAMILIES = {
     "threshold": ("#1B4F8C", "#4A90C4", "#8FC1E3"),
     "lambda": ("#A63C00", "#E8875A", "#8C1C13"),
-    "": ("#009E73", "#CC79A7", "#E69F00"),
+    "": ("#CC79A7", "#E69F00", "#6B4C9A"),
 }
 MARKERS = ("D", "v", "P", "X", "<", ">", "h")
 GLYPHS = {

@@ -184,12 +184,12 @@ def _derive(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _treatments(cells: pd.DataFrame) -> list[str]:
-    """Name each cell's treatment: its regularizer, and those of its options that vary within the folder."""
+    """Name each cell's treatment: its regularizer, and those of its options that vary with its model."""
     strengths = {f"regularizer.{quantity}" for quantity in cells["quantity"]}
     fixed = {*strengths, "regularizer.strength"}
     options = [leaf for leaf in leaves(cells) if leaf.startswith("regularizer.") and leaf not in fixed]
     names = cells["regularizer"].astype(str)
-    for _, rows in cells.groupby("regularizer"):
+    for _, rows in cells.groupby(["model", "regularizer"]):
         varying = [option for option in options if not same(rows[option].astype(str))]
         if varying:
             names.loc[rows.index] += [f" ({text})" for text in _settings(rows, varying)]
@@ -210,7 +210,7 @@ def _comparisons(cells: pd.DataFrame) -> pd.Series:
         if len(varying) > 1 and "data_sha256" in varying and "data" in varying:
             varying.remove("data_sha256")
         if varying:
-            names.loc[rows.index] += [f", {text}" for text in _settings(rows, varying)]
+            names.loc[rows.index] += [f" ({text})" for text in _settings(rows, varying)]
     return names
 
 

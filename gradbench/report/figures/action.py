@@ -107,7 +107,9 @@ def _penalty(context: Context, rows: Rows, acted: pd.DataFrame) -> Drawing:
     lines = [rows[start : start + columns] for start in range(0, len(rows), columns)]
     headings = ["" for _ in lines]
     highest_share = max(float(acted["penalty_share"].reindex(c.cells["cell"]).max()) for c, *_ in rows)
-    figure, axes = panels(title, headings, columns, height=1.5, right=room, gap=room + 0.1, titled=True)
+    figure, axes = panels(
+        title, headings, columns, height=1.5, right=room, gap=room + 0.1, titles=[1] * len(lines)
+    )
     for line, spots in zip(lines, axes, strict=True):
         for ax in spots[len(line) :]:
             ax.set_visible(False)

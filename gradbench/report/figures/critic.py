@@ -64,22 +64,24 @@ def _draw(
     ]
     right = WIDTH - left - size * count - gap * (count - 1)
     figure, (samples, surfaces, norms) = panels(
-        title, headings, count, height=size, right=right, gap=gap, titled=True
+        title, headings, count, height=size, right=right, gap=gap, titles=[2]
     )
     edges = _edges(arrays)
     window = _window(arrays)
     for index, (treatment, cell) in enumerate(columns.items()):
         stored, color = arrays[treatment], context.looks[treatment].color
         chosen = comparison.chosen(treatment)
-        where = text.setting(treatment, chosen.quantity, [chosen.strength])
-        seed = f", seed {cell['seed']}" if cell is not None else ""
-        samples[index].set_title(text.shortened(f"{where}{seed}", int(size / 0.066)), loc="left", size=8)
+        where = text.strength(chosen.quantity, [chosen.strength])
+        seed = f"seed {cell['seed']}" if cell is not None else ""
+        below = ", ".join(part for part in (where, seed) if part)
+        name_of = text.shortened(treatment, int(size / 0.066))
+        samples[index].set_title(f"{name_of}\n{below}", loc="left", size=8)
         _samples(samples[index], stored, color, window)
         _surface(surfaces[index], stored, window)
         _norms(norms[index], stored, color, edges)
         for ax in (samples[index], surfaces[index], norms[index]):
             ax.grid(visible=False)
-            ax.xaxis.set_major_locator(MaxNLocator(4, prune="both"))
+            ax.xaxis.set_major_locator(MaxNLocator(4, prune="both", steps=[1, 2, 5, 10]))
             ax.tick_params(labelleft=index == 0 and ax is not norms[0])
             if cell is None:
                 _say(ax, "no seed\ncompleted")

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from gradbench.report import text
 from gradbench.report.compare import Comparison
 from gradbench.report.figures.learning import chosen_curves
-from gradbench.report.figures.panels import Context, Drawing, chosen_text, limits, margin, panels
+from gradbench.report.figures.panels import Context, Drawing, chosen_text, limits, log_ticks, margin, panels
 from gradbench.report.figures.traces import label, traces
 
 CAPTION = (
@@ -54,22 +54,11 @@ def _row(context: Context, comparison: Comparison, columns: tuple[str, ...], lin
         ax.set_visible(False)
     for ax, tables, when in zip(line, drawn, ("before the treatment", "as used"), strict=False):
         ax.set_ylim(low, high)
-        ticks = _ticks(low, high)
+        ticks = log_ticks(low, high)
         ax.set_yticks(np.log10(ticks), [text.number(tick, 2) for tick in ticks])
         ax.set_xlabel("step")
         ax.set_ylabel(f"‖g‖₂ {when}" if len(columns) > 1 else "‖g‖₂")
         label(ax, context, tables)
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Return round values between two logarithms: decades, or 1-2-5 steps where there are few of those."""
-    decades = range(int(np.floor(low)), int(np.ceil(high)) + 1)
-    stride = max(len(decades) // 6, 1)
-    for steps in ((1.0,), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)):
-        ticks = [step * 10.0**decade for decade in decades[::stride] for step in steps]
-        if len(found := [tick for tick in ticks if low <= np.log10(tick) <= high]) > 2:
-            return found
-    return [float(10**place) for place in np.linspace(low, high, 4)]
 
 
 def _log10(rows: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:

@@ -27,7 +27,7 @@ def draw(context: Context) -> list[Drawing]:
     columns = max(len(found[comparison.label]) for comparison in kept)
     title = _title({comparison.label: found[comparison.label] for comparison in kept})
     figure, axes = panels(
-        title, [c.label for c in kept], columns, height=1.15, left=0.4, gap=0.16, titled=True
+        title, [c.label for c in kept], columns, height=1.15, left=0.4, gap=0.16, titles=[2] * len(kept)
     )
     for comparison, row in zip(kept, axes, strict=True):
         histograms = found[comparison.label]
@@ -37,8 +37,9 @@ def draw(context: Context) -> list[Drawing]:
             ax.stairs(raw / max(raw.sum(), 1), edges, color="#c4c4c4", fill=True)
             ax.stairs(used / max(used.sum(), 1), edges, color=context.looks[treatment].color, lw=1.4)
             chosen = comparison.chosen(treatment)
-            where = text.setting(treatment, chosen.quantity, [chosen.strength])
-            ax.set_title(text.shortened(where, int(7 / columns / 0.066)), loc="left", size=8)
+            name = text.shortened(treatment, int(7 / columns / 0.066))
+            where = text.strength(chosen.quantity, [chosen.strength])
+            ax.set_title(f"{name}\n{where}", loc="left", size=8)
             ax.set_yticks([])
             ax.set_xlabel("log₁₀ |g|")
         row[0].set_ylabel("share")

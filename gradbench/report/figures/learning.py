@@ -3,9 +3,17 @@
 import numpy as np
 import pandas as pd
 
-from gradbench.report import text
 from gradbench.report.compare import Comparison, Setting
-from gradbench.report.figures.panels import Context, Drawing, chosen_text, limits, margin, panels, spread_over
+from gradbench.report.figures.panels import (
+    Context,
+    Drawing,
+    chosen_text,
+    limits,
+    log_axis,
+    margin,
+    panels,
+    spread_over,
+)
 from gradbench.report.figures.traces import label, traces
 
 CAPTION = (
@@ -39,8 +47,11 @@ def draw(context: Context) -> list[Drawing]:
             drawn = traces(ax, context, comparison, column, curves)
             values = _scale(comparison, [table for _, table in drawn])
             log = spread_over(values)
-            ax.set_yscale("log" if log else "linear")
-            ax.set_ylim(*limits(values, log=log))
+            low, high = limits(values, log=log)
+            if log:
+                log_axis(ax, low, high)
+            else:
+                ax.set_ylim(low, high)
             label(ax, context, drawn)
     alt = f"Training loss and metric against step at the chosen strengths. {title}. {' '.join(headings)}"
     return [Drawing("learning", title, CAPTION, alt, "", figure)]
@@ -69,8 +80,8 @@ def _title(context: Context) -> str:
         for treatment in comparison.treatments:
             cells = comparison.at(comparison.chosen(treatment))
             if lost := int((cells["status"] == "diverged").sum()):
-                at = cells["diverged_at"].dropna().astype(float)
-                when = f", first at step {text.number(at.min())}" if len(at) else ""
+                at = cells["diverged_at"].min() if "diverged_at" in cells else np.nan
+                when = f", first at step {at:.0f}" if np.isfinite(at) else ""
                 parts.append(
                     f"{comparison.label} with {treatment} breaks off in {lost} of {len(cells)} seeds{when}"
                 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from gradbench.report import text
 from gradbench.report.answer import Answer
@@ -53,7 +53,7 @@ def panels(
     left: float = 0.72,
     right: float = 0.2,
     gap: float = 0.62,
-    titled: bool = False,
+    titles: Sequence[int] = (),
 ) -> tuple[Figure, list[list[Axes]]]:
     """Return a figure with a title, and per row a heading and a line of panels.
 
@@ -65,13 +65,14 @@ def panels(
         left: margin for ticks and their label, in inches.
         right: margin for labels at line ends, in inches.
         gap: between the panels of a row, in inches.
-        titled: whether panels have a title of their own, below the heading.
+        titles: lines of the panels' own titles, for each of the first rows.
 
     """
-    lines = textwrap.wrap(title, 92) or [""]
+    lines = textwrap.wrap(title, 84) or [""]
     headings = [textwrap.wrap(row, 108) for row in rows]
     above, below = 0.12 + 0.2 * len(lines), 0.48
-    tops = [LINE * (len(heading) + titled) + 0.16 for heading in headings]
+    own = [*titles, *[0] * (len(rows) - len(titles))]
+    tops = [LINE * (len(heading) + extra) + 0.2 for heading, extra in zip(headings, own, strict=True)]
     total = above + sum(tops) + (height + below) * len(rows)
     figure = Figure(figsize=(WIDTH, total))
     figure.text(0.1 / WIDTH, 1 - 0.1 / total, "\n".join(lines), va="top", weight="bold", size=10)
@@ -84,6 +85,8 @@ def panels(
         y -= top + height
         spots = [left + (width + gap) * column for column in range(columns)]
         axes.append([figure.add_axes((x / WIDTH, y / total, width / WIDTH, height / total)) for x in spots])
+        for ax in axes[-1]:
+            ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         y -= below
     return figure, axes
 
@@ -186,3 +189,23 @@ def spread_over(values: Iterable[float]) -> bool:
     """Whether positive values span so many sizes that only a log axis shows them."""
     found = [value for value in values if np.isfinite(value)]
     return bool(found) and min(found) > 0 and max(found) / min(found) > 10
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return round values between two logarithms: decades, or 1-2-5 steps where there are few of those."""
+    decades = range(int(np.floor(low)), int(np.ceil(high)) + 1)
+    stride = max(len(decades) // 6, 1)
+    for steps in ((1.0,), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)):
+        ticks = [step * 10.0**decade for decade in decades[::stride] for step in steps]
+        if len(found := [tick for tick in ticks if low <= np.log10(tick) <= high]) > 2:
+            return found
+    return [float(10**place) for place in np.linspace(low, high, 4)]
+
+
+def log_axis(ax: Axes, low: float, high: float) -> None:
+    """Give a panel a log axis between two values, with few round ticks."""
+    ax.set_yscale("log")
+    ticks = log_ticks(float(np.log10(low)), float(np.log10(high)))
+    ax.set_yticks(ticks, [text.number(tick, 2) for tick in ticks])
+    ax.minorticks_off()
+    ax.set_ylim(low, high)

@@ -2,7 +2,6 @@
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
 
 from gradbench.report import text
 from gradbench.report.compare import BETTER, WORSE, Comparison, Setting
@@ -14,16 +13,17 @@ from gradbench.report.figures.panels import (
     darker,
     label_ends,
     limits,
+    log_axis,
     margin,
     named,
     panels,
     spread_over,
     strength_axis,
 )
-from gradbench.report.style import FAINT, STRIP, Look
+from gradbench.report.figures.strip import strip
+from gradbench.report.style import Look
 from gradbench.stats import Interval, mean_interval
 
-ROW = 11.0  # points, one line of the strip for diverged cells
 DODGE = 0.035  # of the axis, between treatments at one strength
 
 CAPTION = (
@@ -119,7 +119,7 @@ def _panel(ax: Axes, context: Context, comparison: Comparison, quantity: str) ->
             height = _level(ax, comparison, own, look)
         if np.isfinite(height):
             labels.append((height, named(treatment, look), darker(look.color)))
-    _strip(ax, context, comparison, quantity, axis)
+    strip(ax, context, comparison, quantity, axis)
     label_ends(ax, labels)
 
 
@@ -127,15 +127,15 @@ def _value_axis(ax: Axes, comparison: Comparison, intervals: list[Interval]) -> 
     """Scale to the seeds, and to the intervals as far as they leave the seeds readable."""
     values = comparison.cells["value"].dropna().tolist()
     log = comparison.goal == "min" and spread_over(values)
-    if log:
-        ax.set_yscale("log")
     low, high = limits(values, log=log)
-    if not log:
+    if log:
+        log_axis(ax, low, high)
+    else:
         room = 0.5 * (high - low)
         ends = [end for interval in intervals for end in (interval.low, interval.high) if np.isfinite(end)]
         low = max(low - room, min([low, *ends]))
         high = min(high + room, max([high, *ends]))
-    ax.set_ylim(low, high)
+        ax.set_ylim(low, high)
 
 
 def _level(ax: Axes, comparison: Comparison, own: dict[Setting, Interval], look: Look) -> float:
@@ -161,9 +161,9 @@ def _line(
     x = np.array([axis[s.strength] + shift for s in drawn if s.strength is not None])
     mean = np.array([interval.estimate for interval in drawn.values()])
     ends = np.array([[interval.low, interval.high] for interval in drawn.values()])
-    for place, setting in zip(x, drawn, strict=True):
-        values = comparison.at(setting)["value"]
-        ax.plot(np.full(len(values), place), values, ".", color=look.color, ms=3.5, alpha=0.45, zorder=2)
+    seeds = [comparison.at(setting)["value"].to_numpy() for setting in drawn]
+    places = np.repeat(x, [len(values) for values in seeds])
+    ax.plot(places, np.concatenate(seeds), ".", color=look.color, ms=3.5, alpha=0.45, zorder=2)
     # Error bars below zero vanish on a log axis; clipping keeps their upper half.
     errors = np.nan_to_num(np.abs(ends - mean[:, None]).T)
     ax.errorbar(
@@ -177,78 +177,3 @@ def _line(
         zorder=3,
     )
     return float(mean[-1])
-
-
-def _strip(ax: Axes, context: Context, comparison: Comparison, quantity: str, axis: Axis) -> None:
-    """Count diverged cells on a strip beyond the worse edge, one line per treatment, at no height at all."""
-    lost = [_lost(comparison, which) for which in comparison.quantities or [""]]
-    if not (lines := max(map(len, lost))):
-        return
-    points = ax.get_window_extent().height / ax.figure.dpi * 72
-    share = (ROW * lines + 4) / points  # alike along the row, whose panels share their heights
-    top = comparison.goal != "max"
-    _extend(ax, share, top)
-    corner = (0.0, 1 - share if top else 0.0)
-    ax.add_patch(Rectangle(corner, 1, share, transform=ax.transAxes, color=STRIP, lw=0, zorder=4))
-    ax.text(
-        1.0,
-        1.01 if top else share + 0.01,
-        "diverged",
-        transform=ax.transAxes,
-        size=8,
-        color=FAINT,
-        ha="right",
-        va="bottom",
-    )
-    for line, (treatment, points_lost) in enumerate(_lost(comparison, quantity).items()):
-        look = context.looks[treatment]
-        depth = (2 + ROW * (line + 0.5)) / points
-        y = 1 - depth if top else depth
-        for setting, words in points_lost:
-            x = (
-                0.02
-                if setting.strength is None
-                else ax.transAxes.inverted().transform(
-                    ax.transData.transform((axis[setting.strength], ax.get_ylim()[0]))
-                )[0]
-            )
-            ax.plot(
-                x,
-                y,
-                look.marker,
-                mfc="white",
-                mec=look.color,
-                mew=1.2,
-                ms=5,
-                transform=ax.transAxes,
-                zorder=5,
-            )
-            label = f"{words} {treatment}" if setting.strength is None else words
-            ax.annotate(
-                label, (x, y), (5, 0), xycoords="axes fraction", textcoords="offset points",
-                va="center", size=8, color=darker(look.color), zorder=6, annotation_clip=False,
-            )  # fmt: skip
-
-
-def _lost(comparison: Comparison, quantity: str) -> dict[str, list[tuple[Setting, str]]]:
-    """Return, per treatment of a panel, the settings with diverged cells and their count: ``2/3``."""
-    counts: dict[str, list[tuple[Setting, str]]] = {}
-    for setting in comparison.settings:
-        statuses = comparison.at(setting)["status"]
-        lost = int((statuses == "diverged").sum())
-        if lost and setting.quantity in (quantity, ""):
-            ran = int((statuses != "failed").sum())
-            counts.setdefault(setting.treatment, []).append((setting, f"{lost}/{ran}"))
-    return counts
-
-
-def _extend(ax: Axes, share: float, top: bool) -> None:
-    """Make room for the strip by moving the worse limit, and keep the ticks out of it."""
-    low, high = ax.get_ylim()
-    ticks = [tick for tick in ax.get_yticks() if low <= tick <= high]
-    log = ax.get_yscale() == "log"
-    a, b = (np.log10(low), np.log10(high)) if log else (low, high)
-    more = (b - a) * share / (1 - share)
-    a, b = (a, b + more) if top else (a - more, b)
-    ax.set_yticks(ticks)
-    ax.set_ylim(*((10**a, 10**b) if log else (a, b)))

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from scipy.stats import t
 
 from gradbench.report.compare import Comparison, Setting
@@ -40,8 +41,9 @@ def label(ax: Axes, context: Context, drawn: list[tuple[str, pd.DataFrame]]) -> 
 
 def trace(ax: Axes, table: pd.DataFrame, look: Look) -> None:
     """Draw the mean over cells with its interval where all cells are there, each cell as a thin line."""
-    for cell in table:
-        ax.plot(table.index, table[cell], color=look.color, lw=0.5, alpha=0.4, zorder=2)
+    steps = table.index.to_numpy()
+    seeds = [np.column_stack([steps, table[cell].to_numpy()]) for cell in table]
+    ax.add_collection(LineCollection(seeds, colors=look.color, linewidths=0.5, alpha=0.4, zorder=2))
     whole = table.dropna()
     mean, low, high = band(whole)
     every = max(len(whole) // 6, 1)
