@@ -72,7 +72,13 @@ def test_a_cell_does_not_depend_on_the_cells_in_its_stack(model, regularizer, pr
 
 @every_model
 def test_a_cell_does_not_depend_on_other_regularizers_in_its_stack(model):
-    grid = cells(model, "none,clip_norm,clip_value,weight_clip", regularizer__threshold=[0.01, 0.1], seed=[0, 1], **CALM)
+    grid = cells(
+        model,
+        "none,clip_norm,clip_value,weight_clip",
+        regularizer__threshold=[0.01, 0.1],
+        seed=[0, 1],
+        **CALM,
+    )
     (stack,) = stacks(grid, "cpu")
     together = march(stack.cells, 20)
     for cell in stack.cells[::4]:
@@ -178,7 +184,9 @@ def test_the_meta_device_catches_a_step_that_reads_a_value_or_mixes_devices():
 
 @every_pair
 def test_bfloat16_follows_float32_with_parameters_and_norms_kept_in_float32(model, regularizer):
-    low, high = (cells(model, regularizer, precision=precision, **CALM) for precision in ("bfloat16", "float32"))
+    low, high = (
+        cells(model, regularizer, precision=precision, **CALM) for precision in ("bfloat16", "float32")
+    )
     setup = prepare(low, data_of(low[0]), CPU)
     state = begin(setup)
     assert all(vectors.dtype == torch.float32 for vectors in state.parameters.values())

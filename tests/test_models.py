@@ -1,0 +1,307 @@
+"""Models against other people's code: nn.LSTM, torch.optim, SciPy, and plain training loops."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import wasserstein_distance
+from small import CPU, cells, data_of
+from torch import nn
+
+from gradbench.errors import UsageError
+from gradbench.models.batches import epoch_indices
+from gradbench.models.lstm import LSTM, LanguageModelling
+from gradbench.models.mlp import Classifier, mlp
+from gradbench.models.wgan import WassersteinGAN, interpolate, mode_metrics, values, wasserstein
+from gradbench.parameters import Layout, flatten
+from gradbench.stack import begin, draw_chunk, prepare
+from gradbench.train import train
+
+
+def lstms(layers):
+    ours, theirs = LSTM(5, 7, layers).double(), nn.LSTM(5, 7, layers, batch_first=True).double()
+    theirs.load_state_dict(ours.state_dict())
+    return ours, theirs
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_the_written_out_lstm_equals_nn_lstm_in_outputs_states_and_gradients(layers):
+    ours, theirs = lstms(layers)
+    x = torch.randn(3, 11, 5, dtype=torch.float64)
+    state = tuple(torch.randn(2, layers, 3, 7, dtype=torch.float64))
+    (mine, (h, c)), (other, (h2, c2)) = ours(x, state), theirs(x, state)
+    for a, b in ((mine, other), (h, h2), (c, c2)):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    (mine.square().sum() + c.sum()).backward()
+    (other.square().sum() + c2.sum()).backward()
+    for name, parameter in ours.named_parameters():
+        torch.testing.assert_close(
+            parameter.grad, dict(theirs.named_parameters())[name].grad, rtol=1e-10, atol=1e-12
+        )
+
+
+def test_the_zero_state_is_the_default_as_in_nn_lstm():
+    ours, theirs = lstms(2)
+    x = torch.randn(3, 4, 5, dtype=torch.float64)
+    torch.testing.assert_close(ours(x)[0], theirs(x)[0], rtol=1e-12, atol=1e-12)
+
+
+def test_new_lstm_weights_are_drawn_as_nn_lstm_draws_them():
+    bound = 1 / math.sqrt(7)
+    for parameter in LSTM(5, 7, 1).parameters():
+        assert parameter.abs().max() <= bound
+        assert parameter.std() > 0.3 * bound
+
+
+def plain_language_model(cell, data, threshold):
+    """Train as a plain script would: nn.LSTM, torch.optim, clip_grad_norm_, state carried and detached."""
+    setup = prepare([cell], data, CPU)
+    layout, vector = setup.layouts["lstm"], begin(setup).parameters["lstm"][0]
+    tensors = {name: tensor.clone() for name, tensor in layout.split(vector).items()}
+    embedding = nn.Embedding.from_pretrained(tensors["embedding.weight"], freeze=False)
+    lstm = nn.LSTM(5, 6, 1, batch_first=True).double()
+    lstm.load_state_dict(
+        {name.removeprefix("lstm."): t for name, t in tensors.items() if name.startswith("lstm.")}
+    )
+    decoder = nn.Linear(6, tensors["decoder.bias"].shape[0]).double()
+    decoder.load_state_dict({"weight": tensors["decoder.weight"], "bias": tensors["decoder.bias"]})
+    parameters = [*embedding.parameters(), *lstm.parameters(), *decoder.parameters()]
+    optimizer = torch.optim.SGD(parameters, lr=cell.lr)
+    text = torch.as_tensor(np.asarray(data.arrays["train/tokens"]))
+    starts = draw_chunk(setup, 0)["lstm"]["position"][0]
+    losses, norms, state = [], [], None
+    for step in range(cell.config["steps"]):
+        windows = torch.stack([text[int(start) : int(start) + 6] for start in starts[step]])
+        out, state = lstm(embedding(windows[:, :-1]), state)
+        state = tuple(part.detach() for part in state)
+        loss = F.cross_entropy(decoder(out).flatten(0, 1), windows[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        norms.append(float(nn.utils.clip_grad_norm_(parameters, threshold)))
+        losses.append(float(loss.detach()))
+        optimizer.step()
+    return losses, norms
+
+
+def test_a_language_model_trains_exactly_as_a_plain_pytorch_script_with_clip_grad_norm():
+    (cell,) = cells("lstm", "clip_norm", regularizer__threshold=0.3, optimizer__lr=2.0)
+    data = data_of(cell)
+    losses, norms = plain_language_model(cell, data, 0.3)
+    curves = train([cell], data, CPU).curves
+    np.testing.assert_allclose(curves["loss"][:, 0], losses, rtol=1e-9)
+    np.testing.assert_allclose(curves["grad_norm"][:, 0], norms, rtol=1e-8)  # the norm BEFORE clipping
+    np.testing.assert_allclose(curves["grad_norm_used"][:, 0], np.minimum(norms, 0.3), rtol=1e-5)
+    np.testing.assert_array_equal(curves["clipped"][:, 0], np.asarray(norms) + 1e-6 > 0.3)
+    assert 0 < curves["clipped"].mean() < 1, "the threshold must bite at some steps and not at others"
+
+
+def test_a_classifier_trains_exactly_as_a_plain_pytorch_script_with_an_input_gradient_penalty():
+    (cell,) = cells("mlp", "gp", regularizer__lambda=0.7, optimizer="adam", optimizer__lr=0.01)
+    data = data_of(cell)
+    setup = prepare([cell], data, CPU)
+    net = mlp(64, 6, 2, 10, "relu").double()
+    net.load_state_dict(setup.layouts["mlp"].split(begin(setup).parameters["mlp"][0].clone()))
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    x, y = (torch.as_tensor(np.asarray(data.arrays[f"train/{name}"])) for name in "xy")
+    index = draw_chunk(setup, 0)["mlp"]["index"][0]
+    losses, penalties = [], []
+    for step in range(20):
+        inputs = x[index[step]].double().flatten(1).requires_grad_()
+        loss = F.cross_entropy(net(inputs), y[index[step]])
+        each = F.cross_entropy(net(inputs), y[index[step]], reduction="sum")
+        (gradient,) = torch.autograd.grad(each, inputs, create_graph=True)
+        penalty = 0.7 * gradient.square().sum(dim=1).mean()
+        optimizer.zero_grad()
+        (loss + penalty).backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+        penalties.append(float(penalty.detach()))
+    curves = train([cell], data, CPU).curves
+    np.testing.assert_allclose(curves["loss"][:, 0], losses, rtol=1e-9)
+    np.testing.assert_allclose(curves["penalty"][:, 0], penalties, rtol=1e-8)
+
+
+def test_a_wgan_gp_trains_exactly_as_a_plain_pytorch_script():
+    (cell,) = cells("wgan", "gp", regularizer__lambda=0.5, steps=8)
+    data = data_of(cell)
+    setup = prepare([cell], data, CPU)
+    critic, generator = mlp(2, 6, 2, 1, "relu").double(), mlp(2, 6, 2, 2, "relu").double()
+    for name, net in (("critic", critic), ("generator", generator)):
+        net.load_state_dict(setup.layouts[name].split(begin(setup).parameters[name][0].clone()))
+    adams = [torch.optim.Adam(net.parameters(), lr=1e-3, betas=(0.0, 0.9)) for net in (critic, generator)]
+    x = torch.as_tensor(np.asarray(data.arrays["train/x"])).double()
+    draws = {name: {k: v[0] for k, v in named.items()} for name, named in draw_chunk(setup, 0).items()}
+    losses, penalties, generator_losses = [], [], []
+    for step in range(8):
+        for inner in range(2):
+            draw = {name: tensor[step * 2 + inner] for name, tensor in draws["critic"].items()}
+            real, fake = x[draw["real"]], generator(draw["noise"]).detach()
+            between = (draw["alpha"][:, None] * real + (1 - draw["alpha"][:, None]) * fake).requires_grad_()
+            (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+            penalty = 0.5 * (gradient.norm(dim=1) - 1).square().mean()
+            loss = critic(fake).mean() - critic(real).mean()
+            adams[0].zero_grad()
+            (loss + penalty).backward()
+            adams[0].step()
+            losses.append(float(loss.detach()))
+            penalties.append(float(penalty.detach()))
+        adams[1].zero_grad()
+        loss = -critic(generator(draws["generator"]["noise"][step])).mean()
+        loss.backward()
+        adams[1].step()
+        generator_losses.append(float(loss.detach()))
+    curves = train([cell], data, CPU).curves
+    np.testing.assert_allclose(curves["loss"][:, 0], np.reshape(losses, (8, 2)).mean(axis=1), rtol=1e-9)
+    np.testing.assert_allclose(curves["penalty"][:, 0], np.reshape(penalties, (8, 2)).mean(axis=1), rtol=1e-8)
+    np.testing.assert_allclose(curves["generator/loss"][:, 0], generator_losses, rtol=1e-9)
+
+
+def test_perplexity_and_bits_per_character_are_the_loss_in_other_units():
+    (cell,) = cells("lstm", "none", optimizer__lr=0.5)
+    data = data_of(cell)
+    metrics = train([cell], data, CPU).evaluations[20]
+    loss = metrics["test/loss"][0]
+    characters = data.sizes["test/characters"] / len(data.arrays["test/tokens"])
+    assert metrics["test/perplexity"][0] == pytest.approx(math.exp(loss), rel=1e-5)
+    assert metrics["test/bits_per_character"][0] == pytest.approx(loss / math.log(2) / characters, rel=1e-5)
+
+
+def test_the_lstm_penalty_is_measured_at_the_embedded_tokens():
+    """The probe's gradient at zero shift equals autograd's with respect to the embeddings themselves."""
+    (cell,) = cells("lstm", "gp")
+    setup = prepare([cell], data_of(cell), CPU)
+    layout, vector = setup.layouts["lstm"], begin(setup).parameters["lstm"][0]
+    draw = {name: tensor[0, 0] for name, tensor in draw_chunk(setup, 0)["lstm"].items()}
+    model, nets = setup.model, {"lstm": layout.bind(vector)}
+    carry = {name: tensor.double() for name, tensor in model.carry().items()}
+    batch = model.batch("lstm", nets, setup.data, draw)
+    f, points = model.probe("lstm", nets, batch, carry)
+    shift = points.clone().requires_grad_()
+    (ours,) = torch.autograd.grad(f(shift).sum(), shift)
+
+    net = layout.module.double()
+    net.load_state_dict(layout.split(vector))
+    embedded = net.embedding(batch["x"]).detach().requires_grad_()
+    outputs, _ = net.lstm(embedded, (carry["h"], carry["c"]))
+    logits = net.decoder(outputs)
+    losses = F.cross_entropy(logits.transpose(1, 2), batch["y"], reduction="none").mean(dim=1)
+    (theirs,) = torch.autograd.grad(losses.sum(), embedded)
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-14)
+    assert points.shape == (4, 5, 5)
+    assert not points.any()
+
+
+def test_an_unroll_longer_than_the_text_is_refused_with_what_to_type():
+    model = LanguageModelling({"vocabulary": 3}, 2, 2, 1, 50, 2, 10)
+    with pytest.raises(UsageError, match=r"lower model\.unroll"):
+        model.draw("lstm", 0, 0, 1, {"train/tokens": np.zeros(20, dtype=np.int64)})
+
+
+@given(
+    examples=st.integers(1, 30),
+    batch=st.integers(1, 40),
+    first=st.integers(0, 20),
+    count=st.integers(1, 20),
+    seed=st.integers(0, 3),
+)
+def test_batches_see_every_example_once_an_epoch_and_can_be_drawn_from_any_step(
+    examples, batch, first, count, seed
+):
+    whole = epoch_indices(seed, examples, batch, 0, first + count)
+    assert torch.equal(whole[first:], epoch_indices(seed, examples, batch, first, count))
+    stream = whole.flatten()
+    epochs = len(stream) // examples
+    for epoch in stream[: epochs * examples].view(epochs, examples):
+        assert sorted(epoch.tolist()) == list(range(examples))
+
+
+def test_interpolation_weighs_whole_samples_not_pixels():
+    real, fake = torch.ones(5, 3, 4, 4), torch.zeros(5, 3, 4, 4)
+    alpha = torch.rand(5)
+    between = interpolate(real, fake, alpha)
+    assert torch.equal(between, alpha.view(5, 1, 1, 1).expand(5, 3, 4, 4))
+
+
+@given(st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=1, max_size=30))
+def test_exact_w1_of_points_on_a_line_equals_scipys(points):
+    a, b = (np.array(side)[:, None] for side in zip(*points, strict=True))
+    assert wasserstein(a, b) == pytest.approx(wasserstein_distance(a[:, 0], b[:, 0]), abs=1e-9)
+
+
+def test_exact_w1_of_a_shifted_copy_is_the_length_of_the_shift():
+    points = np.random.default_rng(0).normal(size=(60, 2))
+    assert wasserstein(points, points[::-1] + np.array([3.0, 4.0])) == pytest.approx(5.0)
+    assert math.isnan(wasserstein(points * math.nan, points))
+
+
+def test_a_perfect_sampler_covers_all_modes_with_99_percent_quality_as_pacgan_says():
+    random = np.random.default_rng(0)
+    angles = np.arange(8) * math.tau / 8
+    centres = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    samples = centres[random.integers(8, size=200_000)] + 0.02 * random.normal(size=(200_000, 2))
+    metrics = mode_metrics(samples, centres, 0.02)
+    assert metrics["test/modes"] == 8
+    assert metrics["test/quality"] == pytest.approx(0.9889, abs=0.001)
+
+
+def test_samples_far_from_every_mode_cover_none():
+    assert mode_metrics(np.full((10, 2), 5.0), np.eye(2), 0.02) == {"test/modes": 0.0, "test/quality": 0.0}
+
+
+def test_a_fixed_generator_leaves_only_the_critic_and_generates_data_plus_unit_noise():
+    (cell,) = cells("wgan", "gp", model__generator="fixed")
+    setup = prepare([cell], data_of(cell), CPU)
+    assert [player.name for player in setup.players] == ["critic"]
+    draw = {name: tensor[:, 0] for name, tensor in draw_chunk(setup, 0)["critic"].items()}
+    batch = setup.players[0].batch(begin(setup).parameters, setup.data, draw)
+    torch.testing.assert_close(batch["fake"][0], setup.data["train/x"][draw["base"][0]] + draw["noise"][0])
+    outcome = train([cell], data_of(cell), CPU)
+    assert "generator/loss" not in outcome.curves
+    assert np.isfinite(outcome.curves["loss"]).all()
+
+
+def test_a_wgan_stores_what_its_figures_need():
+    (cell,) = cells("wgan", "none")
+    (arrays,) = train([cell], data_of(cell), CPU).arrays
+    shapes = {name: array.shape for name, array in arrays.items()}
+    assert shapes["samples"] == shapes["data"] == (2500, 2)
+    assert shapes["surface"] == (64, 64)
+    assert shapes["gradient_norms"] == (2500,)
+    assert shapes["extent"] == (4,)
+    # the surface's first row is the lowest y, its first column the lowest x
+    setup = prepare([cell], data_of(cell), CPU)
+    reach = float(setup.data["test/x"].abs().max()) * 1.25
+    np.testing.assert_allclose(arrays["extent"], [-reach, reach, -reach, reach], rtol=1e-6)
+
+
+def test_the_critic_sees_images_as_flat_points():
+    model = WassersteinGAN({"inputs": 12}, 4, 1, "relu", 2, 1, "trained", 8, 3)
+    critic = model.networks()["critic"]
+    assert values(critic, torch.randn(5, 3, 2, 2)).shape == (5,)
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (lambda: Classifier({"inputs": 2, "outputs": 2}, 4, 1, "swish", 2).networks(), "activation"),
+        (lambda: Classifier({"inputs": 2, "outputs": 2}, 0, 1, "relu", 2).networks(), "hidden"),
+        (lambda: WassersteinGAN({"inputs": 2}, 4, 1, "relu", 2, 1, "trainedd", 8, 3), "generator"),
+        (lambda: LanguageModelling({"vocabulary": 3}, 2, 2, 0, 5, 2, 10), "layers"),
+    ],
+)
+def test_sizes_that_make_no_network_are_refused_by_name(make, names):
+    with pytest.raises(ValueError, match=names):
+        make()
+
+
+def test_a_layout_splits_and_joins_without_loss_and_binds_the_module():
+    net = mlp(3, 4, 2, 2, "tanh").double()
+    layout, vector = Layout(net), flatten(net)
+    x = torch.randn(5, 3, dtype=torch.float64)
+    assert torch.equal(layout.join(layout.split(vector)), vector)
+    torch.testing.assert_close(layout.bind(vector)(x), net(x))
+    assert not torch.allclose(layout.bind(vector * 2)(x), net(x))

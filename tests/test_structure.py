@@ -1,0 +1,98 @@
+"""The house: imports flow one way, and what must open fast imports nothing heavy."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gradbench
+
+PACKAGE = Path(gradbench.__file__).parent
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+}
+
+
+def imports(path):
+    """Return the dotted names a file imports; those under TYPE_CHECKING are none."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    hidden = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for child in ast.walk(node)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in hidden:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return found
+
+
+def within(name, *packages):
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def offenders(importers, forbidden):
+    return [
+        f"{module} imports {name}"
+        for module, path in MODULES.items()
+        if within(module, *importers)
+        for name in sorted(imports(path))
+        if within(name, *forbidden)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("importers", "forbidden"),
+    [
+        (["gradbench.models"], ["gradbench.regularizers", "gradbench.data", "hydra", "omegaconf", "typer"]),
+        (["gradbench.regularizers"], ["gradbench.models", "gradbench.data", "hydra", "omegaconf", "typer"]),
+        (["gradbench.data"], ["gradbench.models", "gradbench.regularizers", "hydra", "omegaconf", "typer"]),
+        (["gradbench.report", "gradbench.stats"], ["torch", "torchvision", "hydra", "typer", "gradbench.train", "gradbench.stack", "gradbench.models", "gradbench.regularizers", "gradbench.worker"]),
+        (["gradbench.config", "gradbench.grid", "gradbench.results", "gradbench.factory"], ["torch", "typer", "gradbench.report", "gradbench.launchers", "gradbench.train"]),
+        (["gradbench.train", "gradbench.stack", "gradbench.telemetry"], ["gradbench.results", "gradbench.report", "gradbench.launchers", "gradbench.cli", "typer", "hydra"]),
+        (["gradbench.optimizers", "gradbench.parameters", "gradbench.seeding", "gradbench.input_gradients", "gradbench.errors"], ["gradbench.models", "gradbench.train", "gradbench.stack", "gradbench.config", "hydra", "typer"]),
+        (["gradbench.stats"], ["gradbench.report", "pandas"]),
+    ],
+)  # fmt: skip
+def test_imports_flow_one_way(importers, forbidden):
+    assert offenders(importers, forbidden) == []
+
+
+def test_only_the_command_line_knows_typer_and_nothing_imports_the_command_line():
+    for module, path in MODULES.items():
+        if module != "gradbench.__main__":
+            assert not any(within(name, "gradbench.cli") for name in imports(path)), module
+        if module != "gradbench.cli":
+            assert not any(within(name, "typer") for name in imports(path)), module
+
+
+@pytest.mark.parametrize("folder", ["models", "regularizers"])
+def test_components_are_found_by_their_yaml_and_imported_by_no_other_part(folder):
+    components = [name for name in MODULES if name.startswith(f"gradbench.{folder}.")]
+    assert components
+    outside = [name for name in MODULES if not within(name, f"gradbench.{folder}")]
+    assert offenders(outside, components) == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "heavy"),
+    [
+        ("import gradbench.cli", ["torch", "hydra", "pandas", "matplotlib", "sklearn"]),
+        ("import gradbench.report, gradbench.stats", ["torch", "torchvision", "sklearn"]),
+        ("import gradbench.grid, gradbench.results, gradbench.factory", ["torch", "matplotlib", "sklearn"]),
+    ],
+)
+def test_what_must_open_fast_imports_nothing_heavy(statement, heavy):
+    script = f"{statement}; import sys; print([name for name in {heavy!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,173 @@
+"""The loop: divergence as an outcome, telemetry against plain numpy, evaluation, early ends."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from small import CPU, cells, data_of
+
+from gradbench.seeding import derive, generator
+from gradbench.stack import CHUNK, Divergence, State, spans_of
+from gradbench.telemetry import HISTOGRAM_EDGES, compare, untouched
+from gradbench.train import train, until
+
+
+def test_a_cell_whose_numbers_overflow_diverges_at_that_step_and_its_curve_ends_there():
+    calm, wild = (cells("mlp", "none", optimizer__lr=lr, precision="float32")[0] for lr in (0.1, 1e30))
+    outcome = train([calm, wild], data_of(calm), CPU)
+    step = outcome.diverged_at[1]
+    assert outcome.diverged_at[0] == 0
+    assert 1 <= step <= 4
+    assert np.isnan(outcome.curves["loss"][step:, 1]).all()
+    assert np.isfinite(outcome.curves["loss"][: step - 1, 1]).all()
+    assert np.isfinite(outcome.curves["loss"][:, 0]).all()
+    for name, values in outcome.evaluations[20].items():
+        assert math.isnan(values[1]), f"{name}: a diverged cell has no final metrics"
+        assert math.isfinite(values[0])
+    assert outcome.arrays[1] == {}
+
+
+def test_a_cell_whose_loss_stays_far_above_its_first_diverges_after_patience_steps():
+    patient, strict = (
+        cells(
+            "mlp", "none", optimizer__lr=50.0, steps=60, divergence__patience=patience, divergence__factor=1.5
+        )[0]
+        for patience in (55, 7)
+    )
+    for cell, patience in ((patient, 55), (strict, 7)):
+        outcome = train([cell], data_of(cell), CPU)
+        loss, step = outcome.curves["loss"][:, 0], outcome.diverged_at[0]
+        ceiling = loss[0] + 0.5 * max(abs(loss[0]), 1)
+        above = loss > ceiling
+        run = 0
+        expected = 0
+        for index, high in enumerate(above, start=1):
+            run = run + 1 if high else 0
+            if run == patience:
+                expected = index
+                break
+        assert step == expected
+    assert step > 0, "at this learning rate the loss must stay high"
+
+
+def test_an_infinite_factor_counts_only_losses_that_are_not_finite():
+    (cell,) = cells("mlp", "none", optimizer__lr=50.0, divergence__factor=math.inf, divergence__patience=2)
+    assert train([cell], data_of(cell), CPU).diverged_at[0] == 0
+
+
+def test_a_critic_is_given_patience_per_step_not_per_update():
+    state = State(0, {}, {}, [], {}, *(torch.zeros(1) for _ in range(4)))
+    state.ceiling = torch.full((1,), -math.inf)
+    divergence = Divergence(factor=2.0, patience=3)
+    state.stays_low(torch.zeros(1), divergence, 5)
+    state.step = 1
+    low = [bool(state.stays_low(torch.full((1,), 9.0), divergence, 5)) for _ in range(15)]
+    assert low == [True] * 14 + [False]
+
+
+def test_training_ends_early_once_every_cell_has_diverged():
+    stack = cells(
+        "mlp",
+        "none",
+        optimizer__lr=1e30,
+        precision="float32",
+        steps=5 * CHUNK,
+        eval_every=5 * CHUNK,
+        seed=[0, 1],
+    )
+    told = []
+    outcome = train(stack, data_of(stack[0]), CPU, lambda step, losses: told.append((step, losses)))
+    assert [step for step, _ in told] == [CHUNK]
+    assert all(math.isnan(loss) for loss in told[0][1])
+    assert outcome.diverged_at.all()
+
+
+def test_evaluations_fall_on_multiples_of_eval_every_and_on_the_last_step():
+    (cell,) = cells("mlp", "none", steps=2 * CHUNK + 7, eval_every=30)
+    outcome = train([cell], data_of(cell), CPU)
+    assert sorted(outcome.evaluations) == [30, 60, 90, 107]
+
+
+@given(st.integers(1, 50), st.integers(0, 200))
+def test_until_leads_to_the_next_multiple(period, step):
+    assert (step + until(period, step)) % period == 0
+    assert 1 <= until(period, step) <= period
+
+
+def test_how_often_cells_are_evaluated_does_not_change_their_training():
+    often, rarely = (cells("wgan", "gp", steps=CHUNK + 10, eval_every=every)[0] for every in (7, CHUNK + 10))
+    one, other = (train([cell], data_of(cell), CPU).curves for cell in (often, rarely))
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_a_longer_budget_begins_with_the_same_steps():
+    short, long = (
+        cells("lstm", "none", steps=steps, eval_every=steps, optimizer__lr=0.1)[0]
+        for steps in (10, CHUNK + 20)
+    )
+    one, other = (train([cell], data_of(cell), CPU).curves["loss"] for cell in (short, long))
+    np.testing.assert_array_equal(one, other[:10])
+
+
+gradients = st.lists(st.floats(-10, 10, width=32), min_size=4, max_size=4)
+
+
+@given(gradients, gradients)
+def test_what_is_recorded_of_a_gradient_and_its_use_equals_numpys(raw, used):
+    g, u = torch.tensor([raw], dtype=torch.float64), torch.tensor([used], dtype=torch.float64)
+    u = torch.where(g == 0, 0.0, u)  # no regularizer here makes a gradient out of nothing
+    values = {
+        name: float(value[0]) for name, value in compare(g, u, torch.linalg.vector_norm(g, dim=1)).items()
+    }
+    a, b = g[0].numpy(), u[0].numpy()
+    product = np.linalg.norm(a) * np.linalg.norm(b)
+    assert values["grad_norm_used"] == pytest.approx(np.linalg.norm(b))
+    assert values["clipped"] == pytest.approx((a != b).sum() / max((a != 0).sum(), 1))
+    if product > 1e-30:
+        assert values["cosine"] == pytest.approx(a @ b / product, abs=1e-9)
+
+
+def test_an_untouched_gradient_is_recorded_as_compare_would():
+    g = torch.randn(3, 9)
+    norm = torch.linalg.vector_norm(g, dim=1)
+    for name, value in compare(g, g, norm).items():
+        torch.testing.assert_close(untouched(norm)[name], value)
+
+
+def test_gradient_histograms_count_every_nonzero_coordinate():
+    stack = cells("mlp", "clip_value", regularizer__threshold=1e-3, seed=[0, 1])
+    for arrays in train(stack, data_of(stack[0]), CPU).arrays:
+        raw, used = arrays["gradients/raw"], arrays["gradients/used"]
+        assert raw.sum() == used.sum() > 0
+        edges = arrays["gradients/edges"]
+        np.testing.assert_array_equal(edges, HISTOGRAM_EDGES)
+        assert used[edges[:-1] > -2.9].sum() == 0, "nothing above the threshold is used"
+        assert raw[edges[:-1] > -2.9].sum() > 0
+
+
+def test_value_clipping_bends_the_direction_and_norm_clipping_does_not():
+    for regularizer, straight in (("clip_norm", True), ("clip_value", False)):
+        (cell,) = cells("mlp", regularizer, regularizer__threshold=1e-3)
+        curves = train([cell], data_of(cell), CPU).curves
+        assert (curves["clipped"] > 0).all()
+        assert np.allclose(curves["cosine"], 1.0, atol=1e-9) == straight
+
+
+def test_purposes_and_seeds_give_unrelated_generators():
+    names = [
+        derive(seed, *purpose)
+        for seed in range(20)
+        for purpose in (("a",), ("b",), ("a", 1), ("a", 2), ("a:1",))
+    ]
+    # ("a", 1) and ("a:1",) name the same purpose; everything else differs
+    assert len(set(names)) == 20 * 4
+    assert torch.equal(torch.rand(3, generator=generator(1, "x")), torch.rand(3, generator=generator(1, "x")))
+
+
+def test_cells_with_different_penalties_never_share_a_stack():
+    with pytest.raises(ValueError, match="among themselves"):
+        spans_of([*cells("mlp", "gp"), *cells("mlp", "none")])
