@@ -30,7 +30,7 @@ class Layout:
     def split(self, vector_P: Tensor) -> dict[str, Tensor]:
         """Return the vector as named tensors (views). Shape: [P] -> one tensor per parameter."""
         # split, not slices: the backward of split is one concatenation
-        parts = vector_P.split(self.sizes)
+        parts = torch.split(vector_P, self.sizes)
         return {
             name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
         }

@@ -17,7 +17,9 @@ def git_state(folder: Path = Path(__file__).parent) -> tuple[str | None, bool | 
     """Return the commit of the code and whether it has uncommitted changes; nothing outside a checkout."""
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, check=True, timeout=10)
+        done = subprocess.run(
+            ["git", "-C", folder, *words], capture_output=True, text=True, check=True, timeout=10
+        )
         return done.stdout.strip()
 
     try:
@@ -29,7 +31,11 @@ def git_state(folder: Path = Path(__file__).parent) -> tuple[str | None, bool | 
 def provenance(device: torch.device) -> dict[str, Any]:
     """Return the columns that say which code ran where."""
     commit, dirty = git_state()
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    name = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine()
+    )
     return {
         "gradbench": __version__,
         "torch": torch.__version__,

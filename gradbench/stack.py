@@ -54,7 +54,9 @@ class StackedPlayer:
     steps: int
     regularized: bool
     batch: Callable[[Tensors, Tensors, Tensors], Tensors]
-    gradient: Callable[[Tensor, Tensors, Tensors, Tensors, Tensor], tuple[Tensor, tuple[Tensor, Tensor, Tensors]]]
+    gradient: Callable[
+        [Tensor, Tensors, Tensors, Tensors, Tensor], tuple[Tensor, tuple[Tensor, Tensor, Tensors]]
+    ]
     transform: Callable[[Tensor, Tensor, list[Memory], Tensor], tuple[Tensor, list[Memory]]]
     project: Callable[[Tensor, Tensor], Tensor]
     transforms: bool
@@ -127,12 +129,20 @@ class State:
     def stays_low(self, loss: Tensor, divergence: Divergence, updates_per_step: int) -> Tensor:
         """Count updates above the ceiling and return which cells have not run out of patience. Shapes: [K]."""
         if self.step == 0:
-            self.ceiling = torch.fmax(self.ceiling, loss + (divergence.factor - 1) * loss.abs().clamp(min=1.0))
+            self.ceiling = torch.fmax(
+                self.ceiling, loss + (divergence.factor - 1) * loss.abs().clamp(min=1.0)
+            )
         self.above = torch.where(loss > self.ceiling, self.above + 1, 0)
         return self.above < divergence.patience * updates_per_step
 
     def update(
-        self, player: str, parameters: Tensor, moments: Tensors, memory: list[Memory], carry: Tensors, alive: Tensor
+        self,
+        player: str,
+        parameters: Tensor,
+        moments: Tensors,
+        memory: list[Memory],
+        carry: Tensors,
+        alive: Tensor,
     ) -> None:
         """Take over the results of one player's update."""
         self.diverged_at = torch.where(self.alive & ~alive, self.step + 1, self.diverged_at)
@@ -170,11 +180,15 @@ def prepare(cells: Sequence[Cell], data: Data, device: torch.device) -> Setup:
         name: torch.as_tensor(np.asarray(array)).to(device, dtype if array.dtype.kind == "f" else torch.int64)
         for name, array in data.arrays.items()
     }
-    evaluation = stack_draws([model.draw("evaluation", seed, 0, 1, data.arrays) for seed in seeds], device, dtype)
+    evaluation = stack_draws(
+        [model.draw("evaluation", seed, 0, 1, data.arrays) for seed in seeds], device, dtype
+    )
     once = {name: draw_U[seed_of_cell, 0] for name, draw_U in evaluation.items()}
 
     def evaluate_one(parameters: Tensors, draw: Tensors) -> Tensors:
-        return model.evaluate({name: layouts[name].bind(vector) for name, vector in parameters.items()}, tensors, draw)
+        return model.evaluate(
+            {name: layouts[name].bind(vector) for name, vector in parameters.items()}, tensors, draw
+        )
 
     return Setup(
         steps=config["steps"],
@@ -212,7 +226,9 @@ def stack_player(
     )
 
     def batch_one(parameters: Tensors, data: Tensors, draw: Tensors) -> Tensors:
-        return model.batch(name, {key: layouts[key].bind(value) for key, value in parameters.items()}, data, draw)
+        return model.batch(
+            name, {key: layouts[key].bind(value) for key, value in parameters.items()}, data, draw
+        )
 
     def objective(
         own: Tensor, parameters: Tensors, batch: Tensors, carry: Tensors, strength: Tensor
@@ -246,7 +262,11 @@ def stack_player(
         parts = []
         for span in spans:
             act, part = span.regularizer.project, parameters[span.cells]
-            parts.append(part if act is None else vmap(lambda p, s, act=act: act(p, s, layout))(part, strength[span.cells]))
+            parts.append(
+                part
+                if act is None
+                else vmap(lambda p, s, act=act: act(p, s, layout))(part, strength[span.cells])
+            )
         return torch.cat(parts)
 
     return StackedPlayer(
@@ -276,7 +296,9 @@ def begin(setup: Setup) -> State:
     K = len(setup.seed_of_cell)
     regularized = next(player.name for player in setup.players if player.regularized)
     memory = [
-        vmap(lambda p, init=span.regularizer.init: init(p, setup.layouts[regularized]))(parameters[regularized][span.cells])
+        vmap(lambda p, init=span.regularizer.init: init(p, setup.layouts[regularized]))(
+            parameters[regularized][span.cells]
+        )
         for span in setup.spans
     ]
     per_cell = torch.zeros(K, dtype=torch.int64, device=setup.device)

@@ -44,7 +44,9 @@ class Outcome:
     seconds: float = 0.0
 
 
-def train(cells: Sequence[Cell], data: Data, device: torch.device, report: Report = lambda _s, _l: None) -> Outcome:
+def train(
+    cells: Sequence[Cell], data: Data, device: torch.device, report: Report = lambda _s, _l: None
+) -> Outcome:
     """Train one stack.
 
     Args:
@@ -113,14 +115,18 @@ def advance(setup: Setup, state: State, draws: dict[str, dict[str, Tensor]], tel
 
 def evaluate(setup: Setup, state: State) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
     """Return metrics, each [K], and per cell the arrays for figures; a diverged cell has NaN and none."""
-    results = {name: tensor.float().cpu().numpy() for name, tensor in setup.evaluate(state.parameters).items()}
+    results = {
+        name: tensor.float().cpu().numpy() for name, tensor in setup.evaluate(state.parameters).items()
+    }
     alive = state.alive.cpu().numpy()
     metrics = {name: np.where(alive, values, np.nan) for name, values in results.items() if values.ndim == 1}
     arrays: list[dict[str, Any]] = [{} for _ in alive]
     large = {name: values for name, values in results.items() if values.ndim > 1}
     for k in np.flatnonzero(alive):
-        further, arrays[k] = setup.model.summarize({name: values[k] for name, values in large.items()}, setup.arrays)
+        further, arrays[k] = setup.model.summarize(
+            {name: values[k] for name, values in large.items()}, setup.arrays
+        )
         for name, value in further.items():
             metrics.setdefault(name, np.full(len(alive), np.nan))[k] = value
-        arrays[k] |= gradient_histograms(state, k)
+        arrays[k] |= gradient_histograms(state, int(k))
     return metrics, arrays

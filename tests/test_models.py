@@ -15,7 +15,8 @@ from torch import nn
 from gradbench.errors import UsageError
 from gradbench.models.batches import epoch_indices
 from gradbench.models.lstm import LSTM, LanguageModelling
-from gradbench.models.mlp import Classifier, mlp
+from gradbench.models.mlp import Classifier
+from gradbench.models.perceptron import perceptron
 from gradbench.models.wgan import WassersteinGAN, interpolate, mode_metrics, values, wasserstein
 from gradbench.parameters import Layout, flatten
 from gradbench.stack import begin, draw_chunk, prepare
@@ -103,7 +104,7 @@ def test_a_classifier_trains_exactly_as_a_plain_pytorch_script_with_an_input_gra
     (cell,) = cells("mlp", "gp", regularizer__lambda=0.7, optimizer="adam", optimizer__lr=0.01)
     data = data_of(cell)
     setup = prepare([cell], data, CPU)
-    net = mlp(64, 6, 2, 10, "relu").double()
+    net = perceptron(64, 6, 2, 10, "relu").double()
     net.load_state_dict(setup.layouts["mlp"].split(begin(setup).parameters["mlp"][0].clone()))
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
     x, y = (torch.as_tensor(np.asarray(data.arrays[f"train/{name}"])) for name in "xy")
@@ -129,7 +130,7 @@ def test_a_wgan_gp_trains_exactly_as_a_plain_pytorch_script():
     (cell,) = cells("wgan", "gp", regularizer__lambda=0.5, steps=8)
     data = data_of(cell)
     setup = prepare([cell], data, CPU)
-    critic, generator = mlp(2, 6, 2, 1, "relu").double(), mlp(2, 6, 2, 2, "relu").double()
+    critic, generator = perceptron(2, 6, 2, 1, "relu").double(), perceptron(2, 6, 2, 2, "relu").double()
     for name, net in (("critic", critic), ("generator", generator)):
         net.load_state_dict(setup.layouts[name].split(begin(setup).parameters[name][0].clone()))
     adams = [torch.optim.Adam(net.parameters(), lr=1e-3, betas=(0.0, 0.9)) for net in (critic, generator)]
@@ -299,7 +300,7 @@ def test_sizes_that_make_no_network_are_refused_by_name(make, names):
 
 
 def test_a_layout_splits_and_joins_without_loss_and_binds_the_module():
-    net = mlp(3, 4, 2, 2, "tanh").double()
+    net = perceptron(3, 4, 2, 2, "tanh").double()
     layout, vector = Layout(net), flatten(net)
     x = torch.randn(5, 3, dtype=torch.float64)
     assert torch.equal(layout.join(layout.split(vector)), vector)

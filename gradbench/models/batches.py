@@ -24,7 +24,7 @@ def epoch_indices(seed: int, examples: int, batch_size: int, first: int, count: 
     positions = torch.arange(first * batch_size, (first + count) * batch_size)
     epochs = positions // examples
     indices = torch.empty_like(positions)
-    for epoch in epochs.unique().tolist():
+    for epoch in torch.unique(epochs).tolist():
         order = torch.randperm(examples, generator=generator(seed, "epoch", epoch))
         here = epochs == epoch
         indices[here] = order[positions[here] % examples]

@@ -152,7 +152,7 @@ class LanguageModelling(Model):
         steps = torch.arange(first, first + count)
         return {"position": (starts_B + self.unroll * steps[:, None]) % tokens}
 
-    def batch(self, player: str, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:  # noqa: ARG002
+    def batch(self, player: str, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
         """Return inputs and targets, each int64 [B, T]; the text is read as a ring."""
         text = data["train/tokens"]
         offsets = torch.arange(self.unroll + 1, device=text.device)
@@ -185,7 +185,7 @@ class LanguageModelling(Model):
             *batch["x"].shape, embedding, device=batch["x"].device, dtype=carry["h"].dtype
         )
 
-    def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:  # noqa: ARG002
+    def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
         """Return loss (nats per token), perplexity per token and bits per character on both splits."""
         metrics: Tensors = {}
         for split in ("train", "test"):
@@ -205,7 +205,9 @@ class LanguageModelling(Model):
         y = text[1 : streams * length + 1].view(streams, length)
         state: State | None = None
         losses = []
-        for xs, ys in zip(x.split(self.unroll, dim=1), y.split(self.unroll, dim=1), strict=True):
+        for xs, ys in zip(
+            torch.split(x, self.unroll, dim=1), torch.split(y, self.unroll, dim=1), strict=True
+        ):
             logits, state = net(xs, state)
             losses.append(cross_entropy(logits, ys))
         return torch.cat(losses, dim=1).mean()
@@ -213,7 +215,7 @@ class LanguageModelling(Model):
     def summarize(
         self,
         arrays: Mapping[str, np.ndarray],
-        data: Mapping[str, np.ndarray],  # noqa: ARG002
+        data: Mapping[str, np.ndarray],
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Return nothing more: every metric is a scalar."""
         return {}, {}

@@ -12,32 +12,7 @@ from torch import Tensor, nn
 
 from gradbench.models import Model, Networks, Player, Tensors
 from gradbench.models.batches import epoch_indices
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "gelu": nn.GELU,
-    "elu": nn.ELU,
-    "sigmoid": nn.Sigmoid,
-    "leaky_relu": nn.LeakyReLU,
-}
-
-
-def mlp(inputs: int, hidden: int, depth: int, outputs: int, activation: str) -> nn.Sequential:
-    """Return a perceptron with ``depth`` hidden layers of ``hidden`` units: [..., inputs] -> [..., outputs].
-
-    Raises:
-        ValueError: for an unknown activation, or sizes that make no network.
-    """
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"model.activation must be one of {', '.join(ACTIVATIONS)}, got {activation}")
-    if hidden < 1 or depth < 0:
-        raise ValueError(f"model.hidden must be >= 1 and model.depth >= 0, got {hidden} and {depth}")
-    widths = [inputs] + [hidden] * depth
-    layers: list[nn.Module] = []
-    for before, after in zip(widths, widths[1:], strict=False):
-        layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
+from gradbench.models.perceptron import perceptron
 
 
 class Classifier(Model):
@@ -49,7 +24,7 @@ class Classifier(Model):
         sizes: of the data: ``inputs`` (D) and ``outputs`` (C).
         hidden: units per hidden layer.
         depth: number of hidden layers.
-        activation: a key of ``ACTIVATIONS``.
+        activation: a key of ``gradbench.models.perceptron.ACTIVATIONS``.
         batch_size: B.
     """
 
@@ -63,7 +38,7 @@ class Classifier(Model):
 
     def networks(self) -> dict[str, nn.Module]:
         """Return the perceptron."""
-        return {"mlp": mlp(*self.shape)}
+        return {"mlp": perceptron(*self.shape)}
 
     def draw(
         self, purpose: str, seed: int, first: int, count: int, data: Mapping[str, np.ndarray]
@@ -73,7 +48,7 @@ class Classifier(Model):
             return {}
         return {"index": epoch_indices(seed, len(data["train/x"]), self.batch_size, first, count)}
 
-    def batch(self, player: str, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:  # noqa: ARG002
+    def batch(self, player: str, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
         """Return inputs [B, ...] and classes [B]."""
         return {"x": data["train/x"][draw["index"]], "y": data["train/y"][draw["index"]]}
 
@@ -90,18 +65,19 @@ class Classifier(Model):
         player: str,
         nets: Networks,
         batch: Tensors,
-        carry: Tensors,  # noqa: ARG002
+        carry: Tensors,
     ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
         """Return the cross-entropy per example as a function of the inputs, and the inputs."""
         return lambda x: cross_entropy(nets[player], x, batch["y"]), batch["x"]
 
-    def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:  # noqa: ARG002
+    def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
         """Return loss (nats) and accuracy on both splits, and the gaps between them."""
         metrics: Tensors = {}
         for split in ("train", "test"):
             x, y = data[f"{split}/x"], data[f"{split}/y"]
             losses, hits = [], []
-            for xs, ys in zip(x.split(2048), y.split(2048), strict=True):  # bounds memory for large splits
+            # in pieces, which bounds memory for large splits
+            for xs, ys in zip(torch.split(x, 2048), torch.split(y, 2048), strict=True):
                 logits = nets["mlp"](xs.flatten(start_dim=1))
                 losses.append(F.cross_entropy(logits, ys, reduction="none"))
                 hits.append((logits.argmax(dim=1) == ys).to(logits.dtype))
@@ -114,7 +90,7 @@ class Classifier(Model):
     def summarize(
         self,
         arrays: Mapping[str, np.ndarray],
-        data: Mapping[str, np.ndarray],  # noqa: ARG002
+        data: Mapping[str, np.ndarray],
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Return nothing more: every metric is a scalar."""
         return {}, {}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gradbench.input_gradients import gradient_norms
 from gradbench.models import Model, Networks, Player, Tensors
-from gradbench.models.mlp import mlp
+from gradbench.models.perceptron import perceptron
 from gradbench.seeding import generator
 
 EVALUATION_POINTS = 2500
@@ -31,7 +31,7 @@ class WassersteinGAN(Model):
         sizes: of the data: ``inputs`` (D).
         hidden: units per hidden layer, of both networks.
         depth: hidden layers, of both networks.
-        activation: a key of ``gradbench.models.mlp.ACTIVATIONS``.
+        activation: a key of ``gradbench.models.perceptron.ACTIVATIONS``.
         noise: Z, standard normal.
         critic_steps: the critic's updates per training step.
         generator: ``trained``, or ``fixed``: generated points are data plus standard normal noise, and only the
@@ -66,9 +66,9 @@ class WassersteinGAN(Model):
 
     def networks(self) -> dict[str, nn.Module]:
         """Return the critic and, where it is trained, the generator."""
-        nets = {"critic": mlp(self.inputs, *self.shape, 1, self.activation)}
+        nets: dict[str, nn.Module] = {"critic": perceptron(self.inputs, *self.shape, 1, self.activation)}
         if not self.fixed:
-            nets["generator"] = mlp(self.noise, *self.shape, self.inputs, self.activation)
+            nets["generator"] = perceptron(self.noise, *self.shape, self.inputs, self.activation)
         return nets
 
     def draw(
@@ -92,7 +92,8 @@ class WassersteinGAN(Model):
         """Return generated points [B, ...], from the generator or as data plus noise."""
         if self.fixed:
             return x[draw["base"]] + draw["noise"]
-        return nets["generator"](draw["noise"]).view(-1, *x.shape[1:])
+        samples: Tensor = nets["generator"](draw["noise"]).view(-1, *x.shape[1:])
+        return samples
 
     def batch(self, player: str, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
         """Return real, generated and interpolated points for the critic; the generator needs its noise only."""
@@ -118,7 +119,7 @@ class WassersteinGAN(Model):
         player: str,
         nets: Networks,
         batch: Tensors,
-        carry: Tensors,  # noqa: ARG002
+        carry: Tensors,
     ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
         """Return the critic, and the points between real and generated ones."""
         return lambda x: values(nets["critic"], x), batch["between"]
