@@ -17,7 +17,7 @@ from gradbench.errors import UsageError
 from gradbench.report import answers, build
 from gradbench.report.audit import audit
 from gradbench.report.compare import comparisons
-from gradbench.report.style import RC
+from gradbench.report.style import RC, looks
 from gradbench.report.tables import load
 
 FEW = {"none": (), "clip_norm": (0.1, 1.0), "gp": (1.0, 10.0)}
@@ -197,14 +197,15 @@ def test_the_same_tables_give_the_same_bytes(tmp_path: Path, coarse: None) -> No
     reports = []
     for name in ("a", "b"):
         folder = tmp_path / name / "same"
-        synthetic.write(folder, models=["wgan"], strengths={"none": (), "gp": (1.0,)}, steps=8)
+        synthetic.write(folder, models=["mlp"], strengths={"none": (), "gp": (1.0,)}, steps=8)
         report = build(folder).parent
         reports.append({path.relative_to(report): path.read_bytes() for path in report.rglob("*.*")})
     assert reports[0] == reports[1]
 
 
 def test_names_from_the_tables_cannot_become_markup(tmp_path: Path, coarse: None) -> None:
-    cells = synthetic.write(tmp_path, models=["mlp"], strengths=FEW, statuses={"gp": "failed"})
+    strengths = {"none": (), "clip_norm": (1.0,), "gp": (1.0,)}
+    cells = synthetic.write(tmp_path, models=["mlp"], strengths=strengths, statuses={"gp": "failed"})
     hostile = dict.fromkeys(("model", "model.unit", "data", "device", "error", "command", "torch"), EVIL)
     cells.assign(**hostile).replace({"regularizer": {"clip_norm": EVIL}}).to_parquet(
         tmp_path / "cells" / "a.parquet"
@@ -293,6 +294,23 @@ def test_options_that_only_follow_the_model_are_not_part_of_a_treatments_name(tm
         leaves = {"regularizer.center": center}
         synthetic.write(tmp_path, models=[model], strengths={"gp": (1.0,)}, leaves=leaves, part=model)
     assert set(load(tmp_path).cells["treatment"]) == {"gp"}
+
+
+def test_every_treatment_looks_different_and_a_known_one_always_the_same(tmp_path: Path) -> None:
+    names: dict[str, tuple[float, ...]] = dict.fromkeys(("none", "mine", "yours", "ours"), ())
+    synthetic.write(tmp_path, models=["mlp"], strengths={**names, "clip_norm": (1.0,), "gp": (1.0,)}, steps=6)
+    found = looks(comparisons(load(tmp_path)))
+    assert len({(look.marker, look.dash) for look in found.values()}) == len(found)
+    assert found["clip_norm"].color == "#0072B2"
+
+
+def test_a_treatment_takes_the_hue_of_its_family(tmp_path: Path) -> None:
+    leaves = {"regularizer.family": "projection"}
+    synthetic.write(tmp_path, models=["mlp"], strengths={"mine": ()}, leaves=leaves, steps=6)
+    red, green, blue = (
+        int(looks(comparisons(load(tmp_path)))["mine"].color[i : i + 2], 16) for i in (1, 3, 5)
+    )
+    assert green > max(red, blue)
 
 
 def test_parts_may_differ_in_their_columns(tmp_path: Path) -> None:

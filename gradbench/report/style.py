@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gradbench.report.compare import Comparison
+from gradbench.report.compare import Comparison, Setting
 from gradbench.report.tables import NONE
 
 INK = "#222222"
@@ -72,12 +72,14 @@ KNOWN = {
     "weight_clip": Look("#009E73", "v", SOLID),
     "spectral_norm": Look("#4FB89A", "p", LONG),
 }
-# Unknown treatments take hues of their family, told by the kind of strength they have.
+# Treatments without a look of their own take the hues of their family.
 FAMILIES = {
-    "threshold": ("#1B4F8C", "#4A90C4", "#8FC1E3"),
-    "lambda": ("#A63C00", "#E8875A", "#8C1C13"),
+    "clipping": ("#1B4F8C", "#4A90C4", "#8FC1E3"),
+    "penalty": ("#A63C00", "#E8875A", "#8C1C13"),
+    "projection": ("#117A5C", "#6DC5A6", "#2F5D3A"),
     "": ("#CC79A7", "#E69F00", "#6B4C9A"),
 }
+STRENGTHS = {"threshold": "clipping", "lambda": "penalty"}  # tells the family where no config does
 MARKERS = ("D", "v", "P", "X", "<", ">", "h")
 GLYPHS = {
     **{"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖"},
@@ -88,15 +90,23 @@ DASHES: tuple[Dash, ...] = (DASH_DOT, DOTTED, LONG, DASHED)
 
 def looks(comparisons: Sequence[Comparison]) -> dict[str, Look]:
     """Return a look for every treatment of the folder, unknown ones in the order of their names."""
-    quantities = {
-        setting.treatment: setting.quantity for comparison in comparisons for setting in comparison.settings
+    families = {
+        setting.treatment: _family(comparison, setting)
+        for comparison in comparisons
+        for setting in comparison.settings
     }
-    found = {name: KNOWN[name] for name in quantities if name in KNOWN}
+    found = {name: KNOWN[name] for name in families if name in KNOWN}
     served = dict.fromkeys(FAMILIES, 0)
-    for index, name in enumerate(sorted(quantities.keys() - found.keys())):
-        family = quantities[name] if quantities[name] in FAMILIES else ""
-        colors = FAMILIES[family]
-        color = colors[served[family] % len(colors)]
-        served[family] += 1
+    for index, name in enumerate(sorted(families.keys() - found.keys())):
+        colors = FAMILIES[families[name]]
+        color = colors[served[families[name]] % len(colors)]
+        served[families[name]] += 1
         found[name] = Look(color, MARKERS[index % len(MARKERS)], DASHES[index % len(DASHES)])
     return found
+
+
+def _family(comparison: Comparison, setting: Setting) -> str:
+    """Return the family that the regularizer's config names, or else the one its kind of strength suggests."""
+    cells = comparison.at(setting)
+    named = cells["regularizer.family"].iloc[0] if "regularizer.family" in cells else None
+    return str(named) if named in FAMILIES else STRENGTHS.get(setting.quantity, "")

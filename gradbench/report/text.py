@@ -16,7 +16,8 @@ def number(value: float, digits: int = 3) -> str:
         return "∞" if value > 0 else "−∞"
     size = abs(value)
     if 10**digits <= size < 1e6:
-        return f"{value:,.0f}".replace("-", "−")
+        whole = round(value, digits - 1 - math.floor(math.log10(size))) if digits < 3 else value
+        return f"{whole:,.0f}".replace("-", "−")
     return f"{value:.{digits}g}".replace("-", "−")
 
 

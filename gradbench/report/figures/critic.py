@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from gradbench.report import text
 from gradbench.report.compare import Comparison
@@ -14,12 +14,14 @@ from gradbench.report.style import INK
 
 CAPTION = (
     "One column per treatment at its chosen strength, from the completed seed whose metric is the median "
-    "one. Top: the data in black, the generator's samples in colour; they should cover each other. Middle: "
-    "the critic's value over the plane, each panel on its own scale from low (dark) to high (light), with "
-    "level lines: what matters is whether the levels follow the data. Bottom: the distribution of the "
-    "critic's input gradient norm between data and samples; the line at 1 is where a gradient penalty "
-    "with target 1 pulls it. If the treatments did nothing, the columns would look alike."
+    "one. Top: the data in black, the generator's samples in colour; they should cover each other. "
+    "Middle: the critic's value over the plane, each panel on its own scale from low (dark) to high "
+    "(light), with level lines: what matters is whether the levels follow the data. Bottom: the "
+    "distribution of the critic's input gradient norm between data and samples; the line at 1 is where a "
+    "gradient penalty with target 1 pulls it. If the treatments did nothing, the columns would look "
+    "alike."
 )
+LOG_BEYOND = 10.0  # ratio of medians from which a linear axis would hide the smaller norms
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
 Window = tuple[float, float, float, float]  # x from, to, y from, to
@@ -76,15 +78,15 @@ def _draw(
         below = ", ".join(part for part in (where, seed) if part)
         name_of = text.shortened(treatment, int(size / 0.066))
         samples[index].set_title(f"{name_of}\n{below}", loc="left", size=8)
-        _samples(samples[index], stored, color, window)
-        _surface(surfaces[index], stored, window)
-        _norms(norms[index], stored, color, edges)
         for ax in (samples[index], surfaces[index], norms[index]):
             ax.grid(visible=False)
             ax.xaxis.set_major_locator(MaxNLocator(4, prune="both", steps=[1, 2, 5, 10]))
             ax.tick_params(labelleft=index == 0 and ax is not norms[0])
             if cell is None:
                 _say(ax, "no seed\ncompleted")
+        _samples(samples[index], stored, color, window)
+        _surface(surfaces[index], stored, window)
+        _norms(norms[index], stored, color, edges)
     top = max((ax.get_ylim()[1] for ax in norms), default=1.0)
     for ax in norms:
         ax.set_ylim(0, top)
@@ -122,6 +124,11 @@ def _norms(ax: Axes, stored: Arrays, color: str, edges: np.ndarray[Any, np.dtype
         counts, _ = np.histogram(values, edges)
         ax.stairs(counts / len(values), edges, color=color, fill=True, alpha=0.75)
     ax.axvline(1.0, color="#222222", lw=0.8, linestyle=(0, (3, 2)))
+    if edges[0] > 0:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(numticks=4))
+        ax.xaxis.set_major_formatter(lambda value, _: text.number(value))
+        ax.minorticks_off()
     ax.set_xlim(edges[0], edges[-1])
 
 
@@ -140,12 +147,17 @@ def _say(ax: Axes, words: str) -> None:
 
 
 def _edges(arrays: dict[str, Arrays]) -> np.ndarray[Any, np.dtype[Any]]:
-    """Return shared bin edges that hold 99% of every treatment's norms; the last bin has the rest."""
+    """Return shared bin edges for the norms of all treatments, even in logarithm where their sizes differ."""
     found = [stored["gradient_norms"] for stored in arrays.values() if "gradient_norms" in stored]
-    tops = [
-        float(np.quantile(norms[np.isfinite(norms)], 0.99)) for norms in found if np.isfinite(norms).any()
-    ]
-    return np.linspace(0, max([1.5, *tops]), 41)
+    kept = [norms[np.isfinite(norms)] for norms in found if np.isfinite(norms).any()]
+    if not kept:
+        return np.linspace(0, 1.5, 41)
+    medians = [float(np.median(norms)) for norms in kept]
+    top = max(1.5, *(float(np.quantile(norms, 0.99)) for norms in kept))
+    if min(medians) > 0 and max(1.0, *medians) / min(1.0, *medians) > LOG_BEYOND:
+        low = min(0.5, *(float(np.quantile(norms, 0.01)) for norms in kept))
+        return np.geomspace(max(low, 1e-6), top, 41)
+    return np.linspace(0, top, 41)
 
 
 def _window(arrays: dict[str, Arrays]) -> Window:

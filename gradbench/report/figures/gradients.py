@@ -11,11 +11,11 @@ from gradbench.report.figures.panels import Context, Drawing, chosen_text, limit
 from gradbench.report.figures.traces import label, traces
 
 CAPTION = (
-    "Geometric means over short spans of steps and over seeds, with a 95% Student t band over seeds; thin "
-    "lines are the seeds, a hollow marker is where one diverged. Left, the L2 norm over all of the "
-    "player's parameters as backward gave it; right, as the optimizer used it. Both panels of a row share "
-    "one log axis. A treatment that does nothing looks the same left and right; if no treatment changed "
-    "the course of training, the lines on the left would coincide."
+    "Geometric means over short spans of steps and over seeds, with a 95% Student t band over seeds "
+    "unless one diverged; thin lines are the seeds, a hollow marker is where one diverged. Left, the L2 "
+    "norm over all of the player's parameters as backward gave it; right, as the optimizer used it. Both "
+    "panels of a row share one log axis. A treatment that does nothing looks the same left and right; if "
+    "no treatment changed the course of training, the lines on the left would coincide."
 )
 
 Row = tuple[Comparison, tuple[str, ...], str]  # what to draw, which columns of the curves, heading

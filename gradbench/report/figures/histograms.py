@@ -15,6 +15,7 @@ CAPTION = (
     "line on the edge of the grey shape."
 )
 KEYS = ("gradients/edges", "gradients/raw", "gradients/used")
+EMPTY = 0.002  # share of the coordinates below which a bin at the end is not shown
 Counts = tuple[Floats, Floats, Floats]  # edges [b + 1], raw [b], used [b]
 
 
@@ -29,6 +30,7 @@ def draw(context: Context) -> list[Drawing]:
     figure, axes = panels(
         title, [c.label for c in kept], columns, height=1.15, left=0.4, gap=0.16, titles=[2] * len(kept)
     )
+    window = _window([counts for histograms in found.values() for counts in histograms.values()])
     for comparison, row in zip(kept, axes, strict=True):
         histograms = found[comparison.label]
         for ax in row[len(histograms) :]:
@@ -41,6 +43,7 @@ def draw(context: Context) -> list[Drawing]:
             where = text.strength(chosen.quantity, [chosen.strength])
             ax.set_title(f"{name}\n{where}", loc="left", size=8)
             ax.set_yticks([])
+            ax.set_xlim(*window)
             ax.set_xlabel("log₁₀ |g|")
         row[0].set_ylabel("share")
     alt = f"Histograms of gradient coordinates before and after each treatment. {title}"
@@ -61,6 +64,17 @@ def _counts(context: Context, comparison: Comparison) -> dict[str, Counts]:
             elif np.array_equal(found[treatment][0], edges):
                 found[treatment] = (edges, found[treatment][1] + raw, found[treatment][2] + used)
     return found
+
+
+def _window(histograms: list[Counts]) -> tuple[float, float]:
+    """Return the span of log10 |g| outside of which every histogram is all but empty."""
+    low, high = np.inf, -np.inf
+    for edges, *both in histograms:
+        for counts in both:
+            held = np.flatnonzero(counts > EMPTY * counts.sum())
+            if len(held):
+                low, high = min(low, edges[held[0]]), max(high, edges[held[-1] + 1])
+    return (float(low), float(high)) if low < high else (-1.0, 1.0)
 
 
 def _title(found: dict[str, dict[str, Counts]]) -> str:

@@ -14,15 +14,16 @@ from gradbench.report.figures.panels import (
     panels,
     spread_over,
 )
-from gradbench.report.figures.traces import label, traces
+from gradbench.report.figures.traces import binned, label, traces
 
 CAPTION = (
-    "Thick lines are means over seeds with a 95% Student t band, drawn as long as every seed is there; "
-    "thin lines are the seeds; a hollow marker is where a seed diverged. Left, the loss that was trained "
-    "on, averaged over short spans of steps and without any penalty; right, the metric where it was "
-    "evaluated. Axes are scaled to the cells that completed, so a diverging curve may leave its panel. "
-    "The strength is the best one over all seeds: good for showing, too good for judging. If the "
-    "treatments did nothing, all lines would coincide."
+    "Thick lines are means over seeds, drawn as long as every seed is there, with a 95% Student t band "
+    "unless a seed diverged; thin lines are the seeds; a hollow marker is where a seed diverged. Left, "
+    "the loss that was trained on, averaged over short spans of steps and without any penalty (geometric "
+    "means where the axis is logarithmic); right, the metric where it was evaluated. Axes are scaled to "
+    "the cells that completed, so a diverging curve may leave its panel, and so may a band. The strength "
+    "is the best one over all seeds: good for showing, too good for judging. If the treatments did "
+    "nothing, all lines would coincide."
 )
 
 
@@ -44,9 +45,12 @@ def draw(context: Context) -> list[Drawing]:
             if column not in context.results.curves:
                 ax.set_visible(False)
                 continue
-            drawn = traces(ax, context, comparison, column, curves)
-            values = _scale(comparison, [table for _, table in drawn])
+            tables = [binned(rows, column) for rows in curves.values()]
+            values = _scale(comparison, [table for table in tables if not table.empty])
             log = spread_over(values)
+            positive = not any((table <= 0).to_numpy().any() for table in tables)
+            geometric = log and positive and column == "loss"
+            drawn = traces(ax, context, comparison, column, curves, geometric=geometric)
             low, high = limits(values, log=log)
             if log:
                 log_axis(ax, low, high)

@@ -131,7 +131,7 @@ def _value_axis(ax: Axes, comparison: Comparison, intervals: list[Interval]) -> 
     if log:
         log_axis(ax, low, high)
     else:
-        room = 0.5 * (high - low)
+        room = 0.3 * (high - low)
         ends = [end for interval in intervals for end in (interval.low, interval.high) if np.isfinite(end)]
         low = max(low - room, min([low, *ends]))
         high = min(high + room, max([high, *ends]))

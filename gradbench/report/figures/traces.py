@@ -13,17 +13,24 @@ from gradbench.stats import CONFIDENCE, Floats
 
 
 def traces(
-    ax: Axes, context: Context, comparison: Comparison, column: str, curves: dict[Setting, pd.DataFrame]
+    ax: Axes,
+    context: Context,
+    comparison: Comparison,
+    column: str,
+    curves: dict[Setting, pd.DataFrame],
+    *,
+    geometric: bool = False,
 ) -> list[tuple[str, pd.DataFrame]]:
     """Draw one column of these curves per treatment, label the ends, and return what was drawn."""
     drawn = []
     for setting, rows in curves.items():
         table = binned(rows, column)
         if not table.empty:
-            trace(ax, table, context.looks[setting.treatment])
             lost = comparison.at(setting)
             lost = lost[(lost["status"] == "diverged") & lost["cell"].isin(table.columns)]
-            stops(ax, table[lost["cell"].tolist()], context.looks[setting.treatment])
+            look = context.looks[setting.treatment]
+            trace(ax, table, look, geometric=geometric, banded=lost.empty)
+            stops(ax, table[lost["cell"].tolist()], look)
             drawn.append((setting.treatment, table))
     return drawn
 
@@ -39,13 +46,17 @@ def label(ax: Axes, context: Context, drawn: list[tuple[str, pd.DataFrame]]) -> 
     label_ends(ax, ends)
 
 
-def trace(ax: Axes, table: pd.DataFrame, look: Look) -> None:
-    """Draw the mean over cells with its interval where all cells are there, each cell as a thin line."""
+def trace(ax: Axes, table: pd.DataFrame, look: Look, *, geometric: bool, banded: bool) -> None:
+    """Draw the mean over cells where all cells are there, each cell as a thin line, and the mean's interval.
+
+    Where cells diverge the interval is as wide as the panel and hides the rest; ``banded`` leaves it out.
+    """
     steps = table.index.to_numpy()
     seeds = [np.column_stack([steps, table[cell].to_numpy()]) for cell in table]
     ax.add_collection(LineCollection(seeds, colors=look.color, linewidths=0.5, alpha=0.4, zorder=2))
     whole = table.dropna()
-    mean, low, high = band(whole)
+    values = whole.to_numpy(dtype=float)
+    mean, low, high = map(np.exp, band(np.log(values))) if geometric else band(values)
     every = max(len(whole) // 6, 1)
     ax.plot(
         whole.index,
@@ -57,7 +68,7 @@ def trace(ax: Axes, table: pd.DataFrame, look: Look) -> None:
         ms=4,
         zorder=3,
     )
-    if np.isfinite(low).any():
+    if banded and np.isfinite(low).any():
         ax.fill_between(whole.index.to_numpy(), low, high, color=look.color, alpha=0.15, lw=0, zorder=1)
 
 
@@ -102,9 +113,8 @@ def binned(curves: pd.DataFrame, column: str, bins: int = 60) -> pd.DataFrame:
     return table[filled > 0]
 
 
-def band(table: pd.DataFrame) -> tuple[Floats, Floats, Floats]:
+def band(values: Floats) -> tuple[Floats, Floats, Floats]:
     """Return the mean over cells (columns) with its t interval, nan where a cell is missing (or n < 2)."""
-    values = table.to_numpy(dtype=float)
     n = values.shape[1]
     mean = values.mean(axis=1)
     if n < 2:
