@@ -4,11 +4,14 @@ K cells, P parameters. Pure functions: the training loop owns the state. The ari
 ``torch.optim`` operation by operation, so that a stack of one equals it.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from gradbench.errors import UsageError
 
 State = dict[str, Tensor]
 
@@ -27,6 +30,17 @@ class Optimizer:
     step: Step
 
 
+def check(key: str, value: float, usual: str, below: float = math.inf) -> None:
+    """Refuse an option that is negative, NaN, or not below a bound.
+
+    Raises:
+        UsageError: naming the key and a usual value.
+    """
+    if not 0 <= value < below:
+        expected = "in [0, 1)" if below == 1 else ">= 0 and finite"
+        raise UsageError(f"optimizer.{key} must be {expected}, got {value}; {usual} is usual")
+
+
 def sgd(momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0) -> Optimizer:
     """Stochastic gradient descent, as ``torch.optim.SGD`` without dampening.
 
@@ -34,7 +48,14 @@ def sgd(momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
         momentum: in [0, 1); 0 keeps no state.
         nesterov: look ahead along the momentum.
         weight_decay: L2 coefficient, added to the gradient.
+
+    Raises:
+        UsageError: for an option out of range, or nesterov without momentum.
     """
+    check("momentum", momentum, "0.9", below=1)
+    check("weight_decay", weight_decay, "0.0001")
+    if nesterov and not momentum:
+        raise UsageError("optimizer.nesterov needs momentum, got 0; add optimizer.momentum=0.9")
 
     def init(parameters: Tensor) -> State:
         return {"momentum": torch.zeros_like(parameters)} if momentum else {}
@@ -65,9 +86,18 @@ def adam(
         weight_decay: coefficient; added to the gradient, or (decoupled) taken from the parameters.
         decoupled: AdamW.
 
+    Raises:
+        UsageError: for an option out of range.
+
     References: Kingma and Ba, arXiv:1412.6980, 2014; Loshchilov and Hutter, arXiv:1711.05101, 2017.
     """
+    if len(betas) != 2:
+        raise UsageError(f"optimizer.betas must be two numbers, got {list(betas)}; [0.9,0.999] is usual")
     beta1, beta2 = betas
+    for beta in betas:
+        check("betas", beta, "[0.9,0.999]", below=1)
+    check("eps", eps, "1e-8")
+    check("weight_decay", weight_decay, "0.01")
 
     def init(parameters: Tensor) -> State:
         return {"mean": torch.zeros_like(parameters), "square": torch.zeros_like(parameters)}
@@ -93,8 +123,13 @@ def rmsprop(alpha: float = 0.99, eps: float = 1e-8) -> Optimizer:
         alpha: decay of the average.
         eps: added to the denominator.
 
+    Raises:
+        UsageError: for an option out of range.
+
     Reference: Tieleman and Hinton, "Lecture 6.5: rmsprop", 2012.
     """
+    check("alpha", alpha, "0.99", below=1)
+    check("eps", eps, "1e-8")
 
     def init(parameters: Tensor) -> State:
         return {"square": torch.zeros_like(parameters)}
