@@ -65,7 +65,8 @@ def option_entry(configs: Configs, group: str, name: str) -> Entry:
 def experiment_entry(configs: Configs, name: str) -> Entry:
     """Return one experiment: its question and the keys it sweeps."""
     experiment = configs.experiment(name)
-    swept = dict.fromkeys(axis.key for product in experiment.products for axis in product if len(axis.values) > 1)
+    axes = (axis for product in experiment.products for axis in product)
+    swept = dict.fromkeys(axis.key for axis in axes if len(axis.values) > 1)
     return Entry(name, experiment.question, "  ".join(swept))
 
 

@@ -1,53 +1,36 @@
-"""Hydra's configs and its override grammar: from names and ``key=value`` words to plain nested dicts."""
+"""Hydra's configs: from names and ``key=value`` words to plain nested dicts."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gradbench.errors import UsageError, nearest
+from gradbench.grammar import Axis, Words, axis, literal, one_line, parse_word
 
 PACKAGE = Path(__file__).resolve().parent
+
+GROUPS = ("model", "data", "regularizer", "optimizer")
+"""The groups that every cell has a choice of; a user's folder may bring further ones."""
+
+REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+"""An interpolation that names a key and does nothing else."""
 
 Config = dict[str, Any]
 
 
 def shipped(folder: str) -> Path:
-    """Return ``conf`` or ``experiments`` as they travel: inside the wheel, or beside the package in a clone."""
+    """Return ``conf`` or ``experiments``: inside the package in a wheel, beside it in a clone."""
     inside = PACKAGE / folder
     return inside if inside.is_dir() else PACKAGE.parent / folder
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A key and the values it takes.
-
-    Args:
-        key: dotted path of a leaf, or a group's name.
-        values: plain values, in order.
-        added: the key need not exist (``+key=``).
-    """
-
-    key: str
-    values: tuple[Any, ...]
-    added: bool = False
-
-
-@dataclass(frozen=True)
-class Words:
-    """An override line, parsed: axes, and the words that only Hydra itself can act on (``~key``)."""
-
-    axes: tuple[Axis, ...] = ()
-    deletions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,20 +53,23 @@ class Configs:
     """All configs within reach: those that travel with the package, then those of the user's folder.
 
     Args:
-        folder: the user's own config folder (``--config-dir``), with ``model/``, ``regularizer/``, … and perhaps
-            ``experiments/``.
+        folder: the user's own config folder (``--config-dir``), with ``model/``, ``regularizer/``, … and
+            perhaps ``experiments/``.
 
     Raises:
         UsageError: where the folder does not exist.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
+        """Check that the folder is there; nothing is read yet."""
         if folder is not None and not folder.is_dir():
-            raise UsageError(f"--config-dir {folder} is not a folder; give one that holds model/, regularizer/, …")
+            raise UsageError(
+                f"--config-dir {folder} is not a folder; give one that holds model/, regularizer/, …"
+            )
         self.folder = folder.resolve() if folder else None
         self.compose = lru_cache(maxsize=None)(self._compose)
 
-    @property
+    @cached_property
     def groups(self) -> dict[str, list[str]]:
         """Group -> its options, sorted."""
         found: dict[str, set[str]] = {}
@@ -100,29 +86,28 @@ class Configs:
         return {path.stem: path for root in roots for path in sorted(root.glob("*.yaml"))}
 
     def path(self, group: str, option: str) -> Path:
-        """Return the file of a group's option; the package's own take precedence, as in Hydra's search path."""
+        """Return the file of a group's option; the package's own come first, as in Hydra's search path."""
         roots = [shipped("conf")] + ([self.folder] if self.folder else [])
         return next(path for root in roots if (path := root / group / f"{option}.yaml").is_file())
 
     def _compose(self, words: tuple[str, ...]) -> tuple[Config, dict[str, str]]:
-        """Compose one config; return it with interpolations unresolved, and the option of every group.
+        """Return a composed config, its interpolations unresolved, and the option of every one of ``GROUPS``.
 
         Raises:
             UsageError: in one line, for anything Hydra refuses.
         """
-        search = [f"hydra.searchpath=[file://{self.folder}]"] if self.folder else []
+        search = [f"hydra.searchpath={literal([f'file://{self.folder}'])}"] if self.folder else []
         try:
             with initialize_config_dir(str(shipped("conf")), version_base="1.3"):
                 composed = compose("config", overrides=[*words, *search], return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise UsageError(one_line(error)) from error
-        chosen = OmegaConf.to_container(composed.hydra.runtime.choices)
-        assert isinstance(chosen, dict)
+        except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+            raise UsageError(f"cannot compose {' '.join(words)}: {one_line(error)}") from error
+        chosen = composed.hydra.runtime.choices
+        choices = {group: str(chosen[group]) for group in GROUPS if group in chosen}
         OmegaConf.set_struct(composed, False)
         del composed["hydra"]
         config = OmegaConf.to_container(composed)
         assert isinstance(config, dict)
-        choices = {str(key): str(chosen[key]) for key in self.groups if key in chosen}
         return {str(key): value for key, value in config.items()}, choices
 
     def parse(self, words: list[str]) -> Words:
@@ -132,47 +117,30 @@ class Configs:
             UsageError: for a word that is not Hydra's grammar, or an option that its group does not have.
         """
         axes: dict[str, Axis] = {}
-        deletions = []
+        verbatim = []
         for word in words:
             override = parse_word(word)
-            if override.is_delete():
-                deletions.append(word)
+            if override.is_delete() or (override.package is not None and not override.is_sweep_override()):
+                verbatim.append(word)
                 continue
-            axis = Axis(override.key_or_group, tuple(self._values(override)), override.is_add())
-            self.check_options(axis)
-            if axis.key in axes:
-                raise UsageError(f"{axis.key} is given twice: {word}; give it once, as {axis.key}=a,b")
-            axes[axis.key] = axis
-        return Words(tuple(axes.values()), tuple(deletions))
+            if override.package is not None:
+                raise UsageError(f"{word}: a group under another package cannot be swept; give it one option")
+            given = axis(override, self.groups.get(override.key_or_group))
+            self.check_options(given)
+            if given.key in axes:
+                raise UsageError(f"{given.key} is given twice: {word}; give it once, as {given.key}=a,b")
+            axes[given.key] = given
+        return Words(tuple(axes.values()), tuple(verbatim))
 
-    def check_options(self, axis: Axis) -> None:
+    def check_options(self, given: Axis) -> None:
         """Refuse options that a group does not have, by name."""
-        options = self.groups.get(axis.key)
-        if options is None:
-            return
-        for value in axis.values:
-            # YAML and Hydra read `none` as a word, but a bare null is one too
-            if str(value) not in options:
+        options = self.groups.get(given.key, given.values)
+        for value in given.values:
+            if value not in options:
                 raise UsageError(
-                    f"there is no {axis.key}={value}{nearest(str(value), options)} "
-                    f"({axis.key} is one of: {', '.join(options)})"
+                    f"there is no {given.key}={value}{nearest(value, options)} "
+                    f"({given.key} is one of: {', '.join(options)})"
                 )
-
-    def _values(self, override: Override) -> Iterator[Any]:
-        key = override.key_or_group
-        if not override.is_sweep_override():
-            yield override.value()
-        elif override.value_type == ValueType.INTERVAL_SWEEP:
-            raise UsageError(f"{override.input_line}: an interval has no points to train; use range() or a list")
-        elif override.value_type == ValueType.GLOB_CHOICE_SWEEP:
-            glob: Any = override.value()
-            options = glob.filter(self.groups.get(key, []))
-            if not options:
-                raise UsageError(f"{override.input_line} matches nothing; {key} has {self.groups.get(key, [])}")
-            yield from options
-        else:
-            for text in override.sweep_string_iterator():
-                yield parse_word(f"{key}={text}").value()
 
     def experiment(self, name: str) -> Experiment:
         """Read an experiment by name, or from a YAML file by its path.
@@ -188,8 +156,9 @@ class Configs:
                 "overrides look like key=value)"
             )
         try:
-            spec = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+            # OmegaConf's reader: 1e-3 is a number, and a key that stands twice is an error
+            spec = OmegaConf.to_container(OmegaConf.load(path))
+        except (yaml.YAMLError, UnicodeDecodeError, OSError, OmegaConfBaseException) as error:
             raise UsageError(f"{path} is not readable YAML: {one_line(error)}") from error
         return self._experiment(path, spec)
 
@@ -200,52 +169,44 @@ class Configs:
         products = grid if isinstance(grid, list) else [grid]
         if not products or not all(isinstance(product, dict) for product in products):
             raise UsageError(f"{path}: each product in 'grid' must map keys to values, like 'seed: [0, 1]'")
-        parsed = tuple(tuple(self._axis(str(key), value) for key, value in product.items()) for product in products)
+        try:
+            parsed = tuple(
+                tuple(self._axis(str(key), value) for key, value in axes.items()) for axes in products
+            )
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from error
         return Experiment(path.stem, str(spec.get("question", "")), parsed, spec)
 
-    def _axis(self, key: str, value: Any) -> Axis:
+    def _axis(self, word: str, value: Any) -> Axis:
         """Return the axis of one line of YAML: a list, a single value, or text in Hydra's sweep grammar."""
+        key = word.lstrip("+")
+        options = self.groups.get(key)
         if isinstance(value, str):
-            values = tuple(self._values(parse_word(f"{key}={value}")))
+            given = axis(parse_word(f"{word}={value}"), options)
         else:
-            values = tuple(value) if isinstance(value, list) else (value,)
-        if not values:
+            values = value if isinstance(value, list) else [value]
+            given = Axis(key, tuple(map(str, values) if options else values), added=key != word)
+        if not given.values:
             raise UsageError(f"the axis {key} has no values; give at least one")
-        axis = Axis(key.removeprefix("+"), values, key.startswith("+"))
-        self.check_options(axis)
-        return axis
-
-
-def parse_word(word: str) -> Override:
-    """Parse one override in Hydra's grammar.
-
-    Raises:
-        UsageError: in one line.
-    """
-    try:
-        return OverridesParser.create().parse_override(word)
-    except HydraException as error:
-        raise UsageError(
-            f"cannot read '{word}': {one_line(error)}; overrides look like key=value, key=a,b or key=range(5)"
-        ) from error
-
-
-def one_line(error: BaseException) -> str:
-    """Return the first lines of an error's message as one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not set(line.strip()) <= {"^", "~"}]
-    return "; ".join(lines[:2]).rstrip(".") or type(error).__name__
+        self.check_options(given)
+        return given
 
 
 def resolve(config: Config) -> Config:
-    """Return a config with its interpolations resolved.
+    """Return a config with its interpolations resolved; the one given may change.
 
     Raises:
         UsageError: for a mandatory value (``???``) that is missing, or an interpolation that leads nowhere.
     """
-    for key, value in leaves(config):
+    values = dict(leaves(config))
+    for key, value in values.items():
         if value == "???":
             raise UsageError(f"{key} must be given: add {key}=…")
-    if not any(isinstance(value, str) and "${" in value for _, value in leaves(config)):
+        # OmegaConf takes milliseconds, too long for thousands of cells: it gets what is no plain reference
+        reference = REFERENCE.fullmatch(value) if isinstance(value, str) else None
+        if reference and reference[1] in values:
+            put(config, key, values[reference[1]])
+    if not any("${" in str(value) for _, value in leaves(config) if isinstance(value, str | list)):
         return config
     try:
         resolved = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
@@ -253,6 +214,23 @@ def resolve(config: Config) -> Config:
         raise UsageError(one_line(error)) from error
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
+
+
+def put(config: Config, key: str, value: Any) -> None:
+    """Set a dotted key."""
+    *path, last = key.split(".")
+    node = config
+    for part in path:
+        if node.get(part) is None:
+            node[part] = {}
+        node = node[part]
+        if not isinstance(node, dict):
+            raise UsageError(f"{key} leads through {part}, which is a value and not a group of keys")
+    if isinstance(node.get(last), dict):
+        raise UsageError(
+            f"{key} is a group of keys, got {literal(value)}; set one of {key}.{f', {key}.'.join(node[last])}"
+        )
+    node[last] = value
 
 
 def leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,19 +1,19 @@
 """Cells: what a grid asks for, one by one, and which of them train together."""
 
-import copy
 import hashlib
 import itertools
 import json
 import math
-import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from gradbench.config import Axis, Config, Configs, Experiment, Words, leaves, resolve
+from gradbench.config import GROUPS, REFERENCE, Config, Configs, Experiment, leaves, put, resolve
 from gradbench.errors import UsageError, nearest
+from gradbench.grammar import MOST, Axis, Words, literal
+from gradbench.rules import check
 
 FORMAT = 1
 """Version of the results format; part of every cell's id."""
@@ -25,7 +25,7 @@ LOCATIONS = ("path", "root", "download")
 """Keys of the data group that say where the data lies; its fingerprint says what it is."""
 
 SHARED_PASS = ("none", "clipping", "projection")
-"""Regularizer families whose cells can share forward and backward."""
+"""Regularizer families whose cells can share forward and backward; a penalty has its own."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,10 @@ class Cell:
         config: nested, resolved; without the runtime keys.
         data_sha256: fingerprint of the data it trains on.
         choices: group -> option.
-        settings: leaves that differ from what the choices compose to, and words like ``~key``: with the choices,
-            enough to compose the same config again.
+        settings: words for what differs from what the choices compose to: with the choices, enough to compose
+            the same config again.
         runtime: how it is run.
+        options: of the command line, without which it would not compose: ``--config-dir``.
     """
 
     config: Mapping[str, Any]
@@ -46,6 +47,7 @@ class Cell:
     choices: Mapping[str, str]
     settings: tuple[str, ...]
     runtime: Mapping[str, Any]
+    options: tuple[str, ...] = ()
 
     @cached_property
     def id(self) -> str:
@@ -81,7 +83,7 @@ class Cell:
     @cached_property
     def program(self) -> str:
         """What cells must agree in to share a stack: all but strength, learning rate and seed."""
-        config = copy.deepcopy(dict(self.config))
+        config = copied(self.config)
         del config["seed"], config["optimizer"]["lr"]
         shares = config["regularizer"]["family"] in SHARED_PASS
         config["regularizer"] = "shared" if shares else self.regularizer_program
@@ -92,9 +94,9 @@ class Cell:
         """The overrides that compose this cell alone."""
         return [*(f"{group}={option}" for group, option in self.choices.items()), *self.settings]
 
-    def command(self, *options: str) -> str:
+    def command(self) -> str:
         """Return the shell command that runs this cell alone."""
-        return shlex.join(["gradbench", "run", *self.words, *options])
+        return shlex.join(["gradbench", "run", *self.words, *self.options])
 
 
 def canonical(value: Any) -> str:
@@ -107,7 +109,12 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:16]
 
 
-# ---- expansion: an experiment and overrides -> cells ---------------------------------------------------------
+def copied(config: Mapping[str, Any]) -> Config:
+    """Return a config that can be changed without changing the one given, far faster than deepcopy."""
+    return {key: copied(value) if isinstance(value, Mapping) else value for key, value in config.items()}
+
+
+# ---- expansion: an experiment and overrides -> cells -------------------------------------------------------
 
 
 def expand(
@@ -115,8 +122,8 @@ def expand(
 ) -> list[Cell]:
     """Return the cells of an experiment under overrides: no duplicates, in the order of the grid.
 
-    An override of a group that a product sweeps restricts it, an override of any other key replaces its axis. An
-    axis applies to the cells whose config has its key.
+    An override of a group that a product sweeps restricts it, an override of any other key replaces its axis.
+    An axis applies to the cells whose config has its key.
 
     Args:
         configs: where groups are composed.
@@ -132,177 +139,150 @@ def expand(
     used: set[str] = set()
     known: set[str] = set()
     for product in products:
-        for cell, keys in expand_product(configs, product, words.deletions, fingerprint, known):
-            cells.setdefault(cell.id, cell)
-            used |= keys
+        others = [axis for axis in product if axis.key not in configs.groups]
+        for base in bases(configs, product, words.verbatim):
+            axes = [axis for axis in others if axis.added or axis.key in base.keys]
+            used.update(axis.key for axis in axes)
+            known.update(base.keys)
+            for cell in expand_base(base, axes, fingerprint):
+                cells.setdefault(cell.id, cell)
     for axis in itertools.chain(*products):
-        if axis.key not in used and axis.key not in configs.groups:
+        if axis.key not in used | configs.groups.keys():
             hint = nearest(axis.key, known)
             raise UsageError(f"no cell has the key {axis.key}{hint} (to add a new key, write +{axis.key}=…)")
     return list(cells.values())
 
 
 def restrict(experiment: Experiment, words: Words, groups: set[str]) -> list[list[Axis]]:
-    """Return an experiment's products under overrides."""
+    """Return an experiment's products under overrides.
+
+    Raises:
+        UsageError: where nothing is left, or too much asked for, or where cells would differ only in how they
+            are run.
+    """
     kept = []
     for product in experiment.products:
         axes = {axis.key: axis for axis in product}
         for axis in words.axes:
-            before = axes.get(axis.key)
-            if before is not None and axis.key in groups:
-                common = tuple(value for value in axis.values if value in before.values)
-                axes[axis.key] = Axis(axis.key, common)
-            else:
-                axes[axis.key] = axis
+            before = axes.get(axis.key, axis)
+            values = axis.values
+            if axis.key in groups:
+                values = tuple(value for value in values if value in before.values)
+            axes[axis.key] = Axis(axis.key, values, axis.added or before.added)
+        for axis in axes.values():
+            if axis.key.split(".")[0] in RUNTIME and len(axis.values) > 1:
+                raise UsageError(
+                    f"{axis.key} says how cells are run and cannot be swept; run once per {axis.key}"
+                )
+        if math.prod(len(axis.values) for axis in axes.values()) > MOST:
+            raise UsageError(f"the grid asks for more than {MOST:,} cells; shorten {max_axis(axes)}")
         if all(axis.values for axis in axes.values()):
             kept.append(list(axes.values()))
     if not kept:
-        given = " ".join(f"{axis.key}={','.join(map(str, axis.values))}" for axis in words.axes if axis.key in groups)
+        given = " ".join(f"{axis.key}={','.join(axis.values)}" for axis in words.axes if axis.key in groups)
         raise UsageError(
-            f"nothing of experiment '{experiment.name}' is left under {given}: an override of a group it sweeps "
-            f"restricts it; leave out '{experiment.name}' to run your own grid"
+            f"nothing of experiment '{experiment.name}' is left under {given}: an override of a group it "
+            f"sweeps restricts it; leave out '{experiment.name}' to run your own grid"
         )
     return kept
 
 
-def expand_product(
-    configs: Configs,
-    product: Sequence[Axis],
-    deletions: tuple[str, ...],
-    fingerprint: Callable[[Config], str],
-    known: set[str],
-) -> Iterable[tuple[Cell, set[str]]]:
-    """Yield each cell of one product, and the axes' keys that it has; add every key seen to ``known``."""
+def max_axis(axes: Mapping[str, Axis]) -> str:
+    """Return the key of the longest axis."""
+    return max(axes, key=lambda key: len(axes[key].values))
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a choice of groups composes to, before any other axis acts on it.
+
+    Attributes:
+        config: interpolations are not resolved yet.
+        choices: group -> option.
+        words: what was said beyond the choices.
+        options: of the command line, without which it would not compose.
+        defaults: dotted key -> value, of every leaf.
+        keys: those of leaves, and of the nodes above them.
+    """
+
+    config: Config
+    choices: dict[str, str]
+    words: tuple[str, ...]
+    options: tuple[str, ...]
+    defaults: dict[str, Any]
+    keys: frozenset[str]
+
+
+def bases(configs: Configs, product: Sequence[Axis], verbatim: tuple[str, ...]) -> Iterator[Base]:
+    """Yield what each combination of a product's groups composes to."""
     groups = [axis for axis in product if axis.key in configs.groups]
-    others = [axis for axis in product if axis.key not in configs.groups]
-    for options in itertools.product(*(axis.values for axis in groups)):
-        chosen = tuple(f"{axis.key}={option}" for axis, option in zip(groups, options, strict=True))
-        base, choices = configs.compose((*chosen, *deletions))
-        has = dict(leaves(base))
-        known |= has.keys()
-        axes = [axis for axis in others if axis.added or axis.key in has]
-        for values in itertools.product(*(axis.values for axis in axes)):
-            config = copy.deepcopy(base)
-            for axis, value in zip(axes, values, strict=True):
-                put(config, axis.key, fit(axis, value, has.get(axis.key)))
-            config = resolve(config)
-            check(config)
-            settings = [
-                setting(axis.key, value, added=axis.key not in has)
-                for axis, value in zip(axes, values, strict=True)
-                if axis.key.split(".")[0] not in RUNTIME and has.get(axis.key, ...) != value
-            ]
-            runtime = {key: config.pop(key) for key in RUNTIME}
-            yield (
-                Cell(config, fingerprint(config), choices, (*settings, *deletions), runtime),
-                {axis.key for axis in axes},
-            )
+    options = ("--config-dir", str(configs.folder)) if configs.folder else ()
+    for chosen in itertools.product(*(axis.values for axis in groups)):
+        own: list[str] = []
+        further: list[str] = []
+        for axis, option in zip(groups, chosen, strict=True):
+            (own if axis.key in GROUPS else further).append(f"{'+' * axis.added}{axis.key}={option}")
+        config, choices = configs.compose((*own, *further, *verbatim))
+        defaults = dict(leaves(config))
+        nodes = (itertools.accumulate(key.split("."), "{}.{}".format) for key in defaults)
+        keys = frozenset(itertools.chain(*nodes))
+        yield Base(config, choices, (*further, *verbatim), options, defaults, keys)
 
 
-def put(config: Config, key: str, value: Any) -> None:
-    """Set a dotted key."""
-    *path, last = key.split(".")
-    for part in path:
-        config = config.setdefault(part, {})
-        if not isinstance(config, dict):
-            raise UsageError(f"{key} leads through {part}, which is a value and not a group of keys")
-    config[last] = value
+def expand_base(base: Base, axes: Sequence[Axis], fingerprint: Callable[[Config], str]) -> Iterator[Cell]:
+    """Yield each cell of the product of axes that all of a base's cells have."""
+    for values in itertools.product(*(axis.values for axis in axes)):
+        config, settings = copied(base.config), []
+        for axis, value in zip(axes, values, strict=True):
+            for key, item in leaves({axis.key: value}):
+                put(config, key, fit(key, item, base.defaults.get(key)))
+            is_default = axis.key in base.defaults and base.defaults[axis.key] == value
+            if axis.key.split(".")[0] not in RUNTIME and not is_default:
+                settings.append(f"{'' if axis.key in base.keys else '+'}{axis.key}={literal(value)}")
+        config = resolve(config)
+        check(config)
+        runtime = {key: config.pop(key) for key in RUNTIME}
+        words = (*settings, *base.words)
+        yield Cell(config, fingerprint(config), base.choices, words, runtime, base.options)
 
 
-def fit(axis: Axis, value: Any, default: Any) -> Any:
+def fit(key: str, value: Any, default: Any) -> Any:
     """Return a value as the type of its default, so that 1 and 1.0 are one cell.
 
     Raises:
         UsageError: where it is of another kind.
     """
-    if isinstance(default, str) and default.startswith("${") and isinstance(value, int | float):
-        default = float(value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = True
     if isinstance(default, bool):
         fits = isinstance(value, bool)
-    elif isinstance(default, float):
-        fits = isinstance(value, int | float) and not isinstance(value, bool)
-        value = float(value) if fits else value
     elif isinstance(default, int):
-        fits = isinstance(value, int) and not isinstance(value, bool)
-        if isinstance(value, float) and value.is_integer():
-            fits, value = True, int(value)
+        fits = number and float(value).is_integer()
+        value = int(value) if fits else value
+    elif isinstance(default, float) or (isinstance(default, str) and REFERENCE.fullmatch(default)):
+        fits = number or isinstance(default, str)
+        value = float(value) if number else value
     elif isinstance(default, list):
         fits = isinstance(value, list)
-        value = [float(item) if isinstance(item, int) else item for item in value] if fits else value
-    else:
-        fits = True
+        if fits and any(isinstance(item, float) for item in default):
+            value = [fit(key, item, 0.0) for item in value]
+    elif isinstance(default, str):
+        fits = isinstance(value, str | int | float)
     if not fits:
-        kinds = {bool: "true or false", float: "a number", int: "a whole number", list: "a list like [0.9,0.99]"}
-        raise UsageError(f"{axis.key} must be {kinds[type(default)]}, got {value}; the default is {default}")
+        kinds = {
+            bool: "true or false",
+            float: "a number",
+            int: "a whole number",
+            str: "a name",
+            list: "a list",
+        }
+        raise UsageError(
+            f"{key} must be {kinds[type(default)]}, got {literal(value)}; the default is {literal(default)}"
+        )
     return value
 
 
-def setting(key: str, value: Any, added: bool) -> str:
-    """Return one override word in Hydra's grammar."""
-    return f"{'+' if added else ''}{key}={literal(value)}"
-
-
-def literal(value: Any) -> str:
-    """Return a value in Hydra's grammar, quoted where it must be."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return "[" + ",".join(literal(item) for item in value) + "]"
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{literal(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, str):
-        # inside quotes only the quote, and backslashes before it, need escaping
-        return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value) + "'"
-    return repr(value)
-
-
-# ---- values that no cell may have --------------------------------------------------------------------------------
-
-RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
-    "regularizer.threshold": ("> 0", lambda v: v > 0, "use regularizer=none to switch clipping off"),
-    "regularizer.lambda": (">= 0 and finite", lambda v: 0 <= v < math.inf, "use regularizer=none to switch it off"),
-    "optimizer.lr": ("> 0 and finite", lambda v: 0 < v < math.inf, "give a learning rate like 0.1"),
-    "seed": (">= 0", lambda v: v >= 0, "give a whole number like 0"),
-    "steps": (">= 1", lambda v: v >= 1, "give a whole number like 300"),
-    "eval_every": (">= 1", lambda v: v >= 1, "give a whole number like 50"),
-    "record_every": (">= 1", lambda v: v >= 1, "1 records every step"),
-    "divergence.factor": ("> 1", lambda v: v > 1, "inf counts only losses that are not finite"),
-    "divergence.patience": (">= 1", lambda v: v >= 1, "give a number of steps like 50"),
-    "stack_width.cpu": (">= 1", lambda v: v >= 1, "give a number of cells like 16"),
-    "stack_width.cuda": (">= 1", lambda v: v >= 1, "give a number of cells like 256"),
-    "stack_width.mps": (">= 1", lambda v: v >= 1, "give a number of cells like 64"),
-    "precision": (
-        "one of float32, float64, bfloat16",
-        lambda v: v in ("float32", "float64", "bfloat16"),
-        "float32 is the default",
-    ),
-}
-"""Key -> what it must be, the test (NaN fails each), and what to type instead."""
-
-
-def check(config: Config) -> None:
-    """Refuse values that no cell may have.
-
-    Raises:
-        UsageError: naming the key, the value, what was expected and what to type.
-    """
-    for group in ("model", "regularizer", "optimizer", "data"):
-        if not isinstance(config.get(group), dict) or "_target_" not in config[group]:
-            raise UsageError(f"the config has no {group} with a _target_; choose one with {group}=…")
-    values = dict(leaves(config))
-    for key, (expected, allowed, remedy) in RULES.items():
-        if key in values:
-            try:
-                fine = allowed(values[key])
-            except TypeError:
-                fine = False
-            if not fine:
-                raise UsageError(f"{key} must be {expected}, got {values[key]}; {remedy}")
-
-
-# ---- stacks: cells that train together ---------------------------------------------------------------------------
+# ---- stacks: cells that train together ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

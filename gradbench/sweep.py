@@ -1,6 +1,6 @@
 """One sweep from the words of a command line to finished tables: the plan, and its execution."""
 
-import hashlib
+import contextlib
 import json
 import re
 from collections import Counter
@@ -10,13 +10,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
+import pandas as pd
 
 from gradbench import __version__
-from gradbench.config import Config, Configs, Experiment, Words
+from gradbench.config import Config, Configs, Experiment
+from gradbench.data import Data
 from gradbench.errors import UsageError
 from gradbench.factory import load_data
-from gradbench.grid import Cell, Stack, canonical, expand, stacks
+from gradbench.grammar import Words
+from gradbench.grid import RUNTIME, Cell, Stack, canonical, digest, expand, stacks
 from gradbench.results import FINISHED, Results
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 RESULTS = Path("results")
 """Where runs are written, beneath the working directory."""
+
+LONGEST = 80
+"""Characters of the overrides that a folder's name keeps."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +70,9 @@ class Plan:
 def expected_cost(cells: Sequence[Cell]) -> float:
     """Return a rough order of how long cells take together, in no unit: long stacks should start first."""
     config = cells[0].config
-    weight = {"lstm": 8.0, "wgan": 3.0}.get(config["model"]["name"], 1.0)
-    return len(cells) * config["steps"] * weight * (2.5 if config["regularizer"]["family"] == "penalty" else 1.0)
+    model = {"lstm": 8.0, "wgan": 3.0}.get(config["model"]["name"], 1.0)
+    regularizer = 2.5 if config["regularizer"]["family"] == "penalty" else 1.0
+    return len(cells) * int(config["steps"]) * model * regularizer
 
 
 def make_plan(
@@ -93,19 +99,21 @@ def make_plan(
     parsed = configs.parse(words)
     cells = expand(configs, experiment, parsed, fingerprint)
     devices = resolve(only_value("device", [cell.runtime["device"] for cell in cells]))
-    folder = results or RESULTS / folder_name(experiment, parsed)
-    grouped = stacks(cells, devices[0].type)
-    return Plan(experiment, folder, cells, grouped, Results(folder).statuses(), devices)
+    stored = Results(results or RESULTS / folder_name(experiment, parsed))
+    stored.check()
+    validate(cells)
+    return Plan(experiment, stored.folder, cells, stacks(cells, devices[0].type), stored.statuses(), devices)
 
 
 @cache
-def _fingerprint(data: str) -> str:
-    return load_data(json.loads(data)).fingerprint
+def load_once(data: str) -> Data:
+    """Return the data of a config, given as JSON of its data group; loaded once."""
+    return load_data({"data": json.loads(data)})
 
 
 def fingerprint(config: Config) -> str:
-    """Return the fingerprint of the data that a config asks for; each data set is loaded once."""
-    return _fingerprint(canonical({"data": config["data"]}))
+    """Return the fingerprint of the data that a config asks for."""
+    return load_once(canonical(config["data"])).fingerprint
 
 
 def only_value(key: str, values: Sequence[str]) -> str:
@@ -118,16 +126,16 @@ def only_value(key: str, values: Sequence[str]) -> str:
 
 def folder_name(experiment: Experiment, words: Words) -> str:
     """Return a name that the same words always give, and other words do not: nothing is mixed or overwritten."""
-    axes = [axis for axis in words.axes if axis.key.split(".")[0] not in ("device", "stack_width")]
-    if not axes and not words.deletions:
+    axes = [axis for axis in words.axes if axis.key.split(".")[0] not in RUNTIME]
+    if not axes and not words.verbatim:
         return experiment.name
-    named = "-".join("+".join(map(str, axis.values)) for axis in axes if axis.key in ("model", "regularizer"))
-    text = canonical([sorted([axis.key, list(axis.values)] for axis in axes), sorted(words.deletions)])
-    parts = [experiment.name, named, hashlib.sha256(text.encode()).hexdigest()[:6]]
+    named = "-".join("+".join(axis.values) for axis in axes if axis.key in ("model", "regularizer"))
+    meant = sorted([axis.key, sorted(map(canonical, axis.values))] for axis in axes)
+    parts = [experiment.name, named[:LONGEST], digest([meant, sorted(words.verbatim)])[:6]]
     return re.sub(r"[^\w+.-]", "_", "-".join(filter(None, parts)))
 
 
-def validate(plan: Plan) -> None:
+def validate(cells: Sequence[Cell]) -> None:
     """Build what each kind of stack is made of, so that a mistake shows before anything is trained.
 
     Raises:
@@ -135,9 +143,9 @@ def validate(plan: Plan) -> None:
     """
     from gradbench.program import build, build_regularizer
 
-    programs = {(cell.program, cell.regularizer_program): cell for cell in plan.cells}
+    programs = {(cell.program, cell.regularizer_program): cell for cell in cells}
     for cell in programs.values():
-        build(cell.config, load_data(cell.config))
+        build(cell.config, load_once(canonical(cell.config["data"])))
         build_regularizer(cell.config)
 
 
@@ -169,23 +177,24 @@ def execute(plan: Plan, command: str, watcher: "Watcher", jobs: int | None, fail
 
 
 def expected_seconds(plan: Plan) -> float | None:
-    """Return about how long the plan takes, from cells like these that stand in results folders beside it.
+    """Return about how long one worker takes, from cells like these in results folders.
 
     ``None`` where nothing like these cells has been trained yet.
     """
-    known: dict[tuple[str, str], list[float]] = {}
-    for folder in {plan.folder, *plan.folder.parent.glob("*")}:
-        if (folder / "cells").is_dir():
-            table = Results(folder).cells(columns=None)
-            if "step_seconds" in table:
-                for row in table[["model", "regularizer.family", "step_seconds"]].dropna().itertuples(index=False):
-                    known.setdefault((row[0], row[1]), []).append(row[2])
+    kind = ["model", "regularizer.family"]
+    columns = ["cell", "status", *kind, "step_seconds"]
+    tables = []
+    for folder in {plan.folder, *RESULTS.glob("*")}:
+        with contextlib.suppress(UsageError):  # what lies in another folder is no mistake of this command
+            table = Results(folder).cells(columns)
+            if set(columns) <= set(table):
+                tables.append(table.dropna())
+    known = pd.concat(tables).groupby(kind)["step_seconds"].median().to_dict() if tables else {}
     total = 0.0
     for cell in plan.cells:
-        if plan.is_finished(cell):
-            continue
-        key = (cell.config["model"]["name"], cell.config["regularizer"]["family"])
-        if key not in known:
-            return None
-        total += float(np.median(known[key])) * cell.config["steps"]
+        if not plan.is_finished(cell):
+            key = (cell.config["model"]["name"], cell.config["regularizer"]["family"])
+            if key not in known:
+                return None
+            total += float(known[key]) * int(cell.config["steps"])
     return total

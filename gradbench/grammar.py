@@ -1,0 +1,129 @@
+"""Hydra's override grammar: from ``key=value`` words to axes of plain values, and back."""
+
+import itertools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override, QuotedString, ValueType
+from hydra.errors import HydraException
+
+from gradbench.errors import UsageError
+
+MOST = 1_000_000
+"""Values of an axis, and cells of a grid: more is taken for a slip."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A key and the values it takes.
+
+    Args:
+        key: dotted path of a leaf or of a node (its values are then dicts, merged as Hydra merges them), or a
+            group's name.
+        values: plain values, in order.
+        added: the key need not exist (``+key=`` or ``++key=``).
+    """
+
+    key: str
+    values: tuple[Any, ...]
+    added: bool = False
+
+
+@dataclass(frozen=True)
+class Words:
+    """An override line: axes, and words that only Hydra itself can act on (``~key``, ``group@package=``)."""
+
+    axes: tuple[Axis, ...] = ()
+    verbatim: tuple[str, ...] = ()
+
+
+def parse_word(word: str) -> Override:
+    """Parse one override in Hydra's grammar.
+
+    Raises:
+        UsageError: in one line.
+    """
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        raise UsageError(
+            f"cannot read '{word}': {one_line(error)}; overrides look like key=value, key=a,b or key=range(5)"
+        ) from error
+
+
+def axis(override: Override, options: list[str] | None) -> Axis:
+    """Return an override as an axis.
+
+    Args:
+        override: parsed.
+        options: of the group, where the key is one: they are what a ``glob()`` chooses from.
+
+    Raises:
+        UsageError: where it has no points that could be trained.
+    """
+    values: Any
+    if not override.is_sweep_override():
+        values = [override.value()]
+    elif override.value_type == ValueType.INTERVAL_SWEEP:
+        raise UsageError(f"{override.input_line}: an interval has no points to train; use range() or a list")
+    elif override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        glob = override.value()
+        assert isinstance(glob, Glob)
+        values = glob.filter(options or [])
+        if not values:
+            has = (
+                f"is one of: {', '.join(options)}"
+                if options
+                else "is no group, and glob() chooses among options"
+            )
+            raise UsageError(f"{override.input_line} matches nothing; {override.key_or_group} {has}")
+    else:
+        try:
+            values = [plain(value) for value in itertools.islice(override.sweep_iterator(), MOST + 1)]
+        except (HydraException, ValueError) as error:
+            raise UsageError(f"cannot read '{override.input_line}': {one_line(error)}") from error
+    if not 0 < len(values) <= MOST:
+        count = f"more than {MOST:,}" if values else "no"
+        raise UsageError(f"{override.input_line} has {count} values; give a list like 1,2 or range(5)")
+    if options is not None:
+        values = map(str, values)
+    return Axis(override.key_or_group, tuple(values), override.is_add() or override.is_force_add())
+
+
+def plain(value: Any) -> Any:
+    """Return a parsed value without the quotes it was written in."""
+    if isinstance(value, QuotedString):
+        return value.text
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {plain(key): plain(item) for key, item in value.items()}
+    return value
+
+
+def literal(value: Any) -> str:
+    """Return a plain value in Hydra's grammar, quoted where it must be."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return "[" + ",".join(map(literal, value)) + "]"
+    if isinstance(value, Mapping):
+        # keys cannot be quoted, only escaped
+        escaped = {re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", str(key)): item for key, item in value.items()}
+        return "{" + ",".join(f"{key}:{literal(item)}" for key, item in escaped.items()) + "}"
+    if isinstance(value, str):
+        # inside quotes only the quote, and backslashes before it, need escaping
+        return "'" + re.sub(r"(\\*)('|\Z)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value) + "'"
+    return repr(value)
+
+
+def one_line(error: BaseException) -> str:
+    """Return the first lines of an error's message as one line."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    telling = [line for line in lines if line and not set(line) <= {"^", "~"}]
+    return "; ".join(telling[:2]).rstrip(".") or type(error).__name__

@@ -1,0 +1,95 @@
+"""What a resolved config must be before a cell is made of it."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gradbench.config import Config, leaves
+from gradbench.errors import UsageError
+from gradbench.grammar import literal
+
+REQUIRED = {
+    "model": ("name", "metric", "goal", "unit"),
+    "data": ("name",),
+    "regularizer": ("name", "family", "strength"),
+    "optimizer": ("name", "lr"),
+}
+"""Group -> the keys that every option of it has, beside ``_target_``."""
+
+RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
+    "regularizer.threshold": ("> 0", lambda v: v > 0, "use regularizer=none to switch clipping off"),
+    "regularizer.lambda": (
+        ">= 0 and finite",
+        lambda v: 0 <= v < math.inf,
+        "use regularizer=none to switch it off",
+    ),
+    "optimizer.lr": ("> 0 and finite", lambda v: 0 < v < math.inf, "give a learning rate like 0.1"),
+    "seed": (">= 0", lambda v: v >= 0, "give a whole number like 0"),
+    "steps": (">= 1", lambda v: v >= 1, "give a whole number like 300"),
+    "eval_every": (">= 1", lambda v: v >= 1, "give a whole number like 50"),
+    "record_every": (">= 1", lambda v: v >= 1, "1 records every step"),
+    "divergence.factor": ("> 1", lambda v: v > 1, "inf counts only losses that are not finite"),
+    "divergence.patience": (">= 1", lambda v: v >= 1, "give a number of steps like 50"),
+    "stack_width.cpu": (">= 1", lambda v: v >= 1, "give a number of cells like 16"),
+    "stack_width.cuda": (">= 1", lambda v: v >= 1, "give a number of cells like 256"),
+    "stack_width.mps": (">= 1", lambda v: v >= 1, "give a number of cells like 64"),
+    "device": ("a name", lambda v: isinstance(v, str), "give auto, cpu, cuda, cuda:1 or mps"),
+    "regularizer.family": (
+        "one of none, clipping, penalty, projection",
+        lambda v: v in ("none", "clipping", "penalty", "projection"),
+        "say in its YAML what it acts on",
+    ),
+    "precision": (
+        "one of float32, float64, bfloat16",
+        lambda v: v in ("float32", "float64", "bfloat16"),
+        "float32 is the default",
+    ),
+}
+"""Key -> what it must be, the test (NaN fails each), and what to type instead."""
+
+
+def check(config: Config) -> None:
+    """Refuse a config that is no cell's.
+
+    Raises:
+        UsageError: naming the key, the value, what was expected and what to type.
+    """
+    for group, keys in REQUIRED.items():
+        node = config.get(group)
+        if not isinstance(node, dict) or "_target_" not in node:
+            raise UsageError(f"the config has no {group} with a _target_; choose one with {group}=…")
+        for key in keys:
+            if key not in node:
+                raise UsageError(
+                    f"{group}={node.get('name', '?')} has no key {group}.{key}; add it to its YAML file"
+                )
+    check_strength(config["regularizer"])
+    values = dict(leaves(config))
+    for key, (expected, allowed, remedy) in RULES.items():
+        if key not in values:
+            if key.startswith("regularizer."):
+                continue
+            raise UsageError(f"the config has no key {key}; {remedy}")
+        try:
+            fine = allowed(values[key])
+        except TypeError:
+            fine = False
+        if not fine:
+            raise UsageError(f"{key} must be {expected}, got {literal(values[key])}; {remedy}")
+
+
+def check_strength(regularizer: Mapping[str, Any]) -> None:
+    """Refuse a regularizer whose strength is not a number under the key that it names.
+
+    Raises:
+        UsageError: naming the key and the value.
+    """
+    key = regularizer["strength"]
+    if key is None:
+        return
+    value = regularizer.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        given = f"got {literal(value)}" if key in regularizer else "and there is no such key"
+        raise UsageError(
+            f"regularizer.{key}, its strength, must be a number, {given}; give regularizer.{key}=1"
+        )
