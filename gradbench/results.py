@@ -5,16 +5,15 @@
     curves/*.parquet     one row per cell and recorded step
     arrays/<cell>.npz    what figures need beyond numbers
 
-Each finished stack writes one part per table, under a name derived from its cells: writing twice is harmless, and
-no two writers share a file. The part in ``cells`` is written last: a cell is finished once it stands there.
+Each finished stack writes one part per table, under a name derived from its cells: writing twice is harmless,
+and no two writers share a file. The part in ``cells`` is written last: what stands there is finished.
 """
 
 import json
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,11 +21,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from gradbench.config import leaves
+from gradbench.config import GROUPS, leaves
 from gradbench.errors import UsageError
-from gradbench.grid import FORMAT, Cell, digest
+from gradbench.grid import FORMAT, Cell
+from gradbench.parts import (
+    conform,
+    failure_part,
+    part_name,
+    part_paths,
+    read_part,
+    read_parts,
+    table_of,
+    unified,
+    write_arrays,
+    write_atomically,
+    write_table,
+)
 
-GROUPS = ("model", "data", "regularizer", "optimizer")
 FINISHED = ("completed", "diverged")
 
 
@@ -36,18 +47,31 @@ class Results:
 
     folder: Path
 
+    def check(self) -> None:
+        """Refuse a folder that is in use for something else.
+
+        Raises:
+            UsageError: where it is no folder, or holds something else.
+        """
+        try:
+            ours = not self.folder.exists() or self.is_results() or not any(self.folder.iterdir())
+        except OSError as error:
+            reason = (
+                "is a file" if isinstance(error, NotADirectoryError) else f"cannot be read ({error.strerror})"
+            )
+            raise UsageError(f"{self.folder} {reason}; choose a folder with --results DIR") from error
+        if not ours:
+            raise UsageError(
+                f"{self.folder} is not empty and not a results folder; choose another with --results DIR"
+            )
+
     def create(self, experiment: Mapping[str, Any]) -> None:
         """Make the folder, or check that it is one of ours, and write ``experiment.yaml``.
 
         Raises:
             UsageError: where it is no folder, holds something else, or cannot be written.
         """
-        if self.folder.exists() and not self.folder.is_dir():
-            raise UsageError(f"{self.folder} is a file; choose a folder with --results DIR")
-        if self.folder.is_dir() and any(self.folder.iterdir()) and not self.is_results():
-            raise UsageError(
-                f"{self.folder} is not empty and not a results folder; choose another with --results DIR"
-            )
+        self.check()
         try:
             for table in ("cells", "curves", "arrays"):
                 (self.folder / table).mkdir(parents=True, exist_ok=True)
@@ -68,14 +92,21 @@ class Results:
         return dict(zip(cells["cell"], cells["status"], strict=True)) if len(cells) else {}
 
     def cells(self, columns: list[str] | None = None) -> pd.DataFrame:
-        """Return the table of cells, one row each."""
+        """Return the table of cells, one row each.
+
+        Raises:
+            UsageError: where a part cannot be read, or is none of ours.
+        """
         table = read_parts(self.folder / "cells", columns)
-        if len(table):
-            # a kill between two renames can leave a failure beside the success that followed it
-            rank = table["status"].isin(FINISHED)
-            table = table.assign(_rank=rank).sort_values("_rank", kind="stable").drop(columns="_rank")
-            table = table.drop_duplicates("cell", keep="last").reset_index(drop=True)
-        return table
+        if table.empty:
+            return table
+        if not {"cell", "status"} <= set(table):
+            raise UsageError(
+                f"{self.folder / 'cells'} holds no table of cells; choose another with --results DIR"
+            )
+        # a kill between two renames can leave a failure beside the success that followed it
+        order = table["status"].isin(FINISHED).sort_values(kind="stable").index
+        return table.loc[order].drop_duplicates("cell", keep="last").reset_index(drop=True)
 
     def curves(self) -> pd.DataFrame:
         """Return the table of curves, one row per cell and recorded step."""
@@ -83,50 +114,47 @@ class Results:
         return table.drop_duplicates(["cell", "step"], keep="last") if len(table) else table
 
     def write(
-        self, rows: Sequence[Mapping[str, Any]], curves: pd.DataFrame, arrays: Mapping[str, Mapping[str, np.ndarray]]
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        curves: pd.DataFrame,
+        arrays: Mapping[str, Mapping[str, np.ndarray]],
     ) -> None:
         """Write the parts of finished cells: arrays, then curves, then, as the mark of completion, cells."""
         name = part_name(row["cell"] for row in rows)
         for cell, named in arrays.items():
-            write_atomically(
-                self.folder / "arrays" / f"{cell}.npz",
-                lambda file, named=named: np.savez_compressed(file, allow_pickle=False, **named),
-            )
-        write_table(self.folder / "curves" / name, curves)
-        write_table(self.folder / "cells" / name, pd.DataFrame(list(rows)))
+            write_arrays(self.folder / "arrays" / f"{cell}.npz", named)
+        plain = pa.Table.from_pandas(curves, preserve_index=False).replace_schema_metadata()
+        write_table(self.folder / "curves" / name, plain)
+        write_table(self.folder / "cells" / name, table_of(rows))
         for row in rows:
             failure_part(self.folder, row["cell"]).unlink(missing_ok=True)
 
     def write_failures(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write one part per failed cell; it goes once the cell is finished."""
         for row in rows:
-            write_table(failure_part(self.folder, row["cell"]), pd.DataFrame([row]))
+            write_table(failure_part(self.folder, row["cell"]), table_of([row]))
 
     def harmonise(self) -> None:
-        """Give all parts of a table the same columns, so that ``pandas.read_parquet(folder)`` is the whole table."""
+        """Make ``pandas.read_parquet`` of a table's folder the whole table.
+
+        All of its parts get the same columns, and failures that a success has followed go.
+        """
+        for cell, status in self.statuses().items():
+            if status in FINISHED:
+                failure_part(self.folder, cell).unlink(missing_ok=True)
         for table in ("cells", "curves"):
-            paths = part_paths(self.folder / table)
-            schemas = {path: pq.read_schema(path) for path in paths}
-            if len({schema.remove_metadata() for schema in schemas.values()}) < 2:
-                continue
-            union = pa.unify_schemas(list(schemas.values()), promote_options="permissive").remove_metadata()
-            for path in paths:
-                if schemas[path].remove_metadata() == union:
-                    continue
-                part = pq.read_table(path, partitioning=None)
-                columns = [
-                    part[field.name].cast(field.type) if field.name in part.column_names else pa.nulls(len(part), field.type)
-                    for field in union
-                ]
-                whole = pa.table(columns, schema=union)
-                write_atomically(path, lambda file, whole=whole: pq.write_table(whole, file))
+            schemas = {path: pq.read_schema(path) for path in part_paths(self.folder / table)}
+            whole = unified(schemas.values())
+            for path, schema in schemas.items():
+                if not schema.equals(whole):
+                    write_table(path, conform(read_part(path), whole))
 
 
-# ---- rows --------------------------------------------------------------------------------------------------------
+# ---- rows --------------------------------------------------------------------------------------------------
 
 
 def describe(cell: Cell) -> dict[str, Any]:
-    """Return the columns that say what a cell is: its id, its config's leaves, and the command that reruns it."""
+    """Return the columns that say what a cell is: its id, its config's leaves, the command that reruns it."""
     columns: dict[str, Any] = {"cell": cell.id}
     for key, value in leaves(cell.config):
         # a group's name stands for the group
@@ -156,58 +184,13 @@ def curve_rows(
     """
     steps = sorted({*range(every, last + 1, every), *(step for step in evaluations if step <= last), last})
     index = np.asarray(steps) - 1
-    table = pd.DataFrame({"cell": cell, "step": steps} | {name: series[index, k] for name, series in curves.items()})
+    table = pd.DataFrame(
+        {"cell": cell, "step": steps} | {name: series[index, k] for name, series in curves.items()}
+    )
     measured = pd.DataFrame(
-        [{"step": step} | {name: values[k] for name, values in metrics.items()} for step, metrics in evaluations.items()]
+        [
+            {"step": step} | {name: values[k] for name, values in metrics.items()}
+            for step, metrics in evaluations.items()
+        ]
     )
     return table.merge(measured, on="step", how="left") if len(measured) else table
-
-
-# ---- files -------------------------------------------------------------------------------------------------------
-
-
-def part_name(cells: Iterable[str]) -> str:
-    """Return the name of the part that holds these cells."""
-    return f"{digest(sorted(cells))}.parquet"
-
-
-def failure_part(folder: Path, cell: str) -> Path:
-    """Return where the failure of one cell is written."""
-    return folder / "cells" / f"failed-{cell}.parquet"
-
-
-def part_paths(folder: Path) -> list[Path]:
-    """Return a table's parts, in a fixed order; temporary files are none."""
-    return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
-
-
-def read_parts(folder: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """Return the union of a table's parts; a column that a part lacks is null there."""
-    parts = [pq.read_table(path, columns=columns, partitioning=None) for path in part_paths(folder)]
-    if not parts:
-        return pd.DataFrame()
-    return pa.concat_tables(parts, promote_options="permissive").to_pandas()
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write one part."""
-    arrow = pa.Table.from_pandas(table, preserve_index=False).replace_schema_metadata()
-    write_atomically(path, lambda file: pq.write_table(arrow, file))
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file so that at any instant either the old one or the whole new one is there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # the rename itself must survive a power cut
-    finally:
-        os.close(directory)

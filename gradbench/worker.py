@@ -79,7 +79,8 @@ def settle(device: torch.device) -> None:
         torch.cuda.set_device(device)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what it did not write
+        # nothing here reads what it did not write
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=4)
@@ -100,7 +101,7 @@ def finished_rows(
             describe(cell)
             | {
                 "status": "diverged" if diverged_at else "completed",
-                "diverged_at": float(diverged_at) if diverged_at else math.nan,
+                "diverged_at": diverged_at or None,
                 "error": None,
                 "step_seconds": outcome.step_seconds,
                 "seconds": outcome.seconds,
@@ -113,7 +114,9 @@ def finished_rows(
     return rows
 
 
-def failed_rows(cells: Sequence[Cell], error: str, device: torch.device, started: str) -> list[dict[str, Any]]:
+def failed_rows(
+    cells: Sequence[Cell], error: str, device: torch.device, started: str
+) -> list[dict[str, Any]]:
     """Return the rows of a stack that raised."""
     outcome = {"status": "failed", "error": error, "width": len(cells), "started": started, "finished": now()}
     return [describe(cell) | outcome | provenance(device) for cell in cells]
@@ -125,7 +128,9 @@ def curves_of(cells: Sequence[Cell], outcome: Outcome) -> pd.DataFrame:
     steps = len(outcome.curves["loss"])
     return pd.concat(
         [
-            curve_rows(cell.id, outcome.curves, outcome.evaluations, k, int(outcome.diverged_at[k]) or steps, every)
+            curve_rows(
+                cell.id, outcome.curves, outcome.evaluations, k, int(outcome.diverged_at[k]) or steps, every
+            )
             for k, cell in enumerate(cells)
         ],
         ignore_index=True,
