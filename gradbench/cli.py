@@ -2,8 +2,9 @@
 
 import shlex
 import sys
+from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -13,10 +14,21 @@ from rich.table import Table
 from gradbench import __version__
 from gradbench.errors import UsageError
 
+if TYPE_CHECKING:
+    from gradbench.sweep import Plan
+
+SUMMARY = (
+    "Clip the gradients, penalise them, or leave them alone, and how strongly? Train a grid, read an answer."
+)
+
+WORDS_ARE_WRONG: Any = typer.BadParameter.__base__
+"""What Typer raises for an option that there is not, or a value that it cannot take; it has no public name."""
+
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="gradbench",
-    help="Clip the gradients, penalise them, or leave them alone, and how strongly? Train a grid, read an answer.",
-    no_args_is_help=True,
+    help=SUMMARY,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -26,21 +38,31 @@ err = Console(stderr=True)
 
 ConfigDir = Annotated[
     Path | None,
-    typer.Option("--config-dir", help="Your own configs: a folder with model/, regularizer/, … and experiments/."),
+    typer.Option(
+        "--config-dir", help="Your own configs: a folder with model/, regularizer/, experiments/, …"
+    ),
 ]
 
 
-def complete_words(incomplete: str) -> list[str]:
+def complete_words(context: typer.Context, incomplete: str) -> list[str]:
     """Complete experiments, group names and their options."""
     from gradbench.config import Configs
 
-    configs = Configs()
-    words = list(configs.experiments)
-    for group, options in configs.groups.items():
-        before, _, last = incomplete.rpartition(",")
-        prefix = f"{before}," if before.startswith(f"{group}=") else f"{group}="
-        words += [prefix + option for option in options] if incomplete.startswith(group) else [f"{group}="]
-    return [word for word in words if word.startswith(incomplete)]
+    own = context.params.get("config_dir")
+    configs = Configs(Path(own) if own else None)
+    group, equals, given = incomplete.partition("=")
+    words = context.params.get("words") or []
+    if not equals and words[-1:] == ["="]:  # bash takes group=option for three words, and completes the last
+        group, equals, given, before = words[-2], "=", incomplete, ""
+    else:
+        before = f"{group}="
+    if equals:
+        chosen, comma, _ = given.rpartition(",")
+        before += chosen + comma
+        candidates = [before + option for option in configs.groups.get(group, [])]
+    else:
+        candidates = [*configs.experiments, *(f"{name}=" for name in configs.groups)]
+    return [word for word in candidates if word.startswith(incomplete)]
 
 
 def complete_folders(incomplete: str) -> list[str]:
@@ -50,7 +72,9 @@ def complete_folders(incomplete: str) -> list[str]:
 
 def complete_kinds(incomplete: str) -> list[str]:
     """Complete what ``info`` can list."""
-    return [kind for kind in ("models", "regularizers", "data", "optimizers", "experiments") if kind.startswith(incomplete)]
+    from gradbench.catalogue import KINDS
+
+    return [kind for kind in (*KINDS, "experiments") if kind.startswith(incomplete)]
 
 
 def show_version(wanted: bool) -> None:
@@ -60,13 +84,16 @@ def show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True, help=SUMMARY)
 def root(
-    version: Annotated[
+    context: typer.Context,
+    _version: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Clip the gradients, penalise them, or leave them alone, and how strongly? Train a grid, read an answer."""
+    """Print the help where no command is given."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command()
@@ -82,13 +109,17 @@ def run(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and train nothing.")] = False,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", min=1, help="Worker processes. Default: one per core, or per GPU.")
+        int | None,
+        typer.Option("--jobs", "-j", min=1, help="Worker processes. Default: one per core, or per GPU."),
     ] = None,
     results: Annotated[
-        Path | None, typer.Option("--results", help="Results folder. Default: results/ and the experiment's name.")
+        Path | None,
+        typer.Option("--results", help="Results folder. Default: results/ and the experiment's name."),
     ] = None,
     config_dir: ConfigDir = None,
-    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Start nothing further after a failure.")] = False,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Start nothing further after a failure.")
+    ] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Write tables only.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")] = False,
 ) -> None:
@@ -111,9 +142,9 @@ def run(
     What would be trained, and for how long:
     [cyan]gradbench run quick --dry-run[/]
 
-    A key that one regularizer lacks applies to the cells that have it. The same command again trains only what is
-    not finished. Exit status: 0 all cells completed or diverged, 1 some failed, 2 usage, 130 interrupted.
-    """
+    A key that one regularizer lacks applies to the cells that have it. The same command again trains only what
+    is not finished. Exit status: 0 all cells completed or diverged, 1 some failed, 2 usage, 130 interrupted.
+    """  # noqa: E501 - a command stands on one line
     from gradbench import sweep
     from gradbench.progress import watch
 
@@ -121,47 +152,65 @@ def run(
     overrides = [word for word in words or [] if word not in names]
     if len(names) > 1:
         raise UsageError(f"one experiment at a time, got {', '.join(names)}; overrides look like key=value")
-    plan = sweep.make_plan(names[0] if names else None if overrides else "quick", overrides, results, config_dir)
+    experiment = names[0] if names else None if overrides else "quick"
+    plan = sweep.make_plan(experiment, overrides, results, config_dir)
     if dry_run:
         print_plan(plan, jobs)
         return
-    sweep.validate(plan)
-    todo = plan.todo()
-    command = shlex.join(["gradbench", "run", *(words or [])])
-    with watch(todo, err, quiet) as watcher:
+    given = {"--config-dir": config_dir, "--results": results}
+    options = [text for option, value in given.items() if value for text in (option, str(value))]
+    command = shlex.join(["gradbench", "run", *(words or []), *options])
+    with watch(plan.todo(), err, quiet) as watcher:
         sweep.execute(plan, command, watcher, jobs, fail_fast)
     if not quiet:
         print_outcome(plan, dict(watcher.statuses))
+    failed = watcher.statuses["failed"] > 0
     if not no_report:
-        write_report(plan.folder, quiet)
-    if watcher.statuses["failed"]:
+        try:
+            write_report(plan.folder, quiet)
+        except UsageError:
+            if not failed:  # where every cell failed there is nothing to report on, and that has been said
+                raise
+    if failed:
         raise typer.Exit(1)
 
 
-def print_plan(plan: "sweep.Plan", jobs: int | None) -> None:  # type: ignore[name-defined]  # noqa: F821
+def print_plan(plan: "Plan", jobs: int | None) -> None:
     """Print what a sweep would train."""
     from gradbench import sweep
     from gradbench.launchers.local import jobs_for
-    from gradbench.progress import title
+    from gradbench.progress import count, kind
 
-    counts, todo = plan.counts(), plan.todo()
-    table = Table("stack", "cells to train", "steps", title=f"{plan.experiment.name}: {len(plan.cells)} cells", title_justify="left")
+    todo = plan.todo()
+    stacks: Counter[tuple[str, int]] = Counter()
+    waiting: Counter[tuple[str, int]] = Counter()
     for cells in todo:
-        table.add_row(escape(title(cells)), str(len(cells)), str(cells[0].config["steps"]))
-    out.print(table)
+        row = kind(cells), cells[0].config["steps"]
+        stacks[row] += 1
+        waiting[row] += len(cells)
+    heading = f"{plan.experiment.name}: {count(len(plan.cells), 'cell')}"
+    table = Table("to train", "stacks", "cells", "steps", title=heading, title_justify="left")
+    for (what, steps), number in stacks.items():
+        table.add_row(escape(what), str(number), str(waiting[what, steps]), str(steps))
+    if todo:
+        out.print(table)
+    counts = plan.counts()
     done = counts["completed"] + counts["diverged"]
     workers = jobs_for(plan.devices, len(todo), jobs)
     seconds = sweep.expected_seconds(plan)
-    expected = "unknown: nothing like these cells has been trained here yet" if seconds is None else duration(seconds / workers)
-    out.print(
-        f"{done} cells done, {len(plan.cells) - done} to run ({counts['failed']} of them failed before), "
-        f"{len(todo)} of {len(plan.stacks)} stacks, {workers} workers on {plan.devices[0].type}",
-        f"expected time: {expected}",
+    unknown = "unknown: nothing like these cells has been trained here yet"
+    for line in (
+        f"{count(done, 'cell')} done, {len(plan.cells) - done} to run ({counts['failed']} of them failed before), "
+        f"{len(todo)} of {count(len(plan.stacks), 'stack')}, {count(workers, 'worker')} on {plan.devices[0].type}",
+        f"expected time: {unknown if seconds is None else duration(seconds / workers)}",
         f"results: {plan.folder}",
-        sep="\n",
-        highlight=False,
-        markup=False,
-    )
+    ):
+        say(line)
+
+
+def say(line: str) -> None:
+    """Print text as it is: on one line, whatever the terminal's width, so that it can be copied."""
+    out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def duration(seconds: float) -> str:
@@ -171,13 +220,16 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def print_outcome(plan: "sweep.Plan", trained: dict[str, int]) -> None:  # type: ignore[name-defined]  # noqa: F821
+def print_outcome(plan: "Plan", trained: dict[str, int]) -> None:
     """Print how many cells ended how."""
-    before = len(plan.cells) - sum(trained.values())
-    parts = [f"{count} {status}" for status, count in sorted(trained.items())]
-    if before:
-        parts.append(f"{before} were finished before")
-    out.print(f"{len(plan.cells)} cells: {', '.join(parts)} · tables in {plan.folder}", highlight=False, markup=False)
+    from gradbench.progress import count
+
+    parts = [f"{number} {status}" for status, number in sorted(trained.items())]
+    if before := sum(map(plan.is_finished, plan.cells)):
+        parts.append(f"{before} finished before")
+    if left := len(plan.cells) - before - sum(trained.values()):
+        parts.append(f"{left} not started")
+    say(f"{count(len(plan.cells), 'cell')}: {', '.join(parts)} · tables in {plan.folder}")
 
 
 def write_report(folder: Path, quiet: bool = False) -> None:
@@ -189,9 +241,10 @@ def write_report(folder: Path, quiet: bool = False) -> None:
         return
     table = Table("model", "answer", "metric", "evidence", title="Answer", title_justify="left")
     for answer in report.answers(folder):
-        table.add_row(*(escape(text) for text in (answer.model, answer.treatment, answer.value, answer.sentence)))
+        texts = answer.model, answer.treatment, answer.value, answer.sentence
+        table.add_row(*map(escape, texts))
     out.print(table)
-    out.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
+    say(f"report: {page}")
 
 
 @app.command("report")
@@ -244,9 +297,12 @@ def info(
 
 @app.command()
 def show(
-    cell: Annotated[str, typer.Argument(metavar="CELL", help="A cell's id, or how it begins.", show_default=False)],
+    cell: Annotated[
+        str, typer.Argument(metavar="CELL", help="A cell's id, or how it begins.", show_default=False)
+    ],
     results: Annotated[
-        Path | None, typer.Option("--results", help="Look in this results folder only.", autocompletion=complete_folders)
+        Path | None,
+        typer.Option("--results", help="Look in this results folder only.", autocompletion=complete_folders),
     ] = None,
 ) -> None:
     """Show one cell: config, status, curve, and the command that reruns it.
@@ -257,25 +313,41 @@ def show(
 
     [cyan]gradbench show 3f2a9c0d11e84b57 --results results/quick[/]
     """
-    from gradbench.inspection import find_cell, sections
+    from gradbench.inspection import find_cell, sections, texts
 
-    for title, rows in sections(*find_cell(cell, results)):
+    found, row = find_cell(cell, results)
+    for title, rows in sections(found, row):
         table = Table(show_header=False, title=title, title_justify="left")
-        for row in rows:
-            table.add_row(*(escape(text) for text in row))
+        for _ in rows[0] if rows else ():
+            table.add_column(overflow="fold")  # an id that is cut cannot be copied
+        for entry in rows:
+            table.add_row(*map(escape, entry))
         out.print(table)
+    for title, text in texts(row):
+        out.print(title, style="table.title")
+        say(text)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; a user's mistake is one line and exit status 2."""
     try:
-        app()
+        status = app(arguments, standalone_mode=False) or 0
     except UsageError as error:
-        err.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
+        status = refuse(str(error))
+    except WORDS_ARE_WRONG as error:
+        usage = f"; {error.ctx.command_path} --help shows what there is" if error.ctx else ""
+        status = refuse(f"{error.format_message().rstrip('.')}{usage}")
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    if status == INTERRUPTED:
         err.print("interrupted: everything finished is kept; the same command goes on", highlight=False)
-        sys.exit(130)
+    sys.exit(status)
+
+
+def refuse(message: str) -> int:
+    """Print a user's mistake as one line and return the exit status."""
+    err.print(f"[red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    return 2
 
 
 if __name__ == "__main__":

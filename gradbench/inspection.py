@@ -12,6 +12,12 @@ from gradbench.results import Results
 ROWS = 12
 """How many points of a curve are shown."""
 
+COST = ("step_seconds", "seconds", "width")
+PROVENANCE = (
+    *("gradbench", "torch", "python", "device", "device_name"),
+    *("git_commit", "git_dirty", "data_sha256", "format", "started", "finished"),
+)
+
 Section = tuple[str, list[tuple[str, ...]]]
 
 
@@ -34,36 +40,41 @@ def find_cell(begins: str, folder: Path | None) -> tuple[Results, "pd.Series[Any
                 found.setdefault(row["cell"], (results, row))
     places = ", ".join(map(str, folders)) or "results/ (there are no results yet: gradbench run quick)"
     if not found:
-        raise UsageError(f"no cell begins with '{begins}' in {places}; ids are in the column 'cell' of the table of cells")
+        raise UsageError(
+            f"no cell begins with '{begins}' in {places}; ids are in the column 'cell' of the table of cells"
+        )
     if len(found) > 1:
-        raise UsageError(f"{len(found)} cells begin with '{begins}': {', '.join(list(found)[:5])}; give more of the id")
+        raise UsageError(
+            f"{len(found)} cells begin with '{begins}': {', '.join(list(found)[:5])}; give more of the id"
+        )
     return next(iter(found.values()))
 
 
 def sections(results: Results, row: "pd.Series[Any]") -> list[Section]:
-    """Return what ``show`` prints: status and metrics, config, curve, command."""
+    """Return the tables that ``show`` prints: status and metrics, config, provenance, curve."""
     values = {str(key): value for key, value in row.items() if not missing(value)}
     metrics = [key for key in values if "/" in key]
-    cost = ["step_seconds", "seconds", "width"]
-    provenance = ["gradbench", "torch", "python", "device", "device_name", "git_commit", "git_dirty", "data_sha256", "format", "started", "finished"]
-    outcome = ["status", "diverged_at", *metrics, *cost]
-    config = [key for key in values if key not in {*outcome, *provenance, "cell", "command", "error"}]
-
-    def pick(keys: list[str]) -> list[tuple[str, ...]]:
-        return [(key, text(values[key])) for key in keys if key in values]
-
+    outcome = ["status", "diverged_at", *metrics, *COST]
+    config = [key for key in values if key not in {*outcome, *PROVENANCE, "cell", "command", "error"}]
     shown: list[Section] = [
-        (f"cell {row['cell']} in {results.folder}", pick(outcome)),
-        ("config", pick(config)),
-        ("provenance", pick(provenance)),
+        (
+            f"cell {row['cell']} in {results.folder}",
+            [(key, text(values[key])) for key in outcome if key in values],
+        ),
+        ("config", [(key, setting(values[key])) for key in config]),
+        ("provenance", [(key, str(values[key])) for key in PROVENANCE if key in values]),
     ]
     curves = results.curves()
     curve = curves[curves["cell"] == row["cell"]].sort_values("step") if len(curves) else curves
     if len(curve):
         shown.append((f"curve, {len(curve)} recorded steps", curve_rows(curve.drop(columns="cell"))))
-    if "error" in values:
-        shown.append(("error", [(str(values["error"]),)]))
-    return [*shown, ("rerun it alone", [(str(values["command"]),)])]
+    return shown
+
+
+def texts(row: "pd.Series[Any]") -> list[tuple[str, str]]:
+    """Return what ``show`` prints as plain text, to be copied: the error, if any, and the command."""
+    titled = [("error", row.get("error")), ("rerun it alone", row["command"])]
+    return [(title, str(value)) for title, value in titled if not missing(value)]
 
 
 def curve_rows(curve: pd.DataFrame) -> list[tuple[str, ...]]:
@@ -77,6 +88,11 @@ def curve_rows(curve: pd.DataFrame) -> list[tuple[str, ...]]:
 def missing(value: Any) -> bool:
     """Return whether a table's value is null."""
     return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+
+
+def setting(value: Any) -> str:
+    """Return a config's value; a column that other cells lack turns its whole numbers into floats."""
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 def text(value: Any) -> str:

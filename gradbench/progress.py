@@ -13,10 +13,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from gradbench.launchers import Cells
 
 
-def title(cells: Cells) -> str:
-    """Return what a stack is, in a few words: its model, its regularizers, how many cells."""
+def kind(cells: Cells) -> str:
+    """Return what a stack trains, in a few words: its model and its regularizers."""
     names = dict.fromkeys(str(cell.config["regularizer"]["name"]) for cell in cells)
-    return f"{cells[0].config['model']['name']} · {', '.join(names)} · {len(cells)} cells"
+    return f"{cells[0].config['model']['name']} · {', '.join(names)}"
+
+
+def title(cells: Cells) -> str:
+    """Return what a stack trains, and how many cells."""
+    return f"{kind(cells)} · {count(len(cells), 'cell')}"
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number of things as a person says it."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def middle(losses: Sequence[float]) -> str:
@@ -51,7 +61,8 @@ class Quiet:
     def failed(self, stack: int, reason: str) -> None:
         """Say in one line which stack failed, and why."""
         self.statuses["failed"] += len(self.stacks[stack])
-        self.console.print(f"[red]failed[/] {escape(title(self.stacks[stack]))}: {escape(reason)}", highlight=False)
+        what = escape(f"{title(self.stacks[stack])}: {reason}")
+        self.console.print(f"[red]failed[/] {what}", highlight=False, soft_wrap=True)
 
 
 class Lines(Quiet):
@@ -111,12 +122,17 @@ class Live(Quiet):
     def note(self) -> None:
         """Show how many stacks are done, running and waiting."""
         waiting = len(self.stacks) - self.ended - len(self.tasks)
-        self.bars.update(self.all, note=f"stacks: {self.ended} done, {len(self.tasks)} running, {waiting} waiting")
+        self.bars.update(
+            self.all, note=f"stacks: {self.ended} done, {len(self.tasks)} running, {waiting} waiting"
+        )
 
     def started(self, stack: int) -> None:
-        """Add a bar."""
+        """Add a bar; a stack that is tried again has one."""
         cells = self.stacks[stack]
-        self.tasks[stack] = self.bars.add_task(title(cells), total=cells[0].config["steps"], note="starting")
+        if stack not in self.tasks:
+            self.tasks[stack] = self.bars.add_task(
+                title(cells), total=cells[0].config["steps"], note="starting"
+            )
         self.note()
 
     def progress(self, stack: int, step: int, losses: list[float]) -> None:

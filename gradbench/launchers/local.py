@@ -3,6 +3,7 @@
 A worker that dies (killed, out of memory) costs its stack one more try, never the sweep.
 """
 
+import contextlib
 import multiprocessing
 import os
 from collections import deque
@@ -111,7 +112,8 @@ class Pool:
         worker.stack = self.waiting.popleft() if self.waiting else None
         if worker.stack is not None:
             self.tries[worker.stack] += 1
-            worker.pipe.send(tuple(self.stacks[worker.stack]))
+            with contextlib.suppress(OSError):  # it has just died: the end of its pipe will say so
+                worker.pipe.send(tuple(self.stacks[worker.stack]))
             self.watcher.started(worker.stack)
 
     def hear(self, worker: Worker) -> None:
@@ -141,7 +143,9 @@ class Pool:
             self.waiting.appendleft(stack)
         elif stack is not None:
             code = worker.process.exitcode
-            reason = f"its worker process died {TRIES} times (last exit code {code}; -9 is often out of memory)"
+            reason = (
+                f"its worker process died {TRIES} times (last exit code {code}; -9 is often out of memory)"
+            )
             Results(self.folder).write_failures(failed_rows(self.stacks[stack], reason, worker.device, now()))
             self.fail(stack, reason)
         if self.waiting:
@@ -157,7 +161,8 @@ class Pool:
         """End every worker: idle ones are asked, busy ones are stopped."""
         for worker in self.workers:
             if worker.stack is None:
-                worker.pipe.send(None)
+                with contextlib.suppress(OSError):
+                    worker.pipe.send(None)
             else:
                 worker.process.terminate()
         for worker in self.workers:
