@@ -43,11 +43,10 @@ def autoclip(window: int = 1000) -> Regularizer:
 
     def transform(gradient_P: Tensor, percentile: Tensor, state: State, *_: object) -> tuple[Tensor, State]:
         norm = torch.linalg.vector_norm(gradient_P)
-        usable = torch.isfinite(norm)
         slots = torch.arange(window, device=norm.device)
-        here = (slots == state["count"] % window) & usable
-        history = torch.where(here, norm, state["history"])
-        count = state["count"] + usable
+        history = torch.where(slots == state["count"] % window, norm, state["history"])
+        # a norm that is not finite does not count: the next one takes its slot
+        count = state["count"] + torch.isfinite(norm)
         limit = percentile_of(history, count.clamp(max=window), percentile)
         scale = torch.where(norm > limit, limit / (norm + 1e-6), 1.0)
         return gradient_P * scale, {"history": history, "count": count}
