@@ -5,8 +5,9 @@ K cells, P parameters of a player, U different seeds.
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
@@ -134,6 +135,15 @@ class State:
             )
         self.above = torch.where(loss > self.ceiling, self.above + 1, 0)
         return self.above < divergence.patience * updates_per_step
+
+    def content(self) -> dict[str, Any]:
+        """Return the state as containers of tensors, for a checkpoint. The last gradients are made anew each step."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "last"}
+
+    def restore(self, content: Mapping[str, Any]) -> None:
+        """Take over what :meth:`content` gave."""
+        for name, value in content.items():
+            setattr(self, name, value)
 
     def update(
         self,

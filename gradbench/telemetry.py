@@ -3,11 +3,13 @@
 K cells, P parameters of a player.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from gradbench.stack import CHUNK, Setup, StackedPlayer, State
+from gradbench.stack import CHUNK, Setup, StackedPlayer, State, Tensors
 
 FULL = ("loss", "penalty", "grad_norm", "grad_norm_used", "clipped", "cosine", "update_norm")
 """Series of the regularized player."""
@@ -84,6 +86,17 @@ class Telemetry:
         self._flushed = state.step
         last: list[float] = np.where(diverged_at == 0, self.curves["loss"][state.step - 1], np.nan).tolist()
         return last
+
+    def content(self, state: State) -> Tensors:
+        """Return the curves so far, for a checkpoint; everything must have been flushed."""
+        return {name: torch.from_numpy(curve[: state.step].copy()) for name, curve in self.curves.items()}
+
+    def restore(self, content: Mapping[str, Tensor], state: State) -> None:
+        """Take over what :meth:`content` gave."""
+        for name, curve in content.items():
+            self.curves[name][: state.step] = curve.cpu().numpy()
+        self.anyone_alive = bool((state.diverged_at == 0).any())
+        self._flushed = state.step
 
 
 def untouched(norm: Tensor) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradbench.checkpoint import Checkpoint
 from gradbench.data import Data
 from gradbench.grid import Cell
 from gradbench.stack import CHUNK, Setup, State, begin, draw_chunk, prepare
@@ -30,7 +31,7 @@ class Outcome:
     Attributes:
         curves: series [steps, K], NaN after a cell has diverged.
         evaluations: step -> metric -> [K].
-        arrays: per cell, what figures need beyond numbers.
+        arrays: per cell, what figures need beyond numbers, from the last step; none for a cell that diverged.
         diverged_at: [K], the step at which a cell diverged; 0 where it did not.
         step_seconds: of one step and one cell: the stack's median over chunks, divided by K.
         seconds: of the whole stack, evaluations included.
@@ -45,7 +46,11 @@ class Outcome:
 
 
 def train(
-    cells: Sequence[Cell], data: Data, device: torch.device, report: Report = lambda _s, _l: None
+    cells: Sequence[Cell],
+    data: Data,
+    device: torch.device,
+    report: Report = lambda _s, _l: None,
+    checkpoint: Checkpoint | None = None,
 ) -> Outcome:
     """Train one stack.
 
@@ -55,15 +60,18 @@ def train(
         data: what they train on.
         device: where.
         report: is told the step and each cell's loss, once per chunk.
+        checkpoint: is gone on from where there is one, and saved to when it is due.
     """
     started = time.perf_counter()
     setup = prepare(cells, data, device)
     state, telemetry = begin(setup), Telemetry(setup)
-    outcome, chunk_seconds = Outcome(telemetry.curves), []
+    outcome, chunk_seconds, draws = Outcome(telemetry.curves), [], None
+    if checkpoint is not None and (saved := checkpoint.load(device)) is not None:
+        restore(saved, state, telemetry, outcome)
 
     while state.step < setup.steps and telemetry.anyone_alive:
         tick = time.perf_counter()
-        if state.step % CHUNK == 0:
+        if draws is None or state.step % CHUNK == 0:
             draws = draw_chunk(setup, state.step)
         ahead = min(until(CHUNK, state.step), until(setup.eval_every, state.step), setup.steps - state.step)
         for _ in range(ahead):
@@ -72,8 +80,14 @@ def train(
         chunk_seconds.append((time.perf_counter() - tick) / ahead)
         if state.step % setup.eval_every == 0 or state.step == setup.steps:
             outcome.evaluations[state.step], outcome.arrays = evaluate(setup, state)
+        if checkpoint is not None and checkpoint.due() and state.step < setup.steps:
+            checkpoint.save(content(state, telemetry, outcome))
 
     outcome.diverged_at = state.diverged_at.cpu().numpy()
+    # a cell may have diverged since the last evaluation
+    outcome.arrays = [
+        {} if diverged else arrays for diverged, arrays in zip(outcome.diverged_at, outcome.arrays, strict=False)
+    ]
     outcome.step_seconds = float(np.median(chunk_seconds)) / len(cells)
     outcome.seconds = time.perf_counter() - started
     return outcome
@@ -113,11 +127,28 @@ def advance(setup: Setup, state: State, draws: dict[str, dict[str, Tensor]], tel
     state.step += 1
 
 
+def content(state: State, telemetry: Telemetry, outcome: Outcome) -> dict[str, Any]:
+    """Return all that a checkpoint must hold. Random numbers are drawn by step, so no generator has a state."""
+    evaluations = {
+        step: {name: torch.from_numpy(values) for name, values in metrics.items()}
+        for step, metrics in outcome.evaluations.items()
+    }
+    return {"state": state.content(), "curves": telemetry.content(state), "evaluations": evaluations}
+
+
+def restore(saved: dict[str, Any], state: State, telemetry: Telemetry, outcome: Outcome) -> None:
+    """Take over what :func:`content` gave."""
+    state.restore(saved["state"])
+    telemetry.restore(saved["curves"], state)
+    outcome.evaluations = {
+        step: {name: tensor.cpu().numpy() for name, tensor in metrics.items()}
+        for step, metrics in saved["evaluations"].items()
+    }
+
+
 def evaluate(setup: Setup, state: State) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
     """Return metrics, each [K], and per cell the arrays for figures; a diverged cell has NaN and none."""
-    results = {
-        name: tensor.float().cpu().numpy() for name, tensor in setup.evaluate(state.parameters).items()
-    }
+    results = {name: tensor.cpu().numpy() for name, tensor in setup.evaluate(state.parameters).items()}
     alive = state.alive.cpu().numpy()
     metrics = {name: np.where(alive, values, np.nan) for name, values in results.items() if values.ndim == 1}
     arrays: list[dict[str, Any]] = [{} for _ in alive]

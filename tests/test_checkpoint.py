@@ -1,0 +1,143 @@
+"""A stack that is stopped and gone on with ends as one that was never stopped, bit for bit."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from small import CONFIGS, CPU, cells, data_of
+
+from gradbench.checkpoint import Checkpoint
+from gradbench.train import train
+
+
+class Stop(Exception):
+    """What a test stops a training with."""
+
+
+def always(path, **belongs):
+    return Checkpoint(path, belongs or {"cells": ["a"]}, seconds=0.0)
+
+
+def stop_at(step):
+    def report(reached, _losses):
+        if reached >= step:
+            raise Stop
+
+    return report
+
+
+def assert_same_outcome(one, other):
+    np.testing.assert_array_equal(one.diverged_at, other.diverged_at)
+    for name, curve in one.curves.items():
+        np.testing.assert_array_equal(curve, other.curves[name], err_msg=name)
+    assert one.evaluations.keys() == other.evaluations.keys()
+    for step, metrics in one.evaluations.items():
+        for name, values in metrics.items():
+            np.testing.assert_array_equal(values, other.evaluations[step][name], err_msg=f"{step} {name}")
+    for mine, theirs in zip(one.arrays, other.arrays, strict=True):
+        assert mine.keys() == theirs.keys()
+        for name in mine:
+            np.testing.assert_array_equal(mine[name], theirs[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("model", "regularizer"),
+    [
+        *((model, "clip_norm") for model in CONFIGS.groups["model"]),
+        # whatever has a state of its own must find it again, wherever it is trained
+        *(("mlp", regularizer) for regularizer in CONFIGS.groups["regularizer"] if regularizer != "clip_norm"),
+        ("wgan", "gp"),
+    ],
+)
+def test_a_stopped_stack_goes_on_to_the_same_bits(model, regularizer, tmp_path):
+    stack = cells(model, regularizer, seed=[0, 1], steps=24, eval_every=6, precision="float32", optimizer="adam")
+    data, path = data_of(stack[0]), tmp_path / "stack.pt"
+    whole = train(stack, data, CPU)
+    for step in (12, 18):
+        with pytest.raises(Stop):
+            train(stack, data, CPU, stop_at(step), always(path))
+    assert path.exists()
+    resumed = []
+    outcome = train(stack, data, CPU, lambda step, _losses: resumed.append(step), always(path))
+    assert resumed[0] == 18, "the checkpoint of step 12 must have been gone on from"
+    assert_same_outcome(outcome, whole)
+
+
+def test_divergence_before_the_stop_is_remembered(tmp_path):
+    stack = [cells("mlp", "none", optimizer__lr=lr, precision="float32", eval_every=5)[0] for lr in (0.1, 1e30)]
+    data, path = data_of(stack[0]), tmp_path / "stack.pt"
+    whole = train(stack, data, CPU)
+    with pytest.raises(Stop):
+        train(stack, data, CPU, stop_at(15), always(path))
+    outcome = train(stack, data, CPU, checkpoint=always(path))
+    assert outcome.diverged_at[1] > 0
+    assert_same_outcome(outcome, whole)
+
+
+def test_nothing_saved_is_nothing_to_go_on_from(tmp_path):
+    assert always(tmp_path / "absent.pt").load(CPU) is None
+
+
+def test_what_was_saved_comes_back(tmp_path):
+    content = {"step": 3, "tensors": {"a": torch.randn(2, 3)}, "list": [{"b": torch.ones(1)}]}
+    always(tmp_path / "x.pt").save(content)
+    back = always(tmp_path / "x.pt").load(CPU)
+    assert back["step"] == 3
+    assert torch.equal(back["tensors"]["a"], content["tensors"]["a"])
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped in the body", "flipped in the header", "emptied"])
+def test_a_damaged_checkpoint_is_set_aside_and_not_used(tmp_path, damage):
+    path = tmp_path / "x.pt"
+    always(path).save({"a": torch.randn(50)})
+    whole = bytearray(path.read_bytes())
+    if damage == "truncated":
+        whole = whole[:-20]
+    elif damage == "emptied":
+        whole = bytearray()
+    else:
+        whole[-30 if "body" in damage else -len(whole) + whole.index(b"sha256") + 12] ^= 4
+    path.write_bytes(whole)
+    assert always(path).load(CPU) is None
+    assert not path.exists()
+    assert (tmp_path / "x.pt.damaged-1").read_bytes() == whole
+
+
+@pytest.mark.parametrize("other", [{"cells": ["b"]}, {"cells": ["a"], "torch": "1.0"}])
+def test_a_checkpoint_of_other_cells_or_versions_is_not_gone_on_from(tmp_path, other):
+    path = tmp_path / "x.pt"
+    always(path).save({"a": torch.ones(1)})
+    assert always(path, **other).load(CPU) is None
+    assert path.exists(), "it is sound: it waits to be overwritten"
+
+
+def test_a_checkpoint_is_data_never_code(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "exploded"),))
+
+    path = tmp_path / "x.pt"
+    always(path).save({"a": Bomb()})
+    with pytest.raises(Exception, match="weights_only|Weights only"):
+        always(path).load(CPU)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_a_checkpoint_that_another_user_wrote_is_set_aside(tmp_path, monkeypatch):
+    path = tmp_path / "x.pt"
+    always(path).save({"a": torch.ones(1)})
+    monkeypatch.setattr(os, "getuid", lambda: path.stat().st_uid + 1)
+    assert always(path).load(CPU) is None
+    assert not path.exists()
+
+
+def test_it_is_due_only_after_its_seconds(tmp_path, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    checkpoint = Checkpoint(tmp_path / "x.pt", {}, seconds=60)
+    assert not checkpoint.due()
+    clock[0] += 60
+    assert checkpoint.due()
+    checkpoint.save({})
+    assert not checkpoint.due()
