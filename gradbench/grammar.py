@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, QuotedString, ValueType
 from hydra.errors import HydraException
@@ -47,6 +48,8 @@ def parse_word(word: str) -> Override:
         UsageError: in one line.
     """
     try:
+        if word.lstrip("+~").startswith("="):  # Hydra takes it for the whole config
+            raise HydraException("it has no key")
         return OverridesParser.create().parse_override(word)
     except HydraException as error:
         raise UsageError(
@@ -123,7 +126,9 @@ def literal(value: Any) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return the first lines of an error's message as one line."""
+    """Return what an error's message says first as one line."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem:
+        return " ".join(f"{error.problem} {error.problem_mark or ''}".split())
     lines = [line.strip() for line in str(error).splitlines()]
     telling = [line for line in lines if line and not set(line) <= {"^", "~"}]
     return "; ".join(telling[:2]).rstrip(".") or type(error).__name__

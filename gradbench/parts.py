@@ -55,13 +55,15 @@ def part_paths(folder: Path) -> list[Path]:
 
 
 def read_part(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Return one part.
+    """Return one part; of the columns asked for, those that it has.
 
     Raises:
         UsageError: where it cannot be read.
     """
     try:
-        return pq.read_table(path, columns=columns, partitioning=None)
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            return file.read(columns=[name for name in names if columns is None or name in columns])
     except (OSError, pa.ArrowException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(

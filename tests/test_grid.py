@@ -1,0 +1,413 @@
+"""Expansion is a pure function: each cell once, whatever the order, and each reachable by its own command."""
+
+import dataclasses
+import itertools
+import math
+import shlex
+from collections import Counter
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from gradbench.config import Configs, Experiment
+from gradbench.errors import UsageError
+from gradbench.grammar import Axis, Words, literal
+from gradbench.grid import Cell, Stack, canonical, expand, stacks
+
+CONFIGS = Configs()
+NONE = Experiment("none")
+
+
+def unread(config) -> str:
+    """Stand in for the fingerprint of data that no test loads: it depends on the config as the real one does."""
+    return canonical({key: value for key, value in config["data"].items() if key not in ("path", "root")})
+
+
+def cells(*words: str, experiment: Experiment = NONE, configs: Configs = CONFIGS) -> list[Cell]:
+    return expand(configs, experiment, configs.parse(list(words)), unread)
+
+
+def rerun(command: str) -> list[Cell]:
+    """Read a printed command as a shell and the command line would."""
+    program, run, *words = shlex.split(command)
+    assert (program, run) == ("gradbench", "run")
+    assert all("=" in word or word.startswith("~") for word in words), (
+        "a word would be taken for an experiment"
+    )
+    return cells(*words)
+
+
+def ids(grid: list[Cell]) -> list[str]:
+    return [cell.id for cell in grid]
+
+
+def refused(*words: str, experiment: Experiment = NONE) -> str:
+    with pytest.raises(UsageError) as caught:
+        cells(*words, experiment=experiment)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# ---- any grid --------------------------------------------------------------------------------------------------
+
+positive = st.floats(min_value=1e-12, allow_nan=False) | st.integers(1, 9)
+odd = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8).filter(
+    lambda text: "${" not in text and text != "???"  # those mean something
+)
+plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | odd
+AXES = {
+    "regularizer.threshold": positive,
+    "regularizer.lambda": st.floats(0, 1e9) | st.integers(0, 9),
+    "regularizer.center": st.floats(-2, 2) | st.integers(-2, 2),
+    "optimizer.lr": st.floats(1e-9, 1e3) | st.integers(1, 3),
+    "optimizer.betas": st.lists(st.floats(0, 0.99) | st.just(0), min_size=2, max_size=2),
+    "optimizer.weight_decay": st.floats(-1, 1),
+    "model.hidden": st.integers(1, 99),
+    "data.limit": st.none() | st.integers(1, 9),
+    "seed": st.integers(0, 2**40),
+    "divergence": st.fixed_dictionaries({"factor": st.floats(1.5, 9) | st.just(math.inf)}),
+    "+note": plain | st.lists(plain, max_size=3),
+    "++deep.note": plain | st.lists(plain, max_size=3),
+}
+GROUPS = {name: CONFIGS.groups[name] for name in ("regularizer", "optimizer")} | {
+    "model": ["lstm", "mlp", "wgan"]
+}
+
+
+@st.composite
+def sweeps(draw) -> list[str]:
+    """Draw the words of a sweep: some groups, some axes, few values each."""
+    words = []
+    for group in draw(st.lists(st.sampled_from(sorted(GROUPS)), unique=True, max_size=3)):
+        options = draw(st.lists(st.sampled_from(GROUPS[group]), min_size=1, max_size=2))
+        words.append(f"{group}={','.join(options)}")
+    for key in draw(st.lists(st.sampled_from(sorted(AXES)), unique=True, max_size=3)):
+        chosen = draw(st.lists(AXES[key], min_size=1, max_size=2))
+        words.append(f"{key}={','.join(map(literal, chosen))}")
+    return draw(st.permutations(words))
+
+
+def expanded(words: list[str]) -> list[Cell]:
+    try:
+        return cells(*words)
+    except UsageError as error:
+        assume("no cell has the key" not in str(error))  # an axis of a group that was not drawn
+        raise
+
+
+@settings(max_examples=25, deadline=None)
+@given(sweeps())
+def test_no_cell_stands_twice_in_a_grid(words):
+    assert max(Counter(ids(expanded(words))).values()) == 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(sweeps(), st.randoms())
+def test_the_order_of_the_words_changes_no_id(words, random):
+    before = set(ids(expanded(words)))
+    random.shuffle(words)
+    assert set(ids(expanded(words))) == before
+
+
+@settings(max_examples=25, deadline=None)
+@given(sweeps())
+def test_every_cell_is_reached_alone_by_the_command_that_it_prints(words):
+    for cell in expanded(words):
+        assert ids(cells(*cell.words)) == [cell.id]
+        (again,) = rerun(cell.command())
+        assert (again.id, again.config, again.command()) == (cell.id, cell.config, cell.command())
+
+
+@settings(max_examples=20, deadline=None)
+@given(sweeps())
+def test_expansion_is_the_product_of_the_axes_that_a_cell_has(words):
+    """Count against a product taken by hand, over distinct values as Python compares them."""
+    axes = {axis.key: axis for axis in CONFIGS.parse(words).axes}
+    grid = expanded(words)
+    groups = {key: sorted(set(axis.values)) for key, axis in axes.items() if key in GROUPS}
+    expected = 0
+    for options in itertools.product(*groups.values()):
+        keys = {
+            key
+            for cell in grid
+            if all(cell.choices[group] == option for group, option in zip(groups, options, strict=True))
+            for key in axes
+            if key not in GROUPS and has(cell, key)
+        }
+        expected += math.prod(len({canonical(number(value)) for value in axes[key].values}) for key in keys)
+    assert len(grid) == expected
+
+
+def has(cell: Cell, key: str) -> bool:
+    node = cell.config
+    for part in key.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return False
+        node = node[part]
+    return True
+
+
+def number(value):
+    """Return a number as a float, since 1 and 1.0 are one setting where the default is a float."""
+    if isinstance(value, list):
+        return [number(item) for item in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+# ---- what the words mean ---------------------------------------------------------------------------------------
+
+
+def test_the_sweep_of_the_readme_is_25_cells():
+    grid = cells(
+        *("model=lstm", "regularizer=clip_norm,gp", "regularizer.threshold=0.1,1,10"),
+        *("regularizer.lambda=1,10", "seed=range(5)"),
+    )
+    assert len(grid) == len(set(ids(grid))) == 25
+    strengths = Counter((cell.choices["regularizer"], cell.strength) for cell in grid)
+    expected = [("clip_norm", 0.1), ("clip_norm", 1), ("clip_norm", 10), ("gp", 1), ("gp", 10)]
+    assert strengths == Counter(dict.fromkeys(expected, 5))
+
+
+def test_one_and_one_point_nought_are_one_cell():
+    assert len(cells("optimizer.lr=1,1.0", "seed=3,3.0", "steps=1e3,1000")) == 1
+
+
+def test_a_value_said_by_default_is_the_cell_that_says_it_outright():
+    assert ids(cells("model=mlp")) == ids(cells("model=mlp", "seed=0", "data=digits", "regularizer=none"))
+
+
+def test_a_dict_is_merged_as_hydra_merges_it():
+    (cell,) = cells("divergence={factor:2}")
+    (same,) = cells("divergence.factor=2")
+    assert cell.config["divergence"] == {"factor": 2.0, "patience": same.config["divergence"]["patience"]}
+    assert cell.id == same.id
+
+
+def test_a_new_key_is_added_where_a_plus_says_so():
+    (cell,) = cells("+a.b={c:1}", "++seed=4")
+    assert cell.config["a"] == {"b": {"c": 1}}
+    assert cell.seed == 4
+
+
+def test_lists_keep_the_kind_of_their_default(tmp_path):
+    (cell,) = cells("optimizer=adam", "optimizer.betas=[0,1]")
+    assert [type(item) for item in cell.config["optimizer"]["betas"]] == [float, float]
+
+
+def test_a_group_of_ones_own_is_chosen_with_a_plus_and_stands_in_the_command(tmp_path):
+    (tmp_path / "extra").mkdir()
+    (tmp_path / "extra/one.yaml").write_text("a: 1")
+    configs = Configs(tmp_path)
+    (cell,) = cells("+extra=one", "+extra.b=2", configs=configs)
+    assert cell.config["extra"] == {"a": 1, "b": 2}
+    words = shlex.split(cell.command())
+    assert words[-2:] == ["--config-dir", str(tmp_path)]
+    assert ids(cells(*words[2:-2], configs=configs)) == [cell.id]
+
+
+def test_a_deleted_key_stays_deleted_in_the_command():
+    (cell,) = cells("model=mlp", "~optimizer.nesterov")
+    assert "nesterov" not in cell.config["optimizer"]
+    assert ids(rerun(cell.command())) == [cell.id]
+
+
+def test_how_a_cell_is_run_and_where_its_data_lies_are_no_part_of_what_it_is():
+    here = cells("model=lstm", "data=text", "data.path=/a/x.txt", "device=cpu")
+    there = cells("model=lstm", "data=text", "data.path=/b/y.txt", "device=cuda", "stack_width.cpu=2")
+    assert ids(here) == ids(there)
+    assert ids(here) != ids(cells("model=lstm", "data=text", "data.path=x", "data.level=word"))
+
+
+def test_the_data_are_part_of_what_a_cell_is():
+    one, other = (expand(CONFIGS, NONE, Words(), lambda _config, text=text: text) for text in "ab")
+    assert ids(one) != ids(other)
+
+
+# ---- experiments under overrides ---------------------------------------------------------------------------------
+
+TWO = Experiment(
+    "two",
+    products=(
+        (
+            Axis("model", ("mlp", "lstm")),
+            Axis("regularizer", ("clip_norm",)),
+            Axis("regularizer.threshold", (1, 2)),
+        ),
+        (
+            Axis("model", ("mlp",)),
+            Axis("regularizer", ("gp", "none")),
+            Axis("seed", (0, 1)),
+            Axis("note", ("x",), True),
+        ),
+    ),
+)
+
+
+def test_an_experiment_is_the_union_of_its_products():
+    assert len(cells(experiment=TWO)) == 2 * 2 + 2 * 2
+
+
+def test_an_override_of_a_swept_key_replaces_its_axis_where_cells_have_it():
+    grid = cells("regularizer.threshold=5,6,7", experiment=TWO)
+    assert Counter(cell.choices["regularizer"] for cell in grid) == {"clip_norm": 6, "gp": 2, "none": 2}
+
+
+def test_an_override_of_an_added_key_replaces_its_value():
+    assert {cell.config["note"] for cell in cells("regularizer=gp", "note=y", experiment=TWO)} == {"y"}
+
+
+def test_an_override_of_a_group_restricts_it():
+    assert {cell.choices["model"] for cell in cells("model=lstm", experiment=TWO)} == {"lstm"}
+    assert len(cells("regularizer=none,gp", experiment=TWO)) == 4
+
+
+def test_an_override_of_a_group_that_a_product_leaves_open_chooses_it():
+    assert {cell.choices["optimizer"] for cell in cells("optimizer=adam", experiment=TWO)} == {"adam"}
+
+
+def test_an_override_that_leaves_nothing_is_refused():
+    assert "nothing of experiment 'two' is left under model=wgan" in refused("model=wgan", experiment=TWO)
+
+
+def test_an_axis_that_no_cell_has_left_is_refused():
+    assert "no cell has the key regularizer.threshold" in refused(
+        "regularizer=none", "regularizer.threshold=1", experiment=TWO
+    )
+
+
+def test_products_that_overlap_give_each_cell_once():
+    twice = Experiment("twice", products=TWO.products * 2)
+    assert ids(cells(experiment=twice)) == ids(cells(experiment=TWO))
+
+
+@pytest.mark.parametrize("name", CONFIGS.experiments)
+def test_every_cell_of_a_shipped_experiment_is_reached_by_its_command(name):
+    grid = expand(CONFIGS, CONFIGS.experiment(name), Words(), unread)
+    assert len(set(ids(grid))) == len(grid)
+    for cell in grid:
+        assert ids(rerun(cell.command())) == [cell.id]
+
+
+# ---- mistakes --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("regularizer=clip_norm regularizer.treshold=1", "did you mean 'regularizer.threshold'"),
+        ("stepz=3", "did you mean 'steps'"),
+        ("seed=abc", "seed must be a whole number, got 'abc'"),
+        ("seed=", "seed must be a whole number, got ''"),
+        ("seed=1.5", "seed must be a whole number, got 1.5"),
+        ("seed=inf", "seed must be a whole number, got inf"),
+        ("seed=true", "seed must be a whole number, got true"),
+        ("seed=-1", "seed must be >= 0, got -1"),
+        ("seed=[1]", "seed must be a whole number, got [1]"),
+        ("seed={a:1}", "seed, which is a value"),
+        ("steps=0", "steps must be >= 1"),
+        ("optimizer.lr=nan", "optimizer.lr must be > 0 and finite, got nan"),
+        ("optimizer.lr=-1", "optimizer.lr must be > 0"),
+        ("optimizer.nesterov=3", "optimizer.nesterov must be true or false, got 3"),
+        ("optimizer=adam optimizer.betas=0.9", "optimizer.betas must be a list, got 0.9"),
+        ("regularizer=clip_norm regularizer.threshold=-1", "use regularizer=none"),
+        ("regularizer=clip_norm regularizer.threshold=nan", "regularizer.threshold"),
+        ("regularizer=gp regularizer.lambda=-0.1", "regularizer.lambda must be >= 0"),
+        ("regularizer=gp regularizer.lambda=inf", "regularizer.lambda must be >= 0 and finite"),
+        ("regularizer=clip_norm ~regularizer.threshold", "there is no such key"),
+        ("precision=float16", "precision must be one of float32, float64, bfloat16, got 'float16'"),
+        ("device=cpu,cuda", "device says how cells are run and cannot be swept"),
+        ("device=[cpu]", "device must be a name"),
+        ("stack_width.cpu=1,2", "cannot be swept"),
+        ("divergence=3", "set one of divergence.factor, divergence.patience"),
+        ("+seed.deeper=3", "seed"),
+        ("data=text model=lstm", "data.path must be given"),
+        ("~steps", "the config has no key steps"),
+        ("~regularizer", "no regularizer"),
+        ("~nothing", "nothing"),
+        ("~model.metric", "model.metric"),
+        ("+x=${nowhere}", "nowhere"),
+        ("model@other=mlp", "model@other"),
+        ("seed=range(1000) steps=range(1,1002)", "more than 1,000,000 cells"),
+    ],
+)
+def test_a_mistake_is_refused_in_one_line_that_names_it(words, said):
+    assert said in refused(*words.split())
+
+
+@pytest.mark.parametrize(
+    ("yaml", "said"),
+    [
+        ("_target_: x.y\nname: mine\nstrength: null", "regularizer.family"),
+        ("_target_: x.y\nname: mine\nfamily: clipper\nstrength: null", "must be one of none, clipping"),
+        ("_target_: x.y\nname: mine\nfamily: clipping\nstrength: sigma", "there is no such key"),
+        (
+            "_target_: x.y\nname: mine\nfamily: clipping\nstrength: sigma\nsigma: high",
+            "must be a number, got 'high'",
+        ),
+        ("name: mine", "no regularizer with a _target_"),
+    ],
+)
+def test_a_regularizer_of_ones_own_that_lacks_something_is_refused(tmp_path, yaml, said):
+    (tmp_path / "regularizer").mkdir()
+    (tmp_path / "regularizer/mine.yaml").write_text(yaml)
+    with pytest.raises(UsageError, match=said):
+        cells("regularizer=mine", configs=Configs(tmp_path))
+
+
+# ---- stacks ----------------------------------------------------------------------------------------------------
+
+GRID = cells(
+    *("model=mlp", "regularizer=none,clip_norm,clip_value,gp", "optimizer.lr=0.1,1", "seed=range(7)"),
+    *("regularizer.threshold=1,2", "regularizer.lambda=1,2"),
+)
+
+
+@given(st.permutations(GRID))
+def test_stacks_depend_on_the_cells_and_not_on_their_order(shuffled):
+    assert [stack.id for stack in stacks(shuffled, "cpu")] == [stack.id for stack in stacks(GRID, "cpu")]
+
+
+def test_stacks_hold_every_cell_once_and_no_more_than_fit():
+    for kind, width in (("cpu", 16), ("cuda", 256)):
+        grouped = stacks(GRID, kind)
+        assert Counter(cell.id for stack in grouped for cell in stack.cells) == Counter(ids(GRID))
+        assert max(len(stack.cells) for stack in grouped) <= width
+
+
+def test_cells_of_a_stack_differ_in_numbers_alone_and_penalties_stack_among_themselves():
+    for stack in stacks(GRID, "cuda"):
+        assert len({cell.program for cell in stack.cells}) == 1
+        families = {cell.config["regularizer"]["family"] for cell in stack.cells}
+        assert families == {"penalty"} or "penalty" not in families
+
+
+def test_cells_of_one_regularizer_stand_together_in_a_stack():
+    for stack in stacks(GRID, "cuda"):
+        programs = [cell.regularizer_program for cell in stack.cells]
+        assert len([key for key, _ in itertools.groupby(programs)]) == len(set(programs))
+
+
+def test_a_stack_is_named_after_its_cells():
+    one, two = GRID[:2]
+    assert Stack((one, two)).id == Stack((two, one)).id != Stack((one,)).id
+
+
+def test_a_cell_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        GRID[0].data_sha256 = "other"
+
+
+def test_planning_composes_once_per_choice_of_groups_however_many_cells_there_are(monkeypatch):
+    """Hydra and OmegaConf are what is slow: thousands of cells must not each go through them."""
+    words = [
+        "regularizer=clip_norm,gp",
+        "regularizer.threshold=range(1,11)",
+        "regularizer.lambda=range(1,11)",
+    ]
+    configs = Configs()
+    cells(*words, configs=configs)
+    assert configs.compose.cache_info().misses == 2
+    monkeypatch.setattr("gradbench.config.OmegaConf", None)
+    assert len(cells(*words, "seed=range(100)", configs=configs)) == 2000
+    assert configs.compose.cache_info().misses == 2
