@@ -86,7 +86,8 @@ def train(
     outcome.diverged_at = state.diverged_at.cpu().numpy()
     # a cell may have diverged since the last evaluation
     outcome.arrays = [
-        {} if diverged else arrays for diverged, arrays in zip(outcome.diverged_at, outcome.arrays, strict=False)
+        {} if diverged else arrays
+        for diverged, arrays in zip(outcome.diverged_at, outcome.arrays, strict=False)
     ]
     outcome.step_seconds = float(np.median(chunk_seconds)) / len(cells)
     outcome.seconds = time.perf_counter() - started

@@ -46,12 +46,18 @@ def assert_same_outcome(one, other):
     [
         *((model, "clip_norm") for model in CONFIGS.groups["model"]),
         # whatever has a state of its own must find it again, wherever it is trained
-        *(("mlp", regularizer) for regularizer in CONFIGS.groups["regularizer"] if regularizer != "clip_norm"),
+        *(
+            ("mlp", regularizer)
+            for regularizer in CONFIGS.groups["regularizer"]
+            if regularizer != "clip_norm"
+        ),
         ("wgan", "gp"),
     ],
 )
 def test_a_stopped_stack_goes_on_to_the_same_bits(model, regularizer, tmp_path):
-    stack = cells(model, regularizer, seed=[0, 1], steps=24, eval_every=6, precision="float32", optimizer="adam")
+    stack = cells(
+        model, regularizer, seed=[0, 1], steps=24, eval_every=6, precision="float32", optimizer="adam"
+    )
     data, path = data_of(stack[0]), tmp_path / "stack.pt"
     whole = train(stack, data, CPU)
     for step in (12, 18):
@@ -65,7 +71,9 @@ def test_a_stopped_stack_goes_on_to_the_same_bits(model, regularizer, tmp_path):
 
 
 def test_divergence_before_the_stop_is_remembered(tmp_path):
-    stack = [cells("mlp", "none", optimizer__lr=lr, precision="float32", eval_every=5)[0] for lr in (0.1, 1e30)]
+    stack = [
+        cells("mlp", "none", optimizer__lr=lr, precision="float32", eval_every=5)[0] for lr in (0.1, 1e30)
+    ]
     data, path = data_of(stack[0]), tmp_path / "stack.pt"
     whole = train(stack, data, CPU)
     with pytest.raises(Stop):

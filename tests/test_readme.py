@@ -74,7 +74,9 @@ def test_the_regularizer_that_contributing_adds_works_as_written(tmp_path, monke
     from gradbench.train import train
 
     configs = Configs(tmp_path / "conf")
-    sizes = [f"{key}={value}" for key, value in SIZES.items() if key in ("model.hidden", "steps", "eval_every")]
+    sizes = [
+        f"{key}={value}" for key, value in SIZES.items() if key in ("model.hidden", "steps", "eval_every")
+    ]
     parsed = configs.parse(["model=mlp", "regularizer=my_clip", "regularizer.threshold=1e-3", *sizes])
     (cell,) = expand(configs, Experiment("mine"), parsed, lambda config: "unread")
     curves = train([cell], data_of(cell), CPU).curves
