@@ -18,7 +18,7 @@ from gradbench.rules import check
 FORMAT = 1
 """Version of the results format; part of every cell's id."""
 
-RUNTIME = ("device", "stack_width")
+RUNTIME = ("device", "checkpoint_seconds", "stack_width")
 """Top-level keys that say how a cell is run, never what it is."""
 
 LOCATIONS = ("path", "root", "download")

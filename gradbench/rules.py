@@ -30,6 +30,7 @@ RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
     "record_every": (">= 1", lambda v: v >= 1, "1 records every step"),
     "divergence.factor": ("> 1", lambda v: v > 1, "inf counts only losses that are not finite"),
     "divergence.patience": (">= 1", lambda v: v >= 1, "give a number of steps like 50"),
+    "checkpoint_seconds": (">= 0", lambda v: v >= 0, "0 saves at every chunk of steps, inf never"),
     "stack_width.cpu": (">= 1", lambda v: v >= 1, "give a number of cells like 16"),
     "stack_width.cuda": (">= 1", lambda v: v >= 1, "give a number of cells like 256"),
     "stack_width.mps": (">= 1", lambda v: v >= 1, "give a number of cells like 64"),

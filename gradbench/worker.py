@@ -19,9 +19,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from gradbench.checkpoint import Checkpoint
 from gradbench.data import Data
 from gradbench.factory import load_data
 from gradbench.grid import Cell, canonical
+from gradbench.parts import part_name
 from gradbench.provenance import now, provenance
 from gradbench.results import Results, curve_rows, describe
 from gradbench.train import Outcome, train
@@ -54,13 +56,25 @@ def serve(pipe: Connection, folder: Path, device_name: str) -> None:
         started = now()
         try:
             data = load_once(canonical(cells[0].config["data"]))
-            outcome = train(cells, data, device, lambda step, losses: tell("progress", step, losses))
+            checkpoint = checkpoint_of(cells, folder, device)
+            outcome = train(
+                cells, data, device, lambda step, losses: tell("progress", step, losses), checkpoint
+            )
             rows = finished_rows(cells, outcome, device, started)
             results.write(rows, curves_of(cells, outcome), arrays_of(cells, outcome))
+            checkpoint.remove()
             tell("done", [row["status"] for row in rows])
         except Exception as error:  # one stack's failure is a row in the table, never the end of the sweep
             results.write_failures(failed_rows(cells, traceback.format_exc(), device, started))
             tell("failed", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+
+
+def checkpoint_of(cells: Sequence[Cell], folder: Path, device: torch.device) -> Checkpoint:
+    """Return where a stack in progress is saved; one of other cells, torch or kind of device is not gone on from."""
+    names = [cell.id for cell in cells]
+    belongs = {"cells": names, "torch": torch.__version__, "device": device.type}
+    path = folder / "checkpoints" / part_name(names).replace(".parquet", ".pt")
+    return Checkpoint(path, belongs, float(cells[0].runtime["checkpoint_seconds"]))
 
 
 def receive(pipe: Connection) -> tuple[Cell, ...] | None:

@@ -11,7 +11,7 @@ from gradbench.checkpoint import Checkpoint
 from gradbench.train import train
 
 
-class Stop(Exception):
+class StopError(Exception):
     """What a test stops a training with."""
 
 
@@ -22,7 +22,7 @@ def always(path, **belongs):
 def stop_at(step):
     def report(reached, _losses):
         if reached >= step:
-            raise Stop
+            raise StopError
 
     return report
 
@@ -61,7 +61,7 @@ def test_a_stopped_stack_goes_on_to_the_same_bits(model, regularizer, tmp_path):
     data, path = data_of(stack[0]), tmp_path / "stack.pt"
     whole = train(stack, data, CPU)
     for step in (12, 18):
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             train(stack, data, CPU, stop_at(step), always(path))
     assert path.exists()
     resumed = []
@@ -76,7 +76,7 @@ def test_divergence_before_the_stop_is_remembered(tmp_path):
     ]
     data, path = data_of(stack[0]), tmp_path / "stack.pt"
     whole = train(stack, data, CPU)
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train(stack, data, CPU, stop_at(15), always(path))
     outcome = train(stack, data, CPU, checkpoint=always(path))
     assert outcome.diverged_at[1] > 0
@@ -127,7 +127,7 @@ def test_a_checkpoint_is_data_never_code(tmp_path):
 
     path = tmp_path / "x.pt"
     always(path).save({"a": Bomb()})
-    with pytest.raises(Exception, match="weights_only|Weights only"):
+    with pytest.raises(Exception, match=r"weights_only|Weights only"):
         always(path).load(CPU)
     assert not (tmp_path / "exploded").exists()
 

@@ -1,9 +1,9 @@
 """Two tables on disk: whole or absent, one schema, a success in place of a failure."""
 
 import json
-import multiprocessing
-import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -211,20 +211,23 @@ def test_a_cell_counts_as_finished_only_once_its_row_stands(results, monkeypatch
 # ---- files -----------------------------------------------------------------------------------------------------
 
 
-def _die_while_writing(path):
-    write_atomically(
-        path, lambda file: (file.write(b"half"), file.flush(), os.kill(os.getpid(), signal.SIGKILL))
-    )
+DIE_WHILE_WRITING = """
+import os, pathlib, signal, sys
+from gradbench.parts import write_atomically
+def half(file):
+    file.write(b"half")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+write_atomically(pathlib.Path(sys.argv[1]), half)
+"""
 
 
 def test_a_kill_in_the_middle_of_a_write_leaves_the_old_file_whole(tmp_path):
     path = tmp_path / "x.parquet"
     pd.DataFrame({"cell": ["a"]}).to_parquet(path)
     before = path.read_bytes()
-    process = multiprocessing.get_context("fork").Process(target=_die_while_writing, args=(path,))
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    done = subprocess.run([sys.executable, "-c", DIE_WHILE_WRITING, path], check=False)
+    assert done.returncode == -signal.SIGKILL
     assert path.read_bytes() == before
     assert read_parts(tmp_path)["cell"].tolist() == ["a"], "what it left behind is no part"
 
