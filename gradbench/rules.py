@@ -23,6 +23,8 @@ RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
         lambda v: 0 <= v < math.inf,
         "use regularizer=none to switch it off",
     ),
+    "regularizer.percentile": ("in (0, 100]", lambda v: 0 < v <= 100, "10 is the paper's, 100 never clips"),
+    "regularizer.z": ("> 0", lambda v: v > 0, "2.5 is the paper's, inf never clips"),
     "optimizer.lr": ("> 0 and finite", lambda v: 0 < v < math.inf, "give a learning rate like 0.1"),
     "seed": (">= 0", lambda v: v >= 0, "give a whole number like 0"),
     "steps": (">= 1", lambda v: v >= 1, "give a whole number like 300"),

@@ -45,7 +45,7 @@ class Model(ABC):
 
     @abstractmethod
     def networks(self) -> dict[str, nn.Module]:
-        """Return new networks, one per player; weights are drawn from torch's global generator (seeded by the caller)."""
+        """Return new networks, one per player; weights come from torch's global generator, which the caller seeds."""
 
     @abstractmethod
     def draw(
