@@ -17,7 +17,7 @@ from gradbench.config import Config, Configs, Experiment
 from gradbench.data import Data
 from gradbench.errors import UsageError
 from gradbench.factory import load_data
-from gradbench.grammar import Words
+from gradbench.grammar import Words, one_line
 from gradbench.grid import RUNTIME, Cell, Stack, canonical, digest, expand, stacks
 from gradbench.results import FINISHED, Results
 
@@ -145,8 +145,12 @@ def validate(cells: Sequence[Cell]) -> None:
 
     programs = {(cell.program, cell.regularizer_program): cell for cell in cells}
     for cell in programs.values():
-        build(cell.config, load_once(canonical(cell.config["data"])))
+        model = build(cell.config, load_once(canonical(cell.config["data"]))).model
         build_regularizer(cell.config)
+        try:
+            model.networks()
+        except Exception as error:  # a user's own model may raise anything
+            raise UsageError(f"model={cell.config['model']['name']}: {one_line(error)}") from error
 
 
 def execute(plan: Plan, command: str, watcher: "Watcher", jobs: int | None, fail_fast: bool) -> None:

@@ -96,13 +96,13 @@ def expanded(words: list[str]) -> list[Cell]:
         raise
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(sweeps())
 def test_no_cell_stands_twice_in_a_grid(words):
     assert max(Counter(ids(expanded(words))).values()) == 1
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(sweeps(), st.randoms())
 def test_the_order_of_the_words_changes_no_id(words, random):
     before = set(ids(expanded(words)))
@@ -110,7 +110,7 @@ def test_the_order_of_the_words_changes_no_id(words, random):
     assert set(ids(expanded(words))) == before
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(sweeps())
 def test_every_cell_is_reached_alone_by_the_command_that_it_prints(words):
     for cell in expanded(words):
@@ -119,7 +119,7 @@ def test_every_cell_is_reached_alone_by_the_command_that_it_prints(words):
         assert (again.id, again.config, again.command()) == (cell.id, cell.config, cell.command())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(sweeps())
 def test_expansion_is_the_product_of_the_axes_that_a_cell_has(words):
     """Count against a product taken by hand, over distinct values as Python compares them."""

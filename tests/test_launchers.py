@@ -1,0 +1,190 @@
+"""Workers may raise, die or be stopped: what is finished stays, what is not is said, and a rerun does the rest.
+
+The regularizers here are a user's own: a YAML file in a config folder, a module on PYTHONPATH, nothing else.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from gradbench.errors import UsageError
+from gradbench.launchers.local import jobs_for
+from gradbench.sweep import make_plan
+
+OWN = """
+import os
+import signal
+from pathlib import Path
+
+from gradbench.regularizers import Regularizer
+
+HERE = Path(__file__).parent
+
+
+def halve():
+    return Regularizer(transform=lambda gradient, strength, state, *_: (gradient * strength, state))
+
+
+def unlucky(marker):
+    def transform(gradient, strength, state, *_):
+        if (HERE / marker).exists():
+            raise RuntimeError("out of luck")
+        return gradient, state
+
+    return Regularizer(transform=transform)
+
+
+def deadly(marker):
+    def transform(gradient, strength, state, *_):
+        path = HERE / marker
+        if path.exists():
+            deaths = int(path.read_text()) - 1
+            path.write_text(str(deaths)) if deaths else path.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return gradient, state
+
+    return Regularizer(transform=transform)
+"""
+
+SWEEP = """
+question: Does one's own regularizer run?
+grid:
+  - {model: mlp, model.hidden: 4, model.depth: 1, steps: 4, seed: 'range(2)', regularizer: [none, halve]}
+  - {model: mlp, model.hidden: 4, model.depth: 1, steps: 4, seed: 0, regularizer: [unlucky, deadly]}
+"""
+
+
+def yaml(name: str, function: str, family: str, strength: str, more: str = "") -> str:
+    return f"name: {name}\nfamily: {family}\nstrength: {strength}\n_target_: own.{function}\n{more}"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """A user's folder: a module, configs, and the first run of an experiment of theirs, in which things go wrong."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "own.py").write_text(OWN)
+    for folder in ("conf/regularizer", "conf/experiments"):
+        (home / folder).mkdir(parents=True)
+    regularizers = {
+        "halve": yaml("halve", "halve", "clipping", "share", "share: 0.5"),
+        # a family of penalties gives each a stack of its own
+        "unlucky": yaml("unlucky", "unlucky", "penalty", "null", "marker: unlucky"),
+        "deadly": yaml("deadly", "deadly", "penalty", "null", "marker: deadly"),
+    }
+    for name, text in regularizers.items():
+        (home / f"conf/regularizer/{name}.yaml").write_text(text)
+    (home / "conf/experiments/mine.yaml").write_text(SWEEP)
+    for marker, deaths in {"unlucky": "always", "deadly": "3"}.items():
+        (home / marker).write_text(deaths)
+    return home
+
+
+RUN = ("run", "mine", "--config-dir", "conf", "--no-report")
+
+
+def gradbench(home: Path, *words: str, **options) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "gradbench", *words],
+        cwd=home,
+        env=os.environ | {"PYTHONPATH": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def first(home) -> tuple[int, str, pd.DataFrame]:
+    """The exit status, what was said, and the table of a run in which workers raise and die."""
+    process = gradbench(home, *RUN, "--jobs", "2")
+    out, err = process.communicate()
+    return (
+        process.returncode,
+        out + err,
+        pd.read_parquet(home / "results/mine/cells").set_index("regularizer"),
+    )
+
+
+def test_what_fails_is_a_row_with_its_reason_and_the_rest_is_completed(first):
+    status, said, cells = first
+    assert status == 1
+    assert cells["status"].drop(["unlucky", "deadly"]).unique().tolist() == ["completed"]
+    assert cells["status"][["unlucky", "deadly"]].tolist() == ["failed", "failed"]
+    assert "Traceback" in cells["error"]["unlucky"]
+    assert "RuntimeError: out of luck" in cells["error"]["unlucky"]
+    assert "exit code -9" in cells["error"]["deadly"]
+    assert "failed mlp · unlucky · 1 cell: RuntimeError: out of luck" in said
+    assert "Traceback" not in said
+
+
+def test_the_printed_commands_carry_the_config_folder(first, home):
+    assert first[2]["command"].str.endswith(f"--config-dir {home / 'conf'}").all()
+
+
+def test_a_rerun_trains_the_failed_cells_alone_and_a_worker_killed_once_costs_nothing(first, home):
+    (home / "unlucky").unlink()
+    assert (home / "deadly").read_text() == "1", "two tries are spent, one death is to come"
+    before = first[2].set_index("cell")
+    process = gradbench(home, *RUN, "--jobs", "1")
+    out, err = process.communicate()
+    assert process.returncode == 0
+    assert not (home / "deadly").exists()
+    assert "4 finished before" in out
+    assert "halve" not in err
+    after = pd.read_parquet(home / "results/mine/cells").set_index("cell")
+    assert set(after.index) == set(before.index)
+    assert set(after["status"]) == {"completed"}
+    kept = before.index[before["status"] == "completed"]
+    pd.testing.assert_series_equal(after["finished"][kept], before["finished"][kept])
+    assert not list((home / "results/mine/cells").glob("failed-*"))
+
+
+@pytest.mark.parametrize(("name", "said"), [("missing", "cannot import own.missing"), ("halve", "other")])
+def test_a_target_that_cannot_be_made_is_refused_before_anything_is_trained(home, name, said, monkeypatch):
+    monkeypatch.syspath_prepend(home)
+    (home / "conf/regularizer/wrong.yaml").write_text(yaml("wrong", name, "clipping", "null", "other: 1"))
+    with pytest.raises(UsageError, match=f"regularizer=wrong: .*{said}"):
+        make_plan(None, ["regularizer=wrong"], home / "refused", home / "conf")
+    assert not (home / "refused").exists()
+
+
+def test_an_interrupted_sweep_keeps_what_is_finished(home):
+    """One short stack and one that would take minutes: stop once the short one stands in the table."""
+    words = ["model=mlp", "model.hidden=4", "steps=4,100000", "--results", "stopped", "--jobs", "2"]
+    process = gradbench(home, "run", *words, start_new_session=True)
+    parts = home / "stopped/cells"
+    deadline = time.monotonic() + 120
+    while not list(parts.glob("*.parquet")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert "everything finished is kept" in err
+    assert "Traceback" not in err
+    cells = pd.read_parquet(parts)
+    assert cells["steps"].tolist() == [4]
+    assert cells["status"].tolist() == ["completed"]
+
+
+@pytest.mark.parametrize(
+    ("devices", "stacks", "jobs", "expected"),
+    [
+        (["cpu"], 5, 3, 3),
+        (["cpu"], 2, 3, 2),
+        (["cpu"], 0, None, 1),
+        (["cpu"], 10**6, None, len(os.sched_getaffinity(0))),
+        (["cuda:0", "cuda:1"], 9, None, 2),
+        (["cuda:0", "cuda:1"], 9, 4, 4),
+        (["cuda:0", "cuda:1"], 1, None, 1),
+    ],
+)
+def test_there_are_as_many_workers_as_devices_stacks_and_the_user_allow(devices, stacks, jobs, expected):
+    assert jobs_for([torch.device(name) for name in devices], stacks, jobs) == expected

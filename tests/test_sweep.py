@@ -1,0 +1,156 @@
+"""A plan says what a sweep would do, names its folder, and refuses what cannot be trained."""
+
+import pandas as pd
+import pytest
+
+from gradbench import sweep
+from gradbench.config import Configs, Experiment
+from gradbench.errors import UsageError
+from gradbench.results import Results
+
+MLP = ["model=mlp", "model.hidden=4", "steps=4"]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def plan(*words: str, experiment: str | None = None, **options) -> sweep.Plan:
+    return sweep.make_plan(experiment, [*MLP, *words] if experiment is None else list(words), **options)
+
+
+def name(*words: str) -> str:
+    return sweep.folder_name(Experiment("x"), Configs().parse(list(words)))
+
+
+def finish(made: sweep.Plan, status: str = "completed", cells: int = 1, seconds: float = 1.0) -> None:
+    """Write rows for the first cells of a plan, as a worker would."""
+    stored = Results(made.folder)
+    stored.create({})
+    rows = [
+        {
+            "cell": cell.id,
+            "status": status,
+            "model": "mlp",
+            "regularizer.family": "none",
+            "step_seconds": seconds,
+        }
+        for cell in made.cells[:cells]
+    ]
+    stored.write_failures(rows) if status == "failed" else stored.write(
+        rows, pd.DataFrame({"cell": [], "step": []}), {}
+    )
+
+
+def test_planning_writes_nothing(tmp_path):
+    plan("seed=0,1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_counts_what_is_done_failed_and_to_run():
+    for status in ("completed", "diverged", "failed"):
+        finish(plan("seed=range(6)", results=sweep.RESULTS / status), status, cells=2)
+        made = plan("seed=range(6)", results=sweep.RESULTS / status)
+        assert made.counts() == {status: 2, "to run": 4}
+        left = [cell for cells in made.todo() for cell in cells]
+        assert len(left) == (6 if status == "failed" else 4)
+
+
+def test_a_resumed_sweep_has_the_stacks_of_the_whole_grid():
+    whole = plan("seed=range(40)")
+    finish(whole, cells=7)
+    resumed = plan("seed=range(40)")
+    assert [stack.id for stack in resumed.stacks] == [stack.id for stack in whole.stacks]
+    left = {cell.id for cell in whole.cells[7:]}
+    expected = [{cell.id for cell in stack.cells} & left for stack in whole.stacks]
+    assert sorted(map(sorted, expected)) == sorted(
+        sorted(cell.id for cell in cells) for cells in resumed.todo()
+    )
+
+
+def test_long_stacks_start_first():
+    made = plan("seed=0,1", "regularizer=none,gp", experiment=None)
+    costs = [sweep.expected_cost(cells) for cells in made.todo()]
+    assert costs == sorted(costs, reverse=True)
+    assert made.todo()[0][0].choices["regularizer"] == "gp"
+
+
+def test_the_expected_time_is_unknown_until_something_alike_was_trained_and_nothing_when_all_is_done():
+    made = plan("seed=range(3)")
+    assert sweep.expected_seconds(made) is None
+    finish(plan("seed=9", results=sweep.RESULTS / "another"), seconds=0.5)
+    assert sweep.expected_seconds(made) == pytest.approx(3 * 4 * 0.5)
+    assert sweep.expected_seconds(plan("seed=range(3)", "regularizer=gp")) is None
+    finish(made, cells=3)
+    assert sweep.expected_seconds(plan("seed=range(3)")) == 0
+
+
+# ---- the folder's name -----------------------------------------------------------------------------------------
+
+
+def test_an_experiment_as_it_stands_gives_its_name_to_the_folder():
+    assert plan(experiment="quick").folder == sweep.RESULTS / "quick"
+    assert name("device=cpu", "stack_width.cpu=3") == "x"
+
+
+def test_the_same_words_in_any_order_name_the_same_folder():
+    assert (
+        name("seed=0,1", "model=mlp")
+        == name("model=mlp", "seed=1,0")
+        == name("model=mlp", "seed=shuffle(0,1)")
+    )
+
+
+def test_other_words_name_another_folder():
+    names = [
+        name(*words)
+        for words in (["seed=1"], ["seed=2"], ["seed=1,2"], ["steps=1"], ["~seed"], ["model=mlp"])
+    ]
+    assert len(set(names)) == len(names)
+
+
+def test_a_folders_name_is_short_and_plain_whatever_was_typed():
+    odd = name("regularizer=glob(*)", "+note='../../é \"x\"'", "model=mlp,lstm")
+    assert len(odd) < 120
+    assert "/" not in odd
+    assert odd.startswith("x-")
+
+
+# ---- mistakes --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["model=lstm", "data=gaussians8"],
+            "model=lstm: it needs data with 'vocabulary', and data=gaussians8 has none",
+        ),
+        (["model=lstm", "data=text", "data.path=nowhere.txt"], "cannot read nowhere.txt"),
+        (["model=mlp", "+model.layers=3"], "gradbench.models.mlp.Classifier does not accept its keys"),
+        (["model=mlp", "model.activation=rleu"], "model=mlp: model.activation must be one of relu"),
+        (["model=mlp", "regularizer._target_=no_such_package.f"], "cannot import no_such_package.f"),
+        (["model=mlp", "device=cuda:77"], "device=cuda:77 is not on this machine"),
+        (["model=mlp", "device=0"], "device must be a name, got 0"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(tmp_path, words, said):
+    with pytest.raises(UsageError) as caught:
+        sweep.make_plan(None, words)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cells_of_one_sweep_run_on_one_kind_of_device(tmp_path):
+    path = tmp_path / "split.yaml"
+    path.write_text("grid: [{device: cpu, seed: 0}, {device: auto, seed: 1}]")
+    with pytest.raises(UsageError, match="device cannot be swept, got auto, cpu"):
+        plan(experiment=str(path))
+
+
+def test_a_folder_of_something_else_is_refused_when_planning(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(UsageError, match="not a results folder"):
+        plan(results=tmp_path)
