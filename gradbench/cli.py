@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gradbench import __version__
+from gradbench.completion import complete_folders, complete_kinds, complete_words
 from gradbench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,37 +45,10 @@ ConfigDir = Annotated[
 ]
 
 
-def complete_words(context: typer.Context, incomplete: str) -> list[str]:
-    """Complete experiments, group names and their options."""
-    from gradbench.config import Configs
-
-    own = context.params.get("config_dir")
-    configs = Configs(Path(own) if own else None)
-    group, equals, given = incomplete.partition("=")
-    words = context.params.get("words") or []
-    if not equals and words[-1:] == ["="]:  # bash takes group=option for three words, and completes the last
-        group, equals, given, before = words[-2], "=", incomplete, ""
-    else:
-        before = f"{group}="
-    if equals:
-        chosen, comma, _ = given.rpartition(",")
-        before += chosen + comma
-        candidates = [before + option for option in configs.groups.get(group, [])]
-    else:
-        candidates = [*configs.experiments, *(f"{name}=" for name in configs.groups)]
-    return [word for word in candidates if word.startswith(incomplete)]
-
-
-def complete_folders(incomplete: str) -> list[str]:
-    """Complete results folders."""
-    return [str(path.parent) for path in Path("results").glob("*/cells") if str(path).startswith(incomplete)]
-
-
-def complete_kinds(incomplete: str) -> list[str]:
-    """Complete what ``info`` can list."""
-    from gradbench.catalogue import KINDS
-
-    return [kind for kind in (*KINDS, "experiments") if kind.startswith(incomplete)]
+def complete_run(context: typer.Context, incomplete: str) -> list[str]:
+    """Complete the words of a run."""
+    folder = context.params.get("config_dir")
+    return complete_words(incomplete, context.params.get("words") or [], Path(folder) if folder else None)
 
 
 def show_version(wanted: bool) -> None:
@@ -103,7 +77,7 @@ def run(
         typer.Argument(
             metavar="[EXPERIMENT] [OVERRIDE]…",
             help="An experiment's name (or a YAML file), and overrides in Hydra's grammar.",
-            autocompletion=complete_words,
+            autocompletion=complete_run,
             show_default=False,
         ),
     ] = None,
