@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,10 @@ import torch
 
 from gradbench.grid import canonical
 from gradbench.parts import set_aside, write_atomically
+
+
+class StoppedError(Exception):
+    """The stack is saved and trains no further, as was asked."""
 
 
 class Checkpoint:
@@ -26,19 +30,30 @@ class Checkpoint:
         path: the file.
         belongs: what a checkpoint must agree in to be resumed: cells, torch version, kind of device.
         seconds: save at most this often.
+        stop: whether training should be saved and end now.
     """
 
-    def __init__(self, path: Path, belongs: Mapping[str, Any], seconds: float) -> None:
-        self.path, self.seconds = path, seconds
+    def __init__(
+        self,
+        path: Path,
+        belongs: Mapping[str, Any],
+        seconds: float,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.path, self.seconds, self.stop = path, seconds, stop
         self.belongs = canonical(dict(belongs))
         self.saved = time.monotonic()
 
     def due(self) -> bool:
         """Return whether it is time to save again. Monotonic: a clock that jumps changes nothing."""
-        return time.monotonic() - self.saved >= self.seconds
+        return self.stop() or time.monotonic() - self.saved >= self.seconds
 
     def save(self, content: Mapping[str, Any]) -> None:
-        """Replace the checkpoint by tensors, numbers and containers of them."""
+        """Replace the checkpoint by tensors, numbers and containers of them.
+
+        Raises:
+            StoppedError: once that is done, where training should end.
+        """
         buffer = io.BytesIO()
         torch.save(dict(content), buffer)
         body = buffer.getvalue()
@@ -46,6 +61,8 @@ class Checkpoint:
         self.path.parent.mkdir(exist_ok=True)
         write_atomically(self.path, lambda file: file.write(header.encode() + b"\n" + body))
         self.saved = time.monotonic()
+        if self.stop():
+            raise StoppedError
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
         """Return what was saved, with its tensors on the device; ``None`` where there is nothing to go on from.
