@@ -3,6 +3,7 @@
 A checkpoint is data, never code: it is loaded with ``weights_only``, and only if this machine's user wrote it.
 """
 
+import contextlib
 import hashlib
 import io
 import os
@@ -13,8 +14,10 @@ from typing import Any
 
 import torch
 
+from gradbench import __version__
+from gradbench.errors import StorageError
+from gradbench.files import set_aside, write_atomically
 from gradbench.grid import canonical
-from gradbench.parts import set_aside, write_atomically
 
 
 class StoppedError(Exception):
@@ -31,6 +34,7 @@ class Checkpoint:
         belongs: what a checkpoint must agree in to be resumed: cells, torch version, kind of device.
         seconds: save at most this often.
         stop: whether training should be saved and end now.
+        tell: is told, once each, what a person should know: a damaged checkpoint, a disk that takes none.
     """
 
     def __init__(
@@ -39,9 +43,11 @@ class Checkpoint:
         belongs: Mapping[str, Any],
         seconds: float,
         stop: Callable[[], bool] = lambda: False,
+        tell: Callable[[str], None] = lambda _line: None,
     ) -> None:
-        self.path, self.seconds, self.stop = path, seconds, stop
-        self.belongs = canonical(dict(belongs))
+        self.path, self.seconds, self.stop, self.tell = path, seconds, stop, tell
+        self.belongs = canonical({"gradbench": __version__, **belongs})
+        self.writable = True
         self.saved = time.monotonic()
 
     def due(self) -> bool:
@@ -51,6 +57,8 @@ class Checkpoint:
     def save(self, content: Mapping[str, Any]) -> None:
         """Replace the checkpoint by tensors, numbers and containers of them.
 
+        Where it cannot be written training goes on: that is tried again when it is due, and told once.
+
         Raises:
             StoppedError: once that is done, where training should end.
         """
@@ -58,8 +66,16 @@ class Checkpoint:
         torch.save(dict(content), buffer)
         body = buffer.getvalue()
         header = canonical({"belongs": self.belongs, "sha256": hashlib.sha256(body).hexdigest()})
-        self.path.parent.mkdir(exist_ok=True)
-        write_atomically(self.path, lambda file: file.write(header.encode() + b"\n" + body))
+        try:
+            self.path.parent.mkdir(exist_ok=True)
+            write_atomically(self.path, lambda file: file.write(header.encode() + b"\n" + body))
+            self.writable = True
+        except (OSError, StorageError) as error:
+            if self.writable:
+                self.tell(
+                    f"{error}. Training goes on, unsaved: a kill would cost all since the last checkpoint"
+                )
+            self.writable = False
         self.saved = time.monotonic()
         if self.stop():
             raise StoppedError
@@ -68,20 +84,34 @@ class Checkpoint:
         """Return what was saved, with its tensors on the device; ``None`` where there is nothing to go on from.
 
         A file that is damaged, or that another user wrote, is set aside and not believed. One that belongs to
-        other cells, another torch or another kind of device is left to be overwritten.
+        other cells, another gradbench or torch, or another kind of device is left to be overwritten.
         """
         try:
             header, _, body = self.path.read_bytes().partition(b"\n")
             owned = self.path.stat().st_uid == os.getuid()
         except FileNotFoundError:
             return None
-        expected = canonical({"belongs": self.belongs, "sha256": hashlib.sha256(body).hexdigest()})
-        if owned and header == expected.encode():
+        except OSError as error:
+            return self.refuse(f"cannot be read ({error.strerror})")
+        digest = hashlib.sha256(body).hexdigest()
+        if not owned:
+            return self.refuse("was written by another user")
+        if digest.encode() not in header:
+            return self.refuse("is damaged (its checksum does not fit)")
+        if header != canonical({"belongs": self.belongs, "sha256": digest}).encode():
+            return None
+        try:
             content: dict[str, Any] = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
-            return content
-        if not owned or hashlib.sha256(body).hexdigest().encode() not in header:
-            set_aside(self.path)
-        return None
+        except Exception:  # whatever torch says of what is no tensor, number or container of them
+            return self.refuse("holds more than data")
+        return content
+
+    def refuse(self, why: str) -> None:
+        """Set the file aside, where that can be, and say so."""
+        kept = "not used"
+        with contextlib.suppress(StorageError):
+            kept = f"kept as {set_aside(self.path).name}"
+        self.tell(f"the checkpoint {self.path} {why}: it is {kept}, its stack starts anew")
 
     def remove(self) -> None:
         """Remove the checkpoint: its stack is finished."""

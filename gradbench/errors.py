@@ -1,13 +1,37 @@
-"""The one exception that a user's mistake raises."""
+"""What the command line says in one line: a user's mistake, a damaged file, a disk that takes no more."""
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UsageError(Exception):
     """What was asked for cannot be done; the message is one line that says what to type instead.
 
     The command line prints it and exits with status 2, without a traceback.
+    """
+
+
+class DamagedError(UsageError):
+    """A file of a results folder is not what was written.
+
+    Args:
+        path: the file.
+        reason: how it shows.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"{path} is damaged ({reason}); type the command in {path.parent.parent / 'experiment.yaml'} again: "
+            "it sets the file aside and trains its cells anew"
+        )
+        self.path, self.reason = path, reason
+
+
+class StorageError(Exception):
+    """A file cannot be written: the disk is full, or has become read-only. What was there stays whole.
+
+    The command line prints the message, one line, and exits with status 1.
     """
 
 

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from gradbench import FORMAT
 from gradbench.config import GROUPS, REFERENCE, Config, Configs, Experiment, leaves, put, resolve
 from gradbench.errors import UsageError, nearest
 from gradbench.grammar import MOST, Axis, Words, literal
 from gradbench.rules import check
-
-FORMAT = 1
-"""Version of the results format; part of every cell's id."""
 
 RUNTIME = ("device", "checkpoint_seconds", "stack_width")
 """Top-level keys that say how a cell is run, never what it is."""

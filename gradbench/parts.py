@@ -1,18 +1,16 @@
-"""Parts of the two tables: parquet files that appear whole or not at all, and whose columns fit together."""
+"""Parts of the two tables: what they are called, and how their columns fit together."""
 
+import contextlib
 import json
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from gradbench.errors import UsageError
+from gradbench.errors import DamagedError
+from gradbench.files import read_table
 from gradbench.grid import digest
 
 ALWAYS = pa.schema(
@@ -54,36 +52,25 @@ def part_paths(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
 
 
-def read_part(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Return one part; of the columns asked for, those that it has.
+def sound_parts(folder: Path, columns: list[str] | None = None) -> list[pa.Table]:
+    """Return a table's parts, of the columns asked for those that each has.
 
-    Raises:
-        UsageError: where it cannot be read.
+    Damaged parts are left out: whoever calls says so, from :meth:`gradbench.results.Results.damaged`.
     """
-    try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            return file.read(columns=[name for name in names if columns is None or name in columns])
-    except (OSError, pa.ArrowException) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(
-            f"cannot read {path} ({reason}); delete it and run the same command again"
-        ) from error
+    parts = []
+    for path in part_paths(folder):
+        with contextlib.suppress(DamagedError):
+            parts.append(read_table(path, columns))
+    return parts
 
 
-def read_parts(folder: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """Return the union of a table's parts; a column that a part lacks is null there."""
-    parts = [read_part(path, columns) for path in part_paths(folder)]
+def joined(parts: Sequence[pa.Table]) -> pd.DataFrame:
+    """Return the union of parts; a column that a part lacks is null there."""
     if not parts:
         return pd.DataFrame()
     whole = unified(part.schema for part in parts)
     table: pd.DataFrame = pa.concat_tables([conform(part, whole) for part in parts]).to_pandas()
     return table
-
-
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write one part."""
-    write_atomically(path, partial(pq.write_table, table))
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -123,35 +110,3 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
         for field in schema
     ]
     return pa.table(columns, schema=schema)
-
-
-def write_arrays(path: Path, named: Mapping[str, np.ndarray]) -> None:
-    """Write arrays by name, as numbers alone."""
-    write_atomically(path, lambda file: np.savez_compressed(file, allow_pickle=False, **named))
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file so that at any instant either the old one or the whole new one is there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # the rename itself must survive a power cut
-    finally:
-        os.close(directory)
-
-
-def set_aside(path: Path) -> Path:
-    """Rename a damaged file, so that it is neither used nor lost; return its new name."""
-    number = 1
-    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
-        number += 1
-    path.rename(aside)
-    return aside

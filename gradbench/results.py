@@ -9,6 +9,7 @@ Each finished stack writes one part per table, under a name derived from its cel
 and no two writers share a file. The part in ``cells`` is written last: what stands there is finished.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,25 +19,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
+from gradbench import FORMAT
 from gradbench.config import GROUPS, leaves
-from gradbench.errors import UsageError
-from gradbench.grid import FORMAT, Cell
-from gradbench.parts import (
-    conform,
-    failure_part,
-    part_name,
-    part_paths,
-    read_part,
-    read_parts,
-    table_of,
-    unified,
+from gradbench.errors import DamagedError, StorageError, UsageError
+from gradbench.files import (
+    read_arrays,
+    read_schema,
+    read_table,
+    set_aside,
     write_arrays,
     write_atomically,
     write_table,
 )
+from gradbench.grid import Cell
+from gradbench.parts import (
+    conform,
+    failure_part,
+    joined,
+    part_name,
+    part_paths,
+    sound_parts,
+    table_of,
+    unified,
+)
+from gradbench.untrusted import refuse_links
 
 FINISHED = ("completed", "diverged")
 
@@ -51,7 +59,7 @@ class Results:
         """Refuse a folder that is in use for something else.
 
         Raises:
-            UsageError: where it is no folder, or holds something else.
+            UsageError: where it is no folder, holds something else, or leads outside.
         """
         try:
             ours = not self.folder.exists() or self.is_results() or not any(self.folder.iterdir())
@@ -64,6 +72,7 @@ class Results:
             raise UsageError(
                 f"{self.folder} is not empty and not a results folder; choose another with --results DIR"
             )
+        refuse_links(self.folder)
 
     def create(self, experiment: Mapping[str, Any]) -> None:
         """Make the folder, or check that it is one of ours, and write ``experiment.yaml``.
@@ -81,6 +90,8 @@ class Results:
             raise UsageError(
                 f"cannot write to {self.folder} ({error.strerror}); choose another folder with --results DIR"
             ) from error
+        except StorageError as error:
+            raise UsageError(f"{error}; or choose another folder with --results DIR") from error
 
     def is_results(self) -> bool:
         """Return whether this is a folder that gradbench wrote."""
@@ -92,26 +103,62 @@ class Results:
         return dict(zip(cells["cell"], cells["status"], strict=True)) if len(cells) else {}
 
     def cells(self, columns: list[str] | None = None) -> pd.DataFrame:
-        """Return the table of cells, one row each.
+        """Return the table of cells, one row each; damaged parts are left out.
 
         Raises:
-            UsageError: where a part cannot be read, or is none of ours.
+            UsageError: where a part is none of ours, or a newer gradbench wrote it.
         """
-        table = read_parts(self.folder / "cells", columns)
-        if not part_paths(self.folder / "cells"):
-            return table
-        if not {"cell", "status"} <= set(table):
+        parts = sound_parts(self.folder / "cells", columns)
+        table = joined(parts)
+        if parts and not {"cell", "status"} <= set(table):
             raise UsageError(
                 f"{self.folder / 'cells'} holds no table of cells; choose another with --results DIR"
             )
+        if not parts:
+            return table
         # a kill between two renames can leave a failure beside the success that followed it
         order = table["status"].isin(FINISHED).sort_values(kind="stable").index
         return table.loc[order].drop_duplicates("cell", keep="last").reset_index(drop=True)
 
     def curves(self) -> pd.DataFrame:
         """Return the table of curves, one row per cell and recorded step."""
-        table = read_parts(self.folder / "curves")
+        table = joined(sound_parts(self.folder / "curves"))
         return table.drop_duplicates(["cell", "step"], keep="last") if len(table) else table
+
+    def damaged(self) -> list[DamagedError]:
+        """Return every file that is not what was written."""
+        found = []
+        for path in (*part_paths(self.folder / "cells"), *part_paths(self.folder / "curves")):
+            try:
+                read_schema(path)
+            except DamagedError as error:
+                found.append(error)
+        for path in sorted((self.folder / "arrays").glob("*.npz")):
+            try:
+                read_arrays(path)
+            except DamagedError as error:
+                found.append(error)
+        return found
+
+    def mend(self) -> list[str]:
+        """Set damaged files aside, and the rows that rest on them, so that their cells are trained again.
+
+        Returns:
+            A line about each.
+        """
+        lines = []
+        for error in self.damaged():
+            kept = set_aside(error.path).name
+            lines.append(
+                f"{error.path} is damaged ({error.reason}): it is kept as {kept}, its cells are trained again"
+            )
+            # a row is the mark of completion: without it the cell counts as unfinished
+            for path in part_paths(self.folder / "cells"):
+                with contextlib.suppress(DamagedError):
+                    cells = read_table(path, ["cell"]).to_pydict().get("cell", [])
+                    if path.name == error.path.name or error.path.stem in cells:
+                        set_aside(path)
+        return lines
 
     def write(
         self,
@@ -139,15 +186,16 @@ class Results:
 
         All of its parts get the same columns, and failures that a success has followed go.
         """
-        for cell, status in self.statuses().items():
-            if status in FINISHED:
-                failure_part(self.folder, cell).unlink(missing_ok=True)
+        finished = {cell for cell, status in self.statuses().items() if status in FINISHED}
+        for path in (self.folder / "cells").glob("failed-*.parquet"):
+            if path.stem.removeprefix("failed-") in finished:
+                path.unlink(missing_ok=True)
         for table in ("cells", "curves"):
-            schemas = {path: pq.read_schema(path) for path in part_paths(self.folder / table)}
+            schemas = {path: read_schema(path) for path in part_paths(self.folder / table)}
             whole = unified(schemas.values())
             for path, schema in schemas.items():
                 if not schema.equals(whole):
-                    write_table(path, conform(read_part(path), whole))
+                    write_table(path, conform(read_table(path), whole))
 
 
 # ---- rows --------------------------------------------------------------------------------------------------

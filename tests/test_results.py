@@ -15,16 +15,9 @@ from hypothesis import strategies as st
 
 from gradbench.config import Configs, Experiment
 from gradbench.errors import UsageError
+from gradbench.files import set_aside, write_atomically
 from gradbench.grid import expand
-from gradbench.parts import (
-    failure_part,
-    part_name,
-    part_paths,
-    read_parts,
-    set_aside,
-    table_of,
-    write_atomically,
-)
+from gradbench.parts import failure_part, joined, part_name, part_paths, sound_parts, table_of
 from gradbench.results import Results, curve_rows, describe
 
 NO_CURVES = pd.DataFrame({"cell": pd.Series(dtype=str), "step": pd.Series(dtype=int)})
@@ -96,10 +89,11 @@ def test_a_column_that_a_part_lacks_is_null_there_also_when_few_are_asked_for(re
     assert results.cells(["cell", "status", "x"]).set_index("cell")["x"].dropna().to_dict() == {"a": 1}
 
 
-def test_a_part_that_cannot_be_read_is_named(results):
+def test_a_part_that_cannot_be_read_is_left_out_and_named(results):
+    results.write([row("a")], curve("a"), {})
     (results.folder / "cells/x.parquet").write_bytes(b"PAR1 torn")
-    with pytest.raises(UsageError, match=r"x\.parquet.*delete it"):
-        results.statuses()
+    assert results.statuses() == {"a": "completed"}
+    assert [error.path.name for error in results.damaged()] == ["x.parquet"]
 
 
 # ---- rows in, table out ----------------------------------------------------------------------------------------
@@ -213,7 +207,7 @@ def test_a_cell_counts_as_finished_only_once_its_row_stands(results, monkeypatch
 
 DIE_WHILE_WRITING = """
 import os, pathlib, signal, sys
-from gradbench.parts import write_atomically
+from gradbench.files import write_atomically
 def half(file):
     file.write(b"half")
     file.flush()
@@ -229,7 +223,7 @@ def test_a_kill_in_the_middle_of_a_write_leaves_the_old_file_whole(tmp_path):
     done = subprocess.run([sys.executable, "-c", DIE_WHILE_WRITING, path], check=False)
     assert done.returncode == -signal.SIGKILL
     assert path.read_bytes() == before
-    assert read_parts(tmp_path)["cell"].tolist() == ["a"], "what it left behind is no part"
+    assert joined(sound_parts(tmp_path))["cell"].tolist() == ["a"], "what it left behind is no part"
 
 
 def test_a_write_that_raises_leaves_nothing_behind(tmp_path):
