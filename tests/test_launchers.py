@@ -93,7 +93,7 @@ def gradbench(home: Path, *words: str, **options) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "gradbench", *words],
         cwd=home,
-        env=os.environ | {"PYTHONPATH": str(home)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(home), os.environ.get("PYTHONPATH", "")])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
