@@ -1,6 +1,7 @@
 """The command line: parses, calls, prints."""
 
 import shlex
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -92,7 +93,7 @@ def run(
     ] = None,
     config_dir: ConfigDir = None,
     fail_fast: Annotated[
-        bool, typer.Option("--fail-fast", help="Start nothing further after a failure.")
+        bool, typer.Option("--fail-fast", help="Stop at the first failure; what runs is saved.")
     ] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Write tables only.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")] = False,
@@ -119,6 +120,7 @@ def run(
     A key that one regularizer lacks applies to the cells that have it. The same command again trains only what
     is not finished. Exit status: 0 all cells completed or diverged, 1 some failed, 2 usage, 130 interrupted.
     """  # noqa: E501 - a command stands on one line
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # how a scheduler says Ctrl-C
     from gradbench import sweep
     from gradbench.progress import watch
 
@@ -135,7 +137,7 @@ def run(
     options = [text for option, value in given.items() if value for text in (option, str(value))]
     command = shlex.join(["gradbench", "run", *(words or []), *options])
     with watch(plan.todo(), err, quiet) as watcher:
-        sweep.execute(plan, command, watcher, jobs, fail_fast)
+        complete = sweep.execute(plan, command, watcher, jobs, fail_fast)
     if not quiet:
         print_outcome(plan, dict(watcher.statuses))
     failed = watcher.statuses["failed"] > 0
@@ -143,8 +145,10 @@ def run(
         try:
             write_report(plan.folder, quiet)
         except UsageError:
-            if not failed:  # where every cell failed there is nothing to report on, and that has been said
+            if complete and not failed:  # else there may be nothing to report on yet, and that has been said
                 raise
+    if not complete:
+        raise typer.Exit(INTERRUPTED)
     if failed:
         raise typer.Exit(1)
 
@@ -202,7 +206,7 @@ def print_outcome(plan: "Plan", trained: dict[str, int]) -> None:
     if before := sum(map(plan.is_finished, plan.cells)):
         parts.append(f"{before} finished before")
     if left := len(plan.cells) - before - sum(trained.values()):
-        parts.append(f"{left} not started")
+        parts.append(f"{left} not finished")
     say(f"{count(len(plan.cells), 'cell')}: {', '.join(parts)} · tables in {plan.folder}")
 
 

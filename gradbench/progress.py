@@ -39,7 +39,7 @@ class Quiet:
     """Says nothing but failures; counts what the end needs."""
 
     def __init__(self, stacks: Sequence[Cells], console: Console) -> None:
-        self.stacks, self.console = stacks, console
+        self.stacks, self.console = list(stacks), console
         self.statuses: Counter[str] = Counter()
 
     def __enter__(self) -> "Quiet":
@@ -63,6 +63,19 @@ class Quiet:
         self.statuses["failed"] += len(self.stacks[stack])
         what = escape(f"{title(self.stacks[stack])}: {reason}")
         self.console.print(f"[red]failed[/] {what}", highlight=False, soft_wrap=True)
+
+    def retried(self, stack: int, reason: str) -> None:
+        """Say what happened."""
+        self.say(f"{title(self.stacks[stack])}: {reason}; it goes on from its checkpoint")
+
+    def split(self, stack: int, pieces: Sequence[Cells], reason: str) -> None:
+        """Say what happened, and take the pieces up."""
+        self.stacks += pieces
+        sizes = " and ".join(str(len(piece)) for piece in pieces)
+        self.say(f"{title(self.stacks[stack])}: {reason}; it goes on as {sizes}")
+
+    def say(self, line: str) -> None:
+        """Say nothing: it is no failure."""
 
 
 class Lines(Quiet):
@@ -89,6 +102,15 @@ class Lines(Quiet):
         """Print the failure."""
         self.ended += 1
         super().failed(stack, reason)
+
+    def split(self, stack: int, pieces: Sequence[Cells], reason: str) -> None:
+        """Count the stack as ended: its pieces are counted."""
+        self.ended += 1
+        super().split(stack, pieces, reason)
+
+    def say(self, line: str) -> None:
+        """Print the line."""
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 class Live(Quiet):
@@ -160,6 +182,20 @@ class Live(Quiet):
         """Print the failure above the bars."""
         super().failed(stack, reason)
         self.end(stack)
+
+    def split(self, stack: int, pieces: Sequence[Cells], reason: str) -> None:
+        """Take the stack's bar away, and its steps back: the pieces take them anew."""
+        task = self.tasks.pop(stack)
+        bar = self.bars.tasks[self.bars.task_ids.index(task)]
+        self.bars.advance(self.all, -bar.completed * len(self.stacks[stack]))
+        self.bars.remove_task(task)
+        self.ended += 1
+        super().split(stack, pieces, reason)
+        self.note()
+
+    def say(self, line: str) -> None:
+        """Print the line above the bars."""
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def watch(stacks: Sequence[Cells], console: Console, quiet: bool) -> Quiet:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from gradbench import __version__
+from gradbench import __version__, leftovers
+from gradbench.claims import Claims
 from gradbench.config import Config, Configs, Experiment
 from gradbench.data import Data
 from gradbench.errors import UsageError
@@ -153,8 +154,11 @@ def validate(cells: Sequence[Cell]) -> None:
             raise UsageError(f"model={cell.config['model']['name']}: {one_line(error)}") from error
 
 
-def execute(plan: Plan, command: str, watcher: "Watcher", jobs: int | None, fail_fast: bool) -> None:
+def execute(plan: Plan, command: str, watcher: "Watcher", jobs: int | None, fail_fast: bool) -> bool:
     """Train what the plan says is left.
+
+    Returns:
+        Whether nobody interrupted it.
 
     Raises:
         UsageError: where the results folder cannot be used.
@@ -172,12 +176,15 @@ def execute(plan: Plan, command: str, watcher: "Watcher", jobs: int | None, fail
             "cells": [cell.id for cell in plan.cells],
         }
     )
-    todo = plan.todo()
-    if todo:
-        try:
-            local.run(todo, plan.folder, plan.devices, jobs, watcher, fail_fast)
-        finally:
+    todo, complete = plan.todo(), True
+    with Claims(plan.folder) as claims:
+        if claims.alone:
+            leftovers.clear(plan.folder)
+        if todo:
+            complete = local.run(todo, plan.folder, plan.devices, jobs, watcher, claims, fail_fast)
+        with claims.turn():
             results.harmonise()
+    return complete
 
 
 def expected_seconds(plan: Plan) -> float | None:

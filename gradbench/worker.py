@@ -3,13 +3,13 @@
 It speaks to its parent through a pipe, in tuples whose first item says what happened.
 """
 
+import contextlib
 import json
 import math
 import os
 import signal
-import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from gradbench.checkpoint import Checkpoint
+from gradbench.checkpoint import Checkpoint, StoppedError
 from gradbench.data import Data
+from gradbench.errors import StorageError
 from gradbench.factory import load_data
 from gradbench.grid import Cell, canonical
 from gradbench.parts import part_name
@@ -30,51 +31,71 @@ from gradbench.train import Outcome, train
 
 
 def serve(pipe: Connection, folder: Path, device_name: str) -> None:
-    """Train the stacks that arrive until ``None`` does.
+    """Train the stacks that arrive until ``None`` does, or the parent has gone.
 
-    Receives tuples of cells. Sends ``("progress", step, losses)``, then ``("done", statuses)`` or
-    ``("failed", reason)``.
+    Receives tuples of cells. Sends ``("progress", step, losses)``, then what became of the stack: see
+    :func:`attempt`. Whatever arrives while a stack is trained means: save it and leave.
 
     Args:
         pipe: to the parent.
         folder: the results folder.
         device_name: the one device that this worker uses.
     """
-    # Ctrl-C reaches the whole process group; the parent decides what it means
+    # they reach the whole process group; the parent decides what they mean
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     device = torch.device(device_name)
     settle(device)
-    results = Results(folder)
-
-    def tell(*message: Any) -> None:
-        try:
-            pipe.send(message)
-        except OSError:
-            sys.exit("the parent process has gone")
-
     while (cells := receive(pipe)) is not None:
-        started = now()
-        try:
-            data = load_once(canonical(cells[0].config["data"]))
-            checkpoint = checkpoint_of(cells, folder, device)
-            outcome = train(
-                cells, data, device, lambda step, losses: tell("progress", step, losses), checkpoint
-            )
-            rows = finished_rows(cells, outcome, device, started)
-            results.write(rows, curves_of(cells, outcome), arrays_of(cells, outcome))
+        tell(pipe, *attempt(cells, folder, device, pipe))
+
+
+def attempt(
+    cells: Sequence[Cell], folder: Path, device: torch.device, pipe: Connection
+) -> tuple[str] | tuple[str, str | list[str]]:
+    """Train a stack and write what became of it.
+
+    Returns:
+        ``("done", statuses)``; ``("failed", reason)``, whose traceback stands in the table; ``("too large",)`` for
+        the device's memory: nothing is kept; ``("stopped",)``, as the parent asked: the stack is saved.
+    """
+    started, results = now(), Results(folder)
+    checkpoint = checkpoint_of(cells, folder, device, pipe.poll)
+    try:
+        data = load_once(canonical(cells[0].config["data"]))
+        outcome = train(
+            cells, data, device, lambda step, losses: tell(pipe, "progress", step, losses), checkpoint
+        )
+        rows = finished_rows(cells, outcome, device, started)
+        results.write(rows, curves_of(cells, outcome), arrays_of(cells, outcome))
+        checkpoint.remove()
+        return "done", [row["status"] for row in rows]
+    except StoppedError:
+        return ("stopped",)
+    except Exception as error:  # one stack's failure is a row in the table, never the end of the sweep
+        if isinstance(error, torch.OutOfMemoryError) and len(cells) > 1:
             checkpoint.remove()
-            tell("done", [row["status"] for row in rows])
-        except Exception as error:  # one stack's failure is a row in the table, never the end of the sweep
-            results.write_failures(failed_rows(cells, traceback.format_exc(), device, started))
-            tell("failed", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}")
+            return ("too large",)
+        rows = failed_rows(cells, traceback.format_exc(), device, started)
+        with contextlib.suppress(StorageError):  # without a row the cell is unfinished, which it is
+            results.write_failures(rows)
+        return "failed", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
-def checkpoint_of(cells: Sequence[Cell], folder: Path, device: torch.device) -> Checkpoint:
+def tell(pipe: Connection, *message: Any) -> None:
+    """Send a message; where the parent has gone, the end of the pipe says so soon enough."""
+    with contextlib.suppress(OSError):
+        pipe.send(message)
+
+
+def checkpoint_of(
+    cells: Sequence[Cell], folder: Path, device: torch.device, stop: Callable[[], bool]
+) -> Checkpoint:
     """Return where a stack in progress is saved; one of other cells, torch or kind of device is not gone on from."""
     names = [cell.id for cell in cells]
     belongs = {"cells": names, "torch": torch.__version__, "device": device.type}
     path = folder / "checkpoints" / part_name(names).replace(".parquet", ".pt")
-    return Checkpoint(path, belongs, float(cells[0].runtime["checkpoint_seconds"]))
+    return Checkpoint(path, belongs, float(cells[0].runtime["checkpoint_seconds"]), stop)
 
 
 def receive(pipe: Connection) -> tuple[Cell, ...] | None:

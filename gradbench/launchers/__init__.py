@@ -23,3 +23,12 @@ class Watcher(Protocol):
 
     def failed(self, stack: int, reason: str) -> None:
         """The stack's cells stand in the tables as ``failed``."""
+
+    def retried(self, stack: int, reason: str) -> None:
+        """The stack waits to be gone on with from its checkpoint: its worker died."""
+
+    def split(self, stack: int, pieces: Sequence[Cells], reason: str) -> None:
+        """The stack goes on as several, whose indices are the next ones."""
+
+    def say(self, line: str) -> None:
+        """A person should know this."""

@@ -1,22 +1,28 @@
 """Worker processes on this machine: one thread each on a CPU, one device each on GPUs.
 
-A worker that dies (killed, out of memory) costs its stack one more try, never the sweep.
+A worker that dies (killed, out of memory) costs its stack one more try from its checkpoint, never the sweep.
 """
 
 import contextlib
 import multiprocessing
 import os
+import signal
+import sys
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from gradbench.claims import Claims, Finished
+from gradbench.errors import StorageError
 from gradbench.launchers import Cells, Watcher
+from gradbench.launchers.interruption import Interruption, deaf
 from gradbench.provenance import now
 from gradbench.results import Results
 from gradbench.worker import failed_rows, serve
@@ -24,10 +30,13 @@ from gradbench.worker import failed_rows, serve
 TRIES = 2
 """How often a stack is given to a worker before its cells count as failed."""
 
+TICK = 0.1
+"""Seconds between looks at signals and at other runs' claims."""
+
 
 @dataclass
 class Worker:
-    """A process, the pipe to it, and the stack it is at."""
+    """A process, the pipe to it, and the stack it is at; ``None`` once it is idle."""
 
     process: BaseProcess
     pipe: Connection
@@ -37,8 +46,15 @@ class Worker:
 
 def jobs_for(devices: Sequence[torch.device], stacks: int, jobs: int | None) -> int:
     """Return how many workers to start: as many as cores on a CPU, one per GPU, unless ``jobs`` says so."""
-    automatic = len(os.sched_getaffinity(0)) if devices[0].type == "cpu" else len(devices)
+    automatic = cores() if devices[0].type == "cpu" else len(devices)
     return max(1, min(jobs or automatic, stacks))
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def run(
@@ -47,8 +63,9 @@ def run(
     devices: Sequence[torch.device],
     jobs: int | None,
     watcher: Watcher,
+    claims: Claims,
     fail_fast: bool = False,
-) -> None:
+) -> bool:
     """Train stacks in worker processes, the first first.
 
     Args:
@@ -57,12 +74,19 @@ def run(
         devices: one per GPU, or the CPU; workers take them in turn.
         jobs: number of workers; ``None`` for as many as there are cores or GPUs.
         watcher: is told what happens.
-        fail_fast: stop at the first failure.
+        claims: on the folder's cells. A stack that another run trains is waited for.
+        fail_fast: save what runs and stop at the first failure.
+
+    Returns:
+        Whether nobody interrupted it: by Ctrl-C or SIGTERM, at which what runs is saved.
 
     Raises:
-        KeyboardInterrupt: passed on, once every worker has been stopped; what was finished is in the tables.
+        KeyboardInterrupt: when interrupted twice; the workers have been killed.
     """
-    Pool(stacks, folder, devices, watcher, fail_fast).run(jobs_for(devices, len(stacks), jobs))
+    with Interruption() as interruption:
+        pool = Pool(stacks, folder, watcher, claims, interruption, fail_fast)
+        pool.run([devices[index % len(devices)] for index in range(jobs_for(devices, len(stacks), jobs))])
+    return not interruption.asked
 
 
 class Pool:
@@ -72,99 +96,186 @@ class Pool:
         self,
         stacks: Sequence[Cells],
         folder: Path,
-        devices: Sequence[torch.device],
         watcher: Watcher,
+        claims: Claims,
+        interruption: Interruption,
         fail_fast: bool,
     ) -> None:
-        self.stacks, self.folder, self.devices = stacks, folder, devices
-        self.watcher, self.fail_fast = watcher, fail_fast
+        self.stacks, self.folder = list(stacks), folder
+        self.watcher, self.claims, self.interruption = watcher, claims, interruption
+        self.fail_fast = fail_fast
         self.waiting = deque(range(len(stacks)))
         self.tries = [0] * len(stacks)
         self.workers: list[Worker] = []
-        # spawn: a forked child would inherit CUDA contexts and locked mutexes
-        self.context = multiprocessing.get_context("spawn")
+        self.finished = Finished(folder)
+        self.stopping = self.waited = False
         os.environ["OMP_NUM_THREADS"] = "1"
+        # a plain fork would inherit CUDA contexts and locked mutexes; the server it is forked from here has neither,
+        # and has imported what a worker needs
+        self.forks = sys.platform == "linux"
+        self.context: ForkServerContext | SpawnContext = (
+            multiprocessing.get_context("forkserver") if self.forks else multiprocessing.get_context("spawn")
+        )
+        if self.forks:
+            self.context.set_forkserver_preload(["gradbench.worker"])
+            with deaf():
+                forkserver.ensure_running()
 
-    def run(self, jobs: int) -> None:
-        """Train everything that waits."""
+    def run(self, devices: Sequence[torch.device]) -> None:
+        """Train everything that waits, with one worker per given device."""
         try:
-            for index in range(jobs):
-                self.start(self.devices[index % len(self.devices)])
-            while any(worker.stack is not None for worker in self.workers):
-                by_pipe = {worker.pipe: worker for worker in self.workers}
-                for pipe in wait(list(by_pipe)):
-                    self.hear(by_pipe[pipe])  # type: ignore[index]
+            while self.waiting or any(worker.stack is not None for worker in self.workers):
+                if self.interruption.asked and not self.stopping:
+                    self.watcher.say("stopping: what runs is being saved; once more to leave at once")
+                    self.stop()
+                self.staff(devices)
+                for worker in self.workers:
+                    if worker.stack is None:
+                        self.feed(worker)
+                self.listen()
         finally:
-            self.stop()
+            self.dismiss()
+
+    def staff(self, devices: Sequence[torch.device]) -> None:
+        """Start a worker on every device that has none, as long as there are more stacks than idle workers."""
+        free = list(devices)
+        for worker in self.workers:
+            free.remove(worker.device)
+        idle = sum(worker.stack is None for worker in self.workers)
+        for device in free[: max(0, len(self.waiting) - idle)]:
+            self.start(device)
 
     def start(self, device: torch.device) -> None:
-        """Start a worker and give it a stack."""
+        """Start a worker."""
         ours, theirs = self.context.Pipe()
         process = self.context.Process(target=serve, args=(theirs, self.folder, str(device)), daemon=True)
-        process.start()
+        with contextlib.nullcontext() if self.forks else deaf():
+            process.start()
         theirs.close()  # so that a dead worker reads as the end of the pipe
-        worker = Worker(process, ours, device)
-        self.workers.append(worker)
-        self.feed(worker)
+        self.workers.append(Worker(process, ours, device))
 
     def feed(self, worker: Worker) -> None:
-        """Give an idle worker the next stack, if one waits."""
-        worker.stack = self.waiting.popleft() if self.waiting else None
+        """Give an idle worker the next stack, if there is one to train."""
+        worker.stack = self.take()
         if worker.stack is not None:
             self.tries[worker.stack] += 1
             with contextlib.suppress(OSError):  # it has just died: the end of its pipe will say so
                 worker.pipe.send(tuple(self.stacks[worker.stack]))
             self.watcher.started(worker.stack)
 
+    def take(self) -> int | None:
+        """Return the first waiting stack that no other run trains or has finished, claimed; it waits no more."""
+        for stack in list(self.waiting):
+            if self.claims.take(self.stacks[stack]):
+                self.waiting.remove(stack)
+                if not self.is_settled(stack):
+                    return stack
+                self.claims.release(self.stacks[stack])
+        if self.waiting and not self.waited:
+            self.waited = True
+            self.watcher.say("waiting for cells that another gradbench run trains in this folder")
+        return None
+
+    def is_settled(self, stack: int) -> bool:
+        """Return whether a stack is not to be trained as it stands: another run has finished cells of it."""
+        cells, known = self.stacks[stack], self.finished.statuses()
+        done = [cell for cell in cells if cell.id in known]
+        if done:
+            self.watcher.started(stack)
+        if len(done) == len(cells):
+            self.watcher.finished(stack, [known[cell.id] for cell in cells])
+        elif done:
+            rest = [cell for cell in cells if cell.id not in known]
+            self.split(stack, [done, rest], "another run has finished some of its cells")
+        return bool(done)
+
+    def split(self, stack: int, pieces: Sequence[Cells], reason: str) -> None:
+        """Replace a stack by pieces, which are next."""
+        self.watcher.split(stack, pieces, reason)
+        first = len(self.stacks)
+        self.stacks += pieces
+        self.tries += [0] * len(pieces)
+        self.waiting.extendleft(reversed(range(first, len(self.stacks))))
+
+    def listen(self) -> None:
+        """Act on what the workers say until the next tick."""
+        by_pipe = {worker.pipe: worker for worker in self.workers}
+        for pipe in wait(list(by_pipe), TICK):
+            self.hear(by_pipe[pipe])  # type: ignore[index]
+
     def hear(self, worker: Worker) -> None:
         """Act on what a worker says, or on its death."""
         try:
-            message: tuple[Any, ...] = worker.pipe.recv()
+            what, *about = worker.pipe.recv()
         except (EOFError, ConnectionError):
             self.bury(worker)
             return
         stack = worker.stack
         assert stack is not None
-        if message[0] == "progress":
-            self.watcher.progress(stack, *message[1:])
+        if what == "progress":
+            self.watcher.progress(stack, *about)
             return
-        if message[0] == "done":
-            self.watcher.finished(stack, message[1])
-        else:
-            self.fail(stack, message[1])
-        self.feed(worker)
+        worker.stack = None
+        if what == "done":
+            self.watcher.finished(stack, *about)
+        elif what == "failed":
+            self.fail(stack, *about)
+        elif what == "too large" and not self.stopping:
+            cells = self.stacks[stack]
+            half = len(cells) // 2
+            self.split(stack, [cells[:half], cells[half:]], "the device has too little memory for all of it")
+        self.claims.release(self.stacks[stack])
 
     def bury(self, worker: Worker) -> None:
-        """Replace a worker that died; its stack is tried again, or has failed."""
+        """Let go of a worker that died; its stack is tried again, or has failed."""
         self.workers.remove(worker)
         worker.process.join()
+        worker.pipe.close()
         stack = worker.stack
-        if stack is not None and self.tries[stack] < TRIES:
+        if stack is None or self.stopping:
+            return
+        death = f"its worker process died ({cause(worker.process.exitcode)})"
+        if self.tries[stack] < TRIES:
             self.waiting.appendleft(stack)
-        elif stack is not None:
-            code = worker.process.exitcode
-            reason = (
-                f"its worker process died {TRIES} times (last exit code {code}; -9 is often out of memory)"
-            )
-            Results(self.folder).write_failures(failed_rows(self.stacks[stack], reason, worker.device, now()))
-            self.fail(stack, reason)
-        if self.waiting:
-            self.start(worker.device)
+            self.watcher.retried(stack, death)
+            return
+        reason = f"{death}, {TRIES} times"
+        rows = failed_rows(self.stacks[stack], reason, worker.device, now())
+        with contextlib.suppress(StorageError):  # without a row the cell is unfinished, which it is
+            Results(self.folder).write_failures(rows)
+        self.claims.release(self.stacks[stack])
+        self.fail(stack, reason)
 
     def fail(self, stack: int, reason: str) -> None:
-        """Tell of a failure; with fail-fast nothing further is started."""
+        """Tell of a failure; with fail-fast it is the last."""
         self.watcher.failed(stack, reason)
-        if self.fail_fast:
-            self.waiting.clear()
+        if self.fail_fast and not self.stopping:
+            self.stop()
 
     def stop(self) -> None:
-        """End every worker: idle ones are asked, busy ones are stopped."""
+        """Have every worker save its stack and leave; nothing more is taken."""
+        self.stopping = True
+        self.waiting.clear()
         for worker in self.workers:
-            if worker.stack is None:
+            with contextlib.suppress(OSError):
+                worker.pipe.send(None)
+
+    def dismiss(self) -> None:
+        """End every worker: idle ones are asked, busy ones are killed."""
+        for worker in self.workers:
+            if worker.stack is not None:
+                worker.process.kill()
+            elif not self.stopping:
                 with contextlib.suppress(OSError):
                     worker.pipe.send(None)
-            else:
-                worker.process.terminate()
         for worker in self.workers:
             worker.process.join()
             worker.pipe.close()
+
+
+def cause(exitcode: int | None) -> str:
+    """Return how a process ended, as a person says it."""
+    if exitcode is None or exitcode >= 0:
+        return f"exit code {exitcode}"
+    name = signal.Signals(-exitcode).name
+    return f"exit code {exitcode}, {name}{': often out of memory' if name == 'SIGKILL' else ''}"
