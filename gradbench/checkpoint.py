@@ -92,18 +92,22 @@ class Checkpoint:
         except FileNotFoundError:
             return None
         except OSError as error:
-            return self.refuse(f"cannot be read ({error.strerror})")
+            self.refuse(f"cannot be read ({error.strerror})")
+            return None
         digest = hashlib.sha256(body).hexdigest()
         if not owned:
-            return self.refuse("was written by another user")
+            self.refuse("was written by another user")
+            return None
         if digest.encode() not in header:
-            return self.refuse("is damaged (its checksum does not fit)")
+            self.refuse("is damaged (its checksum does not fit)")
+            return None
         if header != canonical({"belongs": self.belongs, "sha256": digest}).encode():
             return None
         try:
             content: dict[str, Any] = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
         except Exception:  # whatever torch says of what is no tensor, number or container of them
-            return self.refuse("holds more than data")
+            self.refuse("holds more than data")
+            return None
         return content
 
     def refuse(self, why: str) -> None:

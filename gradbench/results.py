@@ -25,7 +25,7 @@ from gradbench import FORMAT
 from gradbench.config import GROUPS, leaves
 from gradbench.errors import DamagedError, StorageError, UsageError
 from gradbench.files import (
-    read_arrays,
+    check_arrays,
     read_schema,
     read_table,
     set_aside,
@@ -135,7 +135,7 @@ class Results:
                 found.append(error)
         for path in sorted((self.folder / "arrays").glob("*.npz")):
             try:
-                read_arrays(path)
+                check_arrays(path)
             except DamagedError as error:
                 found.append(error)
         return found

@@ -14,6 +14,7 @@ VERSIONS = {
     "torch": "torch",
     "python": "Python",
     "device": "device",
+    "device_name": "device name",
     "git_commit": "commit",
 }
 

@@ -7,6 +7,7 @@ nan), ``comparison`` (the label of the group whose cells differ in nothing but t
 lower is better; inf where the cell diverged, nan where it failed).
 """
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,20 +15,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from gradbench.errors import UsageError
+from gradbench.errors import DamagedError, UsageError
+from gradbench.files import read_arrays
+from gradbench.report import stored
+from gradbench.report.stored import COST
+from gradbench.untrusted import is_command, plain, refuse_links
 
 NONE = "none"
 REQUIRED = ("cell", "model", "model.metric", "model.goal", "regularizer", "seed", "status")
 OUTCOME = ("cell", "status", "diverged_at", "error")
-COST = ("step_seconds", "seconds", "width")
 PROVENANCE = (
-    *("gradbench", "torch", "python", "device", "git_commit", "git_dirty"),
-    *("data_sha256", "started", "finished", "command"),
+    *("gradbench", "torch", "python", "device", "device_name", "git_commit", "git_dirty"),
+    *("data_sha256", "format", "started", "finished", "command"),
 )
 DERIVED = ("comparison", "treatment", "quantity", "strength", "value", "score")
-CURVES = ("loss", "grad_norm", "grad_norm_used", "clipped", "cosine", "penalty")
 
 
 @dataclass(frozen=True)
@@ -47,45 +49,46 @@ class Results:
         return self.curves[self.curves["cell"].isin(cells["cell"])]
 
     def arrays_of(self, cell: str) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
-        """Return the arrays stored for a cell; empty where it stored none."""
+        """Return the arrays stored for a cell; empty where it stored none, or they are damaged."""
         path = self.path / "arrays" / f"{cell}.npz"
-        if not path.is_file():
-            return {}
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                return {name: stored[name] for name in stored.files}
-        except (OSError, ValueError) as error:
-            raise _unreadable(path, error) from error
+        with contextlib.suppress(DamagedError):  # the audit names it
+            return read_arrays(path) if path.is_file() else {}
+        return {}
 
 
 def load(path: Path) -> Results:
     """Read a results folder.
 
     Raises:
-        UsageError: the folder, its cells or a needed column is missing, or a file cannot be read.
+        UsageError: the folder, its cells or a needed column is missing, or it leads out of itself.
 
     """
     if not path.is_dir():
         raise UsageError(f"no results at {path}: make some with `gradbench run quick`")
-    spec = _experiment(path / "experiment.yaml")
-    name = str(spec.get("experiment") or path.resolve().name)
-    cells = _read(path, "cells")
+    refuse_links(path)
+    spec, unread = stored.experiment(path / "experiment.yaml")
+    cells, damaged = stored.read(path, "cells")
+    if cells.empty and damaged:
+        raise UsageError(damaged[0])
     if missing := [column for column in REQUIRED if column not in cells]:
         raise UsageError(
             f"{path / 'cells'} has no column {', '.join(missing)}: these are not the cells of a run, "
             f"or of another version; make new ones with `gradbench run quick`"
         )
-    cells, notes = _latest(cells)
-    cells, more = _derive(cells)
-    curves = _read(path, "curves") if _parts(path / "curves") else pd.DataFrame(columns=["cell", "step"])
+    cells, unknown = stored.cleaned(cells)
+    if cells.empty:
+        raise UsageError(f"{path / 'cells'} holds no cell: make some results with `gradbench run quick`")
+    cells, replaced = _latest(cells)
+    cells, twice = _derive(cells)
+    curves, torn = stored.read(path, "curves") if stored.parts(path / "curves") else (pd.DataFrame(), [])
     return Results(
         path=path,
-        name=name,
-        question=str(spec.get("question") or ""),
-        command=str(spec.get("command") or ""),
+        name=spec.get("experiment") or plain(path.resolve().name),
+        question=spec.get("question", ""),
+        command=spec.get("command", "") if is_command(spec.get("command")) else "",
         cells=cells,
-        curves=_whole(curves, cells),
-        notes=(*notes, *more),
+        curves=stored.whole(curves, cells),
+        notes=(*unread, *damaged, *torn, *stored.damaged_arrays(path), *unknown, *replaced, *twice),
     )
 
 
@@ -103,46 +106,6 @@ def metrics(cells: pd.DataFrame) -> list[str]:
 def same(values: pd.Series) -> bool:
     """Whether every cell has the same value there, an absent one included."""
     return bool(values.nunique(dropna=False) <= 1)
-
-
-def _experiment(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        spec = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise _unreadable(path, error) from error
-    return spec if isinstance(spec, dict) else {}
-
-
-def _parts(folder: Path) -> list[Path]:
-    """Return the finished part files; a leading dot or a final .tmp marks one still being written."""
-    return sorted(part for part in folder.glob("*.parquet") if not part.name.startswith("."))
-
-
-def _read(path: Path, table: str) -> pd.DataFrame:
-    parts = _parts(path / table)
-    if not parts:
-        below = sorted(child.parent for child in path.glob("*/cells") if _parts(child))
-        hint = f"; did you mean {below[0]}?" if below else ": make some with `gradbench run quick`"
-        raise UsageError(f"{path} holds no finished {table} ({table}/*.parquet){hint}")
-    frames = []
-    for part in parts:
-        try:
-            frame = pd.read_parquet(part)
-        except (OSError, ValueError) as error:  # pyarrow's own errors derive from these
-            raise _unreadable(part, error) from error
-        # A column that is null throughout a part has no type of its own; the other parts decide it.
-        frames.append(frame.dropna(axis="columns", how="all"))
-    whole = pd.concat(frames, ignore_index=True)
-    if whole.empty:
-        raise UsageError(f"{path / table} is empty: make some results with `gradbench run quick`")
-    return whole
-
-
-def _unreadable(path: Path, error: Exception) -> UsageError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return UsageError(f"cannot read {path} ({reason}): delete it and run the experiment again")
 
 
 def _latest(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -226,10 +189,3 @@ def _number(value: object) -> float:
         return float(value)  # type: ignore[arg-type]  # whatever a parquet column may hold
     except (TypeError, ValueError):
         return np.nan
-
-
-def _whole(curves: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """Keep the curve rows of known cells, once per step, with every expected column present."""
-    kept = curves[curves["cell"].isin(cells["cell"])].drop_duplicates(["cell", "step"], keep="last")
-    absent = {name: np.nan for name in CURVES if name not in kept}
-    return kept.assign(**absent).sort_values(["cell", "step"]).reset_index(drop=True)
