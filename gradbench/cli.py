@@ -14,7 +14,8 @@ from rich.table import Table
 
 from gradbench import __version__
 from gradbench.completion import complete_folders, complete_kinds, complete_words
-from gradbench.errors import UsageError
+from gradbench.errors import StorageError, UsageError
+from gradbench.untrusted import plain
 
 if TYPE_CHECKING:
     from gradbench.sweep import Plan
@@ -26,7 +27,7 @@ SUMMARY = (
 WORDS_ARE_WRONG: Any = typer.BadParameter.__base__
 """What Typer raises for an option that there is not, or a value that it cannot take; it has no public name."""
 
-INTERRUPTED = 130
+FAILED, INTERRUPTED = 1, 130
 
 app = typer.Typer(
     name="gradbench",
@@ -133,6 +134,9 @@ def run(
     if dry_run:
         print_plan(plan, jobs)
         return
+    plan, notes = sweep.prepare(plan)
+    for line in notes:
+        err.print(plain(line), highlight=False, markup=False, soft_wrap=True)
     given = {"--config-dir": config_dir, "--results": results}
     options = [text for option, value in given.items() if value for text in (option, str(value))]
     command = shlex.join(["gradbench", "run", *(words or []), *options])
@@ -144,13 +148,13 @@ def run(
     if not no_report:
         try:
             write_report(plan.folder, quiet)
-        except UsageError:
+        except (StorageError, UsageError):
             if complete and not failed:  # else there may be nothing to report on yet, and that has been said
                 raise
     if not complete:
         raise typer.Exit(INTERRUPTED)
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def print_plan(plan: "Plan", jobs: int | None) -> None:
@@ -312,6 +316,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         status = app(arguments, standalone_mode=False) or 0
     except UsageError as error:
         status = refuse(str(error))
+    except StorageError as error:
+        status = refuse(str(error), FAILED)
     except WORDS_ARE_WRONG as error:
         usage = f"; {error.ctx.command_path} --help shows what there is" if error.ctx else ""
         status = refuse(f"{error.format_message().rstrip('.')}{usage}")
@@ -322,10 +328,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     sys.exit(status)
 
 
-def refuse(message: str) -> int:
-    """Print a user's mistake as one line and return the exit status."""
-    err.print(f"[red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
-    return 2
+def refuse(message: str, status: int = 2) -> int:
+    """Print in one line why nothing came of it, and return the exit status."""
+    line = plain(message.replace("\n", " "))
+    err.print(f"[red]error:[/] {escape(line)}", highlight=False, soft_wrap=True)
+    return status
 
 
 if __name__ == "__main__":

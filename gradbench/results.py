@@ -127,17 +127,16 @@ class Results:
 
     def damaged(self) -> list[DamagedError]:
         """Return every file that is not what was written."""
+        tables = [path for table in ("cells", "curves") for path in part_paths(self.folder / table)]
+        arrays = sorted((self.folder / "arrays").glob("*.npz"))
         found = []
-        for path in (*part_paths(self.folder / "cells"), *part_paths(self.folder / "curves")):
-            try:
-                read_schema(path)
-            except DamagedError as error:
-                found.append(error)
-        for path in sorted((self.folder / "arrays").glob("*.npz")):
-            try:
-                check_arrays(path)
-            except DamagedError as error:
-                found.append(error)
+        for check, paths in ((read_schema, tables), (check_arrays, arrays)):
+            for path in paths:
+                try:
+                    check(path)
+                except DamagedError as error:
+                    if path.exists():  # else another run has removed a failure that a success followed
+                        found.append(error)
         return found
 
     def mend(self) -> list[str]:
@@ -174,7 +173,8 @@ class Results:
         write_table(self.folder / "curves" / name, plain)
         write_table(self.folder / "cells" / name, table_of(rows))
         for row in rows:
-            failure_part(self.folder, row["cell"]).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it is absent, or stays and does not count
+                failure_part(self.folder, row["cell"]).unlink()
 
     def write_failures(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write one part per failed cell; it goes once the cell is finished."""
@@ -191,11 +191,15 @@ class Results:
             if path.stem.removeprefix("failed-") in finished:
                 path.unlink(missing_ok=True)
         for table in ("cells", "curves"):
-            schemas = {path: read_schema(path) for path in part_paths(self.folder / table)}
+            schemas = {}
+            for path in part_paths(self.folder / table):
+                with contextlib.suppress(DamagedError):  # or gone, by the hand of another run
+                    schemas[path] = read_schema(path)
             whole = unified(schemas.values())
             for path, schema in schemas.items():
                 if not schema.equals(whole):
-                    write_table(path, conform(read_table(path), whole))
+                    with contextlib.suppress(DamagedError):
+                        write_table(path, conform(read_table(path), whole))
 
 
 # ---- rows --------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -152,6 +152,25 @@ def validate(cells: Sequence[Cell]) -> None:
             model.networks()
         except Exception as error:  # a user's own model may raise anything
             raise UsageError(f"model={cell.config['model']['name']}: {one_line(error)}") from error
+
+
+def prepare(plan: Plan) -> tuple[Plan, list[str]]:
+    """Set aside what is damaged in the results folder.
+
+    Returns:
+        The plan of what is left to train, and lines that a person should read before it starts.
+
+    Raises:
+        StorageError: where the folder cannot be written.
+    """
+    from gradbench.provenance import apart
+
+    results, lines = Results(plan.folder), []
+    if results.damaged():
+        with Claims(plan.folder) as claims, claims.turn():
+            lines = results.mend()
+        plan = replace(plan, statuses=results.statuses())
+    return plan, lines + apart(results.cells(), plan.cells, plan.devices[0])
 
 
 def execute(plan: Plan, command: str, watcher: "Watcher", jobs: int | None, fail_fast: bool) -> bool:

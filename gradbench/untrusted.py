@@ -60,4 +60,4 @@ def is_command(text: object) -> bool:
     except ValueError:
         return False
     is_run = words[:2] == ["gradbench", "run"] and shlex.join(words) == text
-    return is_run and not any("_target_" in word or "--config-dir" in word for word in words)
+    return is_run and not any("_target_" in word for word in words)

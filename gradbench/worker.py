@@ -33,8 +33,8 @@ from gradbench.train import Outcome, train
 def serve(pipe: Connection, folder: Path, device_name: str) -> None:
     """Train the stacks that arrive until ``None`` does, or the parent has gone.
 
-    Receives tuples of cells. Sends ``("progress", step, losses)``, then what became of the stack: see
-    :func:`attempt`. Whatever arrives while a stack is trained means: save it and leave.
+    Receives tuples of cells. Sends ``("progress", step, losses)`` and ``("say", line)``, then what became of the
+    stack: see :func:`attempt`. Whatever arrives while a stack is trained means: save it and leave.
 
     Args:
         pipe: to the parent.
@@ -57,10 +57,11 @@ def attempt(
 
     Returns:
         ``("done", statuses)``; ``("failed", reason)``, whose traceback stands in the table; ``("too large",)`` for
-        the device's memory: nothing is kept; ``("stopped",)``, as the parent asked: the stack is saved.
+        the device's memory: nothing is kept; ``("stopped",)``, as the parent asked: the stack is saved;
+        ``("no room", reason)`` where its results cannot be written: they are trained anew from the checkpoint.
     """
     started, results = now(), Results(folder)
-    checkpoint = checkpoint_of(cells, folder, device, pipe.poll)
+    checkpoint = checkpoint_of(cells, folder, device, pipe.poll, lambda line: tell(pipe, "say", line))
     try:
         data = load_once(canonical(cells[0].config["data"]))
         outcome = train(
@@ -72,6 +73,8 @@ def attempt(
         return "done", [row["status"] for row in rows]
     except StoppedError:
         return ("stopped",)
+    except StorageError as error:
+        return "no room", str(error)
     except Exception as error:  # one stack's failure is a row in the table, never the end of the sweep
         if isinstance(error, torch.OutOfMemoryError) and len(cells) > 1:
             checkpoint.remove()
@@ -89,13 +92,17 @@ def tell(pipe: Connection, *message: Any) -> None:
 
 
 def checkpoint_of(
-    cells: Sequence[Cell], folder: Path, device: torch.device, stop: Callable[[], bool]
+    cells: Sequence[Cell],
+    folder: Path,
+    device: torch.device,
+    stop: Callable[[], bool],
+    say: Callable[[str], None],
 ) -> Checkpoint:
     """Return where a stack in progress is saved; one of other cells, torch or kind of device is not gone on from."""
     names = [cell.id for cell in cells]
     belongs = {"cells": names, "torch": torch.__version__, "device": device.type}
     path = folder / "checkpoints" / part_name(names).replace(".parquet", ".pt")
-    return Checkpoint(path, belongs, float(cells[0].runtime["checkpoint_seconds"]), stop)
+    return Checkpoint(path, belongs, float(cells[0].runtime["checkpoint_seconds"]), stop, say)
 
 
 def receive(pipe: Connection) -> tuple[Cell, ...] | None:

@@ -215,11 +215,18 @@ class Pool:
         if what == "progress":
             self.watcher.progress(stack, *about)
             return
+        if what == "say":
+            self.watcher.say(*about)
+            return
         worker.stack = None
         if what == "done":
             self.watcher.finished(stack, *about)
         elif what == "failed":
             self.fail(stack, *about)
+        elif what == "no room":  # the next stack would find no more of it
+            self.watcher.failed(stack, *about)
+            if not self.stopping:
+                self.stop()
         elif what == "too large" and not self.stopping:
             cells = self.stacks[stack]
             half = len(cells) // 2

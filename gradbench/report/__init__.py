@@ -1,12 +1,14 @@
 """From the tables of a results folder to figures, a page and an answer. Nothing here imports torch."""
 
 from io import BytesIO
+from operator import methodcaller
 from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
+from gradbench.files import unwritable, write_atomically
 from gradbench.report import answer as answering
 from gradbench.report import figures, page, summary
 from gradbench.report.answer import Answer
@@ -35,6 +37,7 @@ def build(results: Path) -> Path:
 
     Raises:
         UsageError: the folder holds nothing to report on.
+        StorageError: the report cannot be written.
 
     """
     loaded = load(results)
@@ -70,12 +73,13 @@ def _csv(table: pd.DataFrame) -> bytes:
 
 def _write(folder: Path, files: dict[str, bytes]) -> None:
     """Write each file whole or not at all, and remove figures and tables of an earlier report."""
-    for kind in ("figures", "tables"):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-        for old in (folder / kind).iterdir():
-            if old.suffix in (".png", ".svg", ".csv") and f"{kind}/{old.name}" not in files:
-                old.unlink()
+    try:
+        for kind in ("figures", "tables"):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            for old in (folder / kind).iterdir():
+                if old.suffix in (".png", ".svg", ".csv") and f"{kind}/{old.name}" not in files:
+                    old.unlink()
+    except OSError as error:
+        raise unwritable(folder, error) from error
     for name, data in files.items():
-        part = folder / f"{name}.tmp"
-        part.write_bytes(data)
-        part.replace(folder / name)
+        write_atomically(folder / name, methodcaller("write", data))
