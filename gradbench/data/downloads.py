@@ -7,12 +7,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pooch
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import Progress
 
 from gradbench.errors import UsageError
+from gradbench.files import set_aside
 
 TIMEOUT = 30  # seconds to wait for a connection, and between two pieces of the answer
+PATIENCE = 600  # seconds to wait for another process that downloads the same file
 
 
 def cache_folder(root: str | None) -> Path:
@@ -25,41 +28,90 @@ def fetch(url: str, sha256: str, folder: Path, *, loopback: bool = False) -> Pat
 
     The file arrives under a temporary name and is renamed once its checksum is right, so a reader never
     sees half of it. It is named after its checksum: two addresses ending in ``input.txt`` do not collide.
+    A copy that has been damaged since is set aside. Of several processes one downloads, the others wait.
 
     url: an https address. sha256: 64 hex digits of the expected content.
     loopback: also accept http from 127.0.0.1, for a server on this very machine.
     Raises UsageError for another scheme, a failed download and a wrong checksum.
     """
+    _check_address(url, loopback)
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+        raise UsageError(
+            f"sha256 of {url} must be 64 hex digits, got '{sha256}'; print it with: sha256sum FILE"
+        )
+    name = f"{sha256[:12].lower()}-{PurePosixPath(urlsplit(url).path).name or 'file'}"
+    path = folder / name
+    if _is_sound(path, sha256):
+        return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".{name}.lock", timeout=PATIENCE):
+            if not _is_sound(path, sha256):  # nobody has fetched it while this process waited
+                if path.exists():
+                    kept = set_aside(path).name
+                    Console(stderr=True).print(
+                        f"{path} is damaged: it is kept as {kept}, and fetched again",
+                        markup=False,
+                        soft_wrap=True,
+                    )
+                _download(url, sha256, path, loopback)
+    except Timeout as error:
+        raise UsageError(
+            f"another process has been downloading {name} for {PATIENCE // 60} minutes; wait for it or end it, "
+            "then try again"
+        ) from error
+    except OSError as error:  # requests' exceptions are OSErrors too
+        reason = textwrap.shorten(str(_root_cause(error)), 160, placeholder=" …")
+        raise UsageError(
+            f"could not download {url} ({reason}); try again, or save the file by hand as {path}"
+        ) from error
+    return path
+
+
+def _download(url: str, sha256: str, path: Path, loopback: bool) -> None:
+    """Fetch a file under a temporary name, always from its beginning, and rename it once it has been checked."""
+    partial = path.with_name(f".{path.name}.part")  # one name: what a killed process left is overwritten
+
+    def check(response: Any, **_: Any) -> None:
+        try:
+            _check_address(response.url, loopback)  # where a redirection has led
+            response.raise_for_status()
+        except Exception:
+            response.close()  # requests would leave its socket open
+            raise
+
+    console = Console(stderr=True)
+    try:
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+            bar = _Bar(progress, path.name)
+            pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT, hooks={"response": check})(
+                url, partial, None
+            )
+        if not _is_sound(partial, sha256):
+            raise UsageError(
+                f"{url} does not have the expected sha256 {sha256}, so it was not kept; "
+                "try again, or correct the address or the sha256 beside it in the data config"
+            )
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _check_address(url: str, loopback: bool) -> None:
+    """Refuse what is not fetched over https, but for this very machine where ``loopback`` allows it."""
     parts = urlsplit(url)
-    if not (
-        parts.scheme == "https" or (loopback and parts.scheme == "http" and parts.hostname == "127.0.0.1")
+    if parts.scheme != "https" and not (
+        loopback and parts.scheme == "http" and parts.hostname == "127.0.0.1"
     ):
         raise UsageError(
             f"only https addresses are downloaded, got {url}; give its https address, "
             "or download the file by hand and use data=text data.path=FILE"
         )
-    if not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
-        raise UsageError(
-            f"sha256 of {url} must be 64 hex digits, got '{sha256}'; print it with: sha256sum FILE"
-        )
-    name = f"{sha256[:12].lower()}-{PurePosixPath(parts.path).name or 'file'}"
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        downloader = pooch.HTTPDownloader(
-            progressbar=_Bar(progress, name), timeout=TIMEOUT, hooks={"response": _close_error_page}
-        )
-        try:
-            return Path(pooch.retrieve(url, f"sha256:{sha256}", name, folder, downloader=downloader))
-        except OSError as error:  # requests' exceptions are OSErrors too
-            reason = textwrap.shorten(str(_root_cause(error)), 160, placeholder=" …")
-            raise UsageError(
-                f"could not download {url} ({reason}); try again, or save the file by hand as {folder / name}"
-            ) from error
-        except ValueError as error:  # pooch's word for a wrong checksum; it has deleted the file by now
-            raise UsageError(
-                f"{url} does not have the expected sha256 {sha256}, so it was not kept; "
-                "try again, or correct the address or the sha256 beside it in the data config"
-            ) from error
+
+
+def _is_sound(path: Path, sha256: str) -> bool:
+    """Return whether there is a file, and it is what is expected."""
+    return path.is_file() and bool(pooch.file_hash(path) == sha256.lower())
 
 
 def _root_cause(error: BaseException) -> BaseException:
@@ -67,12 +119,6 @@ def _root_cause(error: BaseException) -> BaseException:
     while error.__context__ is not None:
         error = error.__context__
     return error
-
-
-def _close_error_page(response: Any, **_: Any) -> None:
-    """Close an answer such as "404 not found": requests raises on it, and would leave its socket open."""
-    if not response.ok:
-        response.close()
 
 
 class _Bar:
