@@ -80,11 +80,13 @@ def write_arrays(path: Path, named: Mapping[str, np.ndarray]) -> None:
 def set_aside(path: Path) -> Path:
     """Rename a damaged file, so that it is neither used nor lost; return its new path.
 
+    It begins with an underscore: pandas reads every other file of a table's folder.
+
     Raises:
         StorageError: where the disk cannot be written.
     """
     number = 1
-    while os.path.lexists(aside := path.with_name(f"{path.name}.damaged-{number}")):
+    while os.path.lexists(aside := path.with_name(f"_{path.name}.damaged-{number}")):
         number += 1
     try:
         path.rename(aside)

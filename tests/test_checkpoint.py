@@ -109,7 +109,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_not_used(tmp_path, damage):
     path.write_bytes(whole)
     assert always(path).load(CPU) is None
     assert not path.exists()
-    assert (tmp_path / "x.pt.damaged-1").read_bytes() == whole
+    assert (tmp_path / "_x.pt.damaged-1").read_bytes() == whole
 
 
 @pytest.mark.parametrize("other", [{"cells": ["b"]}, {"cells": ["a"], "torch": "1.0"}])
@@ -128,7 +128,7 @@ def test_a_checkpoint_is_data_never_code(tmp_path):
     path = tmp_path / "x.pt"
     always(path).save({"a": Bomb()})
     assert always(path).load(CPU) is None
-    assert (tmp_path / "x.pt.damaged-1").exists()
+    assert (tmp_path / "_x.pt.damaged-1").exists()
     assert not (tmp_path / "exploded").exists()
 
 

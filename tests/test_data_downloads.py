@@ -120,7 +120,7 @@ def test_a_damaged_copy_is_set_aside_and_fetched_again(server, tmp_path, damage,
     path = downloads.fetch(url, SUM, tmp_path, loopback=True)
     path.write_bytes(damage)
     assert downloads.fetch(url, SUM, tmp_path, loopback=True).read_bytes() == CONTENT
-    assert (tmp_path / f"{path.name}.damaged-1").read_bytes() == damage
+    assert (tmp_path / f"_{path.name}.damaged-1").read_bytes() == damage
     said = capsys.readouterr().err
     assert f"{path} is damaged" in said
     assert len(said.splitlines()) == 1
