@@ -30,6 +30,10 @@ from gradbench.worker import failed_rows, serve
 TRIES = 2
 """How often a stack is given to a worker before its cells count as failed."""
 
+PRELOADED = ["gradbench.worker", "torch._dynamo"]
+"""What the server that workers are forked from imports: seconds once, instead of once per worker. The first gradient
+under ``vmap`` imports the second."""
+
 TICK = 0.1
 """Seconds between looks at signals and at other runs' claims."""
 
@@ -110,14 +114,14 @@ class Pool:
         self.finished = Finished(folder)
         self.stopping = self.waited = False
         os.environ["OMP_NUM_THREADS"] = "1"
-        # a plain fork would inherit CUDA contexts and locked mutexes; the server it is forked from here has neither,
-        # and has imported what a worker needs
+        # a plain fork would inherit CUDA contexts and locked mutexes; the server that workers are forked from has
+        # neither: it imports, and does nothing else
         self.forks = sys.platform == "linux"
         self.context: ForkServerContext | SpawnContext = (
             multiprocessing.get_context("forkserver") if self.forks else multiprocessing.get_context("spawn")
         )
         if self.forks:
-            self.context.set_forkserver_preload(["gradbench.worker"])
+            self.context.set_forkserver_preload(PRELOADED)
             with deaf():
                 forkserver.ensure_running()
 
