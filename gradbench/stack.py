@@ -3,64 +3,28 @@
 K cells, P parameters of a player, U different seeds.
 """
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import vmap
 
+from gradbench.batching import looped
 from gradbench.data import Data
 from gradbench.grid import Cell
-from gradbench.models import Model, Player
+from gradbench.models import Model
 from gradbench.optimizers import Optimizer
 from gradbench.parameters import Layout, flatten
-from gradbench.program import Program, build, build_regularizer
-from gradbench.regularizers import Regularizer
+from gradbench.players import Span, StackedPlayer, Tensors, execution_of, spans_of, stack_player
+from gradbench.program import build
 from gradbench.regularizers import State as Memory
 from gradbench.seeding import derive
 
 CHUNK = 50
 """Steps whose random numbers are drawn together. Part of what a seed means: another value, other numbers."""
-
-Tensors = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Span:
-    """Contiguous cells of a stack that share a regularizer."""
-
-    regularizer: Regularizer
-    cells: slice
-
-
-@dataclass(frozen=True)
-class StackedPlayer:
-    """A player's part of a step, for all K cells.
-
-    Attributes:
-        batch: ``(parameters of every player, data, draw) -> batch``.
-        gradient: ``(own, parameters, batch, carry, strength) -> gradient [K, P], (loss [K], penalty [K], carry)``.
-        transform: ``(gradient, strength, memory, own) -> used [K, P], memory``; the gradient itself where no cell
-            transforms it.
-        project: ``(parameters [K, P], strength) -> parameters``.
-        transforms: whether any cell transforms its gradient.
-    """
-
-    name: str
-    steps: int
-    regularized: bool
-    batch: Callable[[Tensors, Tensors, Tensors], Tensors]
-    gradient: Callable[
-        [Tensor, Tensors, Tensors, Tensors, Tensor], tuple[Tensor, tuple[Tensor, Tensor, Tensors]]
-    ]
-    transform: Callable[[Tensor, Tensor, list[Memory], Tensor], tuple[Tensor, list[Memory]]]
-    project: Callable[[Tensor, Tensor], Tensor]
-    transforms: bool
 
 
 @dataclass(frozen=True)
@@ -161,29 +125,14 @@ class State:
         self.memory, self.carry, self.alive = memory, carry, alive
 
 
-def spans_of(cells: Sequence[Cell]) -> list[Span]:
-    """Return the spans of consecutive cells with the same regularizer, its strength aside.
-
-    Raises:
-        ValueError: where cells with different penalties share a stack.
-    """
-    spans, start = [], 0
-    for _, group in groupby(cells, key=lambda cell: cell.regularizer_program):
-        members = list(group)
-        spans.append(Span(build_regularizer(members[0].config), slice(start, start + len(members))))
-        start += len(members)
-    if len(spans) > 1 and any(span.regularizer.penalty for span in spans):
-        raise ValueError("cells with a penalty stack among themselves only")
-    return spans
-
-
 def prepare(cells: Sequence[Cell], data: Data, device: torch.device) -> Setup:
     """Bind a stack's cells to a device."""
     config = cells[0].config
     program = build(config, data)
     model, dtype = program.model, program.dtype
-    layouts = {name: Layout(net.to(device, dtype)) for name, net in model.networks().items()}
     spans = spans_of(cells)
+    execution = execution_of(program, config["steps"], spans, device)
+    layouts = {name: Layout(net.to(device, dtype)) for name, net in model.networks(execution.fused).items()}
     seeds = sorted({cell.seed for cell in cells})
     seed_of_cell = torch.tensor([seeds.index(cell.seed) for cell in cells]).to(device)
     tensors = {
@@ -200,6 +149,7 @@ def prepare(cells: Sequence[Cell], data: Data, device: torch.device) -> Setup:
             {name: layouts[name].bind(vector) for name, vector in parameters.items()}, tensors, draw
         )
 
+    evaluate_all = looped(evaluate_one, len(cells)) if execution.fused else vmap(evaluate_one)
     return Setup(
         steps=config["steps"],
         eval_every=config["eval_every"],
@@ -207,7 +157,7 @@ def prepare(cells: Sequence[Cell], data: Data, device: torch.device) -> Setup:
         divergence=Divergence(**config["divergence"]),
         model=model,
         optimizer=program.optimizer,
-        players=[stack_player(player, program, layouts, spans, device) for player in model.players],
+        players=[stack_player(player, program, layouts, spans, execution) for player in model.players],
         layouts=layouts,
         spans=spans,
         seeds=seeds,
@@ -217,77 +167,7 @@ def prepare(cells: Sequence[Cell], data: Data, device: torch.device) -> Setup:
         data=tensors,
         arrays=data.arrays,
         dtype=dtype,
-        evaluate=lambda parameters: vmap(evaluate_one)(parameters, once),
-    )
-
-
-def stack_player(
-    player: Player, program: Program, layouts: dict[str, Layout], spans: list[Span], device: torch.device
-) -> StackedPlayer:
-    """Write a player's part of a step for one network, and stack it."""
-    model, layout, name = program.model, layouts[player.name], player.name
-    regularizers = [span.regularizer for span in spans] if player.regularized else []
-    penalty_of = regularizers[0].penalty if regularizers else None
-    transforms = any(regularizer.transform for regularizer in regularizers)
-    autocast = (
-        (lambda: torch.autocast(device.type, torch.bfloat16))
-        if program.precision == "bfloat16"
-        else contextlib.nullcontext
-    )
-
-    def batch_one(parameters: Tensors, data: Tensors, draw: Tensors) -> Tensors:
-        return model.batch(
-            name, {key: layouts[key].bind(value) for key, value in parameters.items()}, data, draw
-        )
-
-    def objective(
-        own: Tensor, parameters: Tensors, batch: Tensors, carry: Tensors, strength: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensors]]:
-        nets = {key: layouts[key].bind(own if key == name else value) for key, value in parameters.items()}
-        with autocast():
-            loss, carried = model.loss(name, nets, batch, carry)
-            loss = loss.to(own.dtype)
-            if penalty_of is None:
-                return loss, (loss, torch.zeros_like(loss), carried)
-            penalty = penalty_of(*model.probe(name, nets, batch, carry), strength).to(own.dtype)
-        return loss + penalty, (loss, penalty, carried)
-
-    def transform(
-        gradient: Tensor, strength: Tensor, memory: list[Memory], own: Tensor
-    ) -> tuple[Tensor, list[Memory]]:
-        if not transforms:
-            return gradient, memory
-        used, remembered = [], []
-        for span, state in zip(spans, memory, strict=True):
-            part = (gradient[span.cells], strength[span.cells], state, own[span.cells])
-            act = span.regularizer.transform
-            result = (part[0], state) if act is None else vmap(lambda *a, act=act: act(*a, layout))(*part)
-            used.append(result[0])
-            remembered.append(result[1])
-        return torch.cat(used), remembered
-
-    def project(parameters: Tensor, strength: Tensor) -> Tensor:
-        if not any(regularizer.project for regularizer in regularizers):
-            return parameters
-        parts = []
-        for span in spans:
-            act, part = span.regularizer.project, parameters[span.cells]
-            parts.append(
-                part
-                if act is None
-                else vmap(lambda p, s, act=act: act(p, s, layout))(part, strength[span.cells])
-            )
-        return torch.cat(parts)
-
-    return StackedPlayer(
-        name=name,
-        steps=player.steps,
-        regularized=player.regularized,
-        batch=vmap(batch_one, in_dims=(0, None, 0)),
-        gradient=vmap(grad(objective, has_aux=True)),
-        transform=transform,
-        project=project,
-        transforms=transforms,
+        evaluate=lambda parameters: evaluate_all(parameters, once),
     )
 
 

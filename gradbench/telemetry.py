@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradbench.stack import CHUNK, Setup, StackedPlayer, State, Tensors
+from gradbench.players import StackedPlayer, Tensors
+from gradbench.stack import CHUNK, Setup, State
 
 FULL = ("loss", "penalty", "grad_norm", "grad_norm_used", "clipped", "cosine", "update_norm")
 """Series of the regularized player."""
@@ -63,7 +64,7 @@ class Telemetry:
         if player.regularized:
             state.last = (gradient, used)
             values |= {"penalty": penalty, "update_norm": torch.linalg.vector_norm(update, dim=1)}
-            values |= compare(gradient, used, norm) if player.transforms else untouched(norm)
+            values |= compare(gradient, used, norm) if player.transform else untouched(norm)
         prefix = "" if player.regularized else f"{player.name}/"
         for series, value in values.items():
             self.buffers[prefix + series][state.step - self._flushed, inner] = value

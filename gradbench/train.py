@@ -112,10 +112,13 @@ def advance(setup: Setup, state: State, draws: dict[str, dict[str, Tensor]], tel
             gradient, (loss, penalty, carry) = player.gradient(
                 own, state.parameters, batch, state.carry, setup.strength
             )
-            used, memory = player.transform(gradient, setup.strength, state.memory, own)
+            used, memory = gradient, state.memory
+            if player.transform:
+                used, memory = player.transform(gradient, setup.strength, memory, own)
             t = state.step * player.steps + inner + 1
             stepped, moments = setup.optimizer.step(own, used, state.moments[player.name], setup.lr, t)
-            stepped = player.project(stepped, setup.strength)
+            if player.project:
+                stepped = player.project(stepped, setup.strength)
 
             norm = torch.linalg.vector_norm(gradient, dim=1)
             alive = state.alive & torch.isfinite(loss + penalty) & torch.isfinite(norm)

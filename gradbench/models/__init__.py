@@ -39,12 +39,16 @@ class Model(ABC):
 
     Attributes:
         players: in the order in which they are trained; exactly one is regularized.
+        unrolled: the network repeats its operations over time, in Python.
+        fuses: there are kernels that do so faster, for one network at a time and differentiable once.
     """
 
     players: tuple[Player, ...]
+    unrolled: bool = False
+    fuses: bool = False
 
     @abstractmethod
-    def networks(self) -> dict[str, nn.Module]:
+    def networks(self, fused: bool = False) -> dict[str, nn.Module]:
         """Return new networks, one per player; weights come from torch's global generator, which the caller seeds."""
 
     @abstractmethod

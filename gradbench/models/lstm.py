@@ -27,12 +27,19 @@ class LSTM(nn.Module):
     """``nn.LSTM`` (batch first) with the recurrence written out.
 
     The same parameters, names and results; but ``vmap`` can stack it, and it can be differentiated twice, which
-    the fused kernels cannot.
+    torch's kernel cannot.
+
+    Args:
+        inputs: E.
+        hidden: H.
+        layers: L.
+        fused: use torch's kernel after all.
     """
 
-    def __init__(self, inputs: int, hidden: int, layers: int) -> None:
+    def __init__(self, inputs: int, hidden: int, layers: int, fused: bool = False) -> None:
         super().__init__()
-        self.hidden, self.layers = hidden, layers
+        self.hidden, self.layers, self.fused = hidden, layers, fused
+        self.names: list[str] = []
         bound = 1 / math.sqrt(hidden)
         for layer in range(layers):
             shapes = {
@@ -44,12 +51,21 @@ class LSTM(nn.Module):
             for name, shape in shapes.items():
                 weight = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
                 self.register_parameter(f"{name}_l{layer}", weight)
+                self.names.append(f"{name}_l{layer}")
 
     def forward(self, x_BTE: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Return the top layer's outputs [B, T, H] and the last state; ``None`` is the zero state."""
         if state is None:
             zeros = x_BTE.new_zeros(self.layers, x_BTE.shape[0], self.hidden)
             state = (zeros, zeros)
+        if self.fused:
+            weights = [getattr(self, name) for name in self.names]
+            top, *last = torch.lstm(x_BTE, state, weights, True, self.layers, 0.0, self.training, False, True)
+            return top, (last[0], last[1])
+        return self._unrolled(x_BTE, state)
+
+    def _unrolled(self, x_BTE: Tensor, state: State) -> tuple[Tensor, State]:
+        """Return the same, one operation at a time."""
         hs, cs = [], []
         for layer in range(self.layers):
             w_ih, w_hh, b_ih, b_hh = (
@@ -73,10 +89,12 @@ class LSTM(nn.Module):
 class LanguageModel(nn.Module):
     """Embedding, LSTM, and a linear decoder to the logits of the next token."""
 
-    def __init__(self, vocabulary: int, embedding: int, hidden: int, layers: int) -> None:
+    def __init__(
+        self, vocabulary: int, embedding: int, hidden: int, layers: int, fused: bool = False
+    ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, embedding)
-        self.lstm = LSTM(embedding, hidden, layers)
+        self.lstm = LSTM(embedding, hidden, layers, fused)
         self.decoder = nn.Linear(hidden, vocabulary)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
 
@@ -114,6 +132,8 @@ class LanguageModelling(Model):
     """
 
     players = (Player("lstm"),)
+    unrolled = True
+    fuses = True
 
     def __init__(
         self,
@@ -133,9 +153,9 @@ class LanguageModelling(Model):
         self.shape = (sizes["vocabulary"], embedding, hidden, layers)
         self.unroll, self.batch_size, self.evaluation_tokens = unroll, batch_size, evaluation_tokens
 
-    def networks(self) -> dict[str, nn.Module]:
-        """Return the language model."""
-        return {"lstm": LanguageModel(*self.shape)}
+    def networks(self, fused: bool = False) -> dict[str, nn.Module]:
+        """Return the language model, with torch's own LSTM kernel where it may be fused."""
+        return {"lstm": LanguageModel(*self.shape, fused=fused)}
 
     def draw(
         self, purpose: str, seed: int, first: int, count: int, data: Mapping[str, np.ndarray]

@@ -36,7 +36,7 @@ class Classifier(Model):
         self.shape = (sizes["inputs"], hidden, depth, sizes["outputs"], activation)
         self.batch_size = batch_size
 
-    def networks(self) -> dict[str, nn.Module]:
+    def networks(self, fused: bool = False) -> dict[str, nn.Module]:
         """Return the perceptron."""
         return {"mlp": perceptron(*self.shape)}
 

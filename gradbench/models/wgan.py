@@ -64,7 +64,7 @@ class WassersteinGAN(Model):
         critic = Player("critic", steps=critic_steps)
         self.players = (critic,) if self.fixed else (critic, Player("generator", regularized=False))
 
-    def networks(self) -> dict[str, nn.Module]:
+    def networks(self, fused: bool = False) -> dict[str, nn.Module]:
         """Return the critic and, where it is trained, the generator."""
         nets: dict[str, nn.Module] = {"critic": perceptron(self.inputs, *self.shape, 1, self.activation)}
         if not self.fixed:

@@ -1,0 +1,66 @@
+"""Ways of running a step: they may change how long it takes, never what comes out."""
+
+import numpy as np
+import pytest
+import torch
+from small import CONFIGS, CPU, cells, data_of
+from torch.func import grad, vmap
+
+from gradbench import players
+from gradbench.batching import looped, traced
+from gradbench.models.lstm import LanguageModelling
+from gradbench.train import train
+
+
+@pytest.mark.parametrize("model", [name for name in CONFIGS.groups["model"] if name != "lstm"])
+@pytest.mark.parametrize("regularizer", ["none", "gp", "clip_norm", "autoclip", "weight_clip"])
+def test_a_replayed_step_has_the_bits_of_one_that_is_run(model, regularizer, monkeypatch):
+    stack = cells(model, regularizer, seed=[0, 1], precision="float32", steps=12, eval_every=12)
+    outcomes = []
+    for start in (1, 10**9):
+        monkeypatch.setattr(players, "TRACE_FROM", start)
+        outcomes.append(train(stack, data_of(stack[0]), CPU))
+    for name, curve in outcomes[0].curves.items():
+        np.testing.assert_array_equal(curve, outcomes[1].curves[name], err_msg=name)
+
+
+def test_a_trace_follows_new_values_and_is_made_once():
+    calls = []
+
+    def function(x, tree):
+        calls.append(1)
+        return {"y": torch.addmm(tree["b"], x, x) * tree["a"]}
+
+    replay = traced(function)
+    for _ in range(3):
+        x, a, b = torch.randn(3, 3), torch.randn(1), torch.randn(3)
+        torch.testing.assert_close(replay(x, {"a": a, "b": b})["y"], (x @ x + b) * a)
+    assert len(calls) == 1
+
+
+def test_a_trace_refuses_a_function_that_reads_a_value():
+    with pytest.raises(RuntimeError):
+        traced(lambda x: x if x.sum().item() > 0 else -x)(torch.ones(2))
+
+
+def test_looping_equals_vmap():
+    def one(x, tree):
+        return (x * tree["a"]).sum(), {"twice": 2 * x}
+
+    x, a = torch.randn(4, 3), torch.randn(4)
+    total, rest = looped(one, 4)(x, {"a": a})
+    expected_total, expected_rest = vmap(one)(x, {"a": a})
+    torch.testing.assert_close(total, expected_total)
+    torch.testing.assert_close(rest, expected_rest)
+    assert vmap(grad(lambda x, a: one(x, {"a": a})[0]))(x, a).shape == x.shape
+
+
+def test_the_fused_lstm_trains_to_the_numbers_of_the_written_out_one(monkeypatch):
+    stack = cells("lstm", "clip_norm", seed=[0, 1], model__layers=2, optimizer__lr=0.5)
+    fused = train(stack, data_of(stack[0]), CPU)
+    monkeypatch.setattr(LanguageModelling, "fuses", False)
+    written_out = train(stack, data_of(stack[0]), CPU)
+    for name, curve in fused.curves.items():
+        np.testing.assert_allclose(curve, written_out.curves[name], rtol=1e-9, atol=1e-12, err_msg=name)
+    for name, values in fused.evaluations[20].items():
+        np.testing.assert_allclose(values, written_out.evaluations[20][name], rtol=1e-9, err_msg=name)
