@@ -80,7 +80,8 @@ def train(
         chunk_seconds.append((time.perf_counter() - tick) / ahead)
         if state.step % setup.eval_every == 0 or state.step == setup.steps:
             outcome.evaluations[state.step], outcome.arrays = evaluate(setup, state)
-        if checkpoint is not None and checkpoint.due() and state.step < setup.steps:
+        unfinished = state.step < setup.steps and telemetry.anyone_alive
+        if checkpoint is not None and unfinished and checkpoint.due():
             checkpoint.save(content(state, telemetry, outcome))
 
     outcome.diverged_at = state.diverged_at.cpu().numpy()
