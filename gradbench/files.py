@@ -165,7 +165,7 @@ def read_arrays(path: Path) -> Arrays:
         DamagedError: where it cannot be read, or holds anything but numbers.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except Exception as error:  # numpy and zipfile have a dozen for a file that is not what it says
         raise DamagedError(path, reason(error)) from error
