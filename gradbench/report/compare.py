@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from gradbench import stats
+from gradbench.report import text
 from gradbench.report.tables import NONE, Results
 from gradbench.stats import Interval
 
@@ -63,6 +64,11 @@ class Comparison:
     def name(self) -> str:
         """The metric in one word or two: ``perplexity`` of ``perplexity, test``."""
         return self.unit.split(",")[0].strip()
+
+    @property
+    def titled(self) -> str:
+        """The label, and how many seeds a mean is over at most."""
+        return f"{self.label} (n = {text.count(self.cells['seed'].nunique(), 'seed')})"
 
     def at(self, setting: Setting) -> pd.DataFrame:
         """Return the cells of one setting, one per seed."""

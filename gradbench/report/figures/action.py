@@ -81,7 +81,7 @@ def _settings(
 
 def _clipping(context: Context, rows: Rows, acted: pd.DataFrame) -> Drawing:
     title = _title(rows, acted)
-    headings = [comparison.label for comparison, *_ in rows]
+    headings = [comparison.titled for comparison, *_ in rows]
     figure, axes = panels(title, headings, 3, height=1.5, right=margin(context), gap=0.55)
     for (comparison, quantity, settings), line in zip(rows, axes, strict=True):
         for ax, name in zip(line, ("clipped", "ratio", "cosine"), strict=True):
@@ -116,7 +116,7 @@ def _penalty(context: Context, rows: Rows, acted: pd.DataFrame) -> Drawing:
         for ax, (comparison, quantity, settings) in zip(spots, line, strict=False):
             ends = _panel(ax, context, comparison, quantity, settings, acted["penalty_share"])
             ax.set_ylim(-0.04 * highest_share, 1.3 * highest_share)
-            ax.set_title(comparison.label, loc="left")
+            ax.set_title(comparison.titled, loc="left")
             label_ends(ax, ends)
         spots[0].set_ylabel(UNITS["penalty_share"])
     alt = f"Share of the penalty in the objective against its weight. {title}"

@@ -26,7 +26,7 @@ def draw(context: Context) -> list[Drawing]:
     most = max(len(ratios[comparison.label]) for comparison in timed)
     title = _title({comparison.label: ratios[comparison.label] for comparison in timed})
     figure, axes = panels(
-        title, [c.label for c in timed], 1, height=0.1 + 0.21 * most, left=margin(context) + 0.1, right=0.7
+        title, [c.titled for c in timed], 1, height=0.1 + 0.21 * most, left=margin(context) + 0.1, right=0.7
     )
     every = [value for comparison in timed for found in ratios[comparison.label].values() for value in found]
     for comparison, (ax,) in zip(timed, axes, strict=True):

@@ -27,7 +27,7 @@ def draw(context: Context) -> list[Drawing]:
     if not np.isfinite(curves["grad_norm"].to_numpy(dtype=float)).any():
         return []
     rows: list[Row] = [
-        (c, ("grad_norm", "grad_norm_used"), f"{c.label}: {chosen_text(c)}") for c in context.comparisons
+        (c, ("grad_norm", "grad_norm_used"), f"{c.titled}: {chosen_text(c)}") for c in context.comparisons
     ]
     others = [column for column in curves if str(column).endswith("/grad_norm")]
     for comparison in context.comparisons:

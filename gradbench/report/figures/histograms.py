@@ -28,7 +28,7 @@ def draw(context: Context) -> list[Drawing]:
     columns = max(len(found[comparison.label]) for comparison in kept)
     title = _title({comparison.label: found[comparison.label] for comparison in kept})
     figure, axes = panels(
-        title, [c.label for c in kept], columns, height=1.15, left=0.4, gap=0.16, titles=[2] * len(kept)
+        title, [c.titled for c in kept], columns, height=1.15, left=0.4, gap=0.16, titles=[2] * len(kept)
     )
     window = _window([counts for histograms in found.values() for counts in histograms.values()])
     for comparison, row in zip(kept, axes, strict=True):

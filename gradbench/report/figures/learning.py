@@ -31,7 +31,7 @@ def draw(context: Context) -> list[Drawing]:
     """Draw a row per comparison: training loss, and the metric where it was evaluated."""
     if context.results.curves.empty:
         return []
-    headings = [f"{c.label}: {chosen_text(c)}" for c in context.comparisons]
+    headings = [f"{c.titled}: {chosen_text(c)}" for c in context.comparisons]
     room = margin(context)
     title = _title(context)
     figure, axes = panels(title, headings, 2, right=room, gap=room + 0.5)

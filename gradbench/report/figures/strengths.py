@@ -88,8 +88,7 @@ def _heading(comparison: Comparison) -> str:
         cells = comparison.cells[comparison.cells["treatment"] == treatment]
         if lost := int((cells["status"] == "diverged").sum()):
             parts.append(f"{treatment} diverges in {lost} of {len(cells)}")
-    seeds = comparison.cells["seed"].nunique()
-    return f"{comparison.label} (n = {text.count(seeds, 'seed')}): {'; '.join(parts) or 'no cell completed'}"
+    return f"{comparison.titled}: {'; '.join(parts) or 'no cell completed'}"
 
 
 def _score(comparison: Comparison, setting: Setting) -> float:
