@@ -38,8 +38,8 @@ def find_cell(begins: str, folder: Path | None) -> tuple[Results, "pd.Series[Any
         refuse_links(results.folder)
         cells = results.cells()
         if len(cells):
-            known = cells[cells["cell"].map(is_cell)]
-            for _, row in known[known["cell"].str.startswith(begins)].iterrows():
+            wanted = [is_cell(cell) and cell.startswith(begins) for cell in cells["cell"]]
+            for _, row in cells[wanted].iterrows():
                 found.setdefault(row["cell"], (results, row))
     places = ", ".join(map(str, folders)) or "results/ (there are no results yet: gradbench run quick)"
     if not found:

@@ -11,6 +11,12 @@ from gradbench.files import check_arrays, read_table, reason
 from gradbench.untrusted import is_cell, is_command, plain
 
 STATUSES = ("completed", "diverged", "failed")
+NEEDED = ("model", "model.metric", "model.goal", "regularizer")
+WORDS = (
+    *(*NEEDED, "model.unit", "error", "started", "finished", "data_sha256"),
+    *("gradbench", "torch", "python", "device", "device_name", "git_commit"),
+)
+"""Columns that hold words or nothing."""
 COST = ("step_seconds", "seconds", "width")
 CURVES = ("loss", "grad_norm", "grad_norm_used", "clipped", "cosine", "penalty")
 
@@ -61,21 +67,28 @@ def damaged_arrays(path: Path) -> list[str]:
 
 
 def cleaned(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Return what is a cell, its words free of what a terminal would obey, its measurements as numbers.
+    """Return what is a cell, every column of the kind that a run writes, its words free of what a terminal would obey.
 
     Returns also a note on what was left out.
     """
     kept = cells[cells["cell"].map(is_cell) & cells["status"].isin(STATUSES)].copy()
-    if "command" in kept:
-        kept["command"] = kept["command"].where(kept["command"].map(is_command), None)
     for column in map(str, kept):
-        if column in (*COST, "diverged_at") or "/" in column:
-            kept[column] = numbers(kept[column])
-        elif not pd.api.types.is_numeric_dtype(kept[column]):
-            kept[column] = [plain(value) if isinstance(value, str) else value for value in kept[column]]
+        values = kept[column]
+        if column in (*COST, "diverged_at", "seed") or "/" in column:
+            kept[column] = numbers(values)
+        elif column == "command":
+            kept[column] = [value if is_command(value) else None for value in values]
+        elif column == "git_dirty":
+            kept[column] = [isinstance(value, bool) and value for value in values]
+        elif column in WORDS or not pd.api.types.is_numeric_dtype(values):
+            words = [plain(value) if isinstance(value, str) else value for value in values]
+            kept[column] = [word if isinstance(word, str) or column not in WORDS else None for word in words]
+    for column in {*COST, "seed"} & set(kept):
+        kept[column] = kept[column].where(np.isfinite(kept[column].astype(float)))
     kept.columns = pd.Index([plain(str(column)) for column in kept])
+    kept = kept.dropna(subset=[*NEEDED, "seed"])
     gone = len(cells) - len(kept)
-    return kept, [f"{gone} rows left out: no cell's id, or no known status"] if gone else []
+    return kept, [f"{gone} rows left out: not what a run writes of a cell"] if gone else []
 
 
 def numbers(values: pd.Series) -> pd.Series:
@@ -89,5 +102,6 @@ def whole(curves: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
         curves = pd.DataFrame(columns=["cell", "step"])
     kept = curves[curves["cell"].isin(cells["cell"])].drop_duplicates(["cell", "step"], keep="last")
     kept = kept.assign(**{name: numbers(kept[name]) for name in map(str, kept) if name != "cell"})
+    kept = kept[kept["step"].between(1, 2**31)].astype({"step": "int64"})
     absent = {name: np.nan for name in CURVES if name not in kept}
     return kept.assign(**absent).sort_values(["cell", "step"]).reset_index(drop=True)

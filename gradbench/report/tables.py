@@ -81,6 +81,7 @@ def load(path: Path) -> Results:
     cells, replaced = _latest(cells)
     cells, twice = _derive(cells)
     curves, torn = stored.read(path, "curves") if stored.parts(path / "curves") else (pd.DataFrame(), [])
+    torn_arrays = stored.damaged_arrays(path)
     return Results(
         path=path,
         name=spec.get("experiment") or plain(path.resolve().name),
@@ -88,7 +89,7 @@ def load(path: Path) -> Results:
         command=spec.get("command", "") if is_command(spec.get("command")) else "",
         cells=cells,
         curves=stored.whole(curves, cells),
-        notes=(*unread, *damaged, *torn, *stored.damaged_arrays(path), *unknown, *replaced, *twice),
+        notes=tuple(map(plain, (*unread, *damaged, *torn, *torn_arrays, *unknown, *replaced, *twice))),
     )
 
 
@@ -134,8 +135,10 @@ def _derive(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         _number(cells.at[index, metric]) if status == "completed" and metric in cells else np.nan
         for index, metric, status in zip(cells.index, cells["model.metric"], cells["status"], strict=True)
     ]
+    endless = np.isinf(cells["value"])  # a perplexity beyond all floats is as bad as divergence
+    cells["value"] = cells["value"].mask(endless)
     signed = np.where(cells["model.goal"] == "max", -cells["value"], cells["value"])
-    cells["score"] = np.where(cells["status"] == "diverged", np.inf, signed)
+    cells["score"] = np.where(endless | (cells["status"] == "diverged"), np.inf, signed)
     cells = cells.assign(_rank=cells["treatment"] != NONE).sort_values(
         ["comparison", "_rank", "treatment", "strength", "seed", "cell"], kind="stable"
     )
