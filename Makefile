@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test lint format clean
+.PHONY: run test soak lint format clean
 .DEFAULT_GOAL := run
 
 run: $(READY)  ## train the default experiment and write its report
@@ -12,6 +12,9 @@ run: $(READY)  ## train the default experiment and write its report
 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest -n auto
+
+soak: $(READY)  ## kill sweeps 200 times, and lose nothing; minutes
+	$(BIN)/python tests/soak.py --kills 200
 
 lint: $(READY)  ## check format, lint and types
 	$(BIN)/ruff format --check .

@@ -169,13 +169,16 @@ class Pool:
 
     def take(self) -> int | None:
         """Return the first waiting stack that no other run trains or has finished, claimed; it waits no more."""
+        refused = False
         for stack in list(self.waiting):
-            if self.claims.take(self.stacks[stack]):
-                self.waiting.remove(stack)
-                if not self.is_settled(stack):
-                    return stack
-                self.claims.release(self.stacks[stack])
-        if self.waiting and not self.waited:
+            if not self.claims.take(self.stacks[stack]):
+                refused = True
+                continue
+            self.waiting.remove(stack)
+            if not self.is_settled(stack):
+                return stack
+            self.claims.release(self.stacks[stack])
+        if refused and not self.waited:
             self.waited = True
             self.watcher.say("waiting for cells that another gradbench run trains in this folder")
         return None
@@ -276,9 +279,8 @@ class Pool:
         for worker in self.workers:
             if worker.stack is not None:
                 worker.process.kill()
-            elif not self.stopping:
-                with contextlib.suppress(OSError):
-                    worker.pipe.send(None)
+            with contextlib.suppress(OSError):  # it has gone, as it was asked to before
+                worker.pipe.send(None)
         for worker in self.workers:
             worker.process.join()
             worker.pipe.close()

@@ -1,0 +1,125 @@
+"""Two runs may share a results folder: no cell is trained by both, and what a dead one left is nobody's."""
+
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from gradbench import cli, leftovers
+from gradbench.claims import Claims, Finished
+from gradbench.grid import digest
+from gradbench.results import Results
+
+ONE, TWO, THREE = (SimpleNamespace(id=digest(number)) for number in range(3))
+
+CLAIM = """
+import sys, time
+from pathlib import Path
+from types import SimpleNamespace
+from gradbench.claims import Claims
+with Claims(Path(sys.argv[1])) as claims:
+    print(claims.take([SimpleNamespace(id=cell) for cell in sys.argv[2:]]), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Another process, which claims two cells and lives until the test is over."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLAIM, tmp_path, ONE.id, TWO.id], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "True\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_stack_is_claimed_whole_or_not_at_all_and_a_dead_process_claims_nothing(tmp_path, other):
+    with Claims(tmp_path) as claims:
+        assert not claims.alone
+        assert claims.take([THREE])
+        assert not claims.take([ONE])
+        assert not claims.take([THREE, TWO]), "one of them is the other's"
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+        assert claims.take([ONE, TWO])
+    with Claims(tmp_path) as claims:
+        assert claims.alone
+
+
+def test_on_a_file_system_without_locks_everything_is_granted(tmp_path, monkeypatch):
+    def lockf(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    with Claims(tmp_path) as claims, claims.turn():
+        assert claims.take([ONE, TWO])
+
+
+def test_what_others_finish_is_seen_and_failures_are_not(tmp_path):
+    results, finished = Results(tmp_path), Finished(tmp_path)
+    results.create({})
+    assert finished.statuses() == {}
+    rows = [{"cell": ONE.id, "status": "completed"}, {"cell": TWO.id, "status": "diverged"}]
+    results.write(rows, pd.DataFrame({"cell": [], "step": []}), {})
+    results.write_failures([{"cell": THREE.id, "status": "failed"}])
+    assert finished.statuses() == {ONE.id: "completed", TWO.id: "diverged"}
+
+
+def test_unfinished_files_of_dead_processes_and_checkpoints_of_finished_stacks_are_cleared_and_nothing_else(
+    tmp_path,
+):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    goes = [
+        f".experiment.yaml.{dead.pid}.tmp",
+        f"cells/.a.parquet.{dead.pid}.tmp",
+        f"arrays/.{ONE.id}.npz.{dead.pid}.tmp",
+        "checkpoints/done.pt",
+    ]
+    stays = [
+        f"cells/.a.parquet.{os.getpid()}.tmp",
+        f"cells/notes.{dead.pid}.tmp",
+        "cells/.hidden.tmp",
+        "cells/done.parquet",
+        "checkpoints/half.pt",
+        "checkpoints/half.pt.damaged-1",
+    ]
+    for name in [*goes, *stays]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    leftovers.clear(tmp_path)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == set(stays)
+
+
+def test_runs_at_once_on_one_folder_train_every_cell_once_to_the_values_of_a_lone_run(tmp_path):
+    """Of grids that overlap, so that their stacks are not the same."""
+    small = ["model=mlp", "model.hidden=4", "model.depth=1", "steps=300", "stack_width.cpu=2"]
+    options = ["--no-report", "--jobs", "1", "--results"]
+    command = [sys.executable, "-m", "gradbench", "run", *small, *options, tmp_path / "shared"]
+    runs = [
+        subprocess.Popen([*command, seeds], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for seeds in ("seed=range(0,7)", "seed=range(4,11)")
+    ]
+    said = [run.communicate()[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["run", *small, "seed=range(0,11)", *options, str(tmp_path / "lone")])
+    assert not stopped.value.code
+    for table, by in (("cells", ["cell"]), ("curves", ["cell", "step"])):
+        shared, lone = (pd.read_parquet(tmp_path / place / table) for place in ("shared", "lone"))
+        assert not shared.duplicated(by).any(), table
+        assert len(shared) == len(lone)
+        numbers = [name for name in lone.select_dtypes("number") if not name.endswith(("seconds", "width"))]
+        shared, lone = (frame.sort_values(by, ignore_index=True) for frame in (shared, lone))
+        columns = list(dict.fromkeys([*by, *numbers]))
+        pd.testing.assert_frame_equal(shared[columns], lone[columns], rtol=1e-4, atol=1e-6)
+    assert not list((tmp_path / "shared/checkpoints").glob("*"))

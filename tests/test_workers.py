@@ -1,0 +1,219 @@
+"""Workers are stopped, run out of memory or fail: what runs is saved, what does not fit is split, the rest goes on."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from gradbench import cli
+from gradbench.checkpoint import Checkpoint, StoppedError
+from gradbench.launchers.interruption import Interruption
+from gradbench.launchers.local import PRELOADED, cause
+
+OWN = """
+from pathlib import Path
+import torch
+from gradbench.regularizers import Regularizer
+
+HERE = Path(__file__).parent
+
+
+def faulty(error):
+    def transform(gradient, strength, state, *_):
+        path = HERE / error
+        if path.exists() and (times := int(path.read_text())):
+            path.write_text(str(times - 1))
+            raise {"memory": torch.OutOfMemoryError, "bug": ZeroDivisionError}[error]("too bad")
+        return gradient, state
+
+    return Regularizer(transform=transform)
+"""
+
+MLP = ["model=mlp", "model.hidden=4", "model.depth=1", "--no-report", "--config-dir", "conf"]
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """A user's folder, with two regularizers of theirs: one uses up the device's memory, one has a bug."""
+    (tmp_path / "faults.py").write_text(OWN)
+    (tmp_path / "conf/regularizer").mkdir(parents=True)
+    for error in ("memory", "bug"):
+        text = f"name: {error}\nfamily: penalty\nstrength: null\n_target_: faults.faulty\nerror: {error}\n"
+        (tmp_path / f"conf/regularizer/{error}.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def gradbench(*words: str) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["run", *MLP, *words])
+    return int(stopped.value.code or 0)
+
+
+def test_the_server_that_workers_are_forked_from_has_no_threads_and_has_not_touched_a_gpu():
+    """Arrow's allocator has a thread of its own, which jemalloc stops and starts around a fork."""
+    code = f"""
+import importlib, os
+for name in {PRELOADED}: importlib.import_module(name)
+import torch
+threads = [open(f"/proc/self/task/{{task}}/comm").read().strip() for task in os.listdir("/proc/self/task")]
+print(len([name for name in threads if name != "jemalloc_bg_thd"]), torch.cuda.is_initialized())
+"""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "1 False\n"
+
+
+def test_a_stack_too_large_for_its_device_is_split_until_it_fits_and_one_cell_that_does_not_has_failed(
+    home, capsys
+):
+    words = ["regularizer=memory", "steps=4", "seed=range(4)", "--jobs", "1", "--results"]
+    (home / "memory").write_text("2")  # four, then two of them
+    assert gradbench(*words, "split") == 0
+    said = capsys.readouterr().err
+    assert "the device has too little memory for all of it; it goes on as 2 and 2" in said
+    assert "it goes on as 1 and 1" in said
+    cells = pd.read_parquet("split/cells")
+    assert sorted(cells["width"]) == [1, 1, 2, 2]
+    assert gradbench(*words, "whole") == 0
+    whole = pd.read_parquet("whole/cells")
+    assert whole["width"].tolist() == [4] * 4
+    metric = [frame.set_index("cell")["test/loss"].sort_index() for frame in (cells, whole)]
+    pd.testing.assert_series_equal(*metric, rtol=1e-5)
+
+    (home / "memory").write_text("3")  # four, two, and one
+    assert gradbench(*words, "failed") == 1
+    cells = pd.read_parquet("failed/cells")
+    assert sorted(cells["status"]) == ["completed"] * 3 + ["failed"]
+    assert "OutOfMemoryError: too bad" in cells["error"].dropna().item()
+    assert not list(Path("failed/checkpoints").glob("*"))
+
+
+def test_fail_fast_saves_what_runs_and_stops_at_the_first_failure(home, capsys):
+    (home / "bug").write_text("1")
+    words = ["regularizer=bug,none", "steps=100000,4", "--jobs", "2", "--fail-fast", "--results", "x"]
+    assert gradbench(*words) == 1
+    out, err = capsys.readouterr()
+    assert err.count("failed mlp · bug · 1 cell: ZeroDivisionError: too bad") == 1
+    assert "Traceback" not in err
+    assert "not finished" in out
+    assert len(list(Path("x/checkpoints").glob("*.pt"))) == 1
+    failed = pd.read_parquet("x/cells").set_index("status")["error"]["failed"]
+    assert "in transform" in failed
+
+
+@pytest.mark.parametrize(
+    ("signals", "whole_group"),
+    [([signal.SIGINT], True), ([signal.SIGTERM], False), ([signal.SIGINT, signal.SIGINT], True)],
+)
+def test_asked_to_stop_a_run_saves_what_it_is_at_and_asked_twice_it_leaves_at_once(
+    tmp_path, signals, whole_group
+):
+    """One short stack, whose row says that workers are at work, and one that would take minutes."""
+    words = [
+        "model=mlp",
+        "model.hidden=4",
+        "model.depth=1",
+        "steps=4,200000",
+        "--results",
+        "x",
+        "--jobs",
+        "2",
+    ]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "gradbench", "run", *words],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=hear_interrupts,
+    )
+    wait_until(lambda: list(tmp_path.glob("x/cells/*.parquet")) or run.poll() is not None)
+    for number in signals:
+        (os.killpg if whole_group else os.kill)(run.pid, number)
+        time.sleep(0.01)  # two signals at the same instant are one
+    out, err = run.communicate()
+    assert run.returncode == 130, err
+    assert "Traceback" not in out + err
+    assert err.splitlines()[-1] == "interrupted: everything finished is kept; the same command goes on"
+    assert pd.read_parquet(tmp_path / "x/cells")["steps"].tolist() == [4]
+    if len(signals) == 1:
+        assert "stopping: what runs is being saved" in err
+        assert "1 completed, 1 not finished" in out
+        assert (tmp_path / "x/report/index.html").is_file()
+        assert len(list(tmp_path.glob("x/checkpoints/*.pt"))) == 1
+    wait_until(lambda: not group(run.pid))
+    assert not group(run.pid), "no process outlives the run"
+
+
+def group(leader: int) -> list[str]:
+    """Return the processes of a group that are more than an entry that nobody has read yet."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, process_group = path.read_text().rpartition(")")[2].split()[:3]
+            found += [str(path)] if int(process_group) == leader and state not in "ZX" else []
+    return found
+
+
+def hear_interrupts() -> None:
+    """Undo what a shell does to what it starts in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def wait_until(true) -> None:
+    deadline = time.monotonic() + 120
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def test_the_first_signal_is_remembered_the_second_interrupts_and_handlers_are_restored():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with Interruption() as interruption:
+        assert not interruption.asked
+        signal.raise_signal(signal.SIGTERM)
+        assert interruption.asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_who_was_started_to_ignore_a_signal_goes_on_ignoring_it():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            signal.raise_signal(signal.SIGINT)
+            assert not interruption.asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_checkpoint_that_is_asked_to_stop_is_due_at_once_and_saved_first(tmp_path):
+    asked = []
+    checkpoint = Checkpoint(tmp_path / "x.pt", {}, 1e9, stop=lambda: bool(asked))
+    assert not checkpoint.due()
+    checkpoint.save({"step": 1})
+    asked.append(True)
+    assert checkpoint.due()
+    with pytest.raises(StoppedError):
+        checkpoint.save({"step": 2})
+    assert checkpoint.load(torch.device("cpu")) == {"step": 2}
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [(-9, "exit code -9, SIGKILL: often out of memory"), (-11, "exit code -11, SIGSEGV"), (3, "exit code 3")],
+)
+def test_a_death_is_named(code, said):
+    assert cause(code) == said
