@@ -310,7 +310,7 @@ def main() -> None:
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     print(f"seed {seed}", file=sys.stderr)
     os.environ["OMP_NUM_THREADS"] = "1"
-    from gradbench.launchers.local import PRELOADED
+    from gradbench.launchers.processes import PRELOADED
 
     for module in PRELOADED:  # once, for every copy
         import_module(module)

@@ -15,7 +15,7 @@ import torch
 from gradbench import cli
 from gradbench.checkpoint import Checkpoint, StoppedError
 from gradbench.launchers.interruption import Interruption
-from gradbench.launchers.local import PRELOADED, cause
+from gradbench.launchers.processes import PRELOADED, cause
 
 OWN = """
 from pathlib import Path

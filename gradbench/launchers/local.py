@@ -4,17 +4,11 @@ A worker that dies (killed, out of memory) costs its stack one more try from its
 """
 
 import contextlib
-import multiprocessing
 import os
-import signal
 import sys
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from multiprocessing import forkserver
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext, SpawnContext
-from multiprocessing.process import BaseProcess
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import torch
@@ -22,30 +16,17 @@ import torch
 from gradbench.claims import Claims, Finished
 from gradbench.errors import StorageError
 from gradbench.launchers import Cells, Watcher
-from gradbench.launchers.interruption import Interruption, deaf
+from gradbench.launchers.interruption import Interruption
+from gradbench.launchers.processes import Starter, Worker
 from gradbench.provenance import now
 from gradbench.results import Results
-from gradbench.worker import failed_rows, serve
+from gradbench.worker import failed_rows
 
 TRIES = 2
 """How often a stack is given to a worker before its cells count as failed."""
 
-PRELOADED = ["gradbench.worker", "torch._dynamo"]
-"""What the server that workers are forked from imports: seconds once, instead of once per worker. The first gradient
-under ``vmap`` imports the second."""
-
 TICK = 0.1
 """Seconds between looks at signals and at other runs' claims."""
-
-
-@dataclass
-class Worker:
-    """A process, the pipe to it, and the stack it is at; ``None`` once it is idle."""
-
-    process: BaseProcess
-    pipe: Connection
-    device: torch.device
-    stack: int | None = None
 
 
 def jobs_for(devices: Sequence[torch.device], stacks: int, jobs: int | None) -> int:
@@ -111,19 +92,9 @@ class Pool:
         self.waiting = deque(range(len(stacks)))
         self.tries = [0] * len(stacks)
         self.workers: list[Worker] = []
+        self.starter = Starter()
         self.finished = Finished(folder)
         self.stopping = self.waited = False
-        os.environ["OMP_NUM_THREADS"] = "1"
-        # a plain fork would inherit CUDA contexts and locked mutexes; the server that workers are forked from has
-        # neither: it imports, and does nothing else
-        self.forks = sys.platform == "linux"
-        self.context: ForkServerContext | SpawnContext = (
-            multiprocessing.get_context("forkserver") if self.forks else multiprocessing.get_context("spawn")
-        )
-        if self.forks:
-            self.context.set_forkserver_preload(PRELOADED)
-            with deaf():
-                forkserver.ensure_running()
 
     def run(self, devices: Sequence[torch.device]) -> None:
         """Train everything that waits, with one worker per given device."""
@@ -147,24 +118,14 @@ class Pool:
             free.remove(worker.device)
         idle = sum(worker.stack is None for worker in self.workers)
         for device in free[: max(0, len(self.waiting) - idle)]:
-            self.start(device)
-
-    def start(self, device: torch.device) -> None:
-        """Start a worker."""
-        ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=serve, args=(theirs, self.folder, str(device)), daemon=True)
-        with contextlib.nullcontext() if self.forks else deaf():
-            process.start()
-        theirs.close()  # so that a dead worker reads as the end of the pipe
-        self.workers.append(Worker(process, ours, device))
+            self.workers.append(self.starter.start(self.folder, device))
 
     def feed(self, worker: Worker) -> None:
         """Give an idle worker the next stack, if there is one to train."""
         worker.stack = self.take()
         if worker.stack is not None:
             self.tries[worker.stack] += 1
-            with contextlib.suppress(OSError):  # it has just died: the end of its pipe will say so
-                worker.pipe.send(tuple(self.stacks[worker.stack]))
+            worker.tell(tuple(self.stacks[worker.stack]))
             self.watcher.started(worker.stack)
 
     def take(self) -> int | None:
@@ -243,12 +204,11 @@ class Pool:
     def bury(self, worker: Worker) -> None:
         """Let go of a worker that died; its stack is tried again, or has failed."""
         self.workers.remove(worker)
-        worker.process.join()
-        worker.pipe.close()
+        worker.join()
         stack = worker.stack
         if stack is None or self.stopping:
             return
-        death = f"its worker process died ({cause(worker.process.exitcode)})"
+        death = f"its worker process died ({worker.cause()})"
         if self.tries[stack] < TRIES:
             self.waiting.appendleft(stack)
             self.watcher.retried(stack, death)
@@ -271,24 +231,13 @@ class Pool:
         self.stopping = True
         self.waiting.clear()
         for worker in self.workers:
-            with contextlib.suppress(OSError):
-                worker.pipe.send(None)
+            worker.tell(None)
 
     def dismiss(self) -> None:
         """End every worker: idle ones are asked, busy ones are killed."""
         for worker in self.workers:
             if worker.stack is not None:
                 worker.process.kill()
-            with contextlib.suppress(OSError):  # it has gone, as it was asked to before
-                worker.pipe.send(None)
+            worker.tell(None)  # again, where a second Ctrl-C came while it was being told
         for worker in self.workers:
-            worker.process.join()
-            worker.pipe.close()
-
-
-def cause(exitcode: int | None) -> str:
-    """Return how a process ended, as a person says it."""
-    if exitcode is None or exitcode >= 0:
-        return f"exit code {exitcode}"
-    name = signal.Signals(-exitcode).name
-    return f"exit code {exitcode}, {name}{': often out of memory' if name == 'SIGKILL' else ''}"
+            worker.join()

@@ -1,0 +1,83 @@
+"""Worker processes: how they start, are spoken to, and die."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+
+from gradbench.grid import Cell
+from gradbench.launchers.interruption import deaf
+from gradbench.worker import serve
+
+PRELOADED = ["gradbench.worker", "torch._dynamo"]
+"""What the server that workers are forked from imports: seconds once, instead of once per worker. The first gradient
+under ``vmap`` imports the second."""
+
+
+@dataclass
+class Worker:
+    """A process, the pipe to it, and the stack it is at; ``None`` where it is idle."""
+
+    process: BaseProcess
+    pipe: Connection
+    device: torch.device
+    stack: int | None = None
+
+    def tell(self, cells: tuple[Cell, ...] | None) -> None:
+        """Send a stack's cells, or ``None``: save what runs, and leave."""
+        with contextlib.suppress(OSError):  # it has just died: the end of its pipe will say so
+            self.pipe.send(cells)
+
+    def join(self) -> None:
+        """Wait for its end."""
+        self.process.join()
+        self.pipe.close()
+
+    def cause(self) -> str:
+        """Return how it ended."""
+        return cause(self.process.exitcode)
+
+
+class Starter:
+    """Starts workers that ignore Ctrl-C and SIGTERM from their first instant.
+
+    A plain fork would inherit CUDA contexts and locked mutexes. The server that workers are forked from has neither:
+    it imports, and does nothing else. Where forks are not to be trusted (macOS) each worker is a new program.
+    """
+
+    def __init__(self) -> None:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        self.forks = sys.platform == "linux"
+        self.context: ForkServerContext | SpawnContext = (
+            multiprocessing.get_context("forkserver") if self.forks else multiprocessing.get_context("spawn")
+        )
+        if self.forks:
+            self.context.set_forkserver_preload(PRELOADED)
+            with deaf():
+                forkserver.ensure_running()
+
+    def start(self, folder: Path, device: torch.device) -> Worker:
+        """Return a new worker, which writes to a results folder and uses one device."""
+        ours, theirs = self.context.Pipe()
+        process = self.context.Process(target=serve, args=(theirs, folder, str(device)), daemon=True)
+        with contextlib.nullcontext() if self.forks else deaf():
+            process.start()
+        theirs.close()  # so that a dead worker reads as the end of the pipe
+        return Worker(process, ours, device)
+
+
+def cause(exitcode: int | None) -> str:
+    """Return how a process ended, as a person says it."""
+    if exitcode is None or exitcode >= 0:
+        return f"exit code {exitcode}"
+    name = signal.Signals(-exitcode).name
+    return f"exit code {exitcode}, {name}{': often out of memory' if name == 'SIGKILL' else ''}"
