@@ -26,7 +26,7 @@ from gradbench import cli, sweep
 from gradbench.checkpoint import Checkpoint
 from gradbench.errors import DamagedError
 from gradbench.files import check_arrays, read_arrays, read_table, set_aside, write_arrays, write_table
-from gradbench.launchers import local
+from gradbench.launchers.processes import Worker
 from gradbench.progress import Lines
 from gradbench.report import build, page
 from gradbench.report.style import RC
@@ -196,23 +196,24 @@ def test_a_checkpoint_that_cannot_be_written_ends_no_training_and_is_told_once(d
     assert_same_tables(results, undisturbed)
 
 
-def start_in_a_thread(pool, device):
-    """Start a worker that shares this process, so that both see the same disk."""
-    ours, theirs = multiprocessing.Pipe()
+class InThreads:
+    """Starts workers that share this process, so that both see the same disk."""
 
-    def work():
-        while (stack := receive(theirs)) is not None:
-            tell(theirs, *attempt(stack, pool.folder, device, theirs))
+    def start(self, folder, device):
+        ours, theirs = multiprocessing.Pipe()
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    pool.workers.append(local.Worker(thread, ours, device))
+        def work():
+            while (stack := receive(theirs)) is not None:
+                tell(theirs, *attempt(stack, folder, device, theirs))
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        return Worker(thread, ours, device)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_sweep_whose_disk_fails_stops_in_one_line_and_goes_on_later(disk, fault, monkeypatch, capsys):
-    monkeypatch.setattr(local.Pool, "start", start_in_a_thread)
-    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", lambda: None)
+    monkeypatch.setattr("gradbench.launchers.local.Starter", InThreads)
     finished = Lines.finished
 
     def break_then(lines, *told):
