@@ -9,12 +9,11 @@ from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gradbench.errors import UsageError, nearest
-from gradbench.grammar import Axis, Words, axis, literal, one_line, parse_word
+from gradbench.grammar import MOST, Axis, Words, axis, literal, one_line, parse_word
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -100,7 +99,7 @@ class Configs:
         try:
             with initialize_config_dir(str(shipped("conf")), version_base="1.3"):
                 composed = compose("config", overrides=[*words, *search], return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        except Exception as error:  # Hydra, OmegaConf and YAML have a dozen for what they refuse
             raise UsageError(f"cannot compose {' '.join(words)}: {one_line(error)}") from error
         chosen = composed.hydra.runtime.choices
         choices = {group: str(chosen[group]) for group in GROUPS if group in chosen}
@@ -134,7 +133,9 @@ class Configs:
 
     def check_options(self, given: Axis) -> None:
         """Refuse options that a group does not have, by name."""
-        options = self.groups.get(given.key, given.values)
+        options = self.groups.get(given.key)
+        if options is None:
+            return
         for value in given.values:
             if value not in options:
                 raise UsageError(
@@ -156,9 +157,15 @@ class Configs:
                 "overrides look like key=value)"
             )
         try:
+            text = path.read_text(encoding="utf-8")
+            root = yaml.compose(text, yaml.SafeLoader)
+            if not isinstance(root, yaml.CollectionNode):
+                raise UsageError(f"{path} needs a key 'grid': one product of axes, or a list of products")
+            if written_out(root, {}) > MOST:
+                raise yaml.YAMLError(f"its aliases stand for more than {MOST:,} values")
             # OmegaConf's reader: 1e-3 is a number, and a key that stands twice is an error
-            spec = OmegaConf.to_container(OmegaConf.load(path))
-        except (yaml.YAMLError, UnicodeDecodeError, OSError, OmegaConfBaseException) as error:
+            spec = OmegaConf.to_container(OmegaConf.create(text))
+        except (yaml.YAMLError, ValueError, OSError, OmegaConfBaseException, RecursionError) as error:
             raise UsageError(f"{path} is not readable YAML: {one_line(error)}") from error
         return self._experiment(path, spec)
 
@@ -179,10 +186,13 @@ class Configs:
 
     def _axis(self, word: str, value: Any) -> Axis:
         """Return the axis of one line of YAML: a list, a single value, or text in Hydra's sweep grammar."""
-        key = word.lstrip("+")
+        override = parse_word(f"{word}={value if isinstance(value, str) else ''}")
+        key = override.key_or_group
+        if override.is_delete() or override.package is not None:
+            raise UsageError(f"{word} is no key that a grid can sweep; write it on the command line")
         options = self.groups.get(key)
         if isinstance(value, str):
-            given = axis(parse_word(f"{word}={value}"), options)
+            given = axis(override, options)
         else:
             values = value if isinstance(value, list) else [value]
             given = Axis(key, tuple(map(str, values) if options else values), added=key != word)
@@ -190,6 +200,22 @@ class Configs:
             raise UsageError(f"the axis {key} has no values; give at least one")
         self.check_options(given)
         return given
+
+
+def written_out(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return how many values a YAML node stands for once its aliases are written out.
+
+    Args:
+        node: composed, so that an alias is the very node that it names.
+        known: id of a node -> its count; one that contains itself has no end.
+    """
+    if id(node) not in known:
+        known[id(node)] = MOST
+        inner = node.value if isinstance(node, yaml.CollectionNode) else ()
+        if isinstance(node, yaml.MappingNode):
+            inner = [part for pair in inner for part in pair]
+        known[id(node)] = 1 + sum(written_out(part, known) for part in inner)
+    return known[id(node)]
 
 
 def resolve(config: Config) -> Config:

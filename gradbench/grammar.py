@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 
 from gradbench.errors import UsageError
 
-MOST = 1_000_000
+MOST = 100_000
 """Values of an axis, and cells of a grid: more is taken for a slip."""
 
 
@@ -48,10 +48,13 @@ def parse_word(word: str) -> Override:
         UsageError: in one line.
     """
     try:
-        if word.lstrip("+~").startswith("="):  # Hydra takes it for the whole config
+        if not word.lstrip("+~").partition("=")[0]:  # Hydra takes it for the whole config
             raise HydraException("it has no key")
-        return OverridesParser.create().parse_override(word)
-    except HydraException as error:
+        override = OverridesParser.create().parse_override(word)
+        if re.split(r"[./]", override.key_or_group)[0] == "hydra":
+            raise HydraException("gradbench itself sets what Hydra does")
+        return override
+    except (HydraException, ValueError, RecursionError) as error:  # int() refuses thousands of digits
         raise UsageError(
             f"cannot read '{word}': {one_line(error)}; overrides look like key=value, key=a,b or key=range(5)"
         ) from error
@@ -86,7 +89,7 @@ def axis(override: Override, options: list[str] | None) -> Axis:
     else:
         try:
             values = [plain(value) for value in itertools.islice(override.sweep_iterator(), MOST + 1)]
-        except (HydraException, ValueError) as error:
+        except (HydraException, ValueError, ArithmeticError) as error:
             raise UsageError(f"cannot read '{override.input_line}': {one_line(error)}") from error
     if not 0 < len(values) <= MOST:
         count = f"more than {MOST:,}" if values else "no"

@@ -14,7 +14,7 @@ from gradbench import FORMAT
 from gradbench.config import GROUPS, REFERENCE, Config, Configs, Experiment, leaves, put, resolve
 from gradbench.errors import UsageError, nearest
 from gradbench.grammar import MOST, Axis, Words, literal
-from gradbench.rules import check
+from gradbench.rules import beyond_64_bits, check
 
 RUNTIME = ("device", "checkpoint_seconds", "stack_width")
 """Top-level keys that say how a cell is run, never what it is."""
@@ -238,7 +238,7 @@ def expand_base(base: Base, axes: Sequence[Axis], fingerprint: Callable[[Config]
             if axis.key.split(".")[0] not in RUNTIME and not is_default:
                 settings.append(f"{'' if axis.key in base.keys else '+'}{axis.key}={literal(value)}")
         config = resolve(config)
-        check(config)
+        check(config, base.defaults)
         runtime = {key: config.pop(key) for key in RUNTIME}
         words = (*settings, *base.words)
         yield Cell(config, fingerprint(config), base.choices, words, runtime, base.options)
@@ -255,11 +255,11 @@ def fit(key: str, value: Any, default: Any) -> Any:
     if isinstance(default, bool):
         fits = isinstance(value, bool)
     elif isinstance(default, int):
-        fits = number and float(value).is_integer()
+        fits = number and (isinstance(value, int) or value.is_integer())
         value = int(value) if fits else value
     elif isinstance(default, float) or (isinstance(default, str) and REFERENCE.fullmatch(default)):
         fits = number or isinstance(default, str)
-        value = float(value) if number else value
+        value = float(value) if number and not beyond_64_bits(value) else value
     elif isinstance(default, list):
         fits = isinstance(value, list)
         if fits and any(isinstance(item, float) for item in default):

@@ -1,6 +1,7 @@
 """What a resolved config must be before a cell is made of it."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -36,6 +37,11 @@ RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
     "stack_width.cpu": (">= 1", lambda v: v >= 1, "give a number of cells like 16"),
     "stack_width.cuda": (">= 1", lambda v: v >= 1, "give a number of cells like 256"),
     "stack_width.mps": (">= 1", lambda v: v >= 1, "give a number of cells like 64"),
+    "model.depth": ("from 0 to 1,000", lambda v: 0 <= v <= 1000, "give a number of layers like 4"),
+    "model.layers": ("from 1 to 1,000", lambda v: 1 <= v <= 1000, "give a number of layers like 1"),
+    "data.train": ("at most 10 million", lambda v: v <= 10**7, "give a number of points like 65536"),
+    "data.test": ("at most 10 million", lambda v: v <= 10**7, "give a number of points like 4096"),
+    "data.path": ("a file's name", lambda v: isinstance(v, str), "a name that is a number is written ./3"),
     "device": ("a name", lambda v: isinstance(v, str), "give auto, cpu, cuda, cuda:1 or mps"),
     "regularizer.family": (
         "one of none, clipping, penalty, projection",
@@ -51,12 +57,26 @@ RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
 """Key -> what it must be, the test (NaN fails each), and what to type instead."""
 
 
-def check(config: Config) -> None:
+OPTIONAL = ("regularizer.", "model.", "data.")
+"""How keys begin that not every choice of a group has."""
+
+INSTRUCTION = re.compile(r"(?:^|\.)_(?:target|args|partial|recursive|convert)_(?:\.|$)")
+"""A key that tells Hydra what code to call, and how."""
+
+
+def check(config: Config, written: Mapping[str, Any]) -> None:
     """Refuse a config that is no cell's.
+
+    Args:
+        config: nested, resolved.
+        written: dotted key -> value, of what stands in config folders: code is named there, and nowhere else.
 
     Raises:
         UsageError: naming the key, the value, what was expected and what to type.
     """
+    values = dict(leaves(config))
+    for key, value in values.items():
+        check_leaf(key, value, written)
     for group, keys in REQUIRED.items():
         node = config.get(group)
         if not isinstance(node, dict) or "_target_" not in node:
@@ -66,11 +86,12 @@ def check(config: Config) -> None:
                 raise UsageError(
                     f"{group}={node.get('name', '?')} has no key {group}.{key}; add it to its YAML file"
                 )
+            if key not in ("strength", "lr") and not isinstance(node[key], str):
+                raise UsageError(f"{group}.{key} must be a word, got {literal(node[key])}; leave it as it is")
     check_strength(config["regularizer"])
-    values = dict(leaves(config))
     for key, (expected, allowed, remedy) in RULES.items():
         if key not in values:
-            if key.startswith("regularizer."):
+            if key.startswith(OPTIONAL):
                 continue
             raise UsageError(f"the config has no key {key}; {remedy}")
         try:
@@ -79,6 +100,40 @@ def check(config: Config) -> None:
             fine = False
         if not fine:
             raise UsageError(f"{key} must be {expected}, got {literal(values[key])}; {remedy}")
+
+
+def check_leaf(key: str, value: Any, written: Mapping[str, Any]) -> None:
+    """Refuse a value that no table can hold, and one that names code where only numbers and words are meant.
+
+    Raises:
+        UsageError: naming the key.
+    """
+    if beyond_64_bits(value):
+        raise UsageError(f"{key} must be a whole number of 64 bits, got one of {len(str(value))} digits")
+    try:
+        f"{key}{value}".encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{key} must be Unicode text, got {literal(value)}; write it in UTF-8") from error
+    named = INSTRUCTION.search(key) and value != written.get(key)
+    if named or (isinstance(value, list) and any(map(names_code, value))):
+        raise UsageError(
+            f"{key} says what code is called, and only a config folder may: write it into "
+            "FOLDER/GROUP/mine.yaml, then --config-dir FOLDER GROUP=mine"
+        )
+
+
+def beyond_64_bits(value: Any) -> bool:
+    """Return whether a value is a whole number that no table can hold."""
+    return isinstance(value, int) and not -(2**63) <= value < 2**63
+
+
+def names_code(value: Any) -> bool:
+    """Return whether a value in a list has a key that tells Hydra what to call."""
+    if isinstance(value, list):
+        return any(map(names_code, value))
+    if not isinstance(value, Mapping):
+        return False
+    return any(INSTRUCTION.search(key) for key, _ in leaves(value)) or any(map(names_code, value.values()))
 
 
 def check_strength(regularizer: Mapping[str, Any]) -> None:
@@ -90,6 +145,8 @@ def check_strength(regularizer: Mapping[str, Any]) -> None:
     key = regularizer["strength"]
     if key is None:
         return
+    if not isinstance(key, str):
+        raise UsageError(f"regularizer.strength must name a key, got {literal(key)}; leave it as it is")
     value = regularizer.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
         given = f"got {literal(value)}" if key in regularizer else "and there is no such key"

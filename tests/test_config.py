@@ -106,7 +106,7 @@ def test_a_deletion_is_left_to_hydra():
     [
         (["seed=range(1"], "cannot read 'seed=range(1'"),
         (["seed=range(0,5,0)"], "zero"),
-        (["seed=range(0,inf)"], "more than 1,000,000 values"),
+        (["seed=range(0,inf)"], "more than 100,000 values"),
         (["seed=range(3,3)"], "no values"),
         (["seed=interval(0,1)"], "interval"),
         (["seed=bogus(1)"], "bogus"),
@@ -193,7 +193,7 @@ def test_an_experiment_may_write_axes_as_lists_as_single_values_or_in_the_gramma
         ("grid: [", "not readable YAML"),
         ("- 1", "needs a key 'grid'"),
         ("", "needs a key 'grid'"),
-        ("3", "not readable YAML"),
+        ("3", "needs a key 'grid'"),
         ("question: why?", "needs a key 'grid'"),
         ("grid: 3", "must map keys to values"),
         ("grid: []", "must map keys to values"),

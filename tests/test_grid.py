@@ -55,7 +55,7 @@ positive = st.floats(min_value=1e-12, allow_nan=False) | st.integers(1, 9)
 odd = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8).filter(
     lambda text: "${" not in text and text != "???"  # those mean something
 )
-plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | odd
+plain = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | odd
 AXES = {
     "regularizer.threshold": positive,
     "regularizer.lambda": st.floats(0, 1e9) | st.integers(0, 9),
@@ -322,17 +322,48 @@ def test_every_cell_of_a_shipped_experiment_is_reached_by_its_command(name):
         ("divergence=3", "set one of divergence.factor, divergence.patience"),
         ("+seed.deeper=3", "seed"),
         ("data=text model=lstm", "data.path must be given"),
+        ("data=text model=lstm data.path=3", "data.path must be a file's name, got 3"),
+        ("model.depth=1000000", "model.depth must be from 0 to 1,000"),
+        ("model=wgan data.train=1000000000000", "data.train must be at most 10 million"),
+        (f"seed={'9' * 400}", "seed must be a whole number of 64 bits, got one of 400 digits"),
+        (f"optimizer.lr={'9' * 400}", "optimizer.lr must be a whole number of 64 bits"),
+        ("+note='\udcff'", "note must be Unicode text"),
+        ("+regularizer.name=3", "regularizer.name must be a word, got 3"),
+        ("+regularizer.strength.deeper=1", "regularizer.strength must name a key"),
         ("~steps", "the config has no key steps"),
         ("~regularizer", "no regularizer"),
         ("~nothing", "nothing"),
         ("~model.metric", "model.metric"),
         ("+x=${nowhere}", "nowhere"),
         ("model@other=mlp", "model@other"),
-        ("seed=range(1000) steps=range(1,1002)", "more than 1,000,000 cells"),
+        ("seed=range(1000) steps=range(1,1002)", "more than 100,000 cells"),
     ],
 )
 def test_a_mistake_is_refused_in_one_line_that_names_it(words, said):
     assert said in refused(*words.split())
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "regularizer._target_=os.system",
+        "+regularizer._partial_=true",
+        "+model._args_=[1]",
+        "+_target_=os.system",
+        "+note._target_.deeper=os.system",
+        "+note={a:{_target_:os.system}}",
+        "+note=[1,[{a:{_target_:os.system}}]]",
+        "+note=[{a:[{_target_:os.system}]}]",
+        "+note='${oc.decode:\"{_target_: os.system}\"}'",
+        "+note='${oc.create:{_target_:os.system}}'",
+    ],
+)
+def test_what_code_is_called_is_said_by_a_config_folder_and_nowhere_else(word):
+    key, _, value = word.partition("=")
+    experiment = Experiment("mine", products=((CONFIGS._axis(key, value),),))
+    assert "only a config folder may" in refused(word)
+    with pytest.raises(UsageError, match="only a config folder may"):
+        cells(experiment=experiment)
 
 
 @pytest.mark.parametrize(
@@ -369,9 +400,10 @@ def test_stacks_depend_on_the_cells_and_not_on_their_order(shuffled):
 
 
 def test_stacks_hold_every_cell_once_and_no_more_than_fit():
-    for kind, width in (("cpu", 16), ("cuda", 256)):
-        grouped = stacks(GRID, kind)
-        assert Counter(cell.id for stack in grouped for cell in stack.cells) == Counter(ids(GRID))
+    narrow = cells("model=mlp", "seed=range(40)", "stack_width.cpu=7")
+    for grid, kind, width in ((GRID, "cpu", 64), (GRID, "cuda", 256), (narrow, "cpu", 7)):
+        grouped = stacks(grid, kind)
+        assert Counter(cell.id for stack in grouped for cell in stack.cells) == Counter(ids(grid))
         assert max(len(stack.cells) for stack in grouped) <= width
 
 
