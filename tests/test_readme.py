@@ -9,6 +9,7 @@ import yaml
 
 from gradbench.config import Configs, Experiment
 from gradbench.grid import expand
+from gradbench.report import answers
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -43,6 +44,15 @@ def test_the_sweep_that_the_readme_counts_has_that_many_cells():
 def test_the_readme_lists_every_model_and_regularizer(group):
     listed = set(re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE))
     assert set(Configs().groups[group]) <= listed
+
+
+def test_the_answers_that_the_readme_quotes_are_those_of_the_reference_results():
+    found = answers(ROOT / "results" / "reference" / "quick")
+    assert [answer.model for answer in found] == ["lstm", "mlp", "wgan"]
+    for answer in found:
+        (row,) = re.findall(rf"^\| {answer.model}[^|]*\| (.*)$", README, flags=re.MULTILINE)
+        assert answer.treatment in row
+        assert answer.value in row
 
 
 def test_every_link_to_a_file_leads_somewhere():
