@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from gradbench.config import Configs, leaves
+from gradbench.config import REFERENCE, Configs, leaves
 from gradbench.errors import UsageError, nearest
 from gradbench.factory import DESCRIPTIVE
 
@@ -58,7 +58,12 @@ def option_entry(configs: Configs, group: str, name: str) -> Entry:
     text = path.read_text(encoding="utf-8")
     config, _ = configs.compose((f"{group}={name}",))
     hidden = DESCRIPTIVE[group] - {"lr"} | {"_target_"}
-    keys = [f"{key}={value}" for key, value in leaves(config[group]) if key not in hidden]
+    keys = [
+        # a default that is taken from another key shows that key
+        f"{key}={REFERENCE.sub(lambda found: found[1], str(value))}"
+        for key, value in leaves(config[group])
+        if key not in hidden
+    ]
     return Entry(name, first_comment(text), "  ".join(keys))
 
 

@@ -206,6 +206,8 @@ def test_info_lists_every_option_of_every_group_and_every_experiment(capsys, mon
         *(option for options in configs.groups.values() for option in options),
     ]:
         assert re.search(rf"│ {re.escape(name)} +│ \S", shown), f"{name} says nothing"
+    assert "center=model.gradient_center" in shown
+    assert "$" not in shown
 
 
 # ---- a sweep from its first run to its report --------------------------------------------------------------------

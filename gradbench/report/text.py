@@ -22,16 +22,23 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def interval(given: Interval) -> str:
-    """Write ``2.21 [2.19, 2.24]``, with the decimals that the width deserves, four digits at most."""
+    """Write ``2.21 [2.19, 2.24]``, with the decimals that the width deserves, four digits at most.
+
+    What is all but zero is written ``−1e−17 [−2e−17, 3e−17]``, and so is what is past counting.
+    """
     if math.isnan(given.estimate):
         return "–"
     if math.isnan(given.low):
         return f"{number(given.estimate)} (one seed, no interval)" if given.n == 1 else number(given.estimate)
-    half = max((given.high - given.low) / 2, 1e-12 * abs(given.estimate), 1e-300)
-    largest = max(abs(given.low), abs(given.high), 1e-300)
+    values = given.estimate, given.low, given.high
+    largest = max(map(abs, values))
+    if not 1e-4 <= largest < 1e15:
+        estimate, low, high = (number(value, 2) for value in values)
+        return f"{estimate} [{low}, {high}]"
+    half = max((given.high - given.low) / 2, 1e-12 * largest)
     decimals = max(0, min(1 - math.floor(math.log10(half)), 3 - math.floor(math.log10(largest))))
-    text = f"{given.estimate:.{decimals}f} [{given.low:.{decimals}f}, {given.high:.{decimals}f}]"
-    return text.replace("-", "−")
+    estimate, low, high = (f"{value:z.{decimals}f}".replace("-", "−") for value in values)  # z: no −0.00
+    return f"{estimate} [{low}, {high}]"
 
 
 def strength(quantity: str, strengths: Iterable[float | None]) -> str:
