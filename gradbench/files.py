@@ -112,7 +112,12 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     """
     with sound(path) as file:
         names = file.schema_arrow.names
-        return file.read(columns=[name for name in names if columns is None or name in columns])
+        table = file.read(columns=[name for name in names if columns is None or name in columns])
+        try:
+            table.validate(full=True)
+        except pa.ArrowException as error:  # text that is not Unicode, which only a stranger writes
+            raise DamagedError(path, reason(error)) from error
+        return table
 
 
 def read_schema(path: Path) -> pa.Schema:

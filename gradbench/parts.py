@@ -106,7 +106,10 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Return a table with the columns of a schema; those that it lacks are null."""
     names = set(table.column_names)
     columns = [
-        table[field.name].cast(field.type) if field.name in names else pa.nulls(len(table), field.type)
+        # not safe: whole numbers that share a column with fractions become fractions
+        table[field.name].cast(field.type, safe=False)
+        if field.name in names
+        else pa.nulls(len(table), field.type)
         for field in schema
     ]
     return pa.table(columns, schema=schema)

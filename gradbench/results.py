@@ -122,15 +122,16 @@ class Results:
 
     def curves(self) -> pd.DataFrame:
         """Return the table of curves, one row per cell and recorded step."""
-        table = joined(sound_parts(self.folder / "curves"))
-        return table.drop_duplicates(["cell", "step"], keep="last") if len(table) else table
+        key = ["cell", "step"]
+        parts = [part for part in sound_parts(self.folder / "curves") if set(key) <= set(part.column_names)]
+        return joined(parts).drop_duplicates(key, keep="last") if parts else pd.DataFrame(columns=key)
 
     def damaged(self) -> list[DamagedError]:
         """Return every file that is not what was written."""
         tables = [path for table in ("cells", "curves") for path in part_paths(self.folder / table)]
         arrays = sorted((self.folder / "arrays").glob("*.npz"))
         found = []
-        for check, paths in ((read_schema, tables), (check_arrays, arrays)):
+        for check, paths in ((read_table, tables), (check_arrays, arrays)):
             for path in paths:
                 try:
                     check(path)

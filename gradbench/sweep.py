@@ -218,7 +218,8 @@ def expected_seconds(plan: Plan) -> float | None:
         with contextlib.suppress(UsageError):  # what lies in another folder is no mistake of this command
             table = Results(folder).cells(columns)
             if set(columns) <= set(table):
-                tables.append(table.dropna())
+                seconds = pd.to_numeric(table["step_seconds"], errors="coerce")
+                tables.append(table.assign(step_seconds=seconds).dropna())
     known = pd.concat(tables).groupby(kind)["step_seconds"].median().to_dict() if tables else {}
     total = 0.0
     for cell in plan.cells:
