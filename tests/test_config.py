@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -46,11 +46,13 @@ def one_line(action) -> str:
 # ---- the grammar ---------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=60)
 @given(values)
 def test_hydra_reads_every_value_that_is_written_as_it_was(value):
     assert OverridesParser.create().parse_override(f"+x={literal(value)}").value() == value
 
 
+@settings(max_examples=60)
 @given(st.lists(scalars, min_size=2, max_size=5))
 def test_a_list_of_values_is_an_axis_of_them(several):
     parsed = axis("seed=" + ",".join(map(literal, several))).values

@@ -70,8 +70,10 @@ AXES = {
     "+note": plain | st.lists(plain, max_size=3),
     "++deep.note": plain | st.lists(plain, max_size=3),
 }
-GROUPS = {name: CONFIGS.groups[name] for name in ("regularizer", "optimizer")} | {
-    "model": ["lstm", "mlp", "wgan"]
+GROUPS = {  # few enough that most choices are composed once
+    "regularizer": ["none", "clip_norm", "gp"],
+    "optimizer": ["sgd", "adam"],
+    "model": ["lstm", "mlp", "wgan"],
 }
 
 
@@ -96,13 +98,13 @@ def expanded(words: list[str]) -> list[Cell]:
         raise
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(sweeps())
 def test_no_cell_stands_twice_in_a_grid(words):
     assert max(Counter(ids(expanded(words))).values()) == 1
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(sweeps(), st.randoms())
 def test_the_order_of_the_words_changes_no_id(words, random):
     before = set(ids(expanded(words)))
@@ -110,7 +112,7 @@ def test_the_order_of_the_words_changes_no_id(words, random):
     assert set(ids(expanded(words))) == before
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(sweeps())
 def test_every_cell_is_reached_alone_by_the_command_that_it_prints(words):
     for cell in expanded(words):
@@ -119,7 +121,7 @@ def test_every_cell_is_reached_alone_by_the_command_that_it_prints(words):
         assert (again.id, again.config, again.command()) == (cell.id, cell.config, cell.command())
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(sweeps())
 def test_expansion_is_the_product_of_the_axes_that_a_cell_has(words):
     """Count against a product taken by hand, over distinct values as Python compares them."""
@@ -394,6 +396,7 @@ GRID = cells(
 )
 
 
+@settings(max_examples=20)
 @given(st.permutations(GRID))
 def test_stacks_depend_on_the_cells_and_not_on_their_order(shuffled):
     assert [stack.id for stack in stacks(shuffled, "cpu")] == [stack.id for stack in stacks(GRID, "cpu")]
@@ -441,5 +444,5 @@ def test_planning_composes_once_per_choice_of_groups_however_many_cells_there_ar
     cells(*words, configs=configs)
     assert configs.compose.cache_info().misses == 2
     monkeypatch.setattr("gradbench.config.OmegaConf", None)
-    assert len(cells(*words, "seed=range(100)", configs=configs)) == 2000
+    assert len(cells(*words, "seed=range(20)", configs=configs)) == 400
     assert configs.compose.cache_info().misses == 2
