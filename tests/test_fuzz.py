@@ -26,7 +26,7 @@ from gradbench.data import corpora, images
 from gradbench.errors import UsageError
 from gradbench.report.style import RC
 
-OVERRIDES, EXPERIMENTS, TABLES, FILES = 700, 450, 450, 450
+OVERRIDES, EXPERIMENTS, TABLES, FILES = 600, 450, 450, 550
 """Cases of each kind: 2,050 in all."""
 
 PATIENCE = 20
