@@ -142,6 +142,8 @@ def validate(cells: Sequence[Cell]) -> None:
     Raises:
         UsageError: where a model, regularizer or optimizer cannot be made.
     """
+    import torch
+
     from gradbench.program import build, build_regularizer
 
     programs = {(cell.program, cell.regularizer_program): cell for cell in cells}
@@ -149,7 +151,8 @@ def validate(cells: Sequence[Cell]) -> None:
         model = build(cell.config, load_once(canonical(cell.config["data"]))).model
         build_regularizer(cell.config)
         try:
-            model.networks()
+            with torch.device("meta"):  # shapes alone: a plan allocates nothing
+                model.networks()
         except Exception as error:  # a user's own model may raise anything
             raise UsageError(f"model={cell.config['model']['name']}: {one_line(error)}") from error
 
