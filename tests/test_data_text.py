@@ -1,8 +1,10 @@
 """Text: nothing is lost between the file and the tokens, and every mistake has an answer."""
 
+import os
 import re
 import sys
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -228,3 +230,10 @@ def test_a_setting_that_makes_no_sense_is_answered_in_one_line(poem, change, mes
     with pytest.raises(UsageError, match=message) as caught:
         text.load(**settings)
     assert "\n" not in str(caught.value)
+
+
+def test_a_device_or_a_pipe_is_refused_before_it_is_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (Path("/dev/zero"), tmp_path / "pipe"):
+        with pytest.raises(UsageError, match="not a plain file"):
+            corpora.read_file(path)

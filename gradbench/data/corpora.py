@@ -65,6 +65,8 @@ def bible() -> str:
 
 def read_file(path: Path) -> str:
     """Return the text of a UTF-8 file, line ends as ``\\n``, without a byte order mark."""
+    if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe or a device may never end
+        raise UsageError(f"{path} is not a plain file; name an existing text file with data.path=FILE")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
