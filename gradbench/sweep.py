@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from gradbench import __version__, leftovers
-from gradbench.claims import Claims
 from gradbench.config import Config, Configs, Experiment
 from gradbench.data import Data
 from gradbench.errors import UsageError
 from gradbench.factory import load_data
 from gradbench.grammar import Words, one_line
 from gradbench.grid import RUNTIME, Cell, Stack, canonical, digest, expand, stacks
+from gradbench.reservations import Reservations
 from gradbench.results import FINISHED, Results
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def prepare(plan: Plan) -> tuple[Plan, list[str]]:
 
     results, lines = Results(plan.folder), []
     if results.damaged():
-        with Claims(plan.folder) as claims, claims.turn():
+        with Reservations(plan.folder) as reservations, reservations.turn():
             lines = results.mend()
         plan = replace(plan, statuses=results.statuses())
     return plan, lines + apart(results.cells(), plan.cells, plan.devices[0])
@@ -199,12 +199,12 @@ def execute(plan: Plan, command: str, watcher: "Watcher", jobs: int | None, fail
         }
     )
     todo, complete = plan.todo(), True
-    with Claims(plan.folder) as claims:
-        if claims.alone:
+    with Reservations(plan.folder) as reservations:
+        if reservations.alone:
             leftovers.clear(plan.folder)
         if todo:
-            complete = local.run(todo, plan.folder, plan.devices, jobs, watcher, claims, fail_fast)
-        with claims.turn():
+            complete = local.run(todo, plan.folder, plan.devices, jobs, watcher, reservations, fail_fast)
+        with reservations.turn():
             results.harmonise()
     return complete
 

@@ -12,28 +12,28 @@ import pandas as pd
 import pytest
 
 from gradbench import cli, leftovers
-from gradbench.claims import Claims, Finished
 from gradbench.grid import digest
+from gradbench.reservations import Finished, Reservations
 from gradbench.results import Results
 
 ONE, TWO, THREE = (SimpleNamespace(id=digest(number)) for number in range(3))
 
-CLAIM = """
+RESERVE = """
 import sys, time
 from pathlib import Path
 from types import SimpleNamespace
-from gradbench.claims import Claims
-with Claims(Path(sys.argv[1])) as claims:
-    print(claims.take([SimpleNamespace(id=cell) for cell in sys.argv[2:]]), flush=True)
+from gradbench.reservations import Reservations
+with Reservations(Path(sys.argv[1])) as reservations:
+    print(reservations.take([SimpleNamespace(id=cell) for cell in sys.argv[2:]]), flush=True)
     time.sleep(600)
 """
 
 
 @pytest.fixture
 def other(tmp_path):
-    """Another process, which claims two cells and lives until the test is over."""
+    """Another process, which reserves two cells and lives until the test is over."""
     process = subprocess.Popen(
-        [sys.executable, "-c", CLAIM, tmp_path, ONE.id, TWO.id], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", RESERVE, tmp_path, ONE.id, TWO.id], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout.readline() == "True\n"
     yield process
@@ -41,17 +41,17 @@ def other(tmp_path):
     process.communicate()
 
 
-def test_a_stack_is_claimed_whole_or_not_at_all_and_a_dead_process_claims_nothing(tmp_path, other):
-    with Claims(tmp_path) as claims:
-        assert not claims.alone
-        assert claims.take([THREE])
-        assert not claims.take([ONE])
-        assert not claims.take([THREE, TWO]), "one of them is the other's"
+def test_a_stack_is_reserved_whole_or_not_at_all_and_a_dead_process_reserves_nothing(tmp_path, other):
+    with Reservations(tmp_path) as reservations:
+        assert not reservations.alone
+        assert reservations.take([THREE])
+        assert not reservations.take([ONE])
+        assert not reservations.take([THREE, TWO]), "one of them is the other's"
         other.send_signal(signal.SIGKILL)
         other.wait()
-        assert claims.take([ONE, TWO])
-    with Claims(tmp_path) as claims:
-        assert claims.alone
+        assert reservations.take([ONE, TWO])
+    with Reservations(tmp_path) as reservations:
+        assert reservations.alone
 
 
 def test_on_a_file_system_without_locks_everything_is_granted(tmp_path, monkeypatch):
@@ -59,8 +59,8 @@ def test_on_a_file_system_without_locks_everything_is_granted(tmp_path, monkeypa
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "lockf", lockf)
-    with Claims(tmp_path) as claims, claims.turn():
-        assert claims.take([ONE, TWO])
+    with Reservations(tmp_path) as reservations, reservations.turn():
+        assert reservations.take([ONE, TWO])
 
 
 def test_what_others_finish_is_seen_and_failures_are_not(tmp_path):

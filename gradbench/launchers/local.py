@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
-from gradbench.claims import Claims, Finished
 from gradbench.errors import StorageError
 from gradbench.launchers import Cells, Watcher
 from gradbench.launchers.interruption import Interruption
 from gradbench.launchers.processes import Starter, Worker
 from gradbench.provenance import now
+from gradbench.reservations import Finished, Reservations
 from gradbench.results import Results
 from gradbench.worker import failed_rows
 
@@ -26,7 +26,7 @@ TRIES = 2
 """How often a stack is given to a worker before its cells count as failed."""
 
 TICK = 0.1
-"""Seconds between looks at signals and at other runs' claims."""
+"""Seconds between looks at signals and at other runs' reservations."""
 
 
 def jobs_for(devices: Sequence[torch.device], stacks: int, jobs: int | None) -> int:
@@ -48,7 +48,7 @@ def run(
     devices: Sequence[torch.device],
     jobs: int | None,
     watcher: Watcher,
-    claims: Claims,
+    reservations: Reservations,
     fail_fast: bool = False,
 ) -> bool:
     """Train stacks in worker processes, the first first.
@@ -59,7 +59,7 @@ def run(
         devices: one per GPU, or the CPU; workers take them in turn.
         jobs: number of workers; ``None`` for as many as there are cores or GPUs.
         watcher: is told what happens.
-        claims: on the folder's cells. A stack that another run trains is waited for.
+        reservations: on the folder's cells. A stack that another run trains is waited for.
         fail_fast: save what runs and stop at the first failure.
 
     Returns:
@@ -69,7 +69,7 @@ def run(
         KeyboardInterrupt: when interrupted twice; the workers have been killed.
     """
     with Interruption() as interruption:
-        pool = Pool(stacks, folder, watcher, claims, interruption, fail_fast)
+        pool = Pool(stacks, folder, watcher, reservations, interruption, fail_fast)
         pool.run([devices[index % len(devices)] for index in range(jobs_for(devices, len(stacks), jobs))])
     return not interruption.asked
 
@@ -82,12 +82,12 @@ class Pool:
         stacks: Sequence[Cells],
         folder: Path,
         watcher: Watcher,
-        claims: Claims,
+        reservations: Reservations,
         interruption: Interruption,
         fail_fast: bool,
     ) -> None:
         self.stacks, self.folder = list(stacks), folder
-        self.watcher, self.claims, self.interruption = watcher, claims, interruption
+        self.watcher, self.reservations, self.interruption = watcher, reservations, interruption
         self.fail_fast = fail_fast
         self.waiting = deque(range(len(stacks)))
         self.tries = [0] * len(stacks)
@@ -129,16 +129,16 @@ class Pool:
             self.watcher.started(worker.stack)
 
     def take(self) -> int | None:
-        """Return the first waiting stack that no other run trains or has finished, claimed; it waits no more."""
+        """Return the first waiting stack that no other run trains or has finished, reserved; it waits no more."""
         refused = False
         for stack in list(self.waiting):
-            if not self.claims.take(self.stacks[stack]):
+            if not self.reservations.take(self.stacks[stack]):
                 refused = True
                 continue
             self.waiting.remove(stack)
             if not self.is_settled(stack):
                 return stack
-            self.claims.release(self.stacks[stack])
+            self.reservations.release(self.stacks[stack])
         if refused and not self.waited:
             self.waited = True
             self.watcher.say("waiting for cells that another gradbench run trains in this folder")
@@ -199,7 +199,7 @@ class Pool:
             cells = self.stacks[stack]
             half = len(cells) // 2
             self.split(stack, [cells[:half], cells[half:]], "the device has too little memory for all of it")
-        self.claims.release(self.stacks[stack])
+        self.reservations.release(self.stacks[stack])
 
     def bury(self, worker: Worker) -> None:
         """Let go of a worker that died; its stack is tried again, or has failed."""
@@ -217,7 +217,7 @@ class Pool:
         rows = failed_rows(self.stacks[stack], reason, worker.device, now())
         with contextlib.suppress(StorageError):  # without a row the cell is unfinished, which it is
             Results(self.folder).write_failures(rows)
-        self.claims.release(self.stacks[stack])
+        self.reservations.release(self.stacks[stack])
         self.fail(stack, reason)
 
     def fail(self, stack: int, reason: str) -> None:

@@ -1,8 +1,9 @@
 """Who trains which cell, among all the runs that write to one results folder.
 
-A claim is a lock on one byte of the file ``.claims``: the byte whose number is the cell's id. The operating system
-lets go of a process's locks when it ends, however it ends, so no claim is ever stale; over NFS the locks hold between
-machines. On a file system without locks everything is granted: a cell may then be trained twice, to the same values.
+A reservation is a lock on one byte of the file ``.reservations``: the byte whose number is the cell's id. The operating
+system lets go of a process's locks when it ends, however it ends, so none is ever stale; over NFS the locks hold
+between machines. On a file system without locks everything is granted: a cell may then be trained twice, to the
+same values.
 """
 
 import contextlib
@@ -29,8 +30,8 @@ TAKEN = (errno.EACCES, errno.EAGAIN)
 """How the system says that somebody else has the lock."""
 
 
-class Claims:
-    """This process's claims in a results folder; all are let go of at the end of the block.
+class Reservations:
+    """This process's reservations in a results folder; all are let go of at the end of the block.
 
     Attributes:
         alone: whether no other run was there when this one came.
@@ -40,7 +41,7 @@ class Claims:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / ".claims"
+        self.path = folder / ".reservations"
 
     def __enter__(self) -> Self:
         try:
@@ -57,7 +58,7 @@ class Claims:
         os.close(self.file)
 
     def take(self, cells: Sequence[Cell]) -> bool:
-        """Claim all of the cells, or none where another run has one of them; return which."""
+        """Reserve all of the cells, or none where another run has one of them; return which."""
         for position, cell in enumerate(cells):
             if not self.lock(byte_of(cell), fcntl.LOCK_EX | fcntl.LOCK_NB):
                 self.release(cells[:position])
