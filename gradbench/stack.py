@@ -42,8 +42,15 @@ class Divergence:
 
 @dataclass(frozen=True)
 class Setup:
-    """What does not change while a stack trains."""
+    """What does not change from step to step.
 
+    Attributes:
+        cells: the whole stack.
+        places: [K], where in it the cells stand that are trained: all, until some have diverged.
+    """
+
+    cells: Sequence[Cell]
+    places: list[int]
     steps: int
     eval_every: int
     record_every: int
@@ -109,6 +116,23 @@ class State:
         for name, value in content.items():
             setattr(self, name, value)
 
+    def pick(self, kept: Sequence[int], spans: Sequence[Span]) -> "State":
+        """Return the state of some of the cells, given as ascending indices."""
+        index = torch.tensor(kept, device=self.alive.device)
+
+        def of(value: Any) -> Any:
+            return (
+                {name: of(item) for name, item in value.items()} if isinstance(value, dict) else value[index]
+            )
+
+        memory = []
+        for span, state in zip(spans, self.memory, strict=True):
+            inside = [k - span.cells.start for k in kept if span.cells.start <= k < span.cells.stop]
+            if inside:
+                memory.append({name: tensor[inside] for name, tensor in state.items()})
+        per_cell = ("parameters", "moments", "carry", "alive", "ceiling", "above", "diverged_at")
+        return State(step=self.step, memory=memory, **{name: of(getattr(self, name)) for name in per_cell})
+
     def update(
         self,
         player: str,
@@ -125,8 +149,12 @@ class State:
         self.memory, self.carry, self.alive = memory, carry, alive
 
 
-def prepare(cells: Sequence[Cell], data: Data, device: torch.device) -> Setup:
-    """Bind a stack's cells to a device."""
+def prepare(
+    stack: Sequence[Cell], data: Data, device: torch.device, places: Sequence[int] | None = None
+) -> Setup:
+    """Bind a stack's cells to a device: all, or those at some ascending places."""
+    places = range(len(stack)) if places is None else places
+    cells = [stack[place] for place in places]
     config = cells[0].config
     program = build(config, data)
     model, dtype = program.model, program.dtype
@@ -151,6 +179,8 @@ def prepare(cells: Sequence[Cell], data: Data, device: torch.device) -> Setup:
 
     evaluate_all = looped(evaluate_one, len(cells)) if execution.fused else vmap(evaluate_one)
     return Setup(
+        cells=stack,
+        places=list(places),
         steps=config["steps"],
         eval_every=config["eval_every"],
         record_every=config["record_every"],
@@ -206,6 +236,23 @@ def begin(setup: Setup) -> State:
         above=per_cell,
         diverged_at=per_cell,
     )
+
+
+KEEP_FROM = 0.75
+"""Share of cells alive above which the diverged ones stay: leaving them out costs a new recording."""
+
+
+def without_diverged(setup: Setup, state: State, data: Data) -> tuple[Setup, State]:
+    """Return the stack and its state without the cells that have diverged, where they cost enough arithmetic.
+
+    On a CPU only: there the others keep their bits, and time goes with the number of cells. Waits for the device.
+    """
+    alive = state.alive.tolist()
+    kept = [k for k, is_alive in enumerate(alive) if is_alive]
+    if setup.device.type != "cpu" or not 0 < len(kept) <= KEEP_FROM * len(alive):
+        return setup, state
+    places = [setup.places[k] for k in kept]
+    return prepare(setup.cells, data, setup.device, places), state.pick(kept, setup.spans)
 
 
 def draw_chunk(setup: Setup, step: int) -> dict[str, Tensors]:

@@ -18,34 +18,46 @@ FULL = ("loss", "penalty", "grad_norm", "grad_norm_used", "clipped", "cosine", "
 BRIEF = ("loss", "grad_norm")
 """Series of any other player, prefixed by its name."""
 
+DIVERGED = "diverged_at"
+"""Not a series: stands beside them in a checkpoint."""
+
 HISTOGRAM_EDGES = np.linspace(-12.0, 4.0, 65)
 """Bins of log10 |g|, a gradient's coordinates."""
 
 
 class Telemetry:
-    """Buffers [CHUNK * updates, K] per series on the device, and curves [steps, K] on the host.
+    """Buffers [CHUNK, updates, K] per series on the device; on the host, curves of the N cells of the whole stack.
 
     A player with several updates per step is recorded at each, and its curve holds their mean.
 
     Attributes:
-        curves: series [steps, K]; NaN where not yet recorded, and after a cell has diverged.
-        anyone_alive: whether any cell still trained at the last flush.
+        curves: series [steps, N]; NaN where not yet recorded, and after a cell has diverged.
+        diverged_at: [N], as of the last flush; 0 for a cell that has not.
     """
 
     def __init__(self, setup: Setup) -> None:
-        K = len(setup.seed_of_cell)
         self.updates = {
             series if player.regularized else f"{player.name}/{series}": player.steps
             for player in setup.players
             for series in (FULL if player.regularized else BRIEF)
         }
+        self.curves = {name: np.full((setup.steps, len(setup.cells)), np.nan) for name in self.updates}
+        self.diverged_at = np.zeros(len(setup.cells), dtype=np.int64)
+        self._flushed = 0
+        self.follow(setup)
+
+    def follow(self, setup: Setup) -> None:
+        """Record the K cells that are trained from now on; everything before must have been flushed."""
+        self.places = setup.places
         self.buffers = {
-            name: torch.zeros(CHUNK, updates, K, dtype=setup.dtype, device=setup.device)
+            name: torch.zeros(CHUNK, updates, len(self.places), dtype=setup.dtype, device=setup.device)
             for name, updates in self.updates.items()
         }
-        self.curves = {name: np.full((setup.steps, K), np.nan) for name in self.updates}
-        self.anyone_alive = True
-        self._flushed = 0
+
+    @property
+    def anyone_alive(self) -> bool:
+        """Whether any cell still trained at the last flush."""
+        return bool((self.diverged_at == 0).any())
 
     def record(
         self,
@@ -70,33 +82,37 @@ class Telemetry:
             self.buffers[prefix + series][state.step - self._flushed, inner] = value
 
     def flush(self, state: State) -> list[float]:
-        """Bring what was recorded since the last flush to the host; return each cell's last loss.
+        """Bring what was recorded since the last flush to the host; return the last loss of each of the N cells.
 
         This is where the loop waits for the device.
         """
-        rows = slice(self._flushed, state.step)
         count = state.step - self._flushed
+        self.diverged_at[self.places] = state.diverged_at.cpu().numpy()
+        steps = np.arange(self._flushed, state.step)
+        after = (self.diverged_at > 0) & (steps[:, None] >= self.diverged_at)
         for name, buffer in self.buffers.items():
-            self.curves[name][rows] = buffer[:count].mean(dim=1).cpu().numpy()
-        diverged_at = state.diverged_at.cpu().numpy()
-        steps = np.arange(1, state.step + 1)[rows, None]
-        after = (diverged_at > 0) & (steps > diverged_at)
-        for curve in self.curves.values():
-            curve[rows][after] = np.nan
-        self.anyone_alive = bool((diverged_at == 0).any())
+            rows = self.curves[name][self._flushed : state.step]
+            rows[:, self.places] = buffer[:count].mean(dim=1).cpu().numpy()
+            rows[after] = np.nan
         self._flushed = state.step
-        last: list[float] = np.where(diverged_at == 0, self.curves["loss"][state.step - 1], np.nan).tolist()
+        last: list[float] = np.where(
+            self.diverged_at == 0, self.curves["loss"][state.step - 1], np.nan
+        ).tolist()
         return last
 
     def content(self, state: State) -> Tensors:
         """Return the curves so far, for a checkpoint; everything must have been flushed."""
-        return {name: torch.from_numpy(curve[: state.step].copy()) for name, curve in self.curves.items()}
+        curves = {name: curve[: state.step].copy() for name, curve in self.curves.items()}
+        return {
+            name: torch.from_numpy(values) for name, values in (curves | {DIVERGED: self.diverged_at}).items()
+        }
 
     def restore(self, content: Mapping[str, Tensor], state: State) -> None:
         """Take over what :meth:`content` gave."""
-        for name, curve in content.items():
-            self.curves[name][: state.step] = curve.cpu().numpy()
-        self.anyone_alive = bool((state.diverged_at == 0).any())
+        values = {name: tensor.cpu().numpy() for name, tensor in content.items()}
+        self.diverged_at = values.pop(DIVERGED)
+        for name, curve in values.items():
+            self.curves[name][: state.step] = curve
         self._flushed = state.step
 
 

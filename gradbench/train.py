@@ -17,7 +17,7 @@ from torch import Tensor
 from gradbench.checkpoint import Checkpoint
 from gradbench.data import Data
 from gradbench.grid import Cell
-from gradbench.stack import CHUNK, Setup, State, begin, draw_chunk, prepare
+from gradbench.stack import CHUNK, Setup, State, begin, draw_chunk, prepare, without_diverged
 from gradbench.telemetry import Telemetry, gradient_histograms
 
 Report = Callable[[int, list[float]], None]
@@ -33,7 +33,7 @@ class Outcome:
         evaluations: step -> metric -> [K].
         arrays: per cell, what figures need beyond numbers, from the last step; none for a cell that diverged.
         diverged_at: [K], the step at which a cell diverged; 0 where it did not.
-        step_seconds: of one step and one cell: the stack's median over chunks, divided by K.
+        step_seconds: of one step and one cell: the stack's median over chunks, divided by the cells trained.
         seconds: of the whole stack, evaluations included.
     """
 
@@ -63,34 +63,38 @@ def train(
         checkpoint: is gone on from where there is one, and saved to when it is due.
     """
     started = time.perf_counter()
-    setup = prepare(cells, data, device)
+    saved = checkpoint.load(device) if checkpoint is not None else None
+    setup = prepare(cells, data, device, saved["places"] if saved else None)
     state, telemetry = begin(setup), Telemetry(setup)
     outcome, chunk_seconds, draws = Outcome(telemetry.curves), [], None
-    if checkpoint is not None and (saved := checkpoint.load(device)) is not None:
+    if saved:
         restore(saved, state, telemetry, outcome)
 
     while state.step < setup.steps and telemetry.anyone_alive:
         tick = time.perf_counter()
         if draws is None or state.step % CHUNK == 0:
+            if state.step % CHUNK == 0:  # only there, so that a run that was killed leaves out the same cells
+                setup, state = without_diverged(setup, state, data)
+                telemetry.follow(setup)
             draws = draw_chunk(setup, state.step)
         ahead = min(until(CHUNK, state.step), until(setup.eval_every, state.step), setup.steps - state.step)
         for _ in range(ahead):
             advance(setup, state, draws, telemetry)
         report(state.step, telemetry.flush(state))
-        chunk_seconds.append((time.perf_counter() - tick) / ahead)
+        chunk_seconds.append((time.perf_counter() - tick) / ahead / len(setup.places))
         if state.step % setup.eval_every == 0 or state.step == setup.steps:
             outcome.evaluations[state.step], outcome.arrays = evaluate(setup, state)
         unfinished = state.step < setup.steps and telemetry.anyone_alive
         if checkpoint is not None and unfinished and checkpoint.due():
-            checkpoint.save(content(state, telemetry, outcome))
+            checkpoint.save(content(setup, state, telemetry, outcome))
 
-    outcome.diverged_at = state.diverged_at.cpu().numpy()
+    outcome.diverged_at = telemetry.diverged_at
     # a cell may have diverged since the last evaluation
     outcome.arrays = [
         {} if diverged else arrays
         for diverged, arrays in zip(outcome.diverged_at, outcome.arrays, strict=False)
     ]
-    outcome.step_seconds = float(np.median(chunk_seconds)) / len(cells)
+    outcome.step_seconds = float(np.median(chunk_seconds))
     outcome.seconds = time.perf_counter() - started
     return outcome
 
@@ -132,13 +136,18 @@ def advance(setup: Setup, state: State, draws: dict[str, dict[str, Tensor]], tel
     state.step += 1
 
 
-def content(state: State, telemetry: Telemetry, outcome: Outcome) -> dict[str, Any]:
+def content(setup: Setup, state: State, telemetry: Telemetry, outcome: Outcome) -> dict[str, Any]:
     """Return all that a checkpoint must hold. Random numbers are drawn by step, so no generator has a state."""
     evaluations = {
         step: {name: torch.from_numpy(values) for name, values in metrics.items()}
         for step, metrics in outcome.evaluations.items()
     }
-    return {"state": state.content(), "curves": telemetry.content(state), "evaluations": evaluations}
+    return {
+        "places": setup.places,
+        "state": state.content(),
+        "curves": telemetry.content(state),
+        "evaluations": evaluations,
+    }
 
 
 def restore(saved: dict[str, Any], state: State, telemetry: Telemetry, outcome: Outcome) -> None:
@@ -152,17 +161,22 @@ def restore(saved: dict[str, Any], state: State, telemetry: Telemetry, outcome: 
 
 
 def evaluate(setup: Setup, state: State) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
-    """Return metrics, each [K], and per cell the arrays for figures; a diverged cell has NaN and none."""
+    """Return metrics, each [N], and the arrays for figures of each of the whole stack's N cells.
+
+    A cell that has diverged has NaN and none.
+    """
     results = {name: tensor.cpu().numpy() for name, tensor in setup.evaluate(state.parameters).items()}
-    alive = state.alive.cpu().numpy()
-    metrics = {name: np.where(alive, values, np.nan) for name, values in results.items() if values.ndim == 1}
-    arrays: list[dict[str, Any]] = [{} for _ in alive]
+    N = len(setup.cells)
+    scalars = {name: values for name, values in results.items() if values.ndim == 1}
+    metrics = {name: np.full(N, np.nan) for name in scalars}
+    arrays: list[dict[str, Any]] = [{} for _ in range(N)]
     large = {name: values for name, values in results.items() if values.ndim > 1}
-    for k in np.flatnonzero(alive):
-        further, arrays[k] = setup.model.summarize(
+    for k in np.flatnonzero(state.alive.cpu().numpy()):
+        place = setup.places[k]
+        further, arrays[place] = setup.model.summarize(
             {name: values[k] for name, values in large.items()}, setup.arrays
         )
-        for name, value in further.items():
-            metrics.setdefault(name, np.full(len(alive), np.nan))[k] = value
-        arrays[k] |= gradient_histograms(state, int(k))
+        for name, value in [*((name, values[k]) for name, values in scalars.items()), *further.items()]:
+            metrics.setdefault(name, np.full(N, np.nan))[place] = value
+        arrays[place] |= gradient_histograms(state, int(k))
     return metrics, arrays

@@ -2,43 +2,13 @@
 
 import os
 
-import numpy as np
 import pytest
 import torch
 from small import CONFIGS, CPU, cells, data_of
+from stopping import StopError, always, assert_same_outcome, stop_at
 
 from gradbench.checkpoint import Checkpoint
 from gradbench.train import train
-
-
-class StopError(Exception):
-    """What a test stops a training with."""
-
-
-def always(path, **belongs):
-    return Checkpoint(path, belongs or {"cells": ["a"]}, seconds=0.0)
-
-
-def stop_at(step):
-    def report(reached, _losses):
-        if reached >= step:
-            raise StopError
-
-    return report
-
-
-def assert_same_outcome(one, other):
-    np.testing.assert_array_equal(one.diverged_at, other.diverged_at)
-    for name, curve in one.curves.items():
-        np.testing.assert_array_equal(curve, other.curves[name], err_msg=name)
-    assert one.evaluations.keys() == other.evaluations.keys()
-    for step, metrics in one.evaluations.items():
-        for name, values in metrics.items():
-            np.testing.assert_array_equal(values, other.evaluations[step][name], err_msg=f"{step} {name}")
-    for mine, theirs in zip(one.arrays, other.arrays, strict=True):
-        assert mine.keys() == theirs.keys()
-        for name in mine:
-            np.testing.assert_array_equal(mine[name], theirs[name], err_msg=name)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,35 @@
+"""Trainings that are stopped and gone on with, and how two of them are compared."""
+
+import numpy as np
+
+from gradbench.checkpoint import Checkpoint
+
+
+class StopError(Exception):
+    """What a test stops a training with."""
+
+
+def always(path, **belongs):
+    return Checkpoint(path, belongs or {"cells": ["a"]}, seconds=0.0)
+
+
+def stop_at(step):
+    def report(reached, _losses):
+        if reached >= step:
+            raise StopError
+
+    return report
+
+
+def assert_same_outcome(one, other):
+    np.testing.assert_array_equal(one.diverged_at, other.diverged_at)
+    for name, curve in one.curves.items():
+        np.testing.assert_array_equal(curve, other.curves[name], err_msg=name)
+    assert one.evaluations.keys() == other.evaluations.keys()
+    for step, metrics in one.evaluations.items():
+        for name, values in metrics.items():
+            np.testing.assert_array_equal(values, other.evaluations[step][name], err_msg=f"{step} {name}")
+    for mine, theirs in zip(one.arrays, other.arrays, strict=True):
+        assert mine.keys() == theirs.keys()
+        for name in mine:
+            np.testing.assert_array_equal(mine[name], theirs[name], err_msg=name)
