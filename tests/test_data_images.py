@@ -2,13 +2,14 @@
 
 import pickle
 import struct
+import subprocess
 import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from gradbench.data import images, tables
+from gradbench.data import bundled, images, tables
 from gradbench.errors import UsageError
 
 IDX = {"train": 12, "t10k": 6}
@@ -39,6 +40,55 @@ def test_digits_are_those_of_scikit_learn_each_once():
     assert data.arrays["train/x"].shape[1:] == (1, 8, 8)
     assert both.max() == 1
     assert dict(data.sizes) == {"inputs": 64, "outputs": 10}
+
+
+BUNDLED = {
+    "digits": lambda: images.load("digits", 0.2, 0),
+    "breast_cancer": lambda: tables.load("breast_cancer", 0.2, 0),
+    "wine": lambda: tables.load("wine", 0.2, 0),
+}
+"""What is read from scikit-learn's files, past scikit-learn."""
+
+
+@pytest.mark.parametrize("source", BUNDLED)
+def test_files_read_past_scikit_learn_hold_what_it_reads_from_them_bit_for_bit(source):
+    from sklearn import datasets
+
+    theirs = getattr(datasets, f"load_{source}")()
+    if source == "digits":
+        ours, labels, _ = images._digits()
+        theirs.data = theirs.images
+    else:
+        ours, labels = tables._read(source)
+    assert ours.dtype == theirs.data.dtype
+    assert ours.tobytes() == theirs.data.tobytes()
+    np.testing.assert_array_equal(labels, theirs.target)
+
+
+@pytest.mark.parametrize("source", BUNDLED)
+def test_where_scikit_learns_files_lie_elsewhere_its_own_loader_is_asked(source, monkeypatch):
+    expected = BUNDLED[source]().fingerprint
+    for module in (images, tables):
+        monkeypatch.setattr(module, "table", lambda *_, **__: None)
+    assert BUNDLED[source]().fingerprint == expected
+
+
+def test_a_table_is_none_where_its_package_or_its_file_is_missing_or_is_no_table(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/text.csv").write_text("one,two\nthree\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert bundled.table("no_such_package", "x.csv") is None
+    assert bundled.table("sklearn", "no/such/file.csv") is None
+    assert bundled.table("mine", "text.csv") is None
+
+
+def test_reading_the_digits_and_the_tables_does_not_import_scikit_learn():
+    script = (
+        "import sys\nfrom gradbench.data import images, tables\nimages.load('digits', 0.2, 0)\n"
+        "tables.load('wine', 0.2, 0)\nprint('sklearn' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize("source", ["breast_cancer", "wine"])
