@@ -21,6 +21,7 @@ SIZES = {
     "model.critic_steps": 2,
     "model.matched_points": 50,
     "data.limit": 6000,
+    "data.length": 10,
     "steps": 20,
     "eval_every": 20,
 }

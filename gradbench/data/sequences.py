@@ -1,0 +1,80 @@
+"""Sequences whose answer depends on two places far from the end: temporal order, and adding.
+
+Both are tasks of Hochreiter and Schmidhuber, "Long short-term memory" (Neural Computation 9(8), 1997), as
+Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks" (arXiv:1211.5063, 2013)
+use them; the places are those of the program they published. Where we deviate: sequences are drawn once, all
+have the same length, and every cell trains on the same ones.
+Shapes: N sequences, T steps, D features of a step.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradbench.data import Array, Data
+from gradbench.errors import UsageError, nearest
+
+TASKS = ("temporal_order", "adding")
+SHORTEST = 10
+"""Steps: below, the tenths of a sequence are empty."""
+
+RELEVANT, DISTRACTORS = 2, 4
+"""Symbols of the temporal order task: A and B, which matter, and c, d, e, f, which do not."""
+
+
+def load(task: str, length: int, train: int, test: int, seed: int) -> Data:
+    """Draw a training and a test set of sequences.
+
+    task: ``temporal_order`` or ``adding``. length: T. train, test: number of sequences of each.
+    seed: of the draw; the two sets are drawn apart, so the size of one never changes the other.
+    Returns arrays ``train/x``, ``test/x`` float32 [N, T, D] and ``train/y``, ``test/y``: int64 [N] where the
+    answer is a class, float32 [N] where it is a number; sizes ``features`` (D), ``length`` (T), ``answers``
+    (classes, or 1 for a number).
+    """
+    if task not in TASKS:
+        raise UsageError(f"data.task must be one of {', '.join(TASKS)}, got '{task}'{nearest(task, TASKS)}")
+    if length < SHORTEST:
+        raise UsageError(f"data.length must be at least {SHORTEST} steps, got {length}; try data.length=50")
+    for name, count in (("train", train), ("test", test)):
+        if count < 1:
+            raise UsageError(f"data.{name} must be at least 1 sequence, got {count}; try data.{name}=2048")
+    draw = temporal_order if task == "temporal_order" else adding
+    arrays: dict[str, Array] = {}
+    for index, (split, count) in enumerate((("train", train), ("test", test))):
+        arrays[f"{split}/x"], arrays[f"{split}/y"] = draw(np.random.default_rng([seed, index]), count, length)
+    answers = RELEVANT**2 if task == "temporal_order" else 1
+    return Data(arrays, {"features": arrays["test/x"].shape[2], "length": length, "answers": answers})
+
+
+def temporal_order(
+    generator: np.random.Generator, count: int, length: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Draw sequences of one-hot symbols, and which of AA, BA, AB, BB they hold.
+
+    One relevant symbol stands in the second tenth of the sequence and one in the sixth; all other symbols are
+    distractors. Returns x [N, T, 6] and the class, first + 2 · second with A = 0 and B = 1, [N].
+    """
+    tenth, rows = length // 10, np.arange(count)
+    symbols = RELEVANT + generator.integers(DISTRACTORS, size=(count, length))
+    first, second = generator.integers(RELEVANT, size=(2, count))
+    symbols[rows, tenth + generator.integers(tenth, size=count)] = first
+    symbols[rows, length // 2 + generator.integers(tenth, size=count)] = second
+    one_hot = np.eye(RELEVANT + DISTRACTORS, dtype=np.float32)
+    return one_hot[symbols], first + RELEVANT * second
+
+
+def adding(
+    generator: np.random.Generator, count: int, length: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Draw sequences of numbers of which two are marked, and half the sum of these two.
+
+    A step is (mark, number), the number ~ U[0, 1). One mark stands in the first tenth of the sequence, the other
+    between there and the middle. Returns x [N, T, 2] and half the sum, in [0, 1), [N].
+    """
+    tenth, rows = length // 10, np.arange(count)
+    numbers = generator.random((count, length), dtype=np.float32)
+    first = generator.integers(tenth, size=count)
+    second = generator.integers(tenth, length // 2, size=count)
+    marks = np.zeros_like(numbers)
+    marks[rows, first] = marks[rows, second] = 1.0
+    halves = (numbers[rows, first] + numbers[rows, second]) / 2
+    return np.stack([marks, numbers], axis=2), halves.astype(np.float32)

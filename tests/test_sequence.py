@@ -1,0 +1,139 @@
+"""The model that reads sequences, against nn.RNN, nn.LSTM, torch.optim and NumPy's eigenvalues."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from small import CPU, cells, data_of
+from torch import nn
+
+from gradbench.models.rnn import RNN
+from gradbench.models.sequence import Reader, SequenceReading, losses, right
+from gradbench.stack import begin, draw_chunk, prepare
+from gradbench.train import train
+
+TORCHS = {"rnn": nn.RNN, "lstm": nn.LSTM}
+
+
+def test_the_written_out_rnn_equals_nn_rnn_in_outputs_states_and_gradients():
+    ours, theirs = RNN(5, 7).double(), nn.RNN(5, 7, batch_first=True).double()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(3, 11, 5, dtype=torch.float64)
+    (mine, h), (other, h2) = ours(x), theirs(x)
+    torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(h, h2, rtol=1e-12, atol=1e-12)
+    (mine.square().sum() + h.sum()).backward()
+    (other.square().sum() + h2.sum()).backward()
+    for name, parameter in ours.named_parameters():
+        torch.testing.assert_close(
+            parameter.grad, dict(theirs.named_parameters())[name].grad, rtol=1e-10, atol=1e-12
+        )
+
+
+@pytest.mark.parametrize("cell", TORCHS)
+@pytest.mark.parametrize("radius", [0.5, 1.5])
+def test_radius_is_the_spectral_radius_of_the_initial_recurrent_weights(cell, radius):
+    weights = Reader(3, 100, 2, cell, radius).recurrent.get_parameter("weight_hh_l0").detach()
+    found = [np.abs(np.linalg.eigvals(block.numpy())).max() for block in weights.split(100)]
+    assert found == pytest.approx([radius] * len(found), rel=0.2)
+
+
+def plain_reader(cell, data):
+    """Train as a plain script would: torch's own recurrent layer, optimizer and clipping, the last output decoded."""
+    setup = prepare([cell], data, CPU)
+    layout, vector = setup.layouts["reader"], begin(setup).parameters["reader"][0]
+    tensors = {name: tensor.clone() for name, tensor in layout.split(vector).items()}
+    config = cell.config["model"]
+    features, answers = data.sizes["features"], data.sizes["answers"]
+    recurrent = TORCHS[config["cell"]](features, config["hidden"], batch_first=True).double()
+    recurrent.load_state_dict(
+        {name.removeprefix("recurrent."): t for name, t in tensors.items() if name.startswith("recurrent.")}
+    )
+    decoder = nn.Linear(config["hidden"], answers).double()
+    decoder.load_state_dict({"weight": tensors["decoder.weight"], "bias": tensors["decoder.bias"]})
+    parameters = [*recurrent.parameters(), *decoder.parameters()]
+    optimizer = torch.optim.SGD(parameters, lr=cell.lr)
+    x, y = (torch.as_tensor(np.asarray(data.arrays[f"train/{name}"])) for name in "xy")
+    index = draw_chunk(setup, 0)["reader"]["index"][0]
+    found, norms = [], []
+    for step in range(cell.config["steps"]):
+        outputs, _ = recurrent(x[index[step]].double())
+        answer, target = decoder(outputs[:, -1]), y[index[step]]
+        loss = F.mse_loss(answer[:, 0], target.double()) if answers == 1 else F.cross_entropy(answer, target)
+        optimizer.zero_grad()
+        loss.backward()
+        norms.append(float(nn.utils.clip_grad_norm_(parameters, 0.3)))
+        found.append(float(loss.detach()))
+        optimizer.step()
+    return found, norms, (recurrent, decoder)
+
+
+@pytest.mark.parametrize("cell_kind", TORCHS)
+@pytest.mark.parametrize("task", ["temporal_order", "adding"])
+def test_a_reader_trains_and_is_judged_exactly_as_in_a_plain_pytorch_script(task, cell_kind):
+    (cell,) = cells("sequence", "clip_norm", data=task, model__cell=cell_kind, regularizer__threshold=0.3)
+    data = data_of(cell)
+    found, norms, (recurrent, decoder) = plain_reader(cell, data)
+    outcome = train([cell], data, CPU)
+    np.testing.assert_allclose(outcome.curves["loss"][:, 0], found, rtol=1e-9)
+    np.testing.assert_allclose(outcome.curves["grad_norm"][:, 0], norms, rtol=1e-8)
+    metrics = outcome.evaluations[20]
+    count = len(data.arrays["test/y"])
+    for split in ("train", "test"):
+        x, y = (torch.as_tensor(np.asarray(data.arrays[f"{split}/{name}"])) for name in "xy")
+        answer = decoder(recurrent(x[:count].double())[0][:, -1]).detach().numpy()
+        hits = (
+            np.abs(answer[:, 0] - y[:count].numpy()) <= 0.04
+            if task == "adding"
+            else answer.argmax(axis=1) == y[:count].numpy()
+        )
+        assert metrics[f"{split}/accuracy"][0] == pytest.approx(hits.mean(), abs=1e-12)
+    assert metrics["test/solved"][0] == 0.0
+
+
+def test_a_task_is_solved_below_one_percent_of_error_and_not_at_it():
+    model = SequenceReading({"features": 1, "length": 10, "answers": 1}, "rnn", 3, 1.0, 2)
+    for wrong, solved in ((1, 0.0), (0, 1.0)):
+        answers = torch.zeros(100, 1)
+        answers[:wrong] = 0.05
+        data = {"x": torch.zeros(100, 10, 1), "y": torch.full((100,), 0.0)}
+        data = {f"{split}/{name}": tensor for split in ("train", "test") for name, tensor in data.items()}
+        metrics = model.evaluate({"reader": lambda x, answers=answers: answers}, data, {})
+        assert float(metrics["test/accuracy"]) == pytest.approx(1 - wrong / 100)
+        assert float(metrics["test/solved"]) == solved
+
+
+def test_numbers_are_squared_errors_and_right_within_004_and_classes_are_cross_entropies():
+    numbers, targets = torch.tensor([[0.5], [0.46], [0.4]]), torch.tensor([0.5, 0.5, 0.5])
+    torch.testing.assert_close(losses(numbers, targets), torch.tensor([0.0, 0.0016, 0.01]))
+    assert right(numbers + 1e-4, targets).tolist() == [True, True, False]
+    logits, classes = torch.randn(5, 4), torch.tensor([0, 1, 2, 3, 0])
+    torch.testing.assert_close(losses(logits, classes), -logits.log_softmax(dim=1)[torch.arange(5), classes])
+
+
+def test_gradients_explode_with_length_for_a_large_radius_and_vanish_for_a_small_one():
+    def slope(radius, length):
+        torch.manual_seed(0)
+        net = Reader(2, 100, 1, "rnn", radius)
+        nn.init.zeros_(net.recurrent.bias_ih_l0)
+        nn.init.zeros_(net.recurrent.bias_hh_l0)
+        x = (1e-6 * torch.randn(4, length, 2)).requires_grad_()
+        (gradient,) = torch.autograd.grad(net(x).sum(), x)
+        return float(gradient[:, 0].norm())
+
+    assert slope(2.0, 12) > 10 * slope(2.0, 4)
+    assert slope(0.5, 12) < 0.1 * slope(0.5, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({"cell": "gru"}, "rnn, lstm, got gru"),
+        ({"hidden": 0}, "hidden"),
+        ({"radius": float("inf")}, "radius"),
+    ],
+)
+def test_sizes_that_make_no_network_are_refused_by_name(change, names):
+    given = {"cell": "rnn", "hidden": 3, "radius": 1.0, "batch_size": 2} | change
+    with pytest.raises(ValueError, match=names):
+        SequenceReading({"features": 1, "length": 10, "answers": 1}, **given)
