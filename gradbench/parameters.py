@@ -4,14 +4,30 @@ P parameters of one network, K networks stacked. A flat vector makes the gradien
 one norm, one clip, one optimizer step, whatever tensors the network has.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-Network = Callable[..., Any]
+
+@dataclass(frozen=True)
+class Network:
+    """A module with parameters given from outside: called as the module is.
+
+    Attributes:
+        module: gives the structure.
+        parameters: by name; views of one flat vector.
+    """
+
+    module: nn.Module
+    parameters: Mapping[str, Tensor]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the module would with these parameters."""
+        return functional_call(self.module, dict(self.parameters), args, kwargs)
 
 
 class Layout:
@@ -41,8 +57,7 @@ class Layout:
 
     def bind(self, vector_P: Tensor) -> Network:
         """Return the network with these parameters, as a function of its inputs."""
-        tensors = self.split(vector_P)
-        return lambda *args, **kwargs: functional_call(self.module, tensors, args, kwargs)
+        return Network(self.module, self.split(vector_P))
 
 
 def flatten(module: nn.Module) -> Tensor:

@@ -16,8 +16,16 @@ from gradbench.errors import UsageError
 from gradbench.models.batches import epoch_indices
 from gradbench.models.lstm import LSTM, LanguageModelling
 from gradbench.models.mlp import Classifier
-from gradbench.models.perceptron import perceptron
-from gradbench.models.wgan import WassersteinGAN, interpolate, mode_metrics, values, wasserstein
+from gradbench.models.perceptron import Perceptron
+from gradbench.models.wgan import (
+    WassersteinGAN,
+    growth,
+    interpolate,
+    mode_metrics,
+    values,
+    wasserstein,
+    weight_histogram,
+)
 from gradbench.parameters import Layout, flatten
 from gradbench.stack import begin, draw_chunk, prepare
 from gradbench.train import train
@@ -104,7 +112,7 @@ def test_a_classifier_trains_exactly_as_a_plain_pytorch_script_with_an_input_gra
     (cell,) = cells("mlp", "gp", regularizer__lambda=0.7, optimizer="adam", optimizer__lr=0.01)
     data = data_of(cell)
     setup = prepare([cell], data, CPU)
-    net = perceptron(64, 6, 2, 10, "relu").double()
+    net = Perceptron(64, 6, 2, 10, "relu").double()
     net.load_state_dict(setup.layouts["mlp"].split(begin(setup).parameters["mlp"][0].clone()))
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
     x, y = (torch.as_tensor(np.asarray(data.arrays[f"train/{name}"])) for name in "xy")
@@ -130,7 +138,7 @@ def test_a_wgan_gp_trains_exactly_as_a_plain_pytorch_script():
     (cell,) = cells("wgan", "gp", regularizer__lambda=0.5, steps=8)
     data = data_of(cell)
     setup = prepare([cell], data, CPU)
-    critic, generator = perceptron(2, 6, 2, 1, "relu").double(), perceptron(2, 6, 2, 2, "relu").double()
+    critic, generator = Perceptron(2, 6, 2, 1, "relu").double(), Perceptron(2, 6, 2, 2, "relu").double()
     for name, net in (("critic", critic), ("generator", generator)):
         net.load_state_dict(setup.layouts[name].split(begin(setup).parameters[name][0].clone()))
     adams = [torch.optim.Adam(net.parameters(), lr=1e-3, betas=(0.0, 0.9)) for net in (critic, generator)]
@@ -273,10 +281,91 @@ def test_a_wgan_stores_what_its_figures_need():
     assert shapes["surface"] == (64, 64)
     assert shapes["gradient_norms"] == (2500,)
     assert shapes["extent"] == (4,)
+    assert shapes["layer_gradients"] == (2,)
+    assert shapes["weights/edges"] == (65,)
     # the surface's first row is the lowest y, its first column the lowest x
     setup = prepare([cell], data_of(cell), CPU)
     reach = float(setup.data["test/x"].abs().max()) * 1.25
     np.testing.assert_allclose(arrays["extent"], [-reach, reach, -reach, reach], rtol=1e-6)
+
+
+def bound(cell, player):
+    """Return a new cell's network as a module with its weights, and the stack it is in."""
+    setup = prepare([cell], data_of(cell), CPU)
+    layout = setup.layouts[player]
+    net = layout.module.double()
+    net.load_state_dict(
+        {name: t.clone() for name, t in layout.split(begin(setup).parameters[player][0]).items()}
+    )
+    return net, setup, begin(setup)
+
+
+def test_an_attack_moves_every_input_by_the_sign_of_its_gradient_as_plain_autograd_finds_it():
+    (cell,) = cells("mlp", "none", model__fgsm_epsilon=0.05, optimizer="adam", steps=20)
+    net, setup, state = bound(cell, "mlp")
+    metrics = setup.evaluate(state.parameters)
+    inputs = setup.data["test/x"].flatten(1).clone().requires_grad_()
+    F.cross_entropy(net(inputs), setup.data["test/y"], reduction="sum").backward()
+    moved = inputs.detach() + 0.05 * torch.sign(inputs.grad)
+    hits = net(moved).argmax(dim=1) == setup.data["test/y"]
+    assert float(metrics["test/fgsm_accuracy"][0]) == pytest.approx(float(hits.double().mean()))
+    assert float(metrics["test/gradient_norm"][0]) == pytest.approx(float(inputs.grad.norm(dim=1).mean()))
+
+
+def test_an_attack_of_no_reach_changes_nothing_and_one_of_some_reach_hurts():
+    still, moved = cells(
+        "mlp", "none", model__fgsm_epsilon=[0.0, 0.2], optimizer__lr=0.5, model__hidden=32, steps=60
+    )
+    outcomes = [train([cell], data_of(cell), CPU).evaluations[60] for cell in (still, moved)]
+    accuracy = outcomes[0]["test/accuracy"][0]
+    assert outcomes[0]["test/fgsm_accuracy"][0] == accuracy == outcomes[1]["test/accuracy"][0]
+    assert outcomes[1]["test/fgsm_accuracy"][0] < accuracy - 0.1
+
+
+def test_gradients_by_layer_are_those_of_plain_autograd_with_respect_to_the_activations():
+    (cell,) = cells("wgan", "none", model__depth=3)
+    critic, setup, state = bound(cell, "critic")
+    results = setup.evaluate(state.parameters)
+    draw = {name: tensor[0] for name, tensor in setup.model.draw("evaluation", 0, 0, 1, setup.arrays).items()}
+    fake = results["samples"][0][:128]
+    x = torch.cat([setup.data["test/x"][draw["real"]][:128], fake])
+    activations = []
+    for linear in critic.hidden:
+        x = torch.relu(linear(x))
+        activations.append(x)
+        x.requires_grad_().retain_grad()
+    critic.output(x).sum().backward()
+    expected = torch.stack([a.grad.norm(dim=1).mean() for a in activations])
+    torch.testing.assert_close(results["layer_gradients"][0], expected, rtol=1e-10, atol=1e-14)
+    assert float(results["test/gradient_norm_deviation"][0]) == pytest.approx(
+        float(results["gradient_norms"][0].std())
+    )
+
+
+@given(st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=12))
+def test_growth_is_the_geometric_mean_of_the_factors_from_layer_to_layer(norms):
+    factors = np.array(norms[:-1]) / np.array(norms[1:])
+    assert growth(np.array(norms)) == pytest.approx(np.exp(np.log(factors).mean()), rel=1e-9)
+    assert math.isnan(growth(np.array([1.0, 0.0])))
+
+
+def test_weights_that_are_clipped_pile_up_at_the_ends_of_their_histogram():
+    free, clipped = cells("wgan", "none,weight_clip", regularizer__threshold=0.01)
+    stored = train([clipped], data_of(clipped), CPU).arrays[0]
+    counts, edges = stored["weights/counts"], stored["weights/edges"]
+    parameters = 2 * 6 + 6 + 6 * 6 + 6 + 6 + 1
+    assert counts.sum() == parameters
+    np.testing.assert_allclose(edges[[0, -1]], [-0.01, 0.01], rtol=1e-12)
+    assert counts[0] + counts[-1] > 0.5 * parameters
+    stored = train([free], data_of(free), CPU).arrays[0]
+    assert stored["weights/counts"][[0, -1]].sum() < 0.2 * parameters
+    assert "weights" not in stored
+
+
+def test_a_histogram_of_weights_that_are_all_zero_has_edges_all_the_same():
+    stored = weight_histogram(np.zeros(5))
+    assert stored["weights/counts"].sum() == 5
+    assert (np.diff(stored["weights/edges"]) > 0).all()
 
 
 def test_the_critic_sees_images_as_flat_points():
@@ -288,8 +377,9 @@ def test_the_critic_sees_images_as_flat_points():
 @pytest.mark.parametrize(
     ("make", "names"),
     [
-        (lambda: Classifier({"inputs": 2, "outputs": 2}, 4, 1, "swish", 2).networks(), "activation"),
-        (lambda: Classifier({"inputs": 2, "outputs": 2}, 0, 1, "relu", 2).networks(), "hidden"),
+        (lambda: Classifier({"inputs": 2, "outputs": 2}, 4, 1, "swish", 2, 0.1).networks(), "activation"),
+        (lambda: Classifier({"inputs": 2, "outputs": 2}, 0, 1, "relu", 2, 0.1).networks(), "hidden"),
+        (lambda: Classifier({"inputs": 2, "outputs": 2}, 4, 1, "relu", 2, -0.1), "fgsm_epsilon"),
         (lambda: WassersteinGAN({"inputs": 2}, 4, 1, "relu", 2, 1, "trainedd", 8, 3), "generator"),
         (lambda: LanguageModelling({"vocabulary": 3}, 2, 2, 0, 5, 2, 10), "layers"),
     ],
@@ -300,7 +390,7 @@ def test_sizes_that_make_no_network_are_refused_by_name(make, names):
 
 
 def test_a_layout_splits_and_joins_without_loss_and_binds_the_module():
-    net = perceptron(3, 4, 2, 2, "tanh").double()
+    net = Perceptron(3, 4, 2, 2, "tanh").double()
     layout, vector = Layout(net), flatten(net)
     x = torch.randn(5, 3, dtype=torch.float64)
     assert torch.equal(layout.join(layout.split(vector)), vector)

@@ -3,16 +3,22 @@
 B batch, D inputs, C classes, N examples.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import grad
 
 from gradbench.models import Model, Networks, Player, Tensors
 from gradbench.models.batches import epoch_indices
-from gradbench.models.perceptron import perceptron
+from gradbench.models.perceptron import Perceptron
+from gradbench.parameters import Network
+
+PIECE = 2048
+"""Examples that are evaluated together, which bounds memory for large splits."""
 
 
 class Classifier(Model):
@@ -26,19 +32,29 @@ class Classifier(Model):
         depth: number of hidden layers.
         activation: a key of ``gradbench.models.perceptron.ACTIVATIONS``.
         batch_size: B.
+        fgsm_epsilon: how far an adversary may move every input, in the inputs' own units (images are scaled to
+            [0, 1], columns of tables to variance 1). Moved inputs may leave [0, 1].
     """
 
     players = (Player("mlp"),)
 
     def __init__(
-        self, sizes: Mapping[str, int], hidden: int, depth: int, activation: str, batch_size: int
+        self,
+        sizes: Mapping[str, int],
+        hidden: int,
+        depth: int,
+        activation: str,
+        batch_size: int,
+        fgsm_epsilon: float,
     ) -> None:
+        if not 0 <= fgsm_epsilon < math.inf:
+            raise ValueError(f"model.fgsm_epsilon must be finite and >= 0, got {fgsm_epsilon}; 0.1 is usual")
         self.shape = (sizes["inputs"], hidden, depth, sizes["outputs"], activation)
-        self.batch_size = batch_size
+        self.batch_size, self.fgsm_epsilon = batch_size, fgsm_epsilon
 
     def networks(self, fused: bool = False) -> dict[str, nn.Module]:
         """Return the perceptron."""
-        return {"mlp": perceptron(*self.shape)}
+        return {"mlp": Perceptron(*self.shape)}
 
     def draw(
         self, purpose: str, seed: int, first: int, count: int, data: Mapping[str, np.ndarray]
@@ -71,21 +87,36 @@ class Classifier(Model):
         return lambda x: cross_entropy(nets[player], x, batch["y"]), batch["x"]
 
     def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
-        """Return loss (nats) and accuracy on both splits, and the gaps between them."""
+        """Return loss (nats) and accuracy on both splits, the gaps between them, and what an adversary makes of it.
+
+        ``test/fgsm_accuracy`` is the accuracy after every input has moved by ``fgsm_epsilon`` in the direction of the
+        sign of the cross-entropy's gradient (Goodfellow, Shlens and Szegedy, "Explaining and harnessing adversarial
+        examples", arXiv:1412.6572, 2014); ``test/gradient_norm`` is the mean norm of that gradient, in nats per unit
+        of input.
+        """
         metrics: Tensors = {}
         for split in ("train", "test"):
             x, y = data[f"{split}/x"], data[f"{split}/y"]
             losses, hits = [], []
-            # in pieces, which bounds memory for large splits
-            for xs, ys in zip(torch.split(x, 2048), torch.split(y, 2048), strict=True):
+            for xs, ys in zip(torch.split(x, PIECE), torch.split(y, PIECE), strict=True):
                 logits = nets["mlp"](xs.flatten(start_dim=1))
                 losses.append(F.cross_entropy(logits, ys, reduction="none"))
-                hits.append((logits.argmax(dim=1) == ys).to(logits.dtype))
+                hits.append(right(logits, ys))
             metrics[f"{split}/loss"] = torch.cat(losses).mean()
             metrics[f"{split}/accuracy"] = torch.cat(hits).mean()
+        metrics |= self._attack(nets["mlp"], data["test/x"], data["test/y"])
         metrics["gap/loss"] = metrics["test/loss"] - metrics["train/loss"]
         metrics["gap/accuracy"] = metrics["train/accuracy"] - metrics["test/accuracy"]
         return metrics
+
+    def _attack(self, net: Network, x: Tensor, y: Tensor) -> Tensors:
+        """Return the accuracy under attack, and the mean norm of the gradient that leads it."""
+        hits, norms = [], []
+        for xs, ys in zip(torch.split(x, PIECE), torch.split(y, PIECE), strict=True):
+            slope = grad(lambda x, y=ys: cross_entropy(net, x, y).sum())(xs)
+            norms.append(torch.linalg.vector_norm(slope.flatten(start_dim=1), dim=1))
+            hits.append(right(net((xs + self.fgsm_epsilon * slope.sign()).flatten(start_dim=1)), ys))
+        return {"test/fgsm_accuracy": torch.cat(hits).mean(), "test/gradient_norm": torch.cat(norms).mean()}
 
     def summarize(
         self,
@@ -99,3 +130,8 @@ class Classifier(Model):
 def cross_entropy(net: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
     """Return each example's cross-entropy in nats. Shapes: x [B, ...], y [B] -> [B]."""
     return F.cross_entropy(net(x.flatten(start_dim=1)), y, reduction="none")
+
+
+def right(logits: Tensor, y: Tensor) -> Tensor:
+    """Return 1 where the likeliest class is the right one, else 0. Shapes: [B, C], [B] -> [B]."""
+    return (logits.argmax(dim=1) == y).to(logits.dtype)

@@ -1,6 +1,7 @@
 """A Wasserstein GAN on points: a critic and a generator, two players.
 
-B batch, D coordinates of a point, Z noise, N evaluation points, S grid points per side.
+B batch, D coordinates of a point, Z noise, N evaluation points, S grid points per side; L hidden layers of H units
+and P parameters of the critic.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,10 +10,12 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
+from torch.func import grad
 
 from gradbench.input_gradients import gradient_norms
 from gradbench.models import Model, Networks, Player, Tensors
-from gradbench.models.perceptron import perceptron
+from gradbench.models.perceptron import Perceptron
+from gradbench.parameters import Network
 from gradbench.seeding import generator
 
 EVALUATION_POINTS = 2500
@@ -20,6 +23,12 @@ EVALUATION_POINTS = 2500
 
 SURFACE = 64
 """Grid points per side of the stored value surface."""
+
+LAYER_POINTS = 256
+"""Points, half real and half generated, at which gradients by layer are measured."""
+
+WEIGHT_BINS = 64
+"""Bins of the stored histogram of the critic's parameters."""
 
 
 class WassersteinGAN(Model):
@@ -66,9 +75,9 @@ class WassersteinGAN(Model):
 
     def networks(self, fused: bool = False) -> dict[str, nn.Module]:
         """Return the critic and, where it is trained, the generator."""
-        nets: dict[str, nn.Module] = {"critic": perceptron(self.inputs, *self.shape, 1, self.activation)}
+        nets: dict[str, nn.Module] = {"critic": Perceptron(self.inputs, *self.shape, 1, self.activation)}
         if not self.fixed:
-            nets["generator"] = perceptron(self.noise, *self.shape, self.inputs, self.activation)
+            nets["generator"] = Perceptron(self.noise, *self.shape, self.inputs, self.activation)
         return nets
 
     def draw(
@@ -125,17 +134,25 @@ class WassersteinGAN(Model):
         return lambda x: values(nets["critic"], x), batch["between"]
 
     def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
-        """Return the critic's Wasserstein estimate on held-out points, samples, gradient norms, value surface."""
+        """Return the critic's Wasserstein estimate on held-out points, and what tells how it got there.
+
+        That is: samples, its value surface and parameters, the norms of its gradient with respect to its input (with
+        mean and standard deviation over points) and to its layers' activations.
+        """
         x = data["test/x"]
         real, fake = x[draw["real"]], self._generate(nets, x, draw)
         between = interpolate(real, fake, draw["alpha"])
         norms = gradient_norms(lambda points: values(nets["critic"], points), between)
+        some = torch.cat([real[: LAYER_POINTS // 2], fake[: LAYER_POINTS // 2]])
         results = {
             "test/wasserstein_estimate": values(nets["critic"], real).mean()
             - values(nets["critic"], fake).mean(),
             "test/gradient_norm": norms.mean(),
+            "test/gradient_norm_deviation": norms.std(),
             "gradient_norms": norms,
             "samples": fake,
+            "layer_gradients": layer_gradients(nets["critic"], some, *self.shape),
+            "weights": torch.cat([tensor.flatten() for tensor in nets["critic"].parameters.values()]),
         }
         if x[0].numel() == 2:
             results["surface"] = values(nets["critic"], grid(x)).view(SURFACE, SURFACE)
@@ -144,21 +161,57 @@ class WassersteinGAN(Model):
     def summarize(
         self, arrays: Mapping[str, np.ndarray], data: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """Return exact W1 against held-out points and, for mixtures, modes covered and share of quality samples."""
+        """Return exact W1 against held-out points and, for mixtures, modes covered and share of quality samples.
+
+        From two hidden layers on also the growth of the gradient per layer, from the last one down to the first. Of
+        the critic's parameters a histogram is kept, from minus to plus the largest one.
+        """
         samples, held_out = arrays["samples"], data["test/x"]
         n = min(self.matched_points, len(samples), len(held_out))
         metrics = {"test/wasserstein": wasserstein(samples[:n], held_out[:n])}
         if "centres" in data:
             metrics |= mode_metrics(samples, data["centres"], float(data["sigma"]))
+        if len(arrays["layer_gradients"]) > 1:
+            metrics["test/layer_growth"] = growth(arrays["layer_gradients"])
         kept = dict(arrays) | {"data": held_out[: len(samples)]}
+        kept |= weight_histogram(kept.pop("weights"))
         if "surface" in arrays:
             kept["extent"] = np.asarray(extent(torch.as_tensor(held_out)))
         return metrics, kept
 
 
-def values(critic: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
-    """Return the critic's value of each point. Shapes: [B, ...] -> [B]."""
-    return critic(points.flatten(start_dim=1)).squeeze(-1)
+def values(critic: Callable[..., Tensor], points: Tensor, *shifts: Tensor) -> Tensor:
+    """Return the critic's value of each point, with shifts [L, B, H] as a perceptron's. Shapes: [B, ...] -> [B]."""
+    return critic(points.flatten(start_dim=1), *shifts).squeeze(-1)
+
+
+def layer_gradients(critic: Network, points: Tensor, hidden: int, depth: int) -> Tensor:
+    """Return how strongly the critic's value depends on the activations of each hidden layer.
+
+    That is the L2 norm of the value's gradient with respect to the layer's H activations, a mean over the points;
+    it is the gradient of a point's term in the critic's loss, but for its sign (Gulrajani et al. 2017, Fig. 1b).
+    Shapes: [B, ...] -> [L], the first layer first, in units of D per unit of activation.
+    """
+    rest = points.new_zeros(depth, len(points), hidden)
+    slopes_LBH = grad(lambda shifts: values(critic, points, shifts).sum())(rest)
+    norms_LB: Tensor = torch.linalg.vector_norm(slopes_LBH, dim=2)
+    return norms_LB.mean(dim=1)
+
+
+def growth(norms_L: np.ndarray) -> float:
+    """Return by which factor gradients grow per layer on their way back from the last hidden layer to the first.
+
+    1 is level, below 1 they vanish, above 1 they explode. NaN where the last layer's gradient is zero.
+    """
+    first, last = float(norms_L[0]), float(norms_L[-1])
+    return (first / last) ** (1 / (len(norms_L) - 1)) if last > 0 else float("nan")
+
+
+def weight_histogram(parameters_P: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the histogram of a network's parameters, biases included: edges and counts."""
+    reach = float(np.abs(parameters_P).max())
+    counts, edges = np.histogram(parameters_P, WEIGHT_BINS, (-reach, reach) if reach > 0 else (-1.0, 1.0))
+    return {"weights/edges": edges, "weights/counts": counts}
 
 
 def interpolate(real: Tensor, fake: Tensor, alpha_B: Tensor) -> Tensor:
