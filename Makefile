@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCH_READY := $(VENV)/.ready-bench
+BENCH ?=
 
-.PHONY: run test soak lint format clean
+.PHONY: run test soak bench lint format clean
 .DEFAULT_GOAL := run
 
 run: $(READY)  ## train the default experiment and write its report
@@ -15,6 +17,9 @@ test: $(READY)  ## run the tests
 
 soak: $(READY)  ## kill sweeps 200 times, and lose nothing; minutes
 	$(BIN)/python tests/soak.py --kills 200
+
+bench: $(BENCH_READY)  ## measure the speed beside plain PyTorch under Hydra; options in BENCH="--rounds 1 --parts mlp"
+	$(BIN)/python experiments/throughput/bench.py $(BENCH)
 
 lint: $(READY)  ## check format, lint and types
 	$(BIN)/ruff format --check .
@@ -35,3 +40,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable . --group dev
 	@touch $(READY)
+
+$(BENCH_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --group bench
+	@touch $(BENCH_READY)

@@ -1,0 +1,177 @@
+"""What the three plain scripts share: one flat vector of parameters, clipping, the record, a table per cell.
+
+P parameters of a network.
+"""
+
+import csv
+import json
+import math
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch._dynamo  # torch.optim imports it at its first step anyway: so it is not counted as training
+import torch.nn.functional as F
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_, parameters_to_vector, vector_to_parameters
+
+from gradbench.data import Data
+
+SERIES = ("loss", "penalty", "grad_norm", "grad_norm_used", "clipped", "cosine", "update_norm")
+
+
+class Treatment(NamedTuple):
+    """``none``, ``clip_norm``, ``clip_value`` or ``gp``, and its threshold or weight."""
+
+    name: str
+    strength: float
+
+
+@dataclass
+class Record:
+    """What training one cell gave.
+
+    Attributes:
+        factor: the loss is too high above ``first + (factor - 1) * max(|first|, 1)``.
+        patience: steps in a row after which it has been too high for too long.
+        rows: per step, in the order of :data:`SERIES` and then whatever a model adds.
+        evaluations: step -> metric -> value.
+        diverged_at: step of divergence, 0 without.
+    """
+
+    factor: float
+    patience: int
+    rows: list[tuple[float, ...]] = field(default_factory=list)
+    evaluations: dict[int, dict[str, float]] = field(default_factory=dict)
+    diverged_at: int = 0
+    ceiling: float = math.nan
+    above: int = 0
+
+    def diverges(self, loss: float, penalty: float, norm: float) -> bool:
+        """Return whether the cell must not take the step that these values led to."""
+        if not self.rows:
+            self.ceiling = loss + (self.factor - 1) * max(abs(loss), 1.0)
+        self.above = self.above + 1 if loss > self.ceiling else 0
+        if math.isfinite(loss + penalty) and math.isfinite(norm) and self.above < self.patience:
+            return False
+        self.diverged_at = len(self.rows) + 1
+        return True
+
+
+def flatten(net: nn.Module) -> nn.Parameter:
+    """Make a network's parameters views of one vector, and return it. Shape: [P]."""
+    weights = parameters_to_vector(net.parameters()).detach()
+    vector_to_parameters(weights, net.parameters())
+    return nn.Parameter(weights)
+
+
+def join(gradients: Iterable[Tensor]) -> Tensor:
+    """Return gradients as one vector. Shape: [P]."""
+    return torch.cat([gradient.reshape(-1) for gradient in gradients])
+
+
+def norm_of(vector: Tensor) -> float:
+    """Return the L2 norm."""
+    return float(torch.linalg.vector_norm(vector))
+
+
+def clip(weights: nn.Parameter, treatment: Treatment) -> tuple[float, float, float, float]:
+    """Clip the gradient in place.
+
+    Returns:
+        Its norm before and after, the share of non-zero coordinates that were changed, the cosine between the two.
+    """
+    raw = weights.grad
+    assert raw is not None
+    if treatment.name == "clip_norm":
+        norm = clip_grad_norm_([weights], treatment.strength).item()
+        scale = min(1.0, treatment.strength / (norm + 1e-6))
+        return norm, norm * scale, float(scale < 1), 1.0
+    norm = norm_of(raw)
+    if treatment.name != "clip_value":
+        return norm, norm, 0.0, 1.0
+    weights.grad = used = raw.clone()
+    clip_grad_value_([weights], treatment.strength)
+    used_norm = norm_of(used)
+    changed, present = (used - raw).count_nonzero().item(), raw.count_nonzero().item()
+    product = norm * used_norm
+    cosine = torch.dot(raw, used).item() / product if product > 0 else 1.0
+    return norm, used_norm, changed / max(present, 1), cosine
+
+
+class Perceptron(nn.Module):
+    """``depth`` hidden layers of rectified linear units."""
+
+    def __init__(self, inputs: int, hidden: int, depth: int, outputs: int) -> None:
+        super().__init__()
+        widths = [inputs, *[hidden] * depth, outputs]
+        layers = [nn.Linear(before, after) for before, after in pairwise(widths)]
+        self.layers = nn.ModuleList(layers)
+        # looked up once: a module's attributes are slow to find
+        self.tensors = [(layer.weight, layer.bias) for layer in layers]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [..., inputs] -> [..., outputs]."""
+        *hidden, (weight, bias) = self.tensors
+        for w, b in hidden:
+            x = F.relu(F.linear(x, w, b))
+        return F.linear(x, weight, bias)
+
+
+@lru_cache(maxsize=1)
+def load_once(model: str, name: str) -> Data:
+    """Return a model's data; loaded once per process."""
+    data: Data = import_module(f"peer_{model}").load(name)
+    return data
+
+
+def run(config: DictConfig) -> None:
+    """Train the cell of a job and write its table: one row per step, and beside it what became of it."""
+    torch.set_num_threads(1)
+    options: Any = OmegaConf.to_container(config, resolve=True)
+    model, settings = options["model"], options[options["model"]]
+    settings["steps"] = options["steps"] or settings["steps"]
+    treatment, seed = Treatment(*options["treatment"]), options["seed"]
+    script, data = import_module(f"peer_{model}"), load_once(model, settings["data"])
+    started = time.perf_counter()
+    record: Record = script.train(settings, data, treatment, seed)
+    seconds = time.perf_counter() - started
+    write(Path(options["folder"]), script.SERIES, record, seconds, (model, treatment, seed))
+
+
+def write(
+    folder: Path,
+    series: Iterable[str],
+    record: Record,
+    seconds: float,
+    cell: tuple[str, Treatment, int],
+) -> None:
+    """Write a cell's record under a name of its own."""
+    model, treatment, seed = cell
+    final: Mapping[str, float] = {} if record.diverged_at else record.evaluations[len(record.rows)]
+    metrics = sorted({metric for values in record.evaluations.values() for metric in values})
+    name = f"{model}-{treatment.name}-{treatment.strength:g}-{seed}"
+    with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["step", *series, *metrics])
+        for step, row in enumerate(record.rows, start=1):
+            measured = record.evaluations.get(step, {})
+            table.writerow([step, *row, *(measured.get(metric, "") for metric in metrics)])
+    about = {
+        "model": model,
+        "regularizer": treatment.name,
+        "strength": treatment.strength,
+        "seed": seed,
+        "status": "diverged" if record.diverged_at else "completed",
+        "diverged_at": record.diverged_at,
+        "seconds": seconds,
+        **final,
+    }
+    (folder / f"{name}.json").write_text(json.dumps(about), encoding="utf-8")

@@ -1,0 +1,123 @@
+"""The language model of ``quick`` in plain PyTorch: one cell.
+
+B streams, T tokens unrolled, V vocabulary, E embedding, H hidden, L layers. Time comes first: it is faster.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peer_cell import SERIES, Record, Treatment, clip, flatten, join
+from torch import Tensor, nn
+
+from gradbench.data import Data, text
+from gradbench.seeding import derive, generator
+
+__all__ = ["SERIES", "load", "train"]
+
+EVALUATION_STREAMS = 64
+State = tuple[Tensor, Tensor]
+
+
+def load(name: str) -> Data:
+    """Return the data, as gradbench loads it."""
+    return text.load(name, "character", test_share=0.1)
+
+
+class LanguageModel(nn.Module):
+    """Embedding, ``nn.LSTM``, decoder."""
+
+    def __init__(self, vocabulary: int, embedding: int, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, embedding)
+        self.lstm = nn.LSTM(embedding, hidden, layers)
+        self.decoder = nn.Linear(hidden, vocabulary)
+        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
+
+    def losses(self, embedded: Tensor, targets: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Return each token's cross-entropy and the last state. Shapes: [T, B, E], [T, B] -> [T, B]."""
+        outputs, state = self.lstm(embedded, state)
+        logits = self.decoder(outputs).flatten(0, 1)
+        return F.cross_entropy(logits, targets.flatten(), reduction="none").view(targets.shape), state
+
+
+def windows(settings: Mapping[str, Any], tokens: Tensor, seed: int) -> Tensor:
+    """Return what every step reads, [steps, T + 1, B]: streams that start where gradbench draws them."""
+    T, B = settings["unroll"], settings["batch_size"]
+    starts_B = torch.randint(len(tokens), (B,), generator=generator(seed, "streams"))
+    time = torch.arange(settings["steps"])[:, None] * T + torch.arange(T + 1)
+    return tokens[(time[..., None] + starts_B) % len(tokens)]
+
+
+def with_kernel(on: bool) -> None:
+    """Use oneDNN's LSTM, which has no second derivative, or PyTorch's own operations, which have."""
+    torch.backends.mkldnn.set_flags(on)  # type: ignore[no-untyped-call]
+
+
+def train(
+    settings: Mapping[str, Any],
+    data: Data,
+    treatment: Treatment,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+) -> Record:
+    """Train one cell; weights and batches are those that gradbench draws for the seed."""
+    with_kernel(treatment.name != "gp")
+    torch.manual_seed(derive(seed, "weights"))
+    sizes = settings["embedding"], settings["hidden"], settings["layers"]
+    net = LanguageModel(data.sizes["vocabulary"], *sizes).to(dtype)
+    weights, parameters = flatten(net), list(net.parameters())
+    optimizer = torch.optim.SGD([weights], settings["lr"], fused=True)
+    zeros = torch.zeros(settings["layers"], settings["batch_size"], settings["hidden"], dtype=dtype)
+    state = (zeros, zeros)
+    record = Record(**settings["divergence"])
+
+    for step, window in enumerate(windows(settings, torch.as_tensor(data.arrays["train/tokens"]), seed), 1):
+        embedded = net.embedding(window[:-1])
+        losses_TB, (h, c) = net.losses(embedded, window[1:], state)
+        state = (h.detach(), c.detach())
+        loss, price = losses_TB.mean(), 0.0
+        if treatment.name == "gp":
+            # of each stream's own mean loss: B times that of the mean
+            (slope,) = torch.autograd.grad(loss, embedded, create_graph=True)
+            penalty = slope.square().sum() * (treatment.strength * window.shape[1])
+            gradients = torch.autograd.grad(loss + penalty, parameters)
+            price = penalty.item()
+        else:
+            gradients = torch.autograd.grad(loss, parameters)
+        weights.grad = join(gradients)
+        norms = clip(weights, treatment)
+        value = loss.item()
+        diverged = record.diverges(value, price, norms[0])
+        record.rows.append((value, price, *norms, 0.0 if diverged else settings["lr"] * norms[1]))
+        if diverged:
+            break
+        optimizer.step()
+        if step % settings["eval_every"] == 0 or step == settings["steps"]:
+            with_kernel(True)
+            record.evaluations[step] = evaluate(net, settings, data)
+            with_kernel(treatment.name != "gp")
+    return record
+
+
+@torch.no_grad()
+def evaluate(net: LanguageModel, settings: Mapping[str, Any], data: Data) -> dict[str, float]:
+    """Return loss, perplexity and bits per character on both splits, each text read in one pass."""
+    metrics = {}
+    for split in ("train", "test"):
+        tokens = torch.as_tensor(data.arrays[f"{split}/tokens"])
+        tokens_per_character = len(tokens) / data.sizes[f"{split}/characters"]
+        tokens = tokens[: settings["evaluation_tokens"] + 1]
+        streams = max(1, min(EVALUATION_STREAMS, (len(tokens) - 1) // settings["unroll"]))
+        length = (len(tokens) - 1) // streams
+        x, y = (
+            tokens[first : first + streams * length].view(streams, length).t().contiguous()
+            for first in (0, 1)
+        )
+        loss = net.losses(net.embedding(x), y, None)[0].mean()
+        metrics[f"{split}/loss"] = loss.item()
+        metrics[f"{split}/perplexity"] = loss.exp().item()
+        metrics[f"{split}/bits_per_character"] = loss.item() * tokens_per_character / math.log(2)
+    return metrics

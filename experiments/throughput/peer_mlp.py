@@ -1,0 +1,79 @@
+"""The classifier of ``quick`` in plain PyTorch: one cell.
+
+B batch, D inputs, P parameters.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peer_cell import SERIES, Perceptron, Record, Treatment, clip, flatten, join
+
+from gradbench.data import Data, images
+from gradbench.models.batches import epoch_indices
+from gradbench.seeding import derive
+
+__all__ = ["SERIES", "load", "train"]
+
+
+def load(name: str) -> Data:
+    """Return the data, as gradbench loads it."""
+    return images.load(name, test_share=0.2, split_seed=0)
+
+
+def train(
+    settings: Mapping[str, Any],
+    data: Data,
+    treatment: Treatment,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+) -> Record:
+    """Train one cell; weights and batches are those that gradbench draws for the seed."""
+    torch.manual_seed(derive(seed, "weights"))
+    sizes = data.sizes["inputs"], settings["hidden"], settings["depth"], data.sizes["outputs"]
+    net = Perceptron(*sizes).to(dtype)
+    weights, parameters, forward = flatten(net), list(net.parameters()), net.forward
+    optimizer = torch.optim.SGD([weights], settings["lr"], fused=True)
+    x_ND = torch.as_tensor(data.arrays["train/x"]).to(dtype).flatten(1)
+    y_N = torch.as_tensor(data.arrays["train/y"])
+    index = epoch_indices(seed, len(x_ND), settings["batch_size"], 0, settings["steps"])
+    record = Record(**settings["divergence"])
+
+    for step, (x, y) in enumerate(zip(x_ND[index], y_N[index], strict=True), start=1):
+        if treatment.name == "gp":
+            x.requires_grad_()
+            loss = F.cross_entropy(forward(x), y)
+            # of each example's own loss: B times that of the mean
+            (slope,) = torch.autograd.grad(loss, x, create_graph=True)
+            penalty = slope.square().sum() * (treatment.strength * len(x))
+            gradients = torch.autograd.grad(loss + penalty, parameters)
+            price = penalty.item()
+        else:
+            loss, price = F.cross_entropy(forward(x), y), 0.0
+            gradients = torch.autograd.grad(loss, parameters)
+        weights.grad = join(gradients)
+        norms = clip(weights, treatment)
+        value = loss.item()
+        diverged = record.diverges(value, price, norms[0])
+        record.rows.append((value, price, *norms, 0.0 if diverged else settings["lr"] * norms[1]))
+        if diverged:
+            break
+        optimizer.step()
+        if step % settings["eval_every"] == 0 or step == settings["steps"]:
+            record.evaluations[step] = evaluate(net, data, dtype)
+    return record
+
+
+@torch.no_grad()
+def evaluate(net: Perceptron, data: Data, dtype: torch.dtype) -> dict[str, float]:
+    """Return loss and accuracy on both splits, and their gaps."""
+    metrics = {}
+    for split in ("train", "test"):
+        x, y = (torch.as_tensor(data.arrays[f"{split}/{name}"]) for name in "xy")
+        logits = net(x.to(dtype).flatten(1))
+        metrics[f"{split}/loss"] = F.cross_entropy(logits, y).item()
+        metrics[f"{split}/accuracy"] = (logits.argmax(dim=1) == y).to(dtype).mean().item()
+    metrics["gap/loss"] = metrics["test/loss"] - metrics["train/loss"]
+    metrics["gap/accuracy"] = metrics["train/accuracy"] - metrics["test/accuracy"]
+    return metrics

@@ -1,0 +1,146 @@
+"""The Wasserstein GAN of ``quick`` in plain PyTorch: one cell.
+
+B batch, C the critic's updates per step, D coordinates of a point, Z noise.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import peer_cell
+import torch
+from peer_cell import Perceptron, Record, Treatment, clip, flatten, join, norm_of
+from torch import Tensor
+
+from gradbench.data import Data, mixtures
+from gradbench.models.wgan import EVALUATION_POINTS, mode_metrics, wasserstein
+from gradbench.seeding import derive, generator
+
+SERIES = (*peer_cell.SERIES, "generator/loss", "generator/grad_norm")
+DRAWN = 50
+"""Steps whose random numbers gradbench draws together."""
+
+
+def load(name: str) -> Data:
+    """Return the data, as gradbench loads it."""
+    return mixtures.load(name, train=65536, test=4096, seed=0)
+
+
+def draws(settings: Mapping[str, Any], x: Tensor, seed: int) -> Iterator[tuple[Tensor, ...]]:
+    """Yield, per step, what gradbench draws for the seed.
+
+    Real points [C, B, D], noise [C, B, Z], weights [C, B, 1] for the critic; noise [B, Z] for the generator.
+    """
+    C, B, Z = settings["critic_steps"], settings["batch_size"], settings["noise"]
+    for first in range(0, settings["steps"], DRAWN):
+        own = generator(seed, "critic", first * C)
+        noise = torch.randn(DRAWN * C, B, Z, generator=own)
+        real, _, alpha = points_and_weights(len(x), (DRAWN * C, B), own)
+        others = torch.randn(DRAWN, B, Z, generator=generator(seed, "generator", first))
+        shape = (DRAWN, C, B, -1)
+        yield from zip(
+            x[real].view(shape),
+            noise.to(x.dtype).view(shape),
+            alpha.to(x.dtype).view(shape),
+            others.to(x.dtype),
+            strict=True,
+        )
+
+
+def points_and_weights(N: int, shape: tuple[int, int], own: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Return indices of real points, indices that only ``generator=fixed`` uses, interpolation weights."""
+    real = torch.randint(N, shape, generator=own)
+    base = torch.randint(N, shape, generator=own)
+    return real, base, torch.rand(shape, generator=own)
+
+
+def train(
+    settings: Mapping[str, Any],
+    data: Data,
+    treatment: Treatment,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+) -> Record:
+    """Train one cell; weights and draws are those that gradbench makes for the seed."""
+    torch.manual_seed(derive(seed, "weights"))
+    D, Z, shape = data.sizes["inputs"], settings["noise"], (settings["hidden"], settings["depth"])
+    critic, gen = Perceptron(D, *shape, 1).to(dtype), Perceptron(Z, *shape, D).to(dtype)
+    weights, gen_weights = flatten(critic), flatten(gen)
+    parameters, gen_parameters = list(critic.parameters()), list(gen.parameters())
+    optimizer, gen_optimizer = (
+        torch.optim.Adam([vector], settings["lr"], betas=(0.0, 0.9), fused=True)
+        for vector in (weights, gen_weights)
+    )
+    x_ND = torch.as_tensor(data.arrays["train/x"]).to(dtype)
+    B = settings["batch_size"]
+    # the mean over generated points minus the mean over real ones, as one product
+    signs = torch.cat([torch.full((B,), 1 / B, dtype=dtype), torch.full((B,), -1 / B, dtype=dtype)])
+    record = Record(**settings["divergence"])
+
+    for step, (real, noise, alpha, gen_noise) in enumerate(
+        (draw for draw, _ in zip(draws(settings, x_ND, seed), range(settings["steps"]), strict=False)), 1
+    ):
+        with torch.no_grad():  # the generator stands still meanwhile: all of its points at once
+            fake = gen.forward(noise)
+            points, between = torch.cat([fake, real], dim=1), torch.lerp(fake, real, alpha)
+        updates = []
+        for both, middle in zip(points, between, strict=True):
+            loss, price = critic.forward(both).flatten() @ signs, 0.0
+            total = loss
+            if treatment.name == "gp":
+                middle.requires_grad_()
+                (slope,) = torch.autograd.grad(critic.forward(middle).sum(), middle, create_graph=True)
+                excess = torch.linalg.vector_norm(slope, dim=1) - 1
+                penalty = treatment.strength * excess.square().mean()
+                total, price = loss + penalty, penalty.item()
+            weights.grad = join(torch.autograd.grad(total, parameters))
+            norms = clip(weights, treatment)
+            value, before = loss.item(), weights.detach().clone()
+            if record.diverges(value, price, norms[0]):
+                break
+            optimizer.step()
+            updates.append((value, price, *norms, norm_of(weights.detach() - before)))
+        if record.diverged_at:
+            record.rows.append((value, price, *norms, 0.0, float("nan"), float("nan")))
+            break
+        gen_loss = -critic.forward(gen.forward(gen_noise)).mean()
+        gen_weights.grad = join(torch.autograd.grad(gen_loss, gen_parameters))
+        value, norm = gen_loss.item(), norm_of(gen_weights.grad)
+        means = (sum(column) / len(updates) for column in zip(*updates, strict=True))
+        diverged = record.diverges(value, 0.0, norm)
+        record.rows.append((*means, value, norm))
+        if diverged:
+            break
+        gen_optimizer.step()
+        if step % settings["eval_every"] == 0 or step == settings["steps"]:
+            record.evaluations[step] = evaluate(critic, gen, settings, data, seed, dtype)
+    return record
+
+
+def evaluate(
+    critic: Perceptron,
+    gen: Perceptron,
+    settings: Mapping[str, Any],
+    data: Data,
+    seed: int,
+    dtype: torch.dtype,
+) -> dict[str, float]:
+    """Return the critic's estimate and gradient norm on held-out points, exact W1, modes and quality."""
+    x = torch.as_tensor(data.arrays["test/x"]).to(dtype)
+    own = generator(seed, "evaluation", 0)
+    noise = torch.randn(1, EVALUATION_POINTS, settings["noise"], generator=own)[0].to(dtype)
+    index, _, alpha = points_and_weights(len(x), (1, EVALUATION_POINTS), own)
+    real = x[index[0]]
+    with torch.no_grad():
+        fake = gen.forward(noise)
+        estimate = critic.forward(real).mean() - critic.forward(fake).mean()
+    between = torch.lerp(fake, real, alpha[0, :, None].to(dtype)).requires_grad_()
+    (slope,) = torch.autograd.grad(critic.forward(between).sum(), between)
+    samples, held_out = fake.numpy(), np.asarray(data.arrays["test/x"])
+    n = settings["matched_points"]
+    return {
+        "test/wasserstein_estimate": estimate.item(),
+        "test/gradient_norm": torch.linalg.vector_norm(slope, dim=1).mean().item(),
+        "test/wasserstein": wasserstein(samples[:n], held_out[:n]),
+        **mode_metrics(samples, np.asarray(data.arrays["centres"]), float(data.arrays["sigma"])),
+    }

@@ -1,0 +1,77 @@
+"""The yardstick of `make bench` trains the same cells: plain PyTorch, the same numbers."""
+
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+from small import CPU, cells, data_of
+
+from gradbench.config import Configs
+from gradbench.sweep import make_plan
+from gradbench.train import train
+
+STRENGTHS = {
+    "none": {},
+    "clip_norm": {"threshold": 0.05},
+    "clip_value": {"threshold": 0.01},
+    "gp": {"lambda": 0.5},
+}
+RATES = {"mlp": 0.5, "lstm": 2.0, "wgan": 0.001}
+"""High enough to move, low enough for float64 to agree over every step."""
+
+
+def peer(cell):
+    """Train a cell of gradbench's as the plain script does."""
+    script = import_module(f"peer_{cell.config['model']['name']}")
+    treatment = import_module("peer_cell").Treatment(
+        cell.config["regularizer"]["name"], 0.0 if np.isnan(cell.strength) else cell.strength
+    )
+    settings = {**cell.config["model"], **cell.config, "lr": cell.lr}
+    return script, script.train(settings, data_of(cell), treatment, cell.seed, torch.float64)
+
+
+@pytest.mark.parametrize("model", ["mlp", "lstm", "wgan"])
+@pytest.mark.parametrize("regularizer", STRENGTHS)
+def test_plain_pytorch_agrees_step_by_step_in_double_precision(model, regularizer):
+    strength = {f"regularizer__{key}": value for key, value in STRENGTHS[regularizer].items()}
+    (cell,) = cells(model, regularizer, seed=3, optimizer__lr=RATES[model], eval_every=10, **strength)
+    outcome = train([cell], data_of(cell), CPU)
+    script, record = peer(cell)
+
+    assert record.diverged_at == outcome.diverged_at[0] == 0
+    for column, series in enumerate(script.SERIES):
+        theirs = [row[column] for row in record.rows]
+        np.testing.assert_allclose(outcome.curves[series][:, 0], theirs, rtol=1e-6, atol=1e-9, err_msg=series)
+    assert record.evaluations.keys() == outcome.evaluations.keys()
+    for step, metrics in outcome.evaluations.items():
+        assert cell.config["model"]["metric"] in record.evaluations[step]
+        for name, value in record.evaluations[step].items():
+            np.testing.assert_allclose(metrics[name][0], value, rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("model", ["mlp", "lstm"])
+def test_plain_pytorch_gives_a_cell_up_at_the_same_step(model):
+    rule = {"divergence__factor": 1.01, "divergence__patience": 3}
+    (cell,) = cells(model, "none", optimizer__lr=300.0, steps=60, **rule)
+    outcome = train([cell], data_of(cell), CPU)
+    _, record = peer(cell)
+    assert record.diverged_at == outcome.diverged_at[0] > 0
+
+
+def test_the_yardstick_is_told_to_train_the_cells_of_quick():
+    """Its sizes, budgets, treatments and seeds are those of the experiment."""
+    from omegaconf import OmegaConf
+
+    told = OmegaConf.to_container(
+        OmegaConf.load(Configs().experiments["quick"].parent / "throughput/peer.yaml")
+    )
+    treatments = told["hydra"]["sweeper"]["params"]["treatment"]
+    plan = make_plan("quick", [])
+    assert len(plan.cells) == 117
+    for cell in plan.cells:
+        config, name = cell.config, cell.config["model"]["name"]
+        strength = 0.0 if np.isnan(cell.strength) else cell.strength
+        assert f"[{config['regularizer']['name']},{strength:g}]" in treatments
+        meant = {**config["model"], **config, "lr": cell.lr, "data": config["data"]["name"]}
+        assert told[name] == {key: meant[key] for key in told[name]}
