@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gradbench.claims.schema import claims_of
 from gradbench.errors import UsageError, nearest
 from gradbench.grammar import MOST, Axis, Words, axis, literal, one_line, parse_word
 
@@ -40,12 +41,34 @@ class Experiment:
         name: also the default results folder's name.
         question: one sentence.
         products: each a product of axes; the grid is their union.
+        scales: name of a budget -> axes that replace those of the grid.
+        source: the content of its file.
     """
 
     name: str
     question: str = ""
     products: tuple[tuple[Axis, ...], ...] = ((),)
+    scales: Mapping[str, tuple[Axis, ...]] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
+
+    def scaled(self, words: Words) -> Words:
+        """Return overrides with ``scale=NAME`` replaced by what that scale says; what is typed beside it stays.
+
+        Raises:
+            UsageError: where the experiment has no such scale.
+        """
+        asked = [str(value) for axis in words.axes if axis.key == "scale" for value in axis.values]
+        typed = tuple(axis for axis in words.axes if axis.key != "scale")
+        if not asked or asked == ["full"]:
+            return Words(typed, words.verbatim)
+        if len(asked) > 1 or asked[0] not in self.scales:
+            scales = ", ".join(["full", *self.scales])
+            raise UsageError(
+                f"experiment '{self.name}' has no scale={','.join(asked)}{nearest(asked[0], self.scales)} "
+                f"(scale is one of: {scales})"
+            )
+        keys = {axis.key for axis in typed}
+        return Words((*typed, *(one for one in self.scales[asked[0]] if one.key not in keys)), words.verbatim)
 
 
 class Configs:
@@ -176,13 +199,19 @@ class Configs:
         products = grid if isinstance(grid, list) else [grid]
         if not products or not all(isinstance(product, dict) for product in products):
             raise UsageError(f"{path}: each product in 'grid' must map keys to values, like 'seed: [0, 1]'")
+        scales = spec.get("scales") or {}
+        if not isinstance(scales, dict) or not all(isinstance(axes, dict) for axes in scales.values()):
+            raise UsageError(f"{path}: 'scales' must map names to keys and values, like 'small: {{steps: 100}}'")
         try:
-            parsed = tuple(
-                tuple(self._axis(str(key), value) for key, value in axes.items()) for axes in products
-            )
+            parsed = tuple(self._axes(axes) for axes in products)
+            scaled = {str(name): self._axes(axes) for name, axes in scales.items()}
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from error
-        return Experiment(path.stem, str(spec.get("question", "")), parsed, spec)
+        claims_of(spec, str(path))
+        return Experiment(path.stem, str(spec.get("question", "")), parsed, scaled, spec)
+
+    def _axes(self, written: Mapping[str, Any]) -> tuple[Axis, ...]:
+        return tuple(self._axis(str(key), value) for key, value in written.items())
 
     def _axis(self, word: str, value: Any) -> Axis:
         """Return the axis of one line of YAML: a list, a single value, or text in Hydra's sweep grammar."""

@@ -97,10 +97,11 @@ def make_plan(
 
     configs = Configs(config_dir)
     experiment = configs.experiment(experiment_name) if experiment_name else Experiment("sweep")
-    parsed = configs.parse(words)
+    typed = configs.parse(words)
+    parsed = experiment.scaled(typed)
     cells = expand(configs, experiment, parsed, fingerprint)
     devices = resolve(only_value("device", [cell.runtime["device"] for cell in cells]))
-    stored = Results(results or RESULTS / folder_name(experiment, parsed))
+    stored = Results(results or RESULTS / folder_name(experiment, typed))
     stored.check()
     validate(cells)
     return Plan(experiment, stored.folder, cells, stacks(cells, devices[0].type), stored.statuses(), devices)
