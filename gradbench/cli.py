@@ -248,6 +248,45 @@ def report_command(
 
 
 @app.command()
+def claims(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[RESULTS]…",
+            help="Results folders, or folders of them. Default: results/article.",
+            autocompletion=complete_folders,
+            show_default=False,
+        ),
+    ] = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Judge each claim of an experiment by its results: effect, interval, n, verdict, figure, command.
+
+    Claims are those of the file that the results folder keeps. Written to claims.csv in each folder given.
+
+    [bold]Examples[/]
+
+    [cyan]gradbench claims[/]
+
+    [cyan]gradbench claims results/article/recurrent[/]
+    """
+    from gradbench import verdicts
+
+    for folder in folders or [Path("results/article")]:
+        found, notes = verdicts.judge(folder, config_dir)
+        for note in notes:
+            err.print(plain(note), highlight=False, markup=False, soft_wrap=True)
+        for block in verdicts.blocks(found):
+            table = Table(*block.columns, title=escape(block.title), title_justify="left")
+            for row in block.rows:
+                table.add_row(*map(escape, row))
+            out.print(table)
+            for line in block.lines:
+                say(line)
+        say(f"claims: {verdicts.write(folder, found)}")
+
+
+@app.command()
 def info(
     kind: Annotated[
         str | None,

@@ -131,7 +131,7 @@ def folder_name(experiment: Experiment, words: Words) -> str:
     axes = [axis for axis in words.axes if axis.key.split(".")[0] not in RUNTIME]
     if not axes and not words.verbatim:
         return experiment.name
-    named = "-".join("+".join(axis.values) for axis in axes if axis.key in ("model", "regularizer"))
+    named = "-".join("+".join(axis.values) for axis in axes if axis.key in ("model", "regularizer", "scale"))
     meant = sorted([axis.key, sorted(map(canonical, axis.values))] for axis in axes)
     parts = [experiment.name, named[:LONGEST], digest([meant, sorted(words.verbatim)])[:6]]
     return re.sub(r"[^\w+.-]", "_", "-".join(filter(None, parts)))

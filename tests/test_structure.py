@@ -54,7 +54,7 @@ def offenders(importers, forbidden):
 COMPONENTS = ["gradbench.models", "gradbench.regularizers", "gradbench.data"]
 LOOP = ["gradbench.train", "gradbench.stack", "gradbench.telemetry"]
 PLANNING = ["gradbench.config", "gradbench.grid", "gradbench.results", "gradbench.factory"]
-READING = ["gradbench.report", "gradbench.stats"]
+READING = ["gradbench.report", "gradbench.stats", "gradbench.claims.rules"]
 BASICS = [
     f"gradbench.{name}" for name in ("optimizers", "parameters", "seeding", "input_gradients", "errors")
 ]
@@ -71,7 +71,8 @@ HYDRA = ["hydra", "omegaconf", "gradbench.config"]
         (PLANNING, ["torch", *READING, *LOOP, "gradbench.launchers", "gradbench.worker"]),
         (LOOP, [*READING, *HYDRA, "gradbench.results", "gradbench.launchers", "gradbench.worker"]),
         (BASICS, [*COMPONENTS, *LOOP, *PLANNING, *READING, "hydra"]),
-        (["gradbench.stats"], ["gradbench.report", "pandas"]),
+        (["gradbench.stats"], ["gradbench.report", "gradbench.claims", "pandas"]),
+        (["gradbench.claims"], ["gradbench.report", "torch", *HYDRA]),
     ],
 )
 def test_imports_flow_one_way(importers, forbidden):

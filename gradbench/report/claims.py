@@ -1,0 +1,128 @@
+"""The section of claims: each sentence, what it came to, and a picture of its effects."""
+
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+
+from gradbench.claims.contrasts import CONTRADICTED, SUPPORTED, UNDECIDED
+from gradbench.report import text
+from gradbench.report.figures.panels import panels
+from gradbench.report.sections import Entry, Picture, Section, Table
+from gradbench.report.style import FAINT, RC
+from gradbench.report.verdicts import (
+    Verdict,
+    chosen_text,
+    condition_text,
+    effect_text,
+    headline,
+    rule_text,
+    verdicts,
+)
+
+COLUMNS = (
+    "claim",
+    "sentence",
+    "condition",
+    "effect [95 % interval]",
+    "n",
+    "verdict",
+    "rule",
+    "chosen",
+    "notes",
+)
+CAPTION = (
+    "One row per claim and condition. The rule stands in the experiment's file and was fixed before the run: the "
+    "claim is supported where the whole interval lies beyond the smallest effect that matters, contradicted where "
+    "it falls short of it, and undecided where it contains it. Seeds are paired. A strength or a learning rate was "
+    "chosen on the first quarter of the seeds (at least two) and judged on the others. Diverged cells are in every "
+    "count: where shares lost differ by more than Newcombe's interval, they decide. Intervals of a claim are "
+    "corrected for the number of its conditions (Bonferroni)."
+)
+FOREST = (
+    "Each point is an effect with its interval, corrected for the number of conditions; the line is what a "
+    "treatment without effect would give, the shaded side is where the claim says the effect lies. Filled: "
+    "supported; crossed: contradicted; hollow: undecided."
+)
+COLORS = {SUPPORTED: "#009E73", CONTRADICTED: "#D55E00", UNDECIDED: "#6b6b6b"}
+MARKERS = {SUPPORTED: "o", CONTRADICTED: "X", UNDECIDED: "o"}
+
+
+def section(results: Path) -> list[Section]:
+    """Return the section of a results folder's claims; none where it has no claim.
+
+    Raises:
+        UsageError: as :func:`gradbench.report.verdicts.verdicts`.
+
+    """
+    found = verdicts(results)
+    if not found:
+        return []
+    sentences = [f"Claim {one.claim.id}, {one.claim.sentence}: {headline(one.judgement)}." for one in found]
+    table = Table("Claims", COLUMNS, tuple(row for one in found for row in _rows(one)), CAPTION, "claims.csv")
+    return [Section("Claims", [*sentences, table, forest(found)])]
+
+
+def _rows(one: Verdict) -> list[tuple[Entry, ...]]:
+    claim = one.claim
+    return [
+        (
+            Entry(claim.id),
+            Entry(claim.sentence),
+            Entry(condition_text(finding) or "all"),
+            Entry(effect_text(claim, finding), finding.effect.estimate),
+            Entry(str(finding.effect.n), float(finding.effect.n)),
+            Entry(finding.verdict, kind="verdict"),
+            Entry(rule_text(claim)),
+            Entry(chosen_text(finding) or "–"),
+            Entry("; ".join(finding.notes) or "–"),
+        )
+        for finding in one.judgement.findings
+    ]
+
+
+def forest(found: Sequence[Verdict]) -> Picture:
+    """Draw every effect of every claim, a panel each."""
+    title = ", ".join(
+        f"{sum(one.judgement.verdict == verdict for one in found)} {verdict}" for verdict in COLORS
+    )
+    title = f"Claims of this experiment: {title}"
+    with mpl.rc_context(RC):
+        most = max(len(one.judgement.findings) for one in found)
+        headings = [f"{one.claim.id}  {one.claim.sentence}: {one.judgement.verdict}" for one in found]
+        figure, axes = panels(title, headings, 1, height=0.15 + 0.19 * most, left=1.9, right=0.3)
+        for one, (ax,) in zip(found, axes, strict=True):
+            _panel(ax, one)
+        pictures = {}
+        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+            buffer = BytesIO()
+            figure.savefig(buffer, format=kind, metadata=metadata)
+            pictures[kind] = buffer.getvalue()
+    alt = f"Effect of each claim with its interval. {title}"
+    return Picture("claims", title, FOREST, alt, "claims.csv", pictures["png"], pictures["svg"])
+
+
+def _panel(ax: Axes, one: Verdict) -> None:
+    claim, findings = one.claim, one.judgement.findings
+    known = [value for finding in findings for value in finding.effect[:3] if np.isfinite(value)]
+    low, high = min([*known, claim.least, claim.neutral]), max([*known, claim.least, claim.neutral])
+    pad = 0.06 * (high - low) or 0.5
+    ax.set_xlim(low - pad, high + pad)
+    ends = (claim.least, high + pad) if claim.sign > 0 else (low - pad, claim.least)
+    ax.axvspan(*ends, color="#009E73", alpha=0.09, lw=0)
+    ax.axvline(claim.neutral, color=FAINT, lw=1)
+    for place, finding in enumerate(findings):
+        effect, color = finding.effect, COLORS[finding.verdict]
+        if np.isfinite(effect.estimate):
+            face = "white" if finding.verdict == UNDECIDED else color
+            ax.plot([effect.low, effect.high], [place, place], color=color, lw=1.2)
+            ax.plot(effect.estimate, place, MARKERS[finding.verdict], color=color, mfc=face, ms=5.5)
+        else:
+            ax.annotate("no effect to draw", (claim.least, place), va="center", size=7.5, color=color)
+    names = [text.shortened(condition_text(finding) or "all", 30) for finding in findings]
+    ax.set_yticks(range(len(findings)), names)
+    ax.set_ylim(len(findings) - 0.5, -0.5)
+    ax.set_xlabel(text.shortened(rule_text(claim), 110))
