@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
+
+aten = torch.ops.aten
 
 
 def unchanged(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,19 +31,70 @@ def traced(function: Callable[..., Any]) -> Callable[..., Any]:
         nonlocal graph
         if graph is None:
             graph = make_fx(function)(*args)
-            drop_products_with_one(graph)
+            simplify(graph)
         return graph(*args)
 
     return replay
 
 
-def drop_products_with_one(graph: GraphModule) -> None:
-    """Remove products with the number 1, which batched ``addmm`` leaves behind, and what nobody uses."""
+RESHAPES = (aten.view.default, aten._unsafe_view.default)
+SAME_NUMBERS = (*RESHAPES, aten.expand.default, aten.detach.default)
+"""Operations that change nothing where they do not change the shape."""
+
+VIEWS = (*SAME_NUMBERS, aten.transpose.int, aten.unsqueeze.default, aten.select.int)
+"""Operations that name numbers anew; to do so twice is once too often."""
+
+
+def simplify(graph: GraphModule) -> None:
+    """Remove what batching leaves behind, half of all operations: products with 1, views that change nothing.
+
+    No arithmetic is touched, so the bits stay the same.
+    """
+    named: dict[tuple[Any, ...], Node] = {}
     for node in graph.graph.nodes:
-        if node.target is torch.ops.aten.mul.Scalar and node.args[1] == 1:
-            node.replace_all_uses_with(node.args[0])
+        if node.target in RESHAPES and source(node).target in RESHAPES:
+            origin = source(source(node))
+            if can_view(origin, node):
+                node.args = (origin, node.args[1])
+        if (same := unchanged_by(node)) is not None:
+            node.replace_all_uses_with(same)
+        elif node.target in VIEWS:
+            first = named.setdefault((node.target, *map(hashable, node.args)), node)
+            if first is not node:
+                node.replace_all_uses_with(first)
     graph.graph.eliminate_dead_code()
     graph.recompile()
+
+
+def source(node: Node) -> Node:
+    """Return what an operation is given first."""
+    (first, *_rest) = node.all_input_nodes
+    return first
+
+
+def unchanged_by(node: Node) -> Node | None:
+    """Return what an operation is given, where it returns just that."""
+    if node.target is aten.mul.Scalar and node.args[1] == 1:
+        return source(node)
+    if node.target in SAME_NUMBERS and source(node).meta["val"].shape == node.meta["val"].shape:
+        return source(node)
+    if node.target is aten.transpose.int and source(node).target is aten.transpose.int:
+        return source(source(node)) if node.args[1:] == source(node).args[1:] else None
+    return None
+
+
+def can_view(source: Node, result: Node) -> bool:
+    """Return whether a tensor can be seen in the shape of another without a copy."""
+    try:
+        source.meta["val"].view(result.meta["val"].shape)
+    except RuntimeError:
+        return False
+    return True
+
+
+def hashable(argument: Any) -> Any:
+    """Return an operation's argument as something that a dict can look up."""
+    return tuple(argument) if isinstance(argument, list) else argument
 
 
 def looped(function: Callable[..., Any], K: int) -> Callable[..., Any]:
