@@ -265,9 +265,9 @@ def test_a_fixed_generator_leaves_only_the_critic_and_generates_data_plus_unit_n
     (cell,) = cells("wgan", "gp", model__generator="fixed")
     setup = prepare([cell], data_of(cell), CPU)
     assert [player.name for player in setup.players] == ["critic"]
-    draw = {name: tensor[:, 0] for name, tensor in draw_chunk(setup, 0)["critic"].items()}
-    batch = setup.players[0].batch(begin(setup).parameters, setup.data, draw)
-    torch.testing.assert_close(batch["fake"][0], setup.data["train/x"][draw["base"][0]] + draw["noise"][0])
+    draw = {name: tensor[:, :2] for name, tensor in draw_chunk(setup, 0)["critic"].items()}
+    batches = setup.players[0].batch(begin(setup).parameters, setup.data, draw)
+    torch.testing.assert_close(batches["fake"][0], setup.data["train/x"][draw["base"][0]] + draw["noise"][0])
     outcome = train([cell], data_of(cell), CPU)
     assert "generator/loss" not in outcome.curves
     assert np.isfinite(outcome.curves["loss"]).all()
@@ -282,7 +282,7 @@ def test_a_wgan_stores_what_its_figures_need():
     assert shapes["gradient_norms"] == (2500,)
     assert shapes["extent"] == (4,)
     assert shapes["layer_gradients"] == (2,)
-    assert shapes["weights/edges"] == (65,)
+    assert shapes["weights/edges"] == (129,)
     # the surface's first row is the lowest y, its first column the lowest x
     setup = prepare([cell], data_of(cell), CPU)
     reach = float(setup.data["test/x"].abs().max()) * 1.25

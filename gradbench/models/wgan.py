@@ -27,7 +27,7 @@ SURFACE = 64
 LAYER_POINTS = 256
 """Points, half real and half generated, at which gradients by layer are measured."""
 
-WEIGHT_BINS = 64
+WEIGHT_BINS = 128
 """Bins of the stored histogram of the critic's parameters."""
 
 

@@ -9,6 +9,7 @@ from gradbench.report.figures import (
     divergence,
     gradients,
     histograms,
+    layers,
     learning,
     strengths,
 )
@@ -24,7 +25,7 @@ SECTIONS = {
     "Gradients": (gradients.draw, action.draw, histograms.draw),
     "Divergence": (divergence.draw,),
     "Cost": (cost.draw,),
-    "Critic": (critic.draw,),
+    "Critic": (critic.draw, layers.draw),
 }
 
 
