@@ -1,9 +1,12 @@
 """The command line: parses, calls, prints."""
 
+import contextlib
+import gc
 import shlex
 import signal
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -122,15 +125,20 @@ def run(
     is not finished. Exit status: 0 all cells completed or diverged, 1 some failed, 2 usage, 130 interrupted.
     """  # noqa: E501 - a command stands on one line
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # how a scheduler says Ctrl-C
-    from gradbench import sweep
-    from gradbench.progress import watch
-
     names = [word for word in words or [] if "=" not in word and not word.startswith("~")]
     overrides = [word for word in words or [] if word not in names]
     if len(names) > 1:
         raise UsageError(f"one experiment at a time, got {', '.join(names)}; overrides look like key=value")
     experiment = names[0] if names else None if overrides else "quick"
-    plan = sweep.make_plan(experiment, overrides, results, config_dir)
+    if not dry_run:
+        from gradbench.launchers import processes
+
+        processes.warm_up()  # it imports while this process imports, plans and checks
+    with uncollected():
+        from gradbench import sweep
+        from gradbench.progress import watch
+
+        plan = sweep.make_plan(experiment, overrides, results, config_dir)
     if dry_run:
         print_plan(plan, jobs)
         return
@@ -141,7 +149,9 @@ def run(
     options = [text for option, value in given.items() if value for text in (option, str(value))]
     command = shlex.join(["gradbench", "run", *(words or []), *options])
     with watch(plan.todo(), err, quiet) as watcher:
-        complete = sweep.execute(plan, command, watcher, jobs, fail_fast)
+        complete = sweep.execute(
+            plan, command, watcher, jobs, fail_fast, None if no_report else import_report
+        )
     if not quiet:
         print_outcome(plan, dict(watcher.statuses))
     failed = watcher.statuses["failed"] > 0
@@ -155,6 +165,21 @@ def run(
         raise typer.Exit(INTERRUPTED)
     if failed:
         raise typer.Exit(FAILED)
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Look for no garbage while in the block: modules and cells are there to stay."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def import_report() -> None:
+    """Import what draws a report, which takes a second: better done while workers train."""
+    import gradbench.report  # noqa: F401
 
 
 def print_plan(plan: "Plan", jobs: int | None) -> None:

@@ -1,7 +1,7 @@
 """Hydra's configs: from names and ``key=value`` words to plain nested dicts."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -201,7 +201,9 @@ class Configs:
             raise UsageError(f"{path}: each product in 'grid' must map keys to values, like 'seed: [0, 1]'")
         scales = spec.get("scales") or {}
         if not isinstance(scales, dict) or not all(isinstance(axes, dict) for axes in scales.values()):
-            raise UsageError(f"{path}: 'scales' must map names to keys and values, like 'small: {{steps: 100}}'")
+            raise UsageError(
+                f"{path}: 'scales' must map names to keys and values, like 'small: {{steps: 100}}'"
+            )
         try:
             parsed = tuple(self._axes(axes) for axes in products)
             scaled = {str(name): self._axes(axes) for name, axes in scales.items()}
@@ -254,14 +256,17 @@ def resolve(config: Config) -> Config:
         UsageError: for a mandatory value (``???``) that is missing, or an interpolation that leads nowhere.
     """
     values = dict(leaves(config))
-    for key, value in values.items():
+    told = {key: str(value) for key, value in values.items() if isinstance(value, str | list)}
+    for key, value in told.items():
         if value == "???":
             raise UsageError(f"{key} must be given: add {key}=…")
-        # OmegaConf takes milliseconds, too long for thousands of cells: it gets what is no plain reference
-        reference = REFERENCE.fullmatch(value) if isinstance(value, str) else None
+    # OmegaConf takes milliseconds, too long for thousands of cells: it gets what is no plain reference
+    for key, value in told.items():
+        reference = REFERENCE.fullmatch(value) if "${" in value else None
         if reference and reference[1] in values:
             put(config, key, values[reference[1]])
-    if not any("${" in str(value) for _, value in leaves(config) if isinstance(value, str | list)):
+            told[key] = str(values[reference[1]])
+    if not any("${" in value for value in told.values()):
         return config
     try:
         resolved = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
@@ -288,10 +293,12 @@ def put(config: Config, key: str, value: Any) -> None:
     node[last] = value
 
 
-def leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted key, value) of every leaf; a list is a leaf."""
+def leaves(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Return (dotted key, value) of every leaf; a list is a leaf."""
+    found = []
     for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{key}.")
+        if isinstance(value, dict):  # not Mapping: to ask that of a million leaves takes a second
+            found += leaves(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", value
+            found.append((f"{prefix}{key}", value))
+    return found

@@ -1,6 +1,11 @@
 """Which device trains: names to ``torch.device``, refused by name where there is none."""
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
 import torch
+from torch.overrides import TorchFunctionMode
 
 from gradbench.errors import UsageError
 
@@ -28,3 +33,27 @@ def resolve(name: str) -> list[torch.device]:
     if not chosen:
         raise UsageError(f"device={name} is not on this machine; here: auto, {', '.join(here)}")
     return [torch.device(device) for device in chosen]
+
+
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Make networks on the ``meta`` device while in the block: they have shapes, and neither memory nor values."""
+    with torch.device("meta"), WithoutValues():
+        yield
+
+
+class WithoutValues(TorchFunctionMode):
+    """Leaves initial values out: a tensor on ``meta`` has none, and asking for normal ones imports a compiler."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Return the tensor as it is in place of filling it with random values."""
+        given = {**(kwargs or {})}
+        if func in (torch.nn.init.normal_, torch.Tensor.normal_):
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)

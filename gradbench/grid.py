@@ -14,7 +14,7 @@ from gradbench import FORMAT
 from gradbench.config import GROUPS, REFERENCE, Config, Configs, Experiment, leaves, put, resolve
 from gradbench.errors import UsageError, nearest
 from gradbench.grammar import MOST, Axis, Words, literal
-from gradbench.rules import beyond_64_bits, check
+from gradbench.rules import Passed, beyond_64_bits, check
 
 RUNTIME = ("device", "checkpoint_seconds", "stack_width")
 """Top-level keys that say how a cell is run, never what it is."""
@@ -81,9 +81,9 @@ class Cell:
     @cached_property
     def program(self) -> str:
         """What cells must agree in to share a stack: all but strength, learning rate and seed."""
-        config = copied(self.config)
-        del config["seed"], config["optimizer"]["lr"]
-        shares = config["regularizer"]["family"] in SHARED_PASS
+        shares = self.config["regularizer"]["family"] in SHARED_PASS
+        config = {key: value for key, value in self.config.items() if key != "seed"}
+        config["optimizer"] = {key: value for key, value in config["optimizer"].items() if key != "lr"}
         config["regularizer"] = "shared" if shares else self.regularizer_program
         return canonical([config, self.data_sha256, self.runtime["stack_width"]])
 
@@ -97,9 +97,12 @@ class Cell:
         return shlex.join(["gradbench", "run", *self.words, *self.options])
 
 
+encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
 def canonical(value: Any) -> str:
     """Return JSON in which equal values are equal text, whatever the order of keys."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return encode(value)
 
 
 def digest(value: Any) -> str:
@@ -109,7 +112,7 @@ def digest(value: Any) -> str:
 
 def copied(config: Mapping[str, Any]) -> Config:
     """Return a config that can be changed without changing the one given, far faster than deepcopy."""
-    return {key: copied(value) if isinstance(value, Mapping) else value for key, value in config.items()}
+    return {key: copied(value) if isinstance(value, dict) else value for key, value in config.items()}
 
 
 # ---- expansion: an experiment and overrides -> cells -------------------------------------------------------
@@ -229,6 +232,7 @@ def bases(configs: Configs, product: Sequence[Axis], verbatim: tuple[str, ...]) 
 
 def expand_base(base: Base, axes: Sequence[Axis], fingerprint: Callable[[Config], str]) -> Iterator[Cell]:
     """Yield each cell of the product of axes that all of a base's cells have."""
+    passed: Passed = set()
     for values in itertools.product(*(axis.values for axis in axes)):
         config, settings = copied(base.config), []
         for axis, value in zip(axes, values, strict=True):
@@ -238,7 +242,7 @@ def expand_base(base: Base, axes: Sequence[Axis], fingerprint: Callable[[Config]
             if axis.key.split(".")[0] not in RUNTIME and not is_default:
                 settings.append(f"{'' if axis.key in base.keys else '+'}{axis.key}={literal(value)}")
         config = resolve(config)
-        check(config, base.defaults)
+        check(config, base.defaults, passed)
         runtime = {key: config.pop(key) for key in RUNTIME}
         words = (*settings, *base.words)
         yield Cell(config, fingerprint(config), base.choices, words, runtime, base.options)

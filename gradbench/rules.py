@@ -64,19 +64,28 @@ INSTRUCTION = re.compile(r"(?:^|\.)_(?:target|args|partial|recursive|convert)_(?
 """A key that tells Hydra what code to call, and how."""
 
 
-def check(config: Config, written: Mapping[str, Any]) -> None:
+Passed = set[tuple[str, type, Any]]
+"""Leaves (key, type, value) that have been found fine: of thousands of cells nearly all are the same."""
+
+
+def check(config: Config, written: Mapping[str, Any], passed: Passed) -> None:
     """Refuse a config that is no cell's.
 
     Args:
         config: nested, resolved.
         written: dotted key -> value, of what stands in config folders: code is named there, and nowhere else.
+        passed: leaves found fine before, under the same ``written``; grows.
 
     Raises:
         UsageError: naming the key, the value, what was expected and what to type.
     """
     values = dict(leaves(config))
     for key, value in values.items():
-        check_leaf(key, value, written)
+        if isinstance(value, list):  # it has no place in a set
+            check_leaf(key, value, written)
+        elif (mark := (key, type(value), value)) not in passed:
+            check_leaf(key, value, written)
+            passed.add(mark)
     for group, keys in REQUIRED.items():
         node = config.get(group)
         if not isinstance(node, dict) or "_target_" not in node:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -143,8 +143,7 @@ def validate(cells: Sequence[Cell]) -> None:
     Raises:
         UsageError: where a model, regularizer or optimizer cannot be made.
     """
-    import torch
-
+    from gradbench.devices import shapes_alone
     from gradbench.program import build, build_regularizer
 
     programs = {(cell.program, cell.regularizer_program): cell for cell in cells}
@@ -152,7 +151,7 @@ def validate(cells: Sequence[Cell]) -> None:
         model = build(cell.config, load_once(canonical(cell.config["data"]))).model
         build_regularizer(cell.config)
         try:
-            with torch.device("meta"):  # shapes alone: a plan allocates nothing
+            with shapes_alone():  # a plan allocates nothing
                 model.networks()
         except Exception as error:  # a user's own model may raise anything
             raise UsageError(f"model={cell.config['model']['name']}: {one_line(error)}") from error
@@ -177,8 +176,23 @@ def prepare(plan: Plan) -> tuple[Plan, list[str]]:
     return plan, lines + apart(results.cells(), plan.cells, plan.devices[0])
 
 
-def execute(plan: Plan, command: str, watcher: "Watcher", jobs: int | None, fail_fast: bool) -> bool:
+def execute(
+    plan: Plan,
+    command: str,
+    watcher: "Watcher",
+    jobs: int | None,
+    fail_fast: bool,
+    meanwhile: Callable[[], None] | None = None,
+) -> bool:
     """Train what the plan says is left.
+
+    Args:
+        plan: of a sweep.
+        command: that asked for it.
+        watcher: is told what happens.
+        jobs: number of workers; ``None`` for as many as there are cores or GPUs.
+        fail_fast: save what runs and stop at the first failure.
+        meanwhile: done once a core is idle, if ever.
 
     Returns:
         Whether nobody interrupted it.
@@ -204,7 +218,9 @@ def execute(plan: Plan, command: str, watcher: "Watcher", jobs: int | None, fail
         if reservations.alone:
             leftovers.clear(plan.folder)
         if todo:
-            complete = local.run(todo, plan.folder, plan.devices, jobs, watcher, reservations, fail_fast)
+            complete = local.run(
+                todo, plan.folder, plan.devices, jobs, watcher, reservations, fail_fast, meanwhile
+            )
         with reservations.turn():
             results.harmonise()
     return complete
@@ -215,6 +231,8 @@ def expected_seconds(plan: Plan) -> float | None:
 
     ``None`` where nothing like these cells has been trained yet.
     """
+    if all(map(plan.is_finished, plan.cells)):
+        return 0.0
     kind = ["model", "regularizer.family"]
     columns = ["cell", "status", *kind, "step_seconds"]
     tables = []

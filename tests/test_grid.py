@@ -9,7 +9,9 @@ from collections import Counter
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
+from gradbench import rules
 from gradbench.config import Configs, Experiment
 from gradbench.errors import UsageError
 from gradbench.grammar import Axis, Words, literal
@@ -47,6 +49,26 @@ def refused(*words: str, experiment: Experiment = NONE) -> str:
         cells(*words, experiment=experiment)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def test_a_grid_composes_once_per_choice_of_groups_and_checks_each_value_once(monkeypatch):
+    """What is slow happens as often as there are different values, not as often as there are cells."""
+    configs, checked = Configs(), Counter()
+    real = rules.check_leaf
+    monkeypatch.setattr(rules, "check_leaf", lambda key, *rest: (checked.update([key]), real(key, *rest)))
+    choices = "model=mlp", "regularizer=clip_norm,gp"
+    cells(*choices, configs=configs)
+    monkeypatch.setattr(OmegaConf, "create", lambda *_: pytest.fail("milliseconds per cell"))
+    before = checked.copy()
+    axes = "regularizer.threshold=1,2,3,4", "regularizer.lambda=1,2", "seed=range(30)"
+    assert len(cells(*choices, *axes, configs=configs)) == (4 + 2) * 30
+    assert configs.compose.cache_info().misses == 2
+    # a list is looked at anew: it has no place in a set
+    counts = {key: number - before[key] for key, number in checked.items() if key != "optimizer.betas"}
+    assert counts["seed"] == 2 * 30
+    assert counts["regularizer.threshold"] == 4
+    assert counts["regularizer.lambda"] == 2
+    assert max(number for key, number in counts.items() if key != "seed") == 4
 
 
 # ---- any grid --------------------------------------------------------------------------------------------------

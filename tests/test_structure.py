@@ -100,8 +100,13 @@ def test_components_are_found_by_their_yaml_and_imported_by_no_other_part(folder
     ("statement", "heavy"),
     [
         ("import gradbench.cli", ["torch", "hydra", "pandas", "matplotlib", "sklearn"]),
+        ("import gradbench.launchers.processes", ["torch", "hydra", "pandas", "numpy"]),
         ("import gradbench.report, gradbench.stats", ["torch", "torchvision", "sklearn"]),
         ("import gradbench.grid, gradbench.results, gradbench.factory", ["torch", "matplotlib", "sklearn"]),
+        (
+            "from gradbench.sweep import make_plan; make_plan(None, ['model=mlp,lstm'])",
+            ["torch._dynamo", "matplotlib", "sklearn", "scipy"],
+        ),
     ],
 )
 def test_what_must_open_fast_imports_nothing_heavy(statement, heavy):

@@ -1,6 +1,7 @@
 """Workers are stopped, run out of memory or fail: what runs is saved, what does not fit is split, the rest goes on."""
 
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -11,11 +12,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 
 from gradbench import cli
 from gradbench.checkpoint import Checkpoint, StoppedError
+from gradbench.launchers import local, processes
 from gradbench.launchers.interruption import Interruption
 from gradbench.launchers.processes import PRELOADED, cause
+from gradbench.progress import Quiet
 
 OWN = """
 from pathlib import Path
@@ -110,6 +114,80 @@ def test_fail_fast_saves_what_runs_and_stops_at_the_first_failure(home, capsys):
     assert len(list(Path("x/checkpoints").glob("*.pt"))) == 1
     failed = pd.read_parquet("x/cells").set_index("status")["error"]["failed"]
     assert "in transform" in failed
+
+
+ENDLESS = """
+import sys, time
+from pathlib import Path
+from gradbench import cli
+from gradbench.launchers import processes
+
+processes.PRELOADED.append("endless")
+if sys.argv[1] == "run":
+    processes.warm_up()
+    while not Path("importing").exists():
+        time.sleep(0.01)
+cli.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [(["run", "qick"], 2), (["run", "model=mlp", "steps=0"], 2), (["run", "model=mlp", "--dry-run"], 0)],
+)
+def test_no_process_outlives_a_run_that_trains_nothing_even_one_that_would_import_for_ever(
+    tmp_path, words, status
+):
+    """The server here is in the midst of an import that never ends."""
+    (tmp_path / "endless.py").write_text(
+        "import time\nfrom pathlib import Path\nPath('importing').touch()\ntime.sleep(3600)\n"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS, *words],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    _, err = run.communicate()
+    assert run.returncode == status, err
+    assert len(err.splitlines()) == (1 if status else 0)
+    wait_until(lambda: not group(run.pid))
+    assert not group(run.pid)
+
+
+def test_a_dry_run_starts_no_server(home, monkeypatch, capsys):
+    monkeypatch.setattr(processes, "warm_up", lambda: pytest.fail("started"))
+    assert gradbench("--dry-run", "--results", "x") == 0
+    assert "1 cell" in capsys.readouterr().out
+
+
+def test_a_core_is_idle_once_nothing_waits_and_fewer_stacks_run_than_there_are_cores(monkeypatch, tmp_path):
+    monkeypatch.setattr(local, "cores", lambda: 2)
+    monkeypatch.setattr(local, "Starter", object)
+    pool = local.Pool([(), ()], tmp_path, Quiet([], Console()), None, Interruption(), False, None)
+    worker = processes.Worker(None, None, torch.device("cpu"), stack=0)
+    pool.workers = [worker]
+    assert not pool.is_core_idle(), "the second stack waits"
+    pool.waiting.clear()
+    assert pool.is_core_idle()
+    pool.workers.append(dataclasses.replace(worker, stack=1))
+    assert not pool.is_core_idle()
+
+
+def test_the_report_is_imported_while_the_last_stacks_train_and_only_where_one_is_written(home, monkeypatch):
+    imported = []
+    monkeypatch.setattr(cli, "import_report", lambda: imported.append(1))
+    monkeypatch.setattr(cli, "write_report", lambda *_: None)
+    monkeypatch.setattr(local, "cores", lambda: 2)
+    words = ["steps=4", "--jobs", "1", "--results"]
+    assert gradbench(*words, "without") == 0
+    assert imported == []
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["run", *(word for word in MLP if word != "--no-report"), *words, "with"])
+    assert not stopped.value.code
+    assert imported == [1]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 """Run stacks somewhere, and hand back nothing but what became of them: results go straight to the tables."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from gradbench.grid import Cell
+if TYPE_CHECKING:  # a run starts its workers' server before it has imported what cells are
+    from gradbench.grid import Cell
 
-Cells = Sequence[Cell]
+Cells = Sequence["Cell"]
 """What is sent to a worker: a stack's cells that are not finished yet."""
 
 

@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 
@@ -50,6 +50,7 @@ def run(
     watcher: Watcher,
     reservations: Reservations,
     fail_fast: bool = False,
+    meanwhile: Callable[[], None] | None = None,
 ) -> bool:
     """Train stacks in worker processes, the first first.
 
@@ -61,6 +62,8 @@ def run(
         watcher: is told what happens.
         reservations: on the folder's cells. A stack that another run trains is waited for.
         fail_fast: save what runs and stop at the first failure.
+        meanwhile: done once a core is idle for want of further stacks, if ever; until it returns, nobody listens to
+            the workers.
 
     Returns:
         Whether nobody interrupted it: by Ctrl-C or SIGTERM, at which what runs is saved.
@@ -69,7 +72,7 @@ def run(
         KeyboardInterrupt: when interrupted twice; the workers have been killed.
     """
     with Interruption() as interruption:
-        pool = Pool(stacks, folder, watcher, reservations, interruption, fail_fast)
+        pool = Pool(stacks, folder, watcher, reservations, interruption, fail_fast, meanwhile)
         pool.run([devices[index % len(devices)] for index in range(jobs_for(devices, len(stacks), jobs))])
     return not interruption.asked
 
@@ -85,10 +88,11 @@ class Pool:
         reservations: Reservations,
         interruption: Interruption,
         fail_fast: bool,
+        meanwhile: Callable[[], None] | None,
     ) -> None:
         self.stacks, self.folder = list(stacks), folder
         self.watcher, self.reservations, self.interruption = watcher, reservations, interruption
-        self.fail_fast = fail_fast
+        self.fail_fast, self.meanwhile = fail_fast, meanwhile
         self.waiting = deque(range(len(stacks)))
         self.tries = [0] * len(stacks)
         self.workers: list[Worker] = []
@@ -107,6 +111,9 @@ class Pool:
                 for worker in self.workers:
                     if worker.stack is None:
                         self.feed(worker)
+                if self.meanwhile and self.is_core_idle():
+                    self.meanwhile()
+                    self.meanwhile = None
                 self.listen()
         finally:
             self.dismiss()
@@ -119,6 +126,10 @@ class Pool:
         idle = sum(worker.stack is None for worker in self.workers)
         for device in free[: max(0, len(self.waiting) - idle)]:
             self.workers.append(self.starter.start(self.folder, device))
+
+    def is_core_idle(self) -> bool:
+        """Return whether there are more cores than stacks, from now to the end."""
+        return not self.waiting and sum(worker.stack is not None for worker in self.workers) < cores()
 
     def feed(self, worker: Worker) -> None:
         """Give an idle worker the next stack, if there is one to train."""

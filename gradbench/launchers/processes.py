@@ -11,16 +11,20 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from gradbench.grid import Cell
 from gradbench.launchers.interruption import deaf
-from gradbench.worker import serve
 
-PRELOADED = ["gradbench.worker", "torch._dynamo"]
-"""What the server that workers are forked from imports: seconds once, instead of once per worker. The first gradient
-under ``vmap`` imports the second."""
+if TYPE_CHECKING:  # what is heavy is imported while the server imports it too
+    import torch
+
+    from gradbench.grid import Cell
+
+FORKS = sys.platform == "linux"
+"""Whether workers are forked from a server; where forks are not to be trusted (macOS) each is a new program."""
+
+PRELOADED = ["gradbench.launchers.preload"]
+"""What the server that workers are forked from imports."""
 
 
 @dataclass
@@ -29,10 +33,10 @@ class Worker:
 
     process: BaseProcess
     pipe: Connection
-    device: torch.device
+    device: "torch.device"
     stack: int | None = None
 
-    def tell(self, cells: tuple[Cell, ...] | None) -> None:
+    def tell(self, cells: "tuple[Cell, ...] | None") -> None:
         """Send a stack's cells, or ``None``: save what runs, and leave."""
         with contextlib.suppress(OSError):  # it has just died: the end of its pipe will say so
             self.pipe.send(cells)
@@ -47,29 +51,35 @@ class Worker:
         return cause(self.process.exitcode)
 
 
-class Starter:
-    """Starts workers that ignore Ctrl-C and SIGTERM from their first instant.
+def warm_up() -> None:
+    """Start the server that workers are forked from: it imports for seconds, while this returns at once.
 
-    A plain fork would inherit CUDA contexts and locked mutexes. The server that workers are forked from has neither:
-    it imports, and does nothing else. Where forks are not to be trusted (macOS) each worker is a new program.
+    A plain fork would inherit CUDA contexts and locked mutexes. The server has neither: it imports, and does nothing
+    else. Whatever becomes of this process, the server ends with it.
     """
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if FORKS:
+        multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+        with deaf():
+            forkserver.ensure_running()
+
+
+class Starter:
+    """Starts workers that ignore Ctrl-C and SIGTERM from their first instant."""
 
     def __init__(self) -> None:
-        os.environ["OMP_NUM_THREADS"] = "1"
-        self.forks = sys.platform == "linux"
         self.context: ForkServerContext | SpawnContext = (
-            multiprocessing.get_context("forkserver") if self.forks else multiprocessing.get_context("spawn")
+            multiprocessing.get_context("forkserver") if FORKS else multiprocessing.get_context("spawn")
         )
-        if self.forks:
-            self.context.set_forkserver_preload(PRELOADED)
-            with deaf():
-                forkserver.ensure_running()
+        warm_up()
 
-    def start(self, folder: Path, device: torch.device) -> Worker:
+    def start(self, folder: Path, device: "torch.device") -> Worker:
         """Return a new worker, which writes to a results folder and uses one device."""
+        from gradbench.worker import serve
+
         ours, theirs = self.context.Pipe()
         process = self.context.Process(target=serve, args=(theirs, folder, str(device)), daemon=True)
-        with contextlib.nullcontext() if self.forks else deaf():
+        with contextlib.nullcontext() if FORKS else deaf():
             process.start()
         theirs.close()  # so that a dead worker reads as the end of the pipe
         return Worker(process, ours, device)
