@@ -10,7 +10,7 @@ It is meant to be as fast as these tools allow:
 - processes are reused from job to job (joblib's loky), import torch once, and load the data once; the parent,
   which trains nothing, does not import torch;
 - Hydra writes no logs and no config per job, and changes no folder;
-- a network's parameters are views of one vector, so that clipping, norms and the optimizer's fused step are single
+- a network's parameters are views of one vector, so that clipping, norms and the optimizer's step (Adam's fused) are single
   operations; the norms of SGD's updates and of clipped gradients come from numbers that are there already;
 - on a CPU, reading a value waits for nothing: values become Python numbers at once, which is cheaper than keeping
   tensors, and a cell that has diverged stops at that step;
@@ -18,8 +18,10 @@ It is meant to be as fast as these tools allow:
 - the LSTM runs in oneDNN's kernel where nothing is differentiated twice, and where something is, in PyTorch's own
   composite, the fastest of those that can be (a loop over time steps takes as long).
 
-What Hydra does not allow: a job is one process's one cell, so each composes its config, and no two cells share an
-operation. What is left out, in the peer's favour: checkpoints, the arrays for figures, provenance, the report.
+``torch.optim`` and ``torch.nn.utils`` are called as they are: they are a noticeable part of a short step, and
+``torch.optim`` imports torch's compiler, seconds in each process. What Hydra does not allow: a job is one cell, so
+each composes its config, and no two cells share an operation. What is left out, in the peer's favour: checkpoints,
+the arrays for figures and some of the evaluation's metrics, provenance, the report.
 """
 
 from importlib import import_module

@@ -20,7 +20,7 @@ import torch._dynamo  # torch.optim imports it at its first step anyway: so it i
 import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_, parameters_to_vector, vector_to_parameters
+from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, parameters_to_vector, vector_to_parameters
 
 from gradbench.data import Data
 
@@ -90,11 +90,13 @@ def clip(weights: nn.Parameter, treatment: Treatment) -> tuple[float, float, flo
     """
     raw = weights.grad
     assert raw is not None
+    total = torch.linalg.vector_norm(raw)
+    norm = total.item()
     if treatment.name == "clip_norm":
-        norm = clip_grad_norm_([weights], treatment.strength).item()
         scale = min(1.0, treatment.strength / (norm + 1e-6))
+        if scale < 1:  # the second half of clip_grad_norm_, which would take the norm again
+            clip_grads_with_norm_([weights], treatment.strength, total)
         return norm, norm * scale, float(scale < 1), 1.0
-    norm = norm_of(raw)
     if treatment.name != "clip_value":
         return norm, norm, 0.0, 1.0
     weights.grad = used = raw.clone()

@@ -69,7 +69,7 @@ def train(
     sizes = settings["embedding"], settings["hidden"], settings["layers"]
     net = LanguageModel(data.sizes["vocabulary"], *sizes).to(dtype)
     weights, parameters = flatten(net), list(net.parameters())
-    optimizer = torch.optim.SGD([weights], settings["lr"], fused=True)
+    optimizer = torch.optim.SGD([weights], settings["lr"])
     zeros = torch.zeros(settings["layers"], settings["batch_size"], settings["hidden"], dtype=dtype)
     state = (zeros, zeros)
     record = Record(**settings["divergence"])

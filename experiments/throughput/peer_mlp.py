@@ -34,7 +34,7 @@ def train(
     sizes = data.sizes["inputs"], settings["hidden"], settings["depth"], data.sizes["outputs"]
     net = Perceptron(*sizes).to(dtype)
     weights, parameters, forward = flatten(net), list(net.parameters()), net.forward
-    optimizer = torch.optim.SGD([weights], settings["lr"], fused=True)
+    optimizer = torch.optim.SGD([weights], settings["lr"])
     x_ND = torch.as_tensor(data.arrays["train/x"]).to(dtype).flatten(1)
     y_N = torch.as_tensor(data.arrays["train/y"])
     index = epoch_indices(seed, len(x_ND), settings["batch_size"], 0, settings["steps"])

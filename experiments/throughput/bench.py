@@ -1,0 +1,219 @@
+"""gradbench beside plain PyTorch under Hydra, on the cells of ``quick``: what ``make bench`` runs.
+
+    python experiments/throughput/bench.py [--rounds 3] [--basic-rounds 1] [--parts mlp,wgan,lstm,whole]
+
+Every measurement is a whole command from a cold process, as a user types it. Commands alternate in rounds, shuffled
+in each, so that whatever else the machine does falls on all alike; ratios are taken within a round. ``whole`` is
+``gradbench run quick`` with its report; the plain scripts' whole is the sum of their three parts in the same round.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import agreement
+import pandas as pd
+import peak
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).resolve().parent
+MODELS = ("mlp", "wgan", "lstm")
+PEERS = ("joblib", "basic")
+TARGETS = {
+    ("mlp", "joblib"): 6.0,
+    ("mlp", "basic"): 10.0,
+    ("wgan", "joblib"): 4.0,
+    ("wgan", "basic"): 7.0,
+    ("lstm", "joblib"): 1.1,
+    ("lstm", "basic"): 2.0,
+    ("whole", "joblib"): 3.0,
+    ("whole", "basic"): 6.0,
+}
+"""How many times faster gradbench is meant to be."""
+
+QUICK_CHECK = {"gradbench": ["steps=20", "seed=0"], "peer": ["steps=20", "seed=0"]}
+"""Added to the commands where only the bench itself is tried."""
+
+
+def command(part: str, who: str, folder: Path, further: Sequence[str]) -> list[str]:
+    """Return what a user types."""
+    if who == "gradbench":
+        words = [] if part == "whole" else [f"model={part}", "--no-report"]
+        program = str(Path(sys.executable).with_name("gradbench"))
+        return [program, "run", "quick", *words, *further, "--results", str(folder)]
+    words = ["--multirun", f"model={part}", f"folder={folder}", f"hydra/launcher={who}"]
+    return [sys.executable, str(HERE / "peer.py"), *words, *further]
+
+
+def training_seconds(who: str, folder: Path) -> float:
+    """Return the seconds of training alone, summed over what trained: stacks, or jobs."""
+    if who == "gradbench":
+        parts = (folder / "cells").glob("*.parquet")
+        return float(sum(pd.read_parquet(part, columns=["seconds"])["seconds"].iloc[0] for part in parts))
+    return float(sum(json.loads(path.read_text())["seconds"] for path in folder.glob("*.json")))
+
+
+def measure(part: str, who: str, folder: Path, further: Sequence[str]) -> dict[str, Any]:
+    """Run one command and return its row."""
+    before, load = resource.getrusage(resource.RUSAGE_CHILDREN), os.getloadavg()[0]
+    started = time.perf_counter()
+    done = subprocess.run(
+        command(part, who, folder, further), cwd=folder.parent, capture_output=True, text=True, check=False
+    )
+    wall = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(done.args)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    training = training_seconds(who, folder)
+    return {"wall": wall, "cpu": cpu, "training": training, "load_before": load}
+
+
+def tasks(parts: Sequence[str], basic: bool, number: int) -> list[tuple[str, str]]:
+    """Return a round's measurements, in an order of its own."""
+    contestants = ("gradbench", *(PEERS if basic else PEERS[:1]))
+    chosen = [(part, who) for part in parts if part != "whole" for who in contestants]
+    chosen += [("whole", "gradbench")] if "whole" in parts else []
+    random.Random(number).shuffle(chosen)
+    return chosen
+
+
+def run(options: argparse.Namespace, scratch: Path, console: Console) -> pd.DataFrame:
+    """Return one row per command that was run."""
+    rows = []
+    for number in range(1, options.rounds + 1):
+        for part, who in tasks(options.parts, number <= options.basic_rounds, number):
+            folder = scratch / f"{part}-{who}-{number}"
+            further = (
+                QUICK_CHECK["gradbench" if who == "gradbench" else "peer"] if options.quick_check else ()
+            )
+            row = {"round": number, "part": part, "who": who} | measure(part, who, folder, further)
+            rows.append(row)
+            console.print(
+                f"round {number}: {part:5} {who:9} {row['wall']:7.1f} s, of training {row['training']:7.1f} s"
+            )
+    return pd.DataFrame(rows)
+
+
+def with_whole(rows: pd.DataFrame) -> pd.DataFrame:
+    """Add the plain scripts' whole: the sum of their parts, in the rounds that have all three."""
+    sums = []
+    for (number, who), group in rows[rows.who.isin(PEERS)].groupby(["round", "who"]):
+        if set(group.part) == set(MODELS):
+            total = group[["wall", "cpu", "training"]].sum().to_dict()
+            sums.append({"round": number, "part": "whole", "who": who, **total})
+    return pd.concat([rows, pd.DataFrame(sums)], ignore_index=True)
+
+
+def ratios(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return per part and peer how many times faster gradbench was: medians and ranges over rounds.
+
+    Of training alone, the seconds of all workers are added up: the basic launcher's one process has no second core.
+    """
+    ours, found = rows[rows.who == "gradbench"], []
+    for (part, who), target in TARGETS.items():
+        pairs = ours.merge(rows[rows.who == who], on=["part", "round"], suffixes=("", "_peer"))
+        pairs = pairs[pairs.part == part]
+        ratio = pairs.wall_peer / pairs.wall
+        if len(ratio):
+            found.append(
+                {
+                    "part": part,
+                    "peer": who,
+                    "rounds": len(ratio),
+                    "gradbench_s": pairs.wall.median(),
+                    "peer_s": pairs.wall_peer.median(),
+                    "ratio": ratio.median(),
+                    "lowest": ratio.min(),
+                    "highest": ratio.max(),
+                    "target": target,
+                    "training_ratio": (pairs.training_peer / pairs.training).median(),
+                }
+            )
+    return pd.DataFrame(found)
+
+
+def show(table: pd.DataFrame, console: Console) -> None:
+    """Print the ratios beside what they are meant to be."""
+    shown = Table(
+        title="Seconds from a cold process, medians; how many times faster gradbench is, and its range"
+    )
+    for column in (
+        "part",
+        "peer",
+        "rounds",
+        "gradbench",
+        "peer's",
+        "ratio",
+        "range",
+        "target",
+        "training alone",
+    ):
+        shown.add_column(column, justify="left" if column in ("part", "peer") else "right")
+    for row in table.itertuples():
+        numbers = [str(row.rounds), f"{row.gradbench_s:.1f} s", f"{row.peer_s:.1f} s", f"{row.ratio:.2f}"]
+        spread = [f"{row.lowest:.2f}-{row.highest:.2f}", f"{row.target:g}", f"{row.training_ratio:.2f}"]
+        shown.add_row(str(row.part), str(row.peer), *numbers, *spread)
+    console.print(shown)
+
+
+def machine() -> dict[str, Any]:
+    """Return what the numbers depend on."""
+    info = Path("/proc/cpuinfo")
+    names = [
+        line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+    ]
+    packages = ("torch", "hydra-core", "hydra-joblib-launcher", "joblib", "numpy")
+    return {
+        "command": " ".join(["python", "experiments/throughput/bench.py", *sys.argv[1:]]),
+        "cpu": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+def main() -> None:
+    """Measure, print, store."""
+    parser = argparse.ArgumentParser(description="Measure gradbench beside plain PyTorch under Hydra.")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--basic-rounds", type=int, default=1, help="rounds that include the basic launcher")
+    parser.add_argument("--parts", type=lambda text: text.split(","), default=[*MODELS, "whole"])
+    parser.add_argument("--quick-check", action="store_true", help="20 steps of one seed, stored nowhere")
+    options = parser.parse_args()
+    unknown = set(options.parts) - {*MODELS, "whole"}
+    if unknown:
+        parser.error(f"--parts takes mlp, wgan, lstm and whole, got {', '.join(sorted(unknown))}")
+    console = Console(width=max(110, Console().width))
+    with tempfile.TemporaryDirectory() as name:
+        rows = with_whole(run(options, Path(name), console))
+        agreed = agreement.of_last_rounds(Path(name), [part for part in options.parts if part != "whole"])
+    table = ratios(rows)
+    show(table, console)
+    agreement.show(agreed, console)
+    if options.quick_check:
+        return
+    shares = peak.measure(rounds=7)
+    peak.show(shares, console)
+    peak.RESULTS.mkdir(parents=True, exist_ok=True)
+    for frame, stem in ((rows, "bench"), (agreed, "agreement"), (shares, "peak")):
+        frame.to_csv(peak.RESULTS / f"{stem}.csv", index=False, float_format="%.4g")
+    about = machine() | {"ratios": json.loads(table.round(3).to_json(orient="records"))}
+    (peak.RESULTS / "bench.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""How much of one core's matrix-product peak a training step of ``quick`` reaches.
+
+    python experiments/throughput/peak.py [--rounds 7]
+
+K cells. The peak is the best of square float32 products of several sizes, measured between the steps. A step is
+gradbench's own ``advance`` on a stack of ``quick`` as it is trained, telemetry and optimizer included, on one thread.
+Its operations are those of the matrix products that plain PyTorch needs for the same cells: 2 per multiply-add,
+counted by ``torch.utils.flop_counter`` while the plain script takes a step. Elementwise work counts as none.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pandas as pd
+import torch
+from omegaconf import OmegaConf
+from peer_cell import Treatment, load_once
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+from gradbench.data import Data
+from gradbench.grid import Cell
+from gradbench.stack import CHUNK, begin, draw_chunk, prepare
+from gradbench.sweep import make_plan
+from gradbench.telemetry import Telemetry
+from gradbench.train import advance
+
+RESULTS = Path(__file__).resolve().parents[2] / "results" / "throughput"
+TARGETS = {"lstm": 0.55, "mlp": 0.35, "wgan": 0.35}
+SIZES = (512, 1024, 2048)
+STEPS = 10
+"""Steps per measurement; a divisor of CHUNK."""
+
+
+@dataclass
+class Subject:
+    """A stack of ``quick`` that is measured.
+
+    Attributes:
+        operations: of all cells, per step.
+        run: takes :data:`STEPS` steps and returns the seconds of one.
+    """
+
+    model: str
+    regularizer: str
+    width: int
+    operations: int
+    run: Callable[[], float]
+    seconds: list[float] = field(default_factory=list)
+
+
+def settings_of(model: str) -> dict[str, Any]:
+    """Return what the plain script of a model is told."""
+    told: Any = OmegaConf.to_container(OmegaConf.load(Path(__file__).with_name("peer.yaml")))
+    return dict(told[model])
+
+
+def operations(settings: dict[str, Any], model: str, treatment: Treatment, data: Data) -> int:
+    """Return the matrix products' floating-point operations in one step of one cell."""
+    script, counts = import_module(f"peer_{model}"), []
+    for steps in (2, 3):  # what is done once, and the evaluation at the end, cancel out
+        told = settings | {"steps": steps, "eval_every": steps}
+        with FlopCounterMode(display=False) as counter:
+            # in float64 nn.LSTM is made of products that are counted; in float32 it is one opaque kernel
+            script.train(told, data, treatment, 0, torch.float64)
+        counts.append(counter.get_total_flops())
+    return int(counts[1] - counts[0])
+
+
+def stepper(cells: Sequence[Cell], data: Data) -> Callable[[], float]:
+    """Return a function that takes :data:`STEPS` steps of a stack and returns the CPU seconds of one."""
+    setup = prepare(cells, data, torch.device("cpu"))
+    state, telemetry = begin(setup), Telemetry(setup)
+    draws = draw_chunk(setup, 0)
+
+    def run() -> float:
+        nonlocal draws
+        if state.step % CHUNK == 0:
+            draws = draw_chunk(setup, state.step)
+        started = time.process_time()
+        for _ in range(STEPS):
+            advance(setup, state, draws, telemetry)
+        seconds = time.process_time() - started
+        telemetry.flush(state)
+        return seconds / STEPS
+
+    return run
+
+
+def subjects() -> list[Subject]:
+    """Return the widest stack of each step program of ``quick``."""
+    found = []
+    for model in ("mlp", "wgan", "lstm"):
+        settings = settings_of(model)
+        data = load_once(model, settings["data"])
+        stacks = make_plan("quick", [f"model={model}"]).stacks
+        widest = {stack.cells[0].program: stack for stack in sorted(stacks, key=lambda s: len(s.cells))}
+        for stack in widest.values():
+            penalty = stack.cells[0].config["regularizer"]["family"] == "penalty"
+            each = operations(settings, model, Treatment("gp" if penalty else "none", 1.0), data)
+            K = len(stack.cells)
+            kind = "gp" if penalty else "none, clipping"
+            found.append(Subject(model, kind, K, each * K, stepper(stack.cells, data)))
+    return found
+
+
+def peak() -> float:
+    """Return the floating-point operations per second of the fastest of some square products."""
+    best = 0.0
+    for n in SIZES:
+        a, b = torch.randn(n, n), torch.randn(n, n)
+        for _ in range(4):
+            started = time.process_time()
+            torch.mm(a, b)
+            best = max(best, 2 * n**3 / (time.process_time() - started))
+    return best
+
+
+def measure(rounds: int) -> pd.DataFrame:
+    """Return one row per stack: medians over interleaved rounds, against the best product seen in any of them."""
+    torch.set_num_threads(1)
+    measured, best = subjects(), peak()
+    for subject in measured:
+        subject.run()  # warm up: recording, allocation
+    for _ in range(rounds):
+        for subject in measured:
+            best = max(best, peak())
+            subject.seconds.append(subject.run())
+    return pd.DataFrame(
+        {
+            "model": subject.model,
+            "regularizer": subject.regularizer,
+            "width": subject.width,
+            "step_ms": 1e3 * median(subject.seconds),
+            "fastest_ms": 1e3 * min(subject.seconds),
+            "slowest_ms": 1e3 * max(subject.seconds),
+            "megaflop": subject.operations / 1e6,
+            "peak_gflops": best / 1e9,
+            "share": subject.operations / median(subject.seconds) / best,
+            "target": TARGETS[subject.model],
+        }
+        for subject in measured
+    )
+
+
+def show(table: pd.DataFrame, console: Console) -> None:
+    """Print the shares."""
+    shown = Table(
+        title=f"A step of a stack against one core's matrix-product peak, {table.peak_gflops[0]:.0f} GFLOP/s in float32"
+    )
+    for column in ("stack", "width", "ms", "range", "MFLOP", "share", "target"):
+        shown.add_column(column, justify="left" if column == "stack" else "right")
+    for row in table.itertuples():
+        spread = f"{row.fastest_ms:.1f}-{row.slowest_ms:.1f}"
+        numbers = [
+            f"{row.step_ms:.1f}",
+            spread,
+            f"{row.megaflop:.0f}",
+            f"{row.share:.0%}",
+            f"{row.target:.0%}",
+        ]
+        shown.add_row(f"{row.model}, {row.regularizer}", str(row.width), *numbers)
+    console.print(shown)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Measure the share of the matrix-product peak.")
+    parser.add_argument("--rounds", type=int, default=7)
+    result = measure(parser.parse_args().rounds)
+    show(result, Console())
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    result.to_csv(RESULTS / "peak.csv", index=False, float_format="%.4g")
