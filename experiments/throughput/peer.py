@@ -7,11 +7,11 @@ as there are cores (``hydra/launcher=joblib``) or with one (``hydra/launcher=bas
 
 It is meant to be as fast as these tools allow:
 
-- processes are reused from job to job (joblib's loky), import torch once, and load the data once; the parent,
+- processes are reused from job to job (joblib's loky), import torch once, and load the data once; joblib's parent,
   which trains nothing, does not import torch;
 - Hydra writes no logs and no config per job, and changes no folder;
-- a network's parameters are views of one vector, so that clipping, norms and the optimizer's step (Adam's fused) are single
-  operations; the norms of SGD's updates and of clipped gradients come from numbers that are there already;
+- a network's parameters are views of one vector, so that clipping, norms and the optimizer's step (Adam's fused)
+  are single operations; norms of SGD's updates and of clipped gradients come from numbers that are there already;
 - on a CPU, reading a value waits for nothing: values become Python numbers at once, which is cheaper than keeping
   tensors, and a cell that has diverged stops at that step;
 - batches are gathered ahead in one operation, evaluations are single passes;
