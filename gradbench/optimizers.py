@@ -107,10 +107,10 @@ def adam(
             parameters = parameters * (1 - lr * weight_decay)
         elif weight_decay:
             gradient = gradient + weight_decay * parameters
-        mean = torch.lerp(state["mean"], gradient, 1 - beta1)
-        square = beta2 * state["square"] + (1 - beta2) * gradient.square()
-        denominator = square.sqrt() / (1 - beta2**t) ** 0.5 + eps
-        parameters = parameters - lr / (1 - beta1**t) * (mean / denominator)
+        mean = torch.lerp(state["mean"], gradient, 1 - beta1) if beta1 else gradient
+        square = (beta2 * state["square"]).addcmul_(gradient, gradient, value=1 - beta2)
+        denominator = square.sqrt().div_((1 - beta2**t) ** 0.5).add_(eps)
+        parameters = torch.addcdiv(parameters, mean * (lr / (beta1**t - 1)), denominator)
         return parameters, {"mean": mean, "square": square}
 
     return Optimizer(init, step)

@@ -36,7 +36,7 @@ class StackedPlayer:
     """A player's part of a step, for all K cells.
 
     Attributes:
-        batch: ``(parameters of every player, data, draw) -> batch``.
+        batch: ``(parameters of every player, data, draws) -> batches`` of all updates of a step, [K, steps, ...].
         gradient: ``(own, parameters, batch, carry, strength) -> gradient [K, P], (loss [K], penalty [K], carry)``.
         transform: ``(gradient, strength, memory, own) -> used [K, P], memory``; ``None`` where no cell has any.
         project: ``(parameters [K, P], strength) -> parameters``; ``None`` where no cell has any.
@@ -135,7 +135,7 @@ def stack_player(
         name=player.name,
         steps=player.steps,
         regularized=player.regularized,
-        batch=record(vmap(batch, in_dims=(0, None, 0))),
+        batch=record(vmap(vmap(batch, in_dims=(None, None, 0)), in_dims=(0, None, 0))),
         gradient=looped(gradient, K) if execution.fused else record(stacked),
         transform=record(transform_of(acting, layout))
         if any(s.regularizer.transform for s in acting)

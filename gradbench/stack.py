@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import vmap
 
 from gradbench.batching import looped
@@ -80,7 +80,7 @@ class State:
     """What changes from step to step: all that a checkpoint must hold, since random numbers are drawn by step.
 
     Attributes:
-        alive: [K], false once a cell has diverged; its parameters then stand still.
+        alive: [K], false once a cell has diverged; nobody looks at its parameters any more.
         ceiling: [K], the loss above which a cell is on its way to divergence.
         above: [K], updates in a row above the ceiling.
         diverged_at: [K], step of divergence, 0 while there is none.
@@ -160,7 +160,7 @@ def prepare(
     model, dtype = program.model, program.dtype
     spans = spans_of(cells)
     execution = execution_of(program, config["steps"], spans, device)
-    layouts = {name: Layout(net.to(device, dtype)) for name, net in model.networks(execution.fused).items()}
+    layouts = layouts_of(model.networks(execution.fused), device, dtype)
     seeds = sorted({cell.seed for cell in cells})
     seed_of_cell = torch.tensor([seeds.index(cell.seed) for cell in cells]).to(device)
     tensors = {
@@ -172,12 +172,16 @@ def prepare(
     )
     once = {name: draw_U[seed_of_cell, 0] for name, draw_U in evaluation.items()}
 
+    # an evaluation's batches are long: on a CPU one network's fit the cache, those of many do not
+    one_by_one = device.type == "cpu"
+    readers = layouts_of(model.networks(fused=one_by_one), device, dtype)
+
     def evaluate_one(parameters: Tensors, draw: Tensors) -> Tensors:
         return model.evaluate(
-            {name: layouts[name].bind(vector) for name, vector in parameters.items()}, tensors, draw
+            {name: readers[name].bind(vector) for name, vector in parameters.items()}, tensors, draw
         )
 
-    evaluate_all = looped(evaluate_one, len(cells)) if execution.fused else vmap(evaluate_one)
+    evaluate_all = looped(evaluate_one, len(cells)) if one_by_one else vmap(evaluate_one)
     return Setup(
         cells=stack,
         places=list(places),
@@ -199,6 +203,13 @@ def prepare(
         dtype=dtype,
         evaluate=lambda parameters: evaluate_all(parameters, once),
     )
+
+
+def layouts_of(
+    networks: Mapping[str, nn.Module], device: torch.device, dtype: torch.dtype
+) -> dict[str, Layout]:
+    """Return the layout of each player's network, buffers included on the device."""
+    return {name: Layout(net.to(device, dtype)) for name, net in networks.items()}
 
 
 def begin(setup: Setup) -> State:

@@ -10,9 +10,13 @@ import torch
 from torch import Tensor
 
 from gradbench.players import StackedPlayer, Tensors
+from gradbench.regularizers import Regularizer
 from gradbench.stack import CHUNK, Setup, State
 
-FULL = ("loss", "penalty", "grad_norm", "grad_norm_used", "clipped", "cosine", "update_norm")
+EFFECT = ("grad_norm_used", "clipped", "cosine")
+"""What a transform does to a gradient."""
+
+FULL = ("loss", "penalty", "grad_norm", *EFFECT, "update_norm")
 """Series of the regularized player."""
 
 BRIEF = ("loss", "grad_norm")
@@ -26,33 +30,35 @@ HISTOGRAM_EDGES = np.linspace(-12.0, 4.0, 65)
 
 
 class Telemetry:
-    """Buffers [CHUNK, updates, K] per series on the device; on the host, curves of the N cells of the whole stack.
+    """Blocks [CHUNK, updates, series, K] on the device; on the host, curves of the N cells of the whole stack.
 
     A player with several updates per step is recorded at each, and its curve holds their mean.
 
     Attributes:
-        curves: series [steps, N]; NaN where not yet recorded, and after a cell has diverged.
+        buffers: series -> its part of a block, [CHUNK, updates, K].
+        curves: series -> [steps, N]; NaN where not yet recorded, and after a cell has diverged.
         diverged_at: [N], as of the last flush; 0 for a cell that has not.
     """
 
     def __init__(self, setup: Setup) -> None:
-        self.updates = {
-            series if player.regularized else f"{player.name}/{series}": player.steps
-            for player in setup.players
-            for series in (FULL if player.regularized else BRIEF)
-        }
-        self.curves = {name: np.full((setup.steps, len(setup.cells)), np.nan) for name in self.updates}
+        names = [name for player in setup.players for name in series_of(player)]
+        self.curves = {name: np.full((setup.steps, len(setup.cells)), np.nan) for name in names}
         self.diverged_at = np.zeros(len(setup.cells), dtype=np.int64)
         self._flushed = 0
         self.follow(setup)
 
     def follow(self, setup: Setup) -> None:
         """Record the K cells that are trained from now on; everything before must have been flushed."""
-        self.places = setup.places
-        self.buffers = {
-            name: torch.zeros(CHUNK, updates, len(self.places), dtype=setup.dtype, device=setup.device)
-            for name, updates in self.updates.items()
-        }
+        self.players, self.places, self.spans = setup.players, setup.places, setup.spans
+        K = len(self.places)
+        self.blocks: Tensors = {}
+        self.buffers: Tensors = {}
+        for player in setup.players:
+            names = series_of(player)
+            shape = (CHUNK, player.steps, len(names), K)
+            block = torch.zeros(shape, dtype=setup.dtype, device=setup.device)
+            self.blocks[player.name] = block
+            self.buffers |= dict(zip(names, block.unbind(dim=2), strict=True))
 
     @property
     def anyone_alive(self) -> bool:
@@ -71,15 +77,18 @@ class Telemetry:
         used: Tensor,
         update: Tensor,
     ) -> None:
-        """Write one update's values into the buffers: copies on the device, nothing is read."""
-        values = {"loss": loss, "grad_norm": norm}
-        if player.regularized:
-            state.last = (gradient, used)
-            values |= {"penalty": penalty, "update_norm": torch.linalg.vector_norm(update, dim=1)}
-            values |= compare(gradient, used, norm) if player.transform else untouched(norm)
-        prefix = "" if player.regularized else f"{player.name}/"
-        for series, value in values.items():
-            self.buffers[prefix + series][state.step - self._flushed, inner] = value
+        """Write one update's values into the buffers: on the device, nothing is read."""
+        row = self.blocks[player.name][state.step - self._flushed, inner]
+        if not player.regularized:
+            torch.stack([loss, norm], out=row)
+            return
+        state.last = (gradient, used)
+        acted = [
+            effect(span.regularizer, gradient[span.cells], used[span.cells], norm[span.cells])
+            for span in self.spans
+        ]
+        effects = [torch.cat(parts) for parts in zip(*acted, strict=True)]
+        torch.stack([loss, penalty, norm, *effects, torch.linalg.vector_norm(update, dim=1)], out=row)
 
     def flush(self, state: State) -> list[float]:
         """Bring what was recorded since the last flush to the host; return the last loss of each of the N cells.
@@ -90,10 +99,12 @@ class Telemetry:
         self.diverged_at[self.places] = state.diverged_at.cpu().numpy()
         steps = np.arange(self._flushed, state.step)
         after = (self.diverged_at > 0) & (steps[:, None] >= self.diverged_at)
-        for name, buffer in self.buffers.items():
-            rows = self.curves[name][self._flushed : state.step]
-            rows[:, self.places] = buffer[:count].mean(dim=1).cpu().numpy()
-            rows[after] = np.nan
+        means = {name: block[:count].mean(dim=1).cpu().numpy() for name, block in self.blocks.items()}
+        for player in self.players:
+            for index, series in enumerate(series_of(player)):
+                rows = self.curves[series][self._flushed : state.step]
+                rows[:, self.places] = means[player.name][:, index]
+                rows[after] = np.nan
         self._flushed = state.step
         last: list[float] = np.where(
             self.diverged_at == 0, self.curves["loss"][state.step - 1], np.nan
@@ -116,35 +127,36 @@ class Telemetry:
         self._flushed = state.step
 
 
-def untouched(norm: Tensor) -> dict[str, Tensor]:
-    """Return what :func:`compare` would for a gradient used as it is. Shape: [K]."""
-    zeros = torch.zeros_like(norm)
-    return {"grad_norm_used": norm, "clipped": zeros, "cosine": zeros + 1}
+def series_of(player: StackedPlayer) -> list[str]:
+    """Return the names of what is recorded of a player, in the order of its buffer."""
+    return list(FULL) if player.regularized else [f"{player.name}/{series}" for series in BRIEF]
 
 
-def compare(gradient: Tensor, used: Tensor, norm: Tensor) -> dict[str, Tensor]:
-    """Return how the used gradient differs from the raw one.
+def effect(regularizer: Regularizer, gradient: Tensor, used: Tensor, norm: Tensor) -> tuple[Tensor, ...]:
+    """Return what a regularizer's transform did, at the least cost: most leave all, or all but a factor.
 
     Args:
+        regularizer: whose transform acted.
         gradient: [K, P].
-        used: [K, P].
+        used: [K, P], what became of it.
         norm: of the gradient, [K].
 
     Returns:
-        Each [K]: its norm, the share of its non-zero coordinates that were changed (so 1 or 0 for norm clipping),
-        and the cosine between the two (1 where either is zero).
+        ``EFFECT``, each [K]: the used gradient's norm, the share of the raw one's non-zero coordinates that were
+        changed (so 1 or 0 for norm clipping), and the cosine between the two (1 where either is zero).
     """
+    ones = torch.ones_like(norm)
+    if regularizer.transform is None:
+        return norm, torch.zeros_like(norm), ones
     used_norm = torch.linalg.vector_norm(used, dim=1)
+    if regularizer.rescales:
+        return used_norm, (used_norm != norm).to(norm.dtype), ones
     # sums of |sign|: several times faster on a CPU than counting booleans
     present = gradient.sign().abs_().sum(dim=1)
     changed = (used - gradient).sign_().abs_().sum(dim=1)
     product = norm * used_norm
     dot = torch.linalg.vecdot(gradient, used)
-    return {
-        "grad_norm_used": used_norm,
-        "clipped": changed / present.clamp(min=1.0),
-        "cosine": torch.where(product > 0, dot / product, 1.0),
-    }
+    return used_norm, changed / present.clamp(min=1.0), torch.where(product > 0, dot / product, ones)
 
 
 def gradient_histograms(state: State, k: int) -> dict[str, np.ndarray]:

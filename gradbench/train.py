@@ -107,13 +107,17 @@ def until(period: int, step: int) -> int:
 def advance(setup: Setup, state: State, draws: dict[str, dict[str, Tensor]], telemetry: Telemetry) -> None:
     """Take one training step of all K cells: every player's updates in turn. Reads no value."""
     for player in setup.players:
+        first = state.step % CHUNK * player.steps
+        draw = {
+            name: tensor_U[:, first : first + player.steps][setup.seed_of_cell]
+            for name, tensor_U in draws[player.name].items()
+        }
+        batches = player.batch(
+            state.parameters, setup.data, draw
+        )  # of all its updates at once, [K, steps, ...]
         for inner in range(player.steps):
             own = state.parameters[player.name]
-            draw = {
-                name: tensor_U[:, (state.step % CHUNK) * player.steps + inner][setup.seed_of_cell]
-                for name, tensor_U in draws[player.name].items()
-            }
-            batch = player.batch(state.parameters, setup.data, draw)
+            batch = {name: tensor[:, inner] for name, tensor in batches.items()}
             gradient, (loss, penalty, carry) = player.gradient(
                 own, state.parameters, batch, state.carry, setup.strength
             )
@@ -129,8 +133,6 @@ def advance(setup: Setup, state: State, draws: dict[str, dict[str, Tensor]], tel
             alive = state.alive & torch.isfinite(loss + penalty) & torch.isfinite(norm)
             if player.regularized:
                 alive = alive & state.stays_low(loss, setup.divergence, player.steps)
-            # where, never a product with a mask: 0 * nan is nan
-            stepped = torch.where(alive[:, None], stepped, own)
             telemetry.record(player, inner, state, loss, penalty, norm, gradient, used, stepped - own)
             state.update(player.name, stepped, moments, memory, carry, alive)
     state.step += 1

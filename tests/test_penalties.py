@@ -130,9 +130,10 @@ def test_every_models_objective_has_the_slope_of_finite_differences_penalty_incl
     setup = prepare([with_penalty, without], data_of(with_penalty), CPU)
     state, player = begin(setup), next(player for player in setup.players if player.regularized)
     draw = {
-        name: tensor[:, 0][setup.seed_of_cell] for name, tensor in draw_chunk(setup, 0)[player.name].items()
+        name: tensor[:, :1][setup.seed_of_cell] for name, tensor in draw_chunk(setup, 0)[player.name].items()
     }
-    batch = player.batch(state.parameters, setup.data, draw)
+    batches = player.batch(state.parameters, setup.data, draw)
+    batch = {name: tensor[:, 0] for name, tensor in batches.items()}
 
     def objective(own):
         gradient, (loss, penalty, _) = player.gradient(

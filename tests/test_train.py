@@ -1,17 +1,23 @@
 """The loop: divergence as an outcome, telemetry against plain numpy, evaluation, early ends."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small import CPU, cells, data_of
+from small import CONFIGS, CPU, cells, data_of
+from torch import nn
 
+from gradbench.parameters import Layout
+from gradbench.program import build_regularizer
+from gradbench.regularizers import Regularizer
+from gradbench.regularizers.clip_value import clip_value
 from gradbench.seeding import derive, generator
 from gradbench.stack import CHUNK, Divergence, State, spans_of
-from gradbench.telemetry import HISTOGRAM_EDGES, compare, untouched
+from gradbench.telemetry import EFFECT, HISTOGRAM_EDGES, effect
 from gradbench.train import train, until
 
 
@@ -116,13 +122,20 @@ def test_a_longer_budget_begins_with_the_same_steps():
 gradients = st.lists(st.floats(-10, 10, width=32), min_size=4, max_size=4)
 
 
+CLIP_VALUE = clip_value()
+
+
+def recorded(regularizer, g, u):
+    """Return what is recorded of one network's gradient [1, P] and of what was used of it."""
+    values = effect(regularizer, g, u, torch.linalg.vector_norm(g, dim=1))
+    return {name: float(value[0]) for name, value in zip(EFFECT, values, strict=True)}
+
+
 @given(gradients, gradients)
 def test_what_is_recorded_of_a_gradient_and_its_use_equals_numpys(raw, used):
     g, u = torch.tensor([raw], dtype=torch.float64), torch.tensor([used], dtype=torch.float64)
     u = torch.where(g == 0, 0.0, u)  # no regularizer here makes a gradient out of nothing
-    values = {
-        name: float(value[0]) for name, value in compare(g, u, torch.linalg.vector_norm(g, dim=1)).items()
-    }
+    values = recorded(Regularizer(transform=CLIP_VALUE.transform), g, u)
     a, b = g[0].numpy(), u[0].numpy()
     product = np.linalg.norm(a) * np.linalg.norm(b)
     assert values["grad_norm_used"] == pytest.approx(np.linalg.norm(b))
@@ -131,11 +144,22 @@ def test_what_is_recorded_of_a_gradient_and_its_use_equals_numpys(raw, used):
         assert values["cosine"] == pytest.approx(a @ b / product, abs=1e-9)
 
 
-def test_an_untouched_gradient_is_recorded_as_compare_would():
-    g = torch.randn(3, 9)
-    norm = torch.linalg.vector_norm(g, dim=1)
-    for name, value in compare(g, g, norm).items():
-        torch.testing.assert_close(untouched(norm)[name], value)
+def test_an_untouched_gradient_is_recorded_as_one_that_a_transform_left_alone():
+    g = torch.randn(1, 9)
+    assert recorded(Regularizer(), g, g) == pytest.approx(recorded(CLIP_VALUE, g, g))
+
+
+BUILT = {name: build_regularizer(cells("mlp", name)[0].config) for name in CONFIGS.groups["regularizer"]}
+
+
+@pytest.mark.parametrize("name", [name for name, built in BUILT.items() if built.rescales])
+def test_a_transform_that_says_it_rescales_does_and_is_recorded_as_it_would_be_measured(name):
+    built, layout = BUILT[name], Layout(nn.Linear(2, 3))
+    g = torch.randn(1, 9, dtype=torch.float64)
+    for strength in (1e-3, 1e3):
+        used, _ = built.transform(g[0], torch.tensor(strength), built.init(g[0], layout), g[0], layout)
+        measured = recorded(replace(built, rescales=False), g, used[None])
+        assert recorded(built, g, used[None]) == pytest.approx(measured)
 
 
 def test_gradient_histograms_count_every_nonzero_coordinate():

@@ -70,7 +70,10 @@ class Model(ABC):
 
     @abstractmethod
     def batch(self, player: str, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
-        """Return the batch of one update: examples picked from the data, other players' samples. No gradient."""
+        """Return the batch of one update: examples picked from the data, other players' samples. No gradient.
+
+        The batches of all updates that a player takes in a step are made together, before the first of them.
+        """
 
     @abstractmethod
     def carry(self) -> Tensors:

@@ -38,10 +38,12 @@ class Regularizer:
         penalty: is added to the loss before differentiation.
         transform: acts on the gradient, between backward and the optimizer's step.
         project: acts on the parameters after the step.
+        rescales: whether ``transform`` multiplies the whole gradient by one number: its direction is kept.
         init: returns the state that ``transform`` keeps, ``init(parameters [P], layout) -> state``.
     """
 
     penalty: Penalty | None = None
     transform: Transform | None = None
     project: Project | None = None
+    rescales: bool = False
     init: Callable[[Tensor, Layout], State] = stateless
