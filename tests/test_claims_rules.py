@@ -104,6 +104,7 @@ NOTHING: dict[str, tuple[Claim, dict[str, Any]]] = {
     "interior, the greatest is as good": (claim(INTERIOR), {"effect": lambda t, _x: 3.0 * (t > 0.1)}),
     "interior, the best is the least": (claim(INTERIOR), {"effect": lambda t, _x: -np.log10(t)}),
     "shift, nothing matters": (claim(SHIFT), {"places": (0.01, 0.1, 1.0)}),
+    "shift, either way": (claim(SHIFT, above=None, apart=0.1), {"places": (0.01, 0.1, 1.0)}),
     "shift, the best stays where it is": (
         claim(SHIFT),
         {"places": (0.01, 0.1, 1.0), "effect": lambda t, _x: -2.0 * abs(np.log10(t) - 1)},

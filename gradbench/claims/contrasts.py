@@ -101,6 +101,10 @@ def presented(claim: Claim, interval: Interval) -> Interval:
 
 def beyond(claim: Claim, effect: Interval) -> int:
     """Return 1 where the whole interval is where the claim says, -1 where it falls short, 0 where it is neither."""
+    if claim.apart is not None:
+        low, high = effect.low - claim.neutral, effect.high - claim.neutral
+        outside = low > claim.apart or high < -claim.apart
+        return int(outside) - int(-claim.apart < low and high < claim.apart)
     ends = effect.low - claim.least, effect.high - claim.least
     low, high = ends if claim.sign > 0 else (-ends[1], -ends[0])
     return int(low > 0) - int(high < 0)

@@ -25,7 +25,7 @@ from gradbench.claims.contrasts import (
 from gradbench.claims.findings import Finding, Part
 from gradbench.claims.measures import Evidence, conditions, measure, select
 from gradbench.claims.schema import Claim
-from gradbench.claims.sides import once, side_of
+from gradbench.claims.sides import once, replicates_of, side_of
 from gradbench.stats import Interval
 
 ENOUGH = 10
@@ -69,7 +69,7 @@ def parts(claim: Claim, evidence: Evidence) -> list[Part]:
         measured = measure(claim, group, evidence.curves)
         selectors = [selector for selector in (claim.treatment, claim.control) if selector]
         tables = [select(measured, selector) for selector in selectors]
-        seeds = sorted({int(seed) for table in tables for seed in table["seed"]})
+        seeds = sorted({one for table in tables for one in replicates_of(claim, table)})
         along = values_along(claim, pd.concat(tables))
         sides = tuple(side_of(claim, table, evidence.keys, seeds, along) for table in tables)
         told = {key: value for key, (value,) in condition.items()}

@@ -23,7 +23,7 @@ CHOICES = {
 class Claim:
     """A sentence and how it is decided. An effect is that of ``treatment`` against ``control``.
 
-    Every other key that varies among the cells of one side (a threshold, a learning rate) is tuned: the first
+    Every key that varies among the cells of one side and is not named (a threshold, a learning rate) is tuned: the first
     seeds choose it, for each side and under each condition, and the others, all fresh, judge.
 
     Attributes:
@@ -32,7 +32,8 @@ class Claim:
         metric: a column of the cells or of the curves; ``diverged`` is 1 where a cell diverged, or else 0.
         goal: which way it is better: ``min`` or ``max``.
         above: the claim is that the effect lies above this: the smallest that matters ...
-        below: ... or below this. One of the two is given.
+        below: ... or below this ...
+        apart: ... or, of a slope, farther than this from that of no effect, on either side. One of the three is given.
         treatment: cells that the claim is about.
         control: cells to compare with; an ``interior`` and a ``shift`` have none.
         among: what both have in common.
@@ -46,6 +47,7 @@ class Claim:
         level: see ``take``.
         effect: ``difference``, or ``ratio`` (of positive values, averaged as logarithms).
         per: keys whose values are the conditions: one verdict each, intervals corrected for their number.
+        pool: keys whose values are replicates beside the seed, and neither conditions nor choices.
         along: the key of a ``trend``, ``interior`` or ``shift``.
         versus: the second key of a ``shift``.
         places: value of ``along`` -> its place on the axis, where it is not a number itself.
@@ -60,6 +62,7 @@ class Claim:
     goal: str
     above: float | None = None
     below: float | None = None
+    apart: float | None = None
     treatment: Selector = field(default_factory=dict)
     control: Selector = field(default_factory=dict)
     among: Selector = field(default_factory=dict)
@@ -69,6 +72,7 @@ class Claim:
     level: float | None = None
     effect: str = "difference"
     per: tuple[str, ...] = ()
+    pool: tuple[str, ...] = ()
     along: str = ""
     versus: str = ""
     places: Mapping[str, float] = field(default_factory=dict)
@@ -79,11 +83,13 @@ class Claim:
     @property
     def sign(self) -> int:
         """1 where the claim is that the effect is large, -1 where it is that it is small."""
-        return 1 if self.above is not None else -1
+        return -1 if self.below is not None else 1
 
     @property
     def least(self) -> float:
         """The smallest effect that matters."""
+        if self.apart is not None:
+            return self.neutral + self.apart
         return float(self.above if self.above is not None else self.below or 0.0)
 
     @property
@@ -154,13 +160,13 @@ def _claim(written: Mapping[str, Any]) -> Claim:
 def _value(key: str, value: Any) -> Any:
     if key in ("treatment", "control", "among"):
         return _selector(key, value)
-    if key == "per":
+    if key in ("per", "pool"):
         return tuple(map(str, value if isinstance(value, list) else [value]))
     if key == "places":
         if not isinstance(value, Mapping):
             raise UsageError(f"places must map values to numbers, like 'digits: 64', got {value}")
         return {str(name): _number(f"places.{name}", place) for name, place in value.items()}
-    if key in ("above", "below", "level"):
+    if key in ("above", "below", "apart", "level"):
         return _number(key, value)
     if isinstance(value, Mapping | list):
         raise UsageError(f"{key} must be a word or a sentence, got {value}")
@@ -188,8 +194,11 @@ def _number(key: str, value: Any) -> float:
 
 def _check(claim: Claim) -> None:
     """Refuse keys that do not go together."""
-    if (claim.above is None) == (claim.below is None):
-        raise UsageError("it needs one of 'above' and 'below': the smallest effect that matters")
+    bounds = [bound for bound in (claim.above, claim.below, claim.apart) if bound is not None]
+    if len(bounds) != 1:
+        raise UsageError("it needs one of 'above', 'below' and 'apart': the smallest effect that matters")
+    if claim.apart is not None and (claim.test not in ("trend", "shift") or claim.apart < 0):
+        raise UsageError("'apart' is of a slope, test: trend or test: shift, and is not below 0")
     for key in ("treatment", "control", "along", "versus"):
         given, needed = bool(getattr(claim, key)), key in NEEDS[claim.test]
         if given != needed:

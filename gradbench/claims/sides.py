@@ -1,7 +1,7 @@
 """One side of a comparison as arrays, and the choice of a setting on seeds that do not judge.
 
 A setting is what the side's cells may still differ in: a threshold, a learning rate. X places along a key (1 where
-a claim goes along none), S settings, R seeds.
+a claim goes along none), S settings, R seeds (or replicates: see ``pool``).
 """
 
 from collections.abc import Sequence
@@ -19,6 +19,9 @@ Booleans = npt.NDArray[np.bool_]
 
 Setting = dict[str, object]
 """Key -> value."""
+
+Replicate = tuple[int | str, ...]
+"""A seed, and the values of what is pooled."""
 
 FOLLOWERS = ("regularizer.family", "regularizer.strength")
 """Keys that only follow from the regularizer's name, and tell nothing beside it."""
@@ -84,8 +87,18 @@ class Side:
         )
 
 
+def replicates_of(claim: Claim, cells: pd.DataFrame) -> list[Replicate]:
+    """Return what pairs each cell with one of the other side: its seed, then the values of what is pooled."""
+    pooled = [cells[key].astype(str) if key in cells else pd.Series("", cells.index) for key in claim.pool]
+    return list(zip(cells["seed"].astype(int), *pooled, strict=True))
+
+
 def side_of(
-    claim: Claim, cells: pd.DataFrame, keys: Sequence[str], seeds: Sequence[int], along: Sequence[object]
+    claim: Claim,
+    cells: pd.DataFrame,
+    keys: Sequence[str],
+    replicates: Sequence[Replicate],
+    along: Sequence[object],
 ) -> Side:
     """Return measured cells as a side.
 
@@ -93,10 +106,10 @@ def side_of(
         claim: says which keys are no settings.
         cells: measured (see :func:`gradbench.claims.measures.measure`).
         keys: columns that are keys of a config.
-        seeds: the R seeds.
+        replicates: the R of them, in the order in which they choose and then judge.
         along: the X values along the claim's key; one value, whatever it is, where the claim goes along none.
     """
-    fixed = {"seed", claim.along, *claim.per}
+    fixed = {"seed", claim.along, *claim.per, *claim.pool}
     varying = [
         key for key in keys if key not in fixed and key in cells and cells[key].nunique(dropna=False) > 1
     ]
@@ -108,11 +121,12 @@ def side_of(
     place = pd.Series(0, index=cells.index)
     if claim.along:
         place = cells[claim.along].map({value: index for index, value in enumerate(along)})
-    seed = cells["seed"].map({value: index for index, value in enumerate(seeds)})
-    shape = (len(along), len(told), len(seeds))
+    order = {one: index for index, one in enumerate(replicates)}
+    replicate = pd.Series([order[one] for one in replicates_of(claim, cells)], index=cells.index, dtype=int)
+    shape = (len(along), len(told), len(replicates))
     values, tuned, lost = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, dtype=np.bool_)
     known = place.notna()
-    index = tuple(one[known].astype(int).to_numpy() for one in (place, setting, seed))
+    index = tuple(one[known].astype(int).to_numpy() for one in (place, setting, replicate))
     values[index] = cells.loc[known, "value"].to_numpy(dtype=float)
     tuned[index] = cells.loc[known, "tuned"].to_numpy(dtype=float)
     lost[index] = cells.loc[known, "lost"].to_numpy(dtype=bool)
