@@ -243,15 +243,15 @@ def write_report(folder: Path, quiet: bool = False) -> None:
     """Write the report of a results folder, print the answers and where the page is."""
     from gradbench import report
 
-    page = report.build(folder)
+    built = report.build(folder)
     if quiet:
         return
     table = Table("model", "answer", "metric", "evidence", title="Answer", title_justify="left")
-    for answer in report.answers(folder):
+    for answer in built.answers:
         texts = answer.model, answer.treatment, answer.value, answer.sentence
         table.add_row(*map(escape, texts))
     out.print(table)
-    say(f"report: {page}")
+    say(f"report: {built.page}")
 
 
 @app.command("report")

@@ -14,6 +14,9 @@ from gradbench.errors import UsageError
 CELL = re.compile(r"[0-9a-f]{16}")
 """What a cell's id looks like; anything else could be a path."""
 
+BARE = re.compile(r"[\w@%+=:,./-]+( [\w@%+=:,./-]+)*", re.ASCII)
+"""Words without a quote between single spaces: a shell splits them there, and so do we, a hundred times faster."""
+
 
 def is_cell(value: object) -> bool:
     """Return whether a value is a cell's id."""
@@ -55,9 +58,14 @@ def is_command(text: object) -> bool:
 
     A target is code to be called; those come from configs, never from a results folder.
     """
-    try:
-        words = shlex.split(text) if isinstance(text, str) else []
-    except ValueError:
+    if not isinstance(text, str):
         return False
+    if BARE.fullmatch(text):
+        words = text.split(" ")
+    else:
+        try:
+            words = shlex.split(text)
+        except ValueError:
+            return False
     is_run = words[:2] == ["gradbench", "run"] and shlex.join(words) == text
     return is_run and not any("_target_" in word for word in words)

@@ -246,9 +246,9 @@ def test_where_nothing_can_be_written_nothing_starts_and_the_status_is_2(disk, c
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_report_that_cannot_be_written_is_one_line_and_leaves_the_old_one(disk, fault, monkeypatch, capsys):
     monkeypatch.setitem(RC, "savefig.dpi", 20)
-    monkeypatch.setattr("gradbench.report.figures.draw", lambda _context: {})
+    monkeypatch.setattr("gradbench.report.figures.begin", lambda _context: dict)
     synthetic.write(disk.folder / "x", models=["mlp"], strengths={"none": (), "clip_norm": (1.0,)}, steps=5)
-    before = build(disk.folder / "x").read_bytes()
+    before = build(disk.folder / "x").page.read_bytes()
     synthetic.write(disk.folder / "x", models=["mlp"], strengths={"none": (), "gp": (1.0,)}, steps=5)
     getattr(disk, fault)()
     with pytest.raises(SystemExit) as stopped:
@@ -260,7 +260,7 @@ def test_a_report_that_cannot_be_written_is_one_line_and_leaves_the_old_one(disk
     disk.heal()
     written = disk.folder / "x/report/index.html"
     assert written.read_bytes() == before
-    assert build(disk.folder / "x").read_bytes() != before
+    assert build(disk.folder / "x").page.read_bytes() != before
     assert not list(disk.folder.rglob("*.tmp"))
 
 

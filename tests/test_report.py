@@ -1,4 +1,5 @@
 import base64
+import json
 import re
 import subprocess
 import sys
@@ -17,8 +18,10 @@ from gradbench.errors import UsageError
 from gradbench.report import answers, build
 from gradbench.report.audit import audit
 from gradbench.report.compare import comparisons
+from gradbench.report.curves import scan
+from gradbench.report.sketch import sketches
 from gradbench.report.style import RC, looks
-from gradbench.report.tables import load
+from gradbench.report.tables import leaves, load
 
 FEW = {"none": (), "clip_norm": (0.1, 1.0), "gp": (1.0, 10.0)}
 ODD = {"none": (), "clip_norm": (1.0, np.inf), "gp": (0.0,), "a_very_long_name_of_mine": ()}
@@ -152,8 +155,8 @@ def test_a_treatment_that_only_harms_leaves_the_gradients_alone(tmp_path: Path) 
 
 
 def test_the_page_answers_in_the_order_of_a_readers_questions(quick: Path) -> None:
-    order = ["Answer", "Strengths", "Learning", "Gradients", "Divergence", "Cost", "Critic", "Cells", "Audit"]
-    assert page(quick).headings == order
+    order = ["Answer", "Treatments", "Strengths", "Learning", "Gradients", "Divergence", "Cost", "Critic"]
+    assert page(quick).headings == [*order, "Cells", "Audit"]
 
 
 def test_the_page_needs_nothing_but_itself(quick: Path) -> None:
@@ -168,11 +171,70 @@ def test_the_page_needs_nothing_but_itself(quick: Path) -> None:
         assert link.startswith("#") or (quick / "report" / link).is_file()
     html = (quick / "report" / "index.html").read_text(encoding="utf-8")
     assert not re.search(r"https?://", html.replace("http://www.w3.org", ""))
+    assert not any("src" in script for script in seen.of("script"))
+
+
+def embedded(folder: Path) -> dict[str, Any]:
+    """Return the data that the page's script reads."""
+    html = (folder / "report" / "index.html").read_text(encoding="utf-8")
+    (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
+    data: dict[str, Any] = json.loads(found)
+    return data
+
+
+def commands(data: dict[str, Any]) -> dict[str, str]:
+    return {row[0]: " ".join(data["words"][place] for place in row[11]) for row in data["rows"]}
 
 
 def test_every_cell_shows_the_command_that_reruns_it(quick: Path) -> None:
-    words = set(page(quick).words)
-    assert all(command in words for command in pd.read_parquet(quick / "cells")["command"])
+    cells = pd.read_parquet(quick / "cells")
+    assert commands(embedded(quick)) == dict(zip(cells["cell"], cells["command"], strict=True))
+
+
+def test_every_cell_shows_its_whole_config(quick: Path) -> None:
+    data = embedded(quick)
+    cells = load(quick).cells.set_index("cell")
+    every = set(leaves(cells))
+    shared = {leaf for leaf in every if cells[leaf].astype(str).nunique() == 1}
+    for cell, *_, seed, _, _, _, _, config, _, _, _ in data["rows"]:
+        places = dict(zip(data["leaves"], data["configs"][config], strict=True))
+        told = {leaf: data["words"][place] for leaf, place in places.items() if place >= 0}
+        known = cells.loc[cell, [*places]].dropna().astype(str).to_dict()
+        assert told == known
+        assert seed == cells.loc[cell, "seed"]
+        assert {*places, *shared, "seed"} == every
+
+
+def heights(line: list[Any]) -> list[float]:
+    """Return the points of a sketch's line as the page's script reads them; nan where there is none."""
+    low, high, log, letters = line
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    pairs = zip(letters[::2], letters[1::2], strict=True)
+    levels = [alphabet.index(a) * 64 + alphabet.index(b) for a, b in pairs]
+    values = [np.nan if level == 4095 else low + (high - low) * level / 4094 for level in levels]
+    return [10**value for value in values] if log else values
+
+
+def test_the_curves_in_the_page_are_the_means_that_pandas_takes(quick: Path) -> None:
+    curves = pd.read_parquet(quick / "curves")
+    for row in embedded(quick)["rows"][::7]:
+        last, loss, *_ = row[13]
+        own = curves[curves["cell"] == row[0]]
+        assert last == own["step"].max()
+        logs = np.log(own["loss"]) if loss[2] else own["loss"]  # fewer steps than points: each is its own
+        assert heights(loss) == pytest.approx(np.exp(logs) if loss[2] else logs, rel=0.01, abs=1e-3)
+
+
+def test_long_curves_are_averaged_over_even_spans() -> None:
+    step = np.arange(1, 1001)
+    rows = pd.DataFrame({"cell": "a", "step": step, "loss": 1000.0 + step, "grad_norm": 10.0 ** (step / 100)})
+    rows["grad_norm_used"] = rows["grad_norm"].where(step % 2 == 0, np.inf)
+    found = sketches(rows.assign(m=np.nan), {"a": "m"}, 10)["a"]
+    assert heights(list(found.loss or ())) == pytest.approx(1000 + np.arange(50.5, 1000, 100), abs=1)
+    geometric = [10.0 ** (k + 0.505) for k in range(10)]
+    assert heights(list(found.grad_norm or ())) == pytest.approx(geometric, rel=1e-2)
+    assert found.grad_norm_used is not None  # steps that are not finite are left out, not drawn as zero
+    assert found.metric is None
 
 
 def test_every_figure_exists_as_png_and_as_svg_with_text(quick: Path) -> None:
@@ -198,7 +260,7 @@ def test_the_same_tables_give_the_same_bytes(tmp_path: Path, coarse: None) -> No
     for name in ("a", "b"):
         folder = tmp_path / name / "same"
         synthetic.write(folder, models=["mlp"], strengths={"none": (), "gp": (1.0,)}, steps=8)
-        report = build(folder).parent
+        report = build(folder).page.parent
         reports.append({path.relative_to(report): path.read_bytes() for path in report.rglob("*.*")})
     assert reports[0] == reports[1]
 
@@ -213,8 +275,10 @@ def test_names_from_the_tables_cannot_become_markup(tmp_path: Path, coarse: None
     (tmp_path / "experiment.yaml").write_text(yaml.safe_dump({"experiment": EVIL, "question": EVIL}))
     build(tmp_path)
     seen = page(tmp_path)
-    assert len(seen.of("script")) == 1
+    assert len(seen.of("script")) == 2  # the data, which is not run, and ours
     assert any(EVIL in words for words in seen.words)
+    assert EVIL in embedded(tmp_path)["words"]
+    assert "<script" not in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
 
 
 DEGENERATE: dict[str, dict[str, Any]] = {
@@ -237,7 +301,7 @@ def test_a_degenerate_folder_gets_a_page_and_an_answer(
     given: dict[str, Any], tmp_path: Path, coarse: None
 ) -> None:
     synthetic.write(tmp_path, steps=12, **given)
-    assert build(tmp_path).is_file()
+    assert build(tmp_path).page.is_file()
     assert [answer.model for answer in answers(tmp_path)] == given["models"]
 
 
@@ -271,7 +335,7 @@ def test_cells_without_curves_arrays_and_provenance_still_get_a_report(tmp_path:
     (tmp_path / "bare" / "cells").mkdir(parents=True)
     cells.drop(columns=[*provenance, "model.unit"]).to_parquet(tmp_path / "bare" / "cells" / "a.parquet")
     build(tmp_path / "bare")
-    assert f"gradbench show {cells['cell'][0]}" in page(tmp_path / "bare").words
+    assert commands(embedded(tmp_path / "bare"))[cells["cell"][0]] == f"gradbench show {cells['cell'][0]}"
 
 
 def test_learning_rates_in_one_folder_are_compared_apart(tmp_path: Path) -> None:
@@ -337,7 +401,8 @@ def test_a_retried_cell_counts_once_and_by_its_later_outcome(tmp_path: Path) -> 
 
 def warnings_of(folder: Path) -> str:
     results = load(folder)
-    return "\n".join(finding.text for finding in audit(results, comparisons(results)) if finding.warning)
+    notes = scan(folder, results.cells, (), 0).notes
+    return "\n".join(found.text for found in audit(results, comparisons(results), notes) if found.warning)
 
 
 def test_the_audit_is_silent_about_a_clean_folder(quick: Path) -> None:

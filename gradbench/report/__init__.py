@@ -1,23 +1,31 @@
 """From the tables of a results folder to figures, a page and an answer. Nothing here imports torch."""
 
-from io import BytesIO
+from collections.abc import Sequence
+from dataclasses import dataclass
 from operator import methodcaller
 from pathlib import Path
 
-import matplotlib as mpl
 import pandas as pd
-from matplotlib.figure import Figure
 
 from gradbench.files import unwritable, write_atomically
 from gradbench.report import answer as answering
-from gradbench.report import figures, page, summary
+from gradbench.report import cells, contents, curves, figures, markdown, page, summary
 from gradbench.report.answer import Answer
 from gradbench.report.audit import audit
 from gradbench.report.compare import comparisons
-from gradbench.report.style import RC, looks
+from gradbench.report.sections import Section
+from gradbench.report.style import looks
 from gradbench.report.tables import load
 
-__all__ = ["Answer", "answers", "build"]
+__all__ = ["Answer", "Report", "answers", "build"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that has been written: its page, and one answer per comparison."""
+
+    page: Path
+    answers: tuple[Answer, ...]
 
 
 def answers(results: Path) -> list[Answer]:
@@ -30,10 +38,14 @@ def answers(results: Path) -> list[Answer]:
     return answering.answers(load(results))
 
 
-def build(results: Path) -> Path:
-    """Write ``report/`` in a results folder, from its tables alone, and return the page.
+def build(results: Path, claims: Sequence[Section] = ()) -> Report:
+    """Write ``report/`` in a results folder, from its tables alone.
 
     The folder's figures and tables are replaced; the same tables give the same files, byte for byte.
+
+    Args:
+        results: the folder.
+        claims: sections that stand behind the answer.
 
     Raises:
         UsageError: the folder holds nothing to report on.
@@ -43,28 +55,26 @@ def build(results: Path) -> Path:
     loaded = load(results)
     groups = comparisons(loaded)
     found = [answering.answer(group) for group in groups]
-    tables = summary.tables(loaded, groups)
+    drawn = contents.drawn(groups)
+    shown = [group.at(group.chosen(treatment)) for group in drawn for treatment in group.treatments]
+    wanted = {cell for part in shown for cell in part["cell"]}
+    scanned = curves.scan(results, loaded.cells, wanted, cells.points(len(loaded.cells)))
+    told = [found[groups.index(group)] for group in drawn]
+    pictures = figures.begin(figures.Context(loaded, scanned, drawn, told, looks(groups)))
+    tables = summary.tables(loaded, groups, scanned.action)
     tables["answers.csv"] = pd.DataFrame(found)
-    drawings = figures.draw(figures.Context(loaded, groups, found, looks(groups)))
-    drawn = [drawing for section in drawings.values() for drawing in section]
-    pictures = {drawing.name: _picture(drawing.figure, "png") for drawing in drawn}
-    files = {f"figures/{name}.png": data for name, data in pictures.items()}
-    files |= {f"figures/{drawing.name}.svg": _picture(drawing.figure, "svg") for drawing in drawn}
-    files |= {f"tables/{name}": _csv(table) for name, table in tables.items()}
-    judged = tables["comparisons.csv"]
-    html = page.render(loaded, groups, found, audit(loaded, groups), judged, drawings, pictures)
-    files["index.html"] = html.encode("utf-8")
+    findings = audit(loaded, groups, scanned.notes)
+    listed = cells.listing(loaded, scanned.sketches)
+    files = {f"tables/{name}": _csv(table) for name, table in tables.items()}
+    sections = contents.sections(groups, drawn, tables["comparisons.csv"], claims, pictures())
+    for picture in (picture for section in sections for picture in section.pictures):
+        files[f"figures/{picture.name}.png"] = picture.png
+        files[f"figures/{picture.name}.svg"] = picture.svg
+    content = contents.Contents(loaded, found, sections, findings, listed)
+    files["report.md"] = markdown.render(content).encode("utf-8")
+    files["index.html"] = page.render(content).encode("utf-8")
     _write(results / "report", files)
-    return results / "report" / "index.html"
-
-
-def _picture(figure: Figure, kind: str) -> bytes:
-    """Return a figure as a file's bytes, without the date that would make each one different."""
-    buffer = BytesIO()
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    with mpl.rc_context(RC):
-        figure.savefig(buffer, format=kind, metadata=metadata)
-    return buffer.getvalue()
+    return Report(results / "report" / "index.html", tuple(found))
 
 
 def _csv(table: pd.DataFrame) -> bytes:

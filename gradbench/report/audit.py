@@ -27,9 +27,9 @@ class Finding:
     warning: bool
 
 
-def audit(results: Results, comparisons: Sequence[Comparison]) -> list[Finding]:
-    """Return the findings, warnings first."""
-    findings = [Finding(note, warning=True) for note in results.notes]
+def audit(results: Results, comparisons: Sequence[Comparison], notes: Sequence[str] = ()) -> list[Finding]:
+    """Return the findings, warnings first; ``notes`` are what reading the curves had to decide."""
+    findings = [Finding(note, warning=True) for note in (*results.notes, *notes)]
     findings += _outcomes(results)
     for comparison in comparisons:
         findings += _mixed(comparison) + _seeds(comparison)
@@ -57,9 +57,6 @@ def _outcomes(results: Results) -> list[Finding]:
         found.append(
             Finding(f"{text.count(len(lacking), 'completed cell')} without a value of {names}", warning=True)
         )
-    silent = len(cells) - cells["cell"].isin(results.curves["cell"].unique()).sum()
-    if silent:
-        found.append(Finding(f"{text.count(int(silent), 'cell')} without curves", warning=True))
     return found
 
 

@@ -53,7 +53,7 @@ class Comparison:
         for row, (treatment, quantity, strength) in enumerate(zip(*columns, strict=True)):
             setting = Setting(str(treatment), str(quantity), None if np.isnan(strength) else float(strength))
             rows.setdefault(setting, []).append(row)
-        return {setting: self.cells.iloc[places] for setting, places in rows.items()}
+        return {setting: _rows(self.cells, places) for setting, places in rows.items()}
 
     @property
     def settings(self) -> list[Setting]:
@@ -72,20 +72,33 @@ class Comparison:
 
     def at(self, setting: Setting) -> pd.DataFrame:
         """Return the cells of one setting, one per seed."""
-        return self._groups.get(setting, self.cells.iloc[:0])
+        found = self._groups.get(setting)
+        return self.cells.iloc[:0] if found is None else found
 
-    def scores(self, settings: Sequence[Setting]) -> tuple[stats.Floats, list[int]]:
-        """Return the scores [S, R] of these settings and the seeds that name the columns."""
-        seeds = sorted(self.cells["seed"].unique())
-        rows = [self.at(setting).set_index("seed")["score"].reindex(seeds) for setting in settings]
-        return np.array([row.to_numpy(dtype=float) for row in rows]).reshape(len(rows), len(seeds)), seeds
+    @cached_property
+    def seeds(self) -> list[int]:
+        """Every seed with a cell here, in order."""
+        return sorted(self.cells["seed"].unique())
+
+    def scores(self, settings: Sequence[Setting]) -> stats.Floats:
+        """Return the scores [S, R] of these settings at :attr:`seeds`; nan where there is no cell."""
+        found = np.full((len(settings), len(self.seeds)), np.nan)
+        for row, setting in enumerate(settings):
+            cells = self.at(setting)
+            found[row, np.searchsorted(self.seeds, cells["seed"])] = cells["score"]
+        return found
+
+    @cached_property
+    def control_seconds(self) -> float:
+        """The median step time of ``none``."""
+        return float(self.at(Setting(NONE, "", None))["step_seconds"].median())
 
     @cached_property
     def _chosen(self) -> dict[str, Setting]:
         found = {}
         for treatment in self.treatments:
             settings = [setting for setting in self.settings if setting.treatment == treatment]
-            found[treatment] = settings[max(stats.best_setting(self.scores(settings)[0]), 0)]
+            found[treatment] = settings[max(stats.best_setting(self.scores(settings)), 0)]
         return found
 
     def chosen(self, treatment: str) -> Setting:
@@ -117,6 +130,12 @@ class Judgement:
     verdict: str
 
 
+def _rows(cells: pd.DataFrame, places: list[int]) -> pd.DataFrame:
+    """Return these rows; those that stand together, as a sorted table's do, as a view: many times faster."""
+    first, last = places[0], places[-1]
+    return cells.iloc[first : last + 1] if last - first + 1 == len(places) else cells.iloc[places]
+
+
 def comparisons(results: Results) -> list[Comparison]:
     """Return the groups of the folder, sorted by label."""
     found = []
@@ -143,12 +162,11 @@ def judge(comparison: Comparison, treatments: Sequence[str]) -> Judgement:
     where it diverges less by more than Newcombe's interval, and neither says the opposite; worse likewise.
     """
     settings = [setting for setting in comparison.settings if setting.treatment in treatments]
-    scores, _ = comparison.scores(settings)
-    fit = stats.cross_fit(scores)
-    control, _ = comparison.scores([Setting(NONE, "", None)])
-    known, control_known = ~np.isnan(fit.judged), ~np.isnan(control[0])
-    lost, control_lost = int(np.isposinf(fit.judged).sum()), int(np.isposinf(control[0]).sum())
-    judged, baseline = _finite(fit.judged), _finite(control[0])
+    fit = stats.cross_fit(comparison.scores(settings))
+    (control,) = comparison.scores([Setting(NONE, "", None)])
+    known, control_known = ~np.isnan(fit.judged), ~np.isnan(control)
+    lost, control_lost = int(np.isposinf(fit.judged).sum()), int(np.isposinf(control).sum())
+    judged, baseline = _finite(fit.judged), _finite(control)
     difference = stats.paired_difference(judged, baseline, fit.dependence)
     finishing = Interval(np.nan, np.nan, np.nan, 0)
     if known.any() and control_known.any():
@@ -174,7 +192,7 @@ def step_ratio(comparison: Comparison, setting: Setting) -> float:
     """Return the median step time of a setting over that of ``none``; nan where either is missing."""
     if "step_seconds" not in comparison.cells:
         return np.nan
-    control = comparison.at(Setting(NONE, "", None))["step_seconds"].median()
+    control = comparison.control_seconds
     return float(comparison.at(setting)["step_seconds"].median() / control) if control > 0 else np.nan
 
 

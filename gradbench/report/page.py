@@ -1,7 +1,9 @@
 """The page: one self-contained HTML file, written from the template beside this module."""
 
 import base64
-from collections.abc import Hashable, Mapping, Sequence
+import json
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +11,15 @@ import jinja2
 import pandas as pd
 
 from gradbench.report import text
-from gradbench.report.answer import Answer
-from gradbench.report.audit import Finding
-from gradbench.report.compare import Comparison
-from gradbench.report.figures import Drawing
-from gradbench.report.rows import COLUMNS, rows, shared
-from gradbench.report.tables import NONE, Results
-from gradbench.stats import Interval
+from gradbench.report.contents import Contents
+from gradbench.report.sections import Entry, Picture, Table
+from gradbench.report.tables import Results
+
+EMBEDDED = 6_500_000  # bytes of pictures in a page at most; any other is shown from beside it
+COLUMNS = ("cell", "group", "treatment", "strength", "seed", "status", "metric", "ms / step")
 
 
-def render(
-    results: Results,
-    comparisons: Sequence[Comparison],
-    answers: Sequence[Answer],
-    findings: Sequence[Finding],
-    judged: pd.DataFrame,
-    drawings: Mapping[str, Sequence[Drawing]],
-    pictures: Mapping[str, bytes],
-) -> str:
+def render(contents: Contents) -> str:
     """Return the page as HTML. Everything that comes from the tables is escaped by the template."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -35,20 +28,41 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    sources = {name: base64.b64encode(data).decode("ascii") for name, data in pictures.items()}
+    environment.tests |= {"table": lambda block: isinstance(block, Table)}
+    environment.tests |= {"picture": lambda block: isinstance(block, Picture)}
+    environment.filters |= {"order": _order}
     return environment.get_template("page.html.j2").render(
-        results=results,
-        subtitle=subtitle(results),
-        answers=answers,
-        judged=_judged(judged),
-        sections={section: list(drawn) for section, drawn in drawings.items() if drawn},
-        pictures=sources,
+        contents=contents,
+        results=contents.results,
+        subtitle=subtitle(contents.results),
+        sources=_sources([picture for section in contents.sections for picture in section.pictures]),
         columns=COLUMNS,
-        rows=rows(results),
-        shared=shared(results),
-        findings=findings,
-        quiet=[c.label for c in comparisons if not c.cells["status"].eq("diverged").any()],
+        data=_json(contents.cells.data),
     )
+
+
+def _json(data: Mapping[str, Any]) -> str:
+    """Write JSON that cannot end the script element which holds it, whatever its words are."""
+    written = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return written.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _sources(pictures: Iterable[Picture]) -> dict[str, str]:
+    """Return where the page finds each picture: in itself, or beside it once there are too many."""
+    sources, room = {}, EMBEDDED
+    for picture in pictures:
+        fits = len(picture.png) <= room
+        room -= len(picture.png) if fits else 0
+        data = base64.b64encode(picture.png).decode("ascii") if fits else ""
+        sources[picture.name] = f"data:image/png;base64,{data}" if fits else f"figures/{picture.name}.png"
+    return sources
+
+
+def _order(entry: Entry) -> str:
+    """Return what sorts an entry; empty where it is missing, which sorts last."""
+    if isinstance(entry.order, float):
+        return "" if math.isnan(entry.order) else repr(entry.order)
+    return entry.order or entry.text
 
 
 def subtitle(results: Results) -> str:
@@ -73,33 +87,9 @@ def subtitle(results: Results) -> str:
 
 def _union(started: pd.Series, finished: pd.Series) -> float:
     """Return the seconds in which at least one cell was training: a resumed sweep's pauses do not count."""
-    spans = pd.DataFrame({"from": started, "to": finished}).dropna().sort_values("from")
+    spans = pd.DataFrame({"from": started, "to": finished}).dropna().drop_duplicates().sort_values("from")
     total, end = 0.0, pd.Timestamp.min.tz_localize("UTC")
     for begin, until in zip(spans["from"], spans["to"], strict=True):
         total += max((until - max(begin, end)).total_seconds(), 0.0)
         end = max(end, until)
     return total
-
-
-def _judged(table: pd.DataFrame) -> list[dict[str, str]]:
-    """Write the judgements of single treatments as text."""
-    written = []
-    for row in table.to_dict("records"):
-        strengths = [float(value) for value in str(row["chosen"]).split()]
-        written.append(
-            {
-                "group": str(row["comparison"]),
-                "treatment": text.setting(str(row["treatment"]), str(row["quantity"]), strengths),
-                "metric": str(row["metric"]),
-                "value": _interval(row, "mean", row["n"] - row["diverged"]),
-                "none": _interval(row, NONE, row["none_n"] - row["none_diverged"]),
-                "difference": _interval(row, "difference", row["pairs"]),
-                "diverged": f"{row['diverged']}/{row['n']}, none {row['none_diverged']}/{row['none_n']}",
-                "verdict": str(row["verdict"]),
-            }
-        )
-    return written
-
-
-def _interval(row: Mapping[Hashable, Any], name: str, n: int) -> str:
-    return text.interval(Interval(row[name], row[f"{name}_low"], row[f"{name}_high"], int(n)))

@@ -1,5 +1,7 @@
 """What stands in a results folder, read as data that a stranger may have written: checked, cleaned, never run."""
 
+import functools
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
@@ -81,8 +83,7 @@ def cleaned(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         elif column == "git_dirty":
             kept[column] = [isinstance(value, bool) and value for value in values]
         elif column in WORDS or not pd.api.types.is_numeric_dtype(values):
-            words = [plain(value) if isinstance(value, str) else value for value in values]
-            kept[column] = [word if isinstance(word, str) or column not in WORDS else None for word in words]
+            kept[column] = values.map(lambda value, strict=column in WORDS: _word(value, strict=strict))
     for column in {*COST, "seed"} & set(kept):
         kept[column] = kept[column].where(np.isfinite(kept[column].astype(float)))
     kept.columns = pd.Index([plain(str(column)) for column in kept])
@@ -91,16 +92,30 @@ def cleaned(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return kept, [f"{gone} rows left out: not what a run writes of a cell"] if gone else []
 
 
+@functools.lru_cache(maxsize=4096)
+def _plain(word: str) -> str:
+    """Return :func:`plain` of a word; most columns repeat a few."""
+    return plain(word)
+
+
+def _word(value: object, *, strict: bool) -> object:
+    return _plain(value) if isinstance(value, str) else None if strict else value
+
+
 def numbers(values: pd.Series) -> pd.Series:
     """Return a column as numbers; what is none is missing."""
     return values if pd.api.types.is_numeric_dtype(values) else pd.to_numeric(values, errors="coerce")
 
 
-def whole(curves: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+def whole(curves: pd.DataFrame, cells: Container[str]) -> pd.DataFrame:
     """Keep the curve rows of known cells, once per step, with every expected column present and numbers."""
     if not {"cell", "step"} <= set(curves):
         curves = pd.DataFrame(columns=["cell", "step"])
-    kept = curves[curves["cell"].isin(cells["cell"])].drop_duplicates(["cell", "step"], keep="last")
+    # Millions of rows repeat a few ids: as categories, each is looked at once.
+    named = curves["cell"].astype("category")
+    known = np.array([*(name in cells for name in named.cat.categories), False])  # the last is for code -1
+    curves = curves.assign(cell=named)[known[named.cat.codes.to_numpy()]]
+    kept = curves.drop_duplicates(["cell", "step"], keep="last")
     kept = kept.assign(**{name: numbers(kept[name]) for name in map(str, kept) if name != "cell"})
     kept = kept[kept["step"].between(1, 2**31)].astype({"step": "int64"})
     absent = {name: np.nan for name in CURVES if name not in kept}

@@ -6,16 +6,18 @@ import numpy as np
 import pandas as pd
 
 from gradbench.report.compare import Comparison, Setting, judge, step_ratio
+from gradbench.report.curves import ACTION
+from gradbench.report.stored import STATUSES
 from gradbench.report.tables import NONE, Results
 from gradbench.stats import Interval, interquartile_mean, mean_interval, share_interval
 
 Row = Callable[[Comparison, Setting], Mapping[str, object]]
-ACTION = ("clipped", "ratio", "cosine", "penalty_share")
 
 
-def tables(results: Results, comparisons: Sequence[Comparison]) -> dict[str, pd.DataFrame]:
-    """Return every table by file name."""
-    acted = action(results)
+def tables(
+    results: Results, comparisons: Sequence[Comparison], acted: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
+    """Return every table by file name; ``acted`` is the action of :class:`Curves`."""
     return {
         "cells.csv": results.cells,
         "strengths.csv": _per_setting(comparisons, _strength),
@@ -28,29 +30,6 @@ def tables(results: Results, comparisons: Sequence[Comparison]) -> dict[str, pd.
     }
 
 
-def action(results: Results) -> pd.DataFrame:
-    """Return, per cell, how its treatment acted over the recorded steps (index: cell; columns: ACTION).
-
-    ``clipped`` is the mean share of coordinates changed, ``ratio`` the geometric mean of used over raw norm,
-    ``cosine`` the mean cosine between the two gradients, ``penalty_share`` the mean of
-    ``penalty / (|loss| + penalty)``. Steps where a quantity is not finite are left out of its mean.
-    """
-    curves = results.curves
-    raw, used = (curves[name].to_numpy(dtype=float) for name in ("grad_norm", "grad_norm_used"))
-    loss, penalty = (np.abs(curves[name].to_numpy(dtype=float)) for name in ("loss", "penalty"))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        columns = {
-            "clipped": curves["clipped"].to_numpy(dtype=float),
-            "ratio": np.log(used) - np.log(raw),
-            "cosine": curves["cosine"].to_numpy(dtype=float),
-            "penalty_share": penalty / (loss + penalty),
-        }
-    finite = {name: np.where(np.isfinite(values), values, np.nan) for name, values in columns.items()}
-    means = pd.DataFrame(finite).groupby(curves["cell"].to_numpy()).mean()
-    means["ratio"] = np.exp(means["ratio"])
-    return means
-
-
 def spread(interval: Interval, name: str) -> dict[str, float]:
     """Name an interval's parts as columns."""
     return {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
@@ -61,8 +40,8 @@ def timings(comparison: Comparison, setting: Setting) -> pd.Series:
     cells = comparison.cells
     if "step_seconds" not in cells:
         return pd.Series(dtype=float)
-    control = comparison.at(Setting(NONE, "", None))["step_seconds"].median()
     found = comparison.at(setting)["step_seconds"].dropna().drop_duplicates()
+    control = comparison.control_seconds
     return found / control if control > 0 else pd.Series(dtype=float)
 
 
@@ -77,15 +56,14 @@ def _per_setting(comparisons: Sequence[Comparison], row: Row) -> pd.DataFrame:
 
 def _strength(comparison: Comparison, setting: Setting) -> Mapping[str, object]:
     cells = comparison.at(setting)
+    statuses, values = cells["status"].tolist(), cells["value"].to_numpy()
     return {
         "metric": comparison.metric,
         "goal": comparison.goal,
         "cells": len(cells),
-        "completed": int((cells["status"] == "completed").sum()),
-        "diverged": int((cells["status"] == "diverged").sum()),
-        "failed": int((cells["status"] == "failed").sum()),
-        **spread(mean_interval(cells["value"]), "mean"),
-        **spread(interquartile_mean(cells["value"]), "iqm"),
+        **{status: statuses.count(status) for status in STATUSES},
+        **spread(mean_interval(values), "mean"),
+        **spread(interquartile_mean(values), "iqm"),
     }
 
 
@@ -100,9 +78,8 @@ def _divergence(comparison: Comparison, setting: Setting) -> Mapping[str, object
 
 def diverged(comparison: Comparison, setting: Setting) -> Interval:
     """Return the share of a setting's cells that diverged, failed ones aside."""
-    statuses = comparison.at(setting)["status"]
-    ran = statuses[statuses != "failed"]
-    return share_interval(int((ran == "diverged").sum()), len(ran))
+    statuses = comparison.at(setting)["status"].tolist()
+    return share_interval(statuses.count("diverged"), len(statuses) - statuses.count("failed"))
 
 
 def _cost(comparison: Comparison, setting: Setting) -> Mapping[str, object]:
@@ -116,10 +93,10 @@ def _cost(comparison: Comparison, setting: Setting) -> Mapping[str, object]:
 
 
 def _action(acted: pd.DataFrame, comparison: Comparison, setting: Setting) -> Mapping[str, object]:
-    rows = acted.reindex(comparison.at(setting)["cell"])
-    row: dict[str, object] = {"n": int(rows.notna().any(axis=1).sum())}
-    for name in ACTION:
-        row |= spread(mean_interval(rows[name]), name)
+    means = acted.reindex(comparison.at(setting)["cell"]).to_numpy(dtype=float)  # [cells, ACTION]
+    row: dict[str, object] = {"n": int((~np.isnan(means)).any(axis=1).sum())}
+    for name, values in zip(ACTION, means.T, strict=True):
+        row |= spread(mean_interval(values), name)
     return row
 
 

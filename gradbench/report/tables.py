@@ -19,7 +19,7 @@ import pandas as pd
 from gradbench.errors import DamagedError, UsageError
 from gradbench.files import read_arrays
 from gradbench.report import stored
-from gradbench.report.stored import COST
+from gradbench.report.stored import COST, numbers
 from gradbench.untrusted import is_command, plain, refuse_links
 
 NONE = "none"
@@ -34,19 +34,14 @@ DERIVED = ("comparison", "treatment", "quantity", "strength", "value", "score")
 
 @dataclass(frozen=True)
 class Results:
-    """What a results folder holds: ``cells`` with the derived columns, ``curves`` with those of CURVES."""
+    """What a results folder holds of its cells, with the derived columns; :mod:`curves` reads the rest."""
 
     path: Path
     name: str
     question: str
     command: str
     cells: pd.DataFrame
-    curves: pd.DataFrame
     notes: tuple[str, ...] = field(default=())  # what reading had to decide, for the audit
-
-    def curves_of(self, cells: pd.DataFrame) -> pd.DataFrame:
-        """Return the curve rows of these cells."""
-        return self.curves[self.curves["cell"].isin(cells["cell"])]
 
     def arrays_of(self, cell: str) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
         """Return the arrays stored for a cell; empty where it stored none, or they are damaged."""
@@ -80,7 +75,6 @@ def load(path: Path) -> Results:
         raise UsageError(f"{path / 'cells'} holds no cell: make some results with `gradbench run quick`")
     cells, replaced = _latest(cells)
     cells, twice = _derive(cells)
-    curves, torn = stored.read(path, "curves") if stored.parts(path / "curves") else (pd.DataFrame(), [])
     torn_arrays = stored.damaged_arrays(path)
     return Results(
         path=path,
@@ -88,8 +82,7 @@ def load(path: Path) -> Results:
         question=spec.get("question", ""),
         command=spec.get("command", "") if is_command(spec.get("command")) else "",
         cells=cells,
-        curves=stored.whole(curves, cells),
-        notes=tuple(map(plain, (*unread, *damaged, *torn, *torn_arrays, *unknown, *replaced, *twice))),
+        notes=tuple(map(plain, (*unread, *damaged, *torn_arrays, *unknown, *replaced, *twice))),
     )
 
 
@@ -125,16 +118,12 @@ def _derive(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     cells["quantity"] = [
         str(value) if isinstance(value, str) and f"regularizer.{value}" in cells else "" for value in key
     ]
-    cells["strength"] = [
-        _number(cells.at[index, f"regularizer.{quantity}"]) if quantity else np.nan
-        for index, quantity in cells["quantity"].items()
-    ]
+    strengths = [f"regularizer.{quantity}" if quantity else "" for quantity in cells["quantity"]]
+    cells["strength"] = _picked(cells, strengths)
     cells["treatment"] = _treatments(cells)
     cells["comparison"] = _comparisons(cells)
-    cells["value"] = [
-        _number(cells.at[index, metric]) if status == "completed" and metric in cells else np.nan
-        for index, metric, status in zip(cells.index, cells["model.metric"], cells["status"], strict=True)
-    ]
+    cells["value"] = _picked(cells, cells["model.metric"])
+    cells["value"] = cells["value"].where(cells["status"] == "completed")
     endless = np.isinf(cells["value"])  # a perplexity beyond all floats is as bad as divergence
     cells["value"] = cells["value"].mask(endless)
     signed = np.where(cells["model.goal"] == "max", -cells["value"], cells["value"])
@@ -187,8 +176,11 @@ def _settings(rows: pd.DataFrame, columns: Sequence[str]) -> Iterable[str]:
         yield ", ".join(f"{name}={str(value)[:24]}" for name, value in zip(names, values, strict=True))
 
 
-def _number(value: object) -> float:
-    try:
-        return float(value)  # type: ignore[arg-type]  # whatever a parquet column may hold
-    except (TypeError, ValueError):
-        return np.nan
+def _picked(cells: pd.DataFrame, columns: Iterable[str]) -> pd.Series:
+    """Return, for each row, the number in the column that is named for it; nan where there is none."""
+    named = np.array(list(columns), dtype=object)
+    found = np.full(len(cells), np.nan)
+    for column in set(named) & set(cells):
+        own = named == column
+        found[own] = numbers(cells[column]).to_numpy(dtype=float, na_value=np.nan)[own]
+    return pd.Series(found, cells.index)

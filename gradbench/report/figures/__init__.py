@@ -1,6 +1,17 @@
-"""The figures of a report, one file each: numbers in, a drawing with its words out."""
+"""The figures of a report, one file each: numbers in, a picture with its words out."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from multiprocessing.connection import Connection
 
 import matplotlib as mpl
+from matplotlib.figure import Figure
 
 from gradbench.report.figures import (
     action,
@@ -14,12 +25,16 @@ from gradbench.report.figures import (
     strengths,
 )
 from gradbench.report.figures.panels import Context, Drawing
+from gradbench.report.sections import Picture
 from gradbench.report.style import RC
 
-__all__ = ["SECTIONS", "Context", "Drawing", "draw"]
+__all__ = ["SECTIONS", "Context", "begin"]
+
+Draw = Callable[[Context], list[Drawing]]
+Pictures = dict[str, list[Picture]]  # by section
 
 # In the order in which a reader asks.
-SECTIONS = {
+SECTIONS: dict[str, tuple[Draw, ...]] = {
     "Strengths": (strengths.draw,),
     "Learning": (learning.draw,),
     "Gradients": (gradients.draw, action.draw, histograms.draw),
@@ -27,12 +42,98 @@ SECTIONS = {
     "Cost": (cost.draw,),
     "Critic": (critic.draw, layers.draw),
 }
+EFFORT: dict[Draw, int] = {
+    gradients.draw: 6,
+    learning.draw: 4,
+    action.draw: 4,
+    critic.draw: 4,
+    strengths.draw: 3,
+}
+"""About how long each takes, beside 1 for any other."""
 
 
-def draw(context: Context) -> dict[str, list[Drawing]]:
-    """Draw every figure that these results have something for, by section."""
-    with mpl.rc_context(RC):
-        return {
-            section: [drawing for figure in figures for drawing in figure(context)]
-            for section, figures in SECTIONS.items()
+def begin(context: Context) -> Callable[[], Pictures]:
+    """Begin to draw, in as many processes as there are cores; return what waits for the pictures.
+
+    The processes are forked: they start with everything imported and loaded, which a fresh one would need as
+    long for as the drawing takes. They use NumPy and Matplotlib and nothing that has threads. A process that
+    fails or is lost leaves its figures to the caller, and so does a platform without a safe fork.
+    """
+    draws = [draw for group in SECTIONS.values() for draw in group]
+    receivers = []
+    if sys.platform == "linux" and (cores := len(os.sched_getaffinity(0))) > 1:
+        receivers = [_fork(context, batch) for batch in _batches(draws, cores)]
+
+    def finish() -> Pictures:
+        found: dict[str, list[Picture]] = {}
+        for receiver in receivers:
+            with contextlib.suppress(EOFError, OSError):
+                found |= receiver.recv()
+            receiver.close()
+        sections = {
+            section: [
+                picture
+                for draw in group
+                for picture in (found[_name(draw)] if _name(draw) in found else _pictures(draw, context))
+            ]
+            for section, group in SECTIONS.items()
         }
+        return {section: pictures for section, pictures in sections.items() if pictures}
+
+    return finish
+
+
+def _batches(draws: Sequence[Draw], count: int) -> list[list[Draw]]:
+    """Share the figures out, the longest first, each to whom has the least to do."""
+    batches: list[list[Draw]] = [[] for _ in range(min(count, len(draws)))]
+    for draw in sorted(draws, key=lambda draw: -EFFORT.get(draw, 1)):
+        min(batches, key=lambda batch: sum(EFFORT.get(other, 1) for other in batch)).append(draw)
+    return batches
+
+
+def _fork(context: Context, batch: Sequence[Draw]) -> Connection:
+    """Start a process that draws these, and return where its pictures arrive."""
+    forking = multiprocessing.get_context("fork")
+    receiver, sender = forking.Pipe(duplex=False)
+    # A daemon: if the caller fails before it reads, its exit ends this process instead of waiting for it.
+    child = forking.Process(target=_draw, args=(context, batch, receiver, sender), daemon=True)
+    with warnings.catch_warnings():
+        # Python warns of any fork beside threads; those of Arrow and of NumPy are idle, and the child wants none.
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        child.start()
+    sender.close()
+    return receiver
+
+
+def _draw(context: Context, batch: Sequence[Draw], receiver: Connection, sender: Connection) -> None:
+    """Draw in a process of one's own; whoever gets nothing draws again, and then sees why."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the parent that is interrupted
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    receiver.close()  # else a parent that is killed would leave this one waiting to send
+    with contextlib.suppress(Exception):
+        # In one message at the end: a parent that is still busy must not hold up the drawing.
+        sender.send({_name(draw): _pictures(draw, context) for draw in batch})
+
+
+def _name(draw: Draw) -> str:
+    return draw.__module__
+
+
+def _pictures(draw: Draw, context: Context) -> list[Picture]:
+    """Draw one kind of figure, and turn what comes of it into files."""
+    with mpl.rc_context(RC):
+        return [
+            Picture(
+                drawing.name, drawing.title, drawing.caption, drawing.alt, drawing.table,
+                png=_file(drawing.figure, "png"), svg=_file(drawing.figure, "svg"),
+            )
+            for drawing in draw(context)
+        ]  # fmt: skip
+
+
+def _file(figure: Figure, kind: str) -> bytes:
+    """Return a figure as a file's bytes, without the date that would make each one different."""
+    buffer = BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    figure.savefig(buffer, format=kind, metadata=metadata)
+    return buffer.getvalue()

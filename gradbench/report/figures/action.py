@@ -18,7 +18,6 @@ from gradbench.report.figures.panels import (
     panels,
     strength_axis,
 )
-from gradbench.report.summary import action
 from gradbench.report.tables import NONE
 from gradbench.stats import mean_interval
 
@@ -44,7 +43,7 @@ UNITS = {
 
 def draw(context: Context) -> list[Drawing]:
     """Draw what acts on gradients, and what is added to the loss, in a figure each."""
-    acted = action(context.results)
+    acted = context.curves.action
     clippings = [
         (comparison, quantity, settings)
         for comparison in context.comparisons

@@ -23,7 +23,7 @@ Row = tuple[Comparison, tuple[str, ...], str]  # what to draw, which columns of 
 
 def draw(context: Context) -> list[Drawing]:
     """Draw a row per comparison, before and after; a player that is not treated has a row with one panel."""
-    curves = context.results.curves
+    curves = context.curves.rows
     if not np.isfinite(curves["grad_norm"].to_numpy(dtype=float)).any():
         return []
     rows: list[Row] = [
@@ -31,7 +31,7 @@ def draw(context: Context) -> list[Drawing]:
     ]
     others = [column for column in curves if str(column).endswith("/grad_norm")]
     for comparison in context.comparisons:
-        own = context.results.curves_of(comparison.cells)
+        own = context.curves.of(comparison.cells)
         for column in others:
             if own[column].notna().any():
                 heading = f"{comparison.label}, {str(column).split('/')[0]}: the other player's gradient"

@@ -29,7 +29,7 @@ CAPTION = (
 
 def draw(context: Context) -> list[Drawing]:
     """Draw a row per comparison: training loss, and the metric where it was evaluated."""
-    if context.results.curves.empty:
+    if context.curves.rows.empty:
         return []
     headings = [f"{c.titled}: {chosen_text(c)}" for c in context.comparisons]
     room = margin(context)
@@ -42,7 +42,7 @@ def draw(context: Context) -> list[Drawing]:
         ):
             ax.set_ylabel(unit)
             ax.set_xlabel("step")
-            if column not in context.results.curves:
+            if column not in context.curves.rows:
                 ax.set_visible(False)
                 continue
             tables = [binned(rows, column) for rows in curves.values()]
@@ -64,7 +64,7 @@ def draw(context: Context) -> list[Drawing]:
 def chosen_curves(context: Context, comparison: Comparison) -> dict[Setting, pd.DataFrame]:
     """Return each treatment's curve rows at its chosen strength; a treatment without curves is left out."""
     settings = [comparison.chosen(treatment) for treatment in comparison.treatments]
-    found = {setting: context.results.curves_of(comparison.at(setting)) for setting in settings}
+    found = {setting: context.curves.of(comparison.at(setting)) for setting in settings}
     return {setting: rows for setting, rows in found.items() if not rows.empty}
 
 

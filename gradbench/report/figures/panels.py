@@ -12,6 +12,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 from gradbench.report import text
 from gradbench.report.answer import Answer
 from gradbench.report.compare import Comparison
+from gradbench.report.curves import Curves
 from gradbench.report.style import GLYPHS, Look
 from gradbench.report.tables import Results
 
@@ -27,6 +28,7 @@ class Context:
     """What every figure is drawn from."""
 
     results: Results
+    curves: Curves
     comparisons: list[Comparison]
     answers: list[Answer]  # one per comparison
     looks: dict[str, Look]

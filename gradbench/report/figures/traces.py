@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from gradbench.report.compare import Comparison, Setting
 from gradbench.report.figures.panels import Context, darker, label_ends, named
@@ -119,5 +119,5 @@ def band(values: Floats) -> tuple[Floats, Floats, Floats]:
     mean = values.mean(axis=1)
     if n < 2:
         return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-    half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * values.std(axis=1, ddof=1) / np.sqrt(n)
+    half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * values.std(axis=1, ddof=1) / np.sqrt(n)
     return mean, mean - half, mean + half

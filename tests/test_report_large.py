@@ -1,0 +1,142 @@
+"""A report of many cells: what grows with them grows in proportion, and the page stays small enough to be sent."""
+
+import importlib.util
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gradbench.report import build, cells, contents, curves, figures, page, summary
+from gradbench.report.compare import comparisons
+from gradbench.report.sections import Picture
+from gradbench.report.style import RC
+from gradbench.report.tables import load
+
+MAKER = Path(__file__).parent.parent / "experiments" / "throughput" / "large_report.py"
+LIMIT = 15_000_000  # bytes: what a mail takes
+
+
+@pytest.fixture(scope="module")
+def write() -> Callable[[Path, int, int], None]:
+    spec = importlib.util.spec_from_file_location("large_report", MAKER)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made: Callable[[Path, int, int], None] = module.write
+    return made
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory, write: Callable[[Path, int, int], None]) -> Path:
+    folder = tmp_path_factory.mktemp("large")
+    write(folder, 1000, 100)
+    return folder
+
+
+def data_of(folder: Path) -> dict[str, Any]:
+    html = (folder / "report" / "index.html").read_text(encoding="utf-8")
+    (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
+    data: dict[str, Any] = json.loads(found)
+    return data
+
+
+def test_what_a_page_holds_of_each_cell_fits_as_often_as_a_page_lists_cells(large: Path) -> None:
+    results = load(large)
+    most = cells.points(cells.LISTED)
+    sketches = curves.scan(large, results.cells, (), most).sketches
+    listing = cells.listing(results, sketches)
+    share = len(json.dumps(listing.data, separators=(",", ":"))) / listing.listed
+    assert share * cells.LISTED + page.EMBEDDED * 4 / 3 < LIMIT
+
+
+def test_pages_leave_out_what_is_too_much_and_say_where_it_is(
+    large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RC, "savefig.dpi", 20)
+    monkeypatch.setattr(cells, "LISTED", 300)
+    monkeypatch.setattr(page, "EMBEDDED", 10_000)
+    monkeypatch.setattr(figures, "SECTIONS", {"Strengths": figures.SECTIONS["Strengths"]})
+    report = build(large).page.parent
+    html = (report / "index.html").read_text(encoding="utf-8")
+    assert len(data_of(large)["rows"]) == 300
+    assert "The first 300 of 1000 cells; tables/cells.csv" in html
+    linked = re.findall(r'<img src="(figures/[^"]+)"', html)
+    assert linked
+    assert all((report / name).is_file() for name in linked)
+    assert html.count("This figure is a file beside the page") == len(linked)
+    assert (report / "tables" / "cells.csv").read_text(encoding="utf-8").count("\n") == 1001
+
+
+def test_figures_show_some_groups_of_every_model_and_say_how_many_there_are(
+    write: Callable[[Path, int, int], None], tmp_path: Path
+) -> None:
+    write(tmp_path, 3600, 3)
+    groups = comparisons(load(tmp_path))
+    shown = contents.drawn(groups)
+    assert (len(groups), len(shown)) == (9, 6)
+    assert [group.model for group in shown] == ["lstm", "lstm", "mlp", "mlp", "wgan", "wgan"]
+    pictures = {"Strengths": [Picture("a", "", "", "", "", b"", b"")]}
+    section, *_ = contents.sections(groups, shown, pd.DataFrame(), (), pictures)
+    assert "Figures show 6 of 9 groups" in str(section.blocks[0])
+
+
+def calls(work: Callable[[], object]) -> int:
+    """Count the calls of Python functions that something takes."""
+    count = 0
+
+    def profile(frame: object, event: str, argument: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(profile)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_the_work_grows_in_proportion_to_the_cells(
+    write: Callable[[Path, int, int], None], tmp_path: Path
+) -> None:
+    counts = []
+    for size in (400, 1600):
+        folder = tmp_path / str(size)
+        write(folder, size, 5)
+
+        def work(folder: Path = folder) -> None:
+            results = load(folder)
+            scanned = curves.scan(folder, results.cells, (), 20)
+            summary.tables(results, comparisons(results), scanned.action)
+            cells.listing(results, scanned.sketches)
+
+        counts.append(calls(work))
+    assert counts[1] < 4.5 * counts[0]
+
+
+def test_no_more_than_one_part_of_the_curves_is_held_at_a_time(
+    large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = []
+    whole = curves.stored.whole
+
+    def watched(rows: Any, known: Any) -> Any:
+        held.append(rows["cell"].nunique())
+        return whole(rows, known)
+
+    monkeypatch.setattr(curves.stored, "whole", watched)
+    results = load(large)
+    some = results.cells["cell"].iloc[:7]
+    scanned = curves.scan(large, results.cells, set(some), 0)
+    assert max(held) == 100  # cells of a part
+    assert len(held) == 10
+    assert set(scanned.rows["cell"]) == set(some)
+    assert len(scanned.action) == 1000
+    assert np.isfinite(scanned.action["ratio"]).all()
