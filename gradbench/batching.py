@@ -1,6 +1,6 @@
 """Ways to run functions of stacked tensors: recorded once and replayed, or network by network."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
@@ -10,29 +10,40 @@ from torch.fx.experimental.proxy_tensor import make_fx
 aten = torch.ops.aten
 
 
-def unchanged(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function itself: the alternative to :func:`traced`."""
-    return function
+RECORD_AFTER = 100
+"""Calls after which a function is recorded: about as many as the recording costs, so that it never costs twice."""
+
+MOST = 64
+"""Recordings that a process keeps."""
+
+recordings: dict[Hashable, GraphModule] = {}
+"""What has been recorded in this process; another stack of the same program goes on with it."""
 
 
-def traced(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Record a function's tensor operations at its first call, and replay just these from then on.
+def recorded(function: Callable[..., Any], name: Hashable, after: int = RECORD_AFTER) -> Callable[..., Any]:
+    """Record a function's tensor operations once it has been called some times, and replay just these from then on.
 
-    ``vmap`` and ``grad`` decide anew at every call what each operation means; a trace has decided. The operations
+    ``vmap`` and ``grad`` decide anew at every call what each operation means; a recording has decided. The operations
     are the same ones in the same order, so the results have the same bits.
 
     Args:
-        function: of tensors and containers of them, pure, whose course depends on no tensor's value; always called
-            with the same shapes.
+        function: of tensors and containers of them, pure, whose course depends on no tensor's value.
+        name: functions of one name do the same, to tensors of the same shapes.
+        after: how many calls are run before.
     """
-    graph: GraphModule | None = None
+    calls = 0
 
     def replay(*args: Any) -> Any:
-        nonlocal graph
-        if graph is None:
-            graph = make_fx(function)(*args)
-            simplify(graph)
-        return graph(*args)
+        nonlocal calls
+        if name not in recordings:
+            calls += 1
+            if calls <= after:
+                return function(*args)
+            if len(recordings) == MOST:
+                recordings.clear()
+            recordings[name] = make_fx(function)(*args)
+            simplify(recordings[name])
+        return recordings[name](*args)
 
     return replay
 

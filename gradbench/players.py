@@ -6,13 +6,14 @@ K cells, P parameters of a player.
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from gradbench.batching import looped, traced, unchanged
+from gradbench.batching import looped, recorded
 from gradbench.grid import Cell
 from gradbench.models import Player
 from gradbench.parameters import Layout
@@ -25,8 +26,9 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Span:
-    """Contiguous cells of a stack that share a regularizer."""
+    """Contiguous cells of a stack that share a regularizer; ``program`` names it, its strength aside."""
 
+    program: str
     regularizer: Regularizer
     cells: slice
 
@@ -60,9 +62,9 @@ def spans_of(cells: Sequence[Cell]) -> list[Span]:
         ValueError: where cells with different penalties share a stack.
     """
     spans, start = [], 0
-    for _, group in groupby(cells, key=lambda cell: cell.regularizer_program):
+    for program, group in groupby(cells, key=lambda cell: cell.regularizer_program):
         members = list(group)
-        spans.append(Span(build_regularizer(members[0].config), slice(start, start + len(members))))
+        spans.append(Span(program, build_regularizer(members[0].config), slice(start, start + len(members))))
         start += len(members)
     if len(spans) > 1 and any(span.regularizer.penalty for span in spans):
         raise ValueError("cells with a penalty stack among themselves only")
@@ -76,26 +78,22 @@ class Execution:
     Args:
         device: where.
         fused: the networks use kernels that ``vmap`` cannot stack, so cells are looped over.
-        traced: functions are recorded once and replayed.
+        record_after: calls of a function after which it is recorded and replayed.
     """
 
     device: torch.device
     fused: bool
-    traced: bool
+    record_after: int
 
 
-TRACE_FROM = 100
-"""Updates from which recording a player's functions, a fraction of a second, is paid back."""
-
-
-def execution_of(program: Program, steps: int, spans: Sequence[Span], device: torch.device) -> Execution:
+def execution_of(
+    program: Program, spans: Sequence[Span], device: torch.device, record_after: int
+) -> Execution:
     """Choose how a stack is run, from what it is: never from a stopwatch."""
-    model = program.model
     # on a CPU a fused kernel for one network beats operations over K; a GPU is only filled by the latter
     penalty = any(span.regularizer.penalty for span in spans)
-    fused = model.fuses and device.type == "cpu" and program.precision != "bfloat16" and not penalty
-    # the trace of a recurrence that is written out is long, and replaying it saves little
-    return Execution(device, fused, traced=not model.unrolled and steps >= TRACE_FROM)
+    fused = program.model.fuses and device.type == "cpu" and program.precision != "bfloat16" and not penalty
+    return Execution(device, fused, record_after)
 
 
 def stack_player(
@@ -104,6 +102,7 @@ def stack_player(
     layouts: dict[str, Layout],
     spans: list[Span],
     execution: Execution,
+    name: str,
 ) -> StackedPlayer:
     """Write a player's part of a step for one network, and stack it.
 
@@ -113,6 +112,7 @@ def stack_player(
         layouts: of every player's network.
         spans: the stack's regularizers.
         execution: how its functions are run.
+        name: of the cells' program: what is recorded for one stack is replayed for others of its name and width.
     """
     model, layout = program.model, layouts[player.name]
     acting = spans if player.regularized else []
@@ -128,19 +128,24 @@ def stack_player(
         (slope,) = torch.autograd.grad(value, own)
         return slope, (loss.detach(), penalty, carry)
 
-    stacked = vmap(grad(objective, has_aux=True))
-    record = traced if execution.traced else unchanged
     K = spans[-1].cells.stop
+    everyone = (name, player.name, K, str(execution.device))
+    each = (*everyone, *((span.program, span.cells.stop) for span in acting))
+    record = partial(recorded, after=execution.record_after)
     return StackedPlayer(
         name=player.name,
         steps=player.steps,
         regularized=player.regularized,
-        batch=record(vmap(vmap(batch, in_dims=(None, None, 0)), in_dims=(0, None, 0))),
-        gradient=looped(gradient, K) if execution.fused else record(stacked),
-        transform=record(transform_of(acting, layout))
-        if any(s.regularizer.transform for s in acting)
+        batch=record(vmap(vmap(batch, in_dims=(None, None, 0)), in_dims=(0, None, 0)), ("batch", *everyone)),
+        gradient=looped(gradient, K)
+        if execution.fused
+        else record(vmap(grad(objective, has_aux=True)), ("gradient", *everyone)),
+        transform=record(transform_of(acting, layout), ("transform", *each))
+        if any(span.regularizer.transform for span in acting)
         else None,
-        project=record(project_of(acting, layout)) if any(s.regularizer.project for s in acting) else None,
+        project=record(project_of(acting, layout), ("project", *each))
+        if any(span.regularizer.project for span in acting)
+        else None,
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from gradbench.batching import looped
+from gradbench.batching import RECORD_AFTER, looped
 from gradbench.data import Data
 from gradbench.grid import Cell
 from gradbench.models import Model
@@ -150,16 +150,28 @@ class State:
 
 
 def prepare(
-    stack: Sequence[Cell], data: Data, device: torch.device, places: Sequence[int] | None = None
+    stack: Sequence[Cell],
+    data: Data,
+    device: torch.device,
+    places: Sequence[int] | None = None,
+    record_after: int = RECORD_AFTER,
 ) -> Setup:
-    """Bind a stack's cells to a device: all, or those at some ascending places."""
+    """Bind a stack's cells to a device.
+
+    Args:
+        stack: the cells.
+        data: what they train on.
+        device: where.
+        places: bind only those at these ascending places.
+        record_after: calls of a function after which it is recorded and replayed.
+    """
     places = range(len(stack)) if places is None else places
     cells = [stack[place] for place in places]
     config = cells[0].config
     program = build(config, data)
     model, dtype = program.model, program.dtype
     spans = spans_of(cells)
-    execution = execution_of(program, config["steps"], spans, device)
+    execution = execution_of(program, spans, device, record_after)
     layouts = layouts_of(model.networks(execution.fused), device, dtype)
     seeds = sorted({cell.seed for cell in cells})
     seed_of_cell = torch.tensor([seeds.index(cell.seed) for cell in cells]).to(device)
@@ -191,7 +203,10 @@ def prepare(
         divergence=Divergence(**config["divergence"]),
         model=model,
         optimizer=program.optimizer,
-        players=[stack_player(player, program, layouts, spans, execution) for player in model.players],
+        players=[
+            stack_player(player, program, layouts, spans, execution, cells[0].program)
+            for player in model.players
+        ],
         layouts=layouts,
         spans=spans,
         seeds=seeds,

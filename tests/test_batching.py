@@ -1,46 +1,76 @@
 """Ways of running a step: they may change how long it takes, never what comes out."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from small import CONFIGS, CPU, cells, data_of
 from torch.func import grad, vmap
 
-from gradbench import players
-from gradbench.batching import looped, traced
+from gradbench import batching
+from gradbench import train as training
+from gradbench.batching import looped, recorded
 from gradbench.models.lstm import LanguageModelling
+from gradbench.stack import prepare
 from gradbench.train import train
 
 
-@pytest.mark.parametrize("model", [name for name in CONFIGS.groups["model"] if name != "lstm"])
+@pytest.fixture(autouse=True)
+def nothing_recorded(monkeypatch):
+    monkeypatch.setattr(batching, "recordings", {})
+
+
+@pytest.mark.parametrize("model", CONFIGS.groups["model"])
 @pytest.mark.parametrize("regularizer", ["none", "gp", "clip_norm", "autoclip", "weight_clip"])
 def test_a_replayed_step_has_the_bits_of_one_that_is_run(model, regularizer, monkeypatch):
     stack = cells(model, regularizer, seed=[0, 1], precision="float32", steps=12, eval_every=12)
     outcomes = []
-    for start in (1, 10**9):
-        monkeypatch.setattr(players, "TRACE_FROM", start)
+    for after in (10**9, 3):
+        monkeypatch.setattr(training, "prepare", partial(prepare, record_after=after))
+        assert not batching.recordings
         outcomes.append(train(stack, data_of(stack[0]), CPU))
+    assert batching.recordings, "the second must have been recorded"
     for name, curve in outcomes[0].curves.items():
         np.testing.assert_array_equal(curve, outcomes[1].curves[name], err_msg=name)
 
 
-def test_a_trace_follows_new_values_and_is_made_once():
+def test_what_one_stack_recorded_another_of_its_program_and_width_replays():
+    one, other = (cells("mlp", "clip_norm", seed=seeds, steps=110) for seeds in ([0, 1], [2, 3]))
+    alone = train(other, data_of(other[0]), CPU)
+    batching.recordings.clear()
+    train(one, data_of(one[0]), CPU)
+    names = set(batching.recordings)
+    after = train(other, data_of(other[0]), CPU)
+    assert {kind for kind, *_ in names} == {"batch", "gradient", "transform"}
+    assert set(batching.recordings) == names, "nothing is recorded twice"
+    for name, curve in alone.curves.items():
+        np.testing.assert_array_equal(curve, after.curves[name], err_msg=name)
+
+
+def test_a_recording_follows_new_values_and_is_made_once_it_pays():
     calls = []
 
     def function(x, tree):
         calls.append(1)
         return {"y": torch.addmm(tree["b"], x, x) * tree["a"]}
 
-    replay = traced(function)
-    for _ in range(3):
+    replay = recorded(function, "it", after=2)
+    for _ in range(5):
         x, a, b = torch.randn(3, 3), torch.randn(1), torch.randn(3)
         torch.testing.assert_close(replay(x, {"a": a, "b": b})["y"], (x @ x + b) * a)
-    assert len(calls) == 1
+    assert len(calls) == 3
 
 
-def test_a_trace_refuses_a_function_that_reads_a_value():
+def test_a_process_keeps_a_bounded_number_of_recordings():
+    for index in range(batching.MOST + 3):
+        recorded(lambda x: x + 1, index, after=0)(torch.ones(1))
+    assert len(batching.recordings) == 3
+
+
+def test_a_function_that_reads_a_value_is_not_recorded():
     with pytest.raises(RuntimeError):
-        traced(lambda x: x if x.sum().item() > 0 else -x)(torch.ones(2))
+        recorded(lambda x: x if x.sum().item() > 0 else -x, "it", after=0)(torch.ones(2))
 
 
 def test_looping_equals_vmap():

@@ -39,12 +39,10 @@ class Model(ABC):
 
     Attributes:
         players: in the order in which they are trained; exactly one is regularized.
-        unrolled: the network repeats its operations over time, in Python.
-        fuses: there are kernels that do so faster, for one network at a time and differentiable once.
+        fuses: there are faster kernels for one network at a time, which can be differentiated once.
     """
 
     players: tuple[Player, ...]
-    unrolled: bool = False
     fuses: bool = False
 
     @abstractmethod

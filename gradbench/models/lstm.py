@@ -66,19 +66,23 @@ class LSTM(nn.Module):
 
     def _unrolled(self, x_BTE: Tensor, state: State) -> tuple[Tensor, State]:
         """Return the same, one operation at a time."""
+        cell_gate = torch.arange(2 * self.hidden, 3 * self.hidden, device=x_BTE.device)
         hs, cs = [], []
         for layer in range(self.layers):
             w_ih, w_hh, b_ih, b_hh = (
                 getattr(self, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             )
+            # tanh(x) = 2 sigmoid(2x) - 1, so that one sigmoid serves all four gates
+            twice = torch.ones_like(b_ih).index_fill(0, cell_gate, 2.0)
+            w_hh = w_hh * twice[:, None]
             # the inputs of all T steps in one product
-            projected_BTG = F.linear(x_BTE, w_ih, b_ih + b_hh)
+            projected_BTG = F.linear(x_BTE, w_ih * twice[:, None], (b_ih + b_hh) * twice)
             h, c = state[0][layer], state[1][layer]
             outputs = []
             for projected_BG in projected_BTG.unbind(dim=1):
-                i, f, g, o = F.linear(h, w_hh).add(projected_BG).chunk(4, dim=-1)
-                c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-                h = torch.sigmoid(o) * torch.tanh(c)
+                i, f, g, o = torch.sigmoid(F.linear(h, w_hh).add(projected_BG)).chunk(4, dim=-1)
+                c = torch.addcmul(f * c - i, i, g, value=2.0)
+                h = o * torch.tanh(c)
                 outputs.append(h)
             x_BTE = torch.stack(outputs, dim=1)
             hs.append(h)
@@ -132,7 +136,6 @@ class LanguageModelling(Model):
     """
 
     players = (Player("lstm"),)
-    unrolled = True
     fuses = True
 
     def __init__(
