@@ -242,8 +242,12 @@ def print_outcome(plan: "Plan", trained: dict[str, int]) -> None:
 def write_report(folder: Path, quiet: bool = False) -> None:
     """Write the report of a results folder, print the answers and where the page is."""
     from gradbench import report
+    from gradbench.report import claims, verdicts
 
-    built = report.build(folder)
+    sections, judged = claims.sections(folder)
+    built = report.build(folder, sections)
+    if judged:
+        verdicts.write(folder / "report" / "tables", judged)
     if quiet:
         return
     table = Table("model", "answer", "metric", "evidence", title="Answer", title_justify="left")
@@ -296,6 +300,7 @@ def claims(
     [cyan]gradbench claims results/article/recurrent[/]
     """
     from gradbench import verdicts
+    from gradbench.report.verdicts import write
 
     for folder in folders or [Path("results/article")]:
         found, notes = verdicts.judge(folder, config_dir)
@@ -308,7 +313,7 @@ def claims(
             out.print(table)
             for line in block.lines:
                 say(line)
-        say(f"claims: {verdicts.write(folder, found)}")
+        say(f"claims: {write(verdicts.place(folder), found)}")
 
 
 @app.command()

@@ -1,14 +1,12 @@
-"""What ``gradbench claims`` says: results folders found, their claims judged, tables to print and to write."""
+"""What ``gradbench claims`` says: results folders found, their claims judged, tables to print."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from operator import methodcaller
 from pathlib import Path
 
 from gradbench.config import Configs
 from gradbench.errors import UsageError
-from gradbench.files import write_atomically
 from gradbench.report.verdicts import (
     Verdict,
     condition_text,
@@ -113,14 +111,6 @@ def _rows(one: Verdict) -> list[tuple[str, ...]]:
     ]
 
 
-def write(folder: Path, found: Sequence[Verdict]) -> Path:
-    """Write ``claims.csv``, in a results folder's own tables or beside several, and return its path.
-
-    Raises:
-        StorageError: where it cannot be written.
-    """
-    place = folder / "report" / "tables" if _is_results(folder) else folder
-    place.mkdir(parents=True, exist_ok=True)
-    text = table(found).to_csv(index=False, lineterminator="\n")
-    write_atomically(place / "claims.csv", methodcaller("write", text.encode("utf-8")))
-    return place / "claims.csv"
+def place(folder: Path) -> Path:
+    """Return where ``claims.csv`` goes: among a results folder's own tables, or beside several."""
+    return folder / "report" / "tables" if _is_results(folder) else folder

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from gradbench.claims.contrasts import CONTRADICTED, SUPPORTED, UNDECIDED
+from gradbench.errors import UsageError
 from gradbench.report import text
 from gradbench.report.figures.panels import panels
 from gradbench.report.sections import Entry, Picture, Section, Table
@@ -51,19 +52,22 @@ COLORS = {SUPPORTED: "#009E73", CONTRADICTED: "#D55E00", UNDECIDED: "#6b6b6b"}
 MARKERS = {SUPPORTED: "o", CONTRADICTED: "X", UNDECIDED: "o"}
 
 
-def section(results: Path) -> list[Section]:
-    """Return the section of a results folder's claims; none where it has no claim.
+def sections(results: Path) -> tuple[list[Section], Sequence[Verdict]]:
+    """Return the section of a results folder's claims, and their verdicts; both empty where it has no claim.
 
-    Raises:
-        UsageError: as :func:`gradbench.report.verdicts.verdicts`.
-
+    Claims that cannot be read take nothing else with them: the section then says why.
     """
-    found = verdicts(results)
+    try:
+        found = verdicts(results)
+    except UsageError as error:
+        return [Section("Claims", [f"The claims cannot be judged: {error}."])], []
     if not found:
-        return []
-    sentences = [f"Claim {one.claim.id}, {one.claim.sentence}: {headline(one.judgement)}." for one in found]
-    table = Table("Claims", COLUMNS, tuple(row for one in found for row in _rows(one)), CAPTION, "claims.csv")
-    return [Section("Claims", [*sentences, table, forest(found)])]
+        return [], []
+    sentences = [f"{one.claim.id}. {one.claim.sentence}: {headline(one.judgement)}." for one in found]
+    table = Table(
+        "Each condition", COLUMNS, tuple(row for one in found for row in _rows(one)), CAPTION, "claims.csv"
+    )
+    return [Section("Claims", [*sentences, table, forest(found)])], found
 
 
 def _rows(one: Verdict) -> list[tuple[Entry, ...]]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from gradbench.claims.measures import Evidence
 from gradbench.claims.rules import Judgement, judge
 from gradbench.claims.schema import Claim, claims_of
 from gradbench.errors import UsageError
-from gradbench.files import reason
+from gradbench.files import reason, unwritable, write_atomically
 from gradbench.parts import joined, sound_parts
 from gradbench.report import text
 from gradbench.report.tables import leaves, load
@@ -138,6 +139,8 @@ def headline(judgement: Judgement) -> str:
 def rule_text(claim: Claim) -> str:
     """Say what decides: ``effect above 0.05 (difference of test/accuracy, paired by seed)``."""
     where = f"above {text.number(claim.least)}" if claim.sign > 0 else f"below {text.number(claim.least)}"
+    if claim.apart is not None:
+        where = f"more than {text.number(claim.apart)} from {text.number(claim.neutral)}, either way"
     take = {
         "final": "",
         "mean": "mean over steps of ",
@@ -166,6 +169,22 @@ def told(value: object) -> str:
 
 
 # ---- tables ------------------------------------------------------------------------------------------------
+
+
+def write(place: Path, found: Sequence[Verdict]) -> Path:
+    """Write ``claims.csv`` into a folder and return its path.
+
+    Raises:
+        StorageError: where it cannot be written.
+
+    """
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(place, error) from error
+    content = table(found).to_csv(index=False, lineterminator="\n")
+    write_atomically(place / "claims.csv", methodcaller("write", content.encode("utf-8")))
+    return place / "claims.csv"
 
 
 def table(found: Sequence[Verdict]) -> pd.DataFrame:
