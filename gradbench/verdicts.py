@@ -13,7 +13,6 @@ from gradbench.report.verdicts import (
     effect_text,
     frozen_experiment,
     headline,
-    table,
     verdicts,
 )
 

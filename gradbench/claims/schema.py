@@ -23,8 +23,8 @@ CHOICES = {
 class Claim:
     """A sentence and how it is decided. An effect is that of ``treatment`` against ``control``.
 
-    Every key that varies among the cells of one side and is not named (a threshold, a learning rate) is tuned: the first
-    seeds choose it, for each side and under each condition, and the others, all fresh, judge.
+    Every key that varies among the cells of one side and is not named (a threshold, a learning rate) is tuned: the
+    first seeds choose it, for each side and under each condition, and the others, all fresh, judge.
 
     Attributes:
         id: the number that the article gives it, and a letter where several tests make one claim: ``4b``.
