@@ -44,7 +44,13 @@ class Contrast:
 
     @cached_property
     def effect(self) -> Interval:
-        """Mean difference, or ratio."""
+        """Mean difference, or ratio; of shares with Newcombe's interval, which has a width where all agree."""
+        if self.claim.metric == "diverged":
+            counts = [int(np.nansum(row.values)) for row in (self.treated, self.control)]
+            n, control_n = self.present
+            if not n or not control_n:
+                return ABSENT
+            return stats.share_difference(counts[0], n, counts[1], control_n, confidence=self.each)
         return presented(self.claim, stats.mean_interval(self.differences, confidence=self.each))
 
     @property
