@@ -299,12 +299,12 @@ class Stack:
         return digest(sorted(cell.id for cell in self.cells))
 
 
-def stacks(cells: Iterable[Cell], kind: str) -> list[Stack]:
+def stacks(cells: Iterable[Cell], width: Callable[[Cell], int]) -> list[Stack]:
     """Group cells into stacks, by what they are alone: not by their order, nor by a stopwatch.
 
     Args:
         cells: the whole grid, finished cells included.
-        kind: of device: ``cpu``, ``cuda`` or ``mps``; decides how wide a stack may be.
+        width: of a cell, how many like it may train together.
     """
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -315,8 +315,7 @@ def stacks(cells: Iterable[Cell], kind: str) -> list[Stack]:
             groups[program],
             key=lambda cell: (cell.regularizer_program, cell.strength, cell.lr, cell.seed, cell.id),
         )
-        width = int(members[0].runtime["stack_width"][kind])
-        count = math.ceil(len(members) / width)
+        count = math.ceil(len(members) / width(members[0]))
         bounds = [round(index * len(members) / count) for index in range(count + 1)]
         grouped += [Stack(tuple(members[a:b])) for a, b in itertools.pairwise(bounds)]
     return grouped

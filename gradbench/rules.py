@@ -17,6 +17,12 @@ REQUIRED = {
 }
 """Group -> the keys that every option of it has, beside ``_target_``."""
 
+WIDTH = (
+    "auto or a whole number >= 1",
+    lambda v: v == "auto" or (isinstance(v, int) and v >= 1),
+    "auto fits it to cache or memory",
+)
+
 RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
     "regularizer.threshold": ("> 0", lambda v: v > 0, "use regularizer=none to switch clipping off"),
     "regularizer.lambda": (
@@ -34,9 +40,9 @@ RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
     "divergence.factor": ("> 1", lambda v: v > 1, "inf counts only losses that are not finite"),
     "divergence.patience": (">= 1", lambda v: v >= 1, "give a number of steps like 50"),
     "checkpoint_seconds": (">= 0", lambda v: v >= 0, "0 saves at every chunk of steps, inf never"),
-    "stack_width.cpu": (">= 1", lambda v: v >= 1, "give a number of cells like 16"),
-    "stack_width.cuda": (">= 1", lambda v: v >= 1, "give a number of cells like 256"),
-    "stack_width.mps": (">= 1", lambda v: v >= 1, "give a number of cells like 64"),
+    "stack_width.cpu": WIDTH,
+    "stack_width.cuda": WIDTH,
+    "stack_width.mps": WIDTH,
     "model.depth": ("from 0 to 1,000", lambda v: 0 <= v <= 1000, "give a number of layers like 4"),
     "model.layers": ("from 1 to 1,000", lambda v: 1 <= v <= 1000, "give a number of layers like 1"),
     "data.train": ("at most 10 million", lambda v: v <= 10**7, "give a number of points like 65536"),

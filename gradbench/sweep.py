@@ -71,7 +71,7 @@ class Plan:
 def expected_cost(cells: Sequence[Cell]) -> float:
     """Return a rough order of how long cells take together, in no unit: long stacks should start first."""
     config = cells[0].config
-    model = {"lstm": 8.0, "wgan": 3.0}.get(config["model"]["name"], 1.0)
+    model = {"lstm": 8.0, "sequence": 6.0, "wgan": 3.0}.get(config["model"]["name"], 1.0)
     regularizer = 2.5 if config["regularizer"]["family"] == "penalty" else 1.0
     return len(cells) * int(config["steps"]) * model * regularizer
 
@@ -94,6 +94,7 @@ def make_plan(
         UsageError: for anything a user can get wrong.
     """
     from gradbench.devices import resolve  # torch is imported once the words are known to be fine
+    from gradbench.width import width
 
     configs = Configs(config_dir)
     experiment = configs.experiment(experiment_name) if experiment_name else Experiment("sweep")
@@ -104,13 +105,19 @@ def make_plan(
     stored = Results(results or RESULTS / folder_name(experiment, typed))
     stored.check()
     validate(cells)
-    return Plan(experiment, stored.folder, cells, stacks(cells, devices[0].type), stored.statuses(), devices)
+    grouped = stacks(cells, lambda cell: width(cell, data_of(cell), devices[0]))
+    return Plan(experiment, stored.folder, cells, grouped, stored.statuses(), devices)
 
 
 @cache
 def load_once(data: str) -> Data:
     """Return the data of a config, given as JSON of its data group; loaded once."""
     return load_data({"data": json.loads(data)})
+
+
+def data_of(cell: Cell) -> Data:
+    """Return what a cell trains on."""
+    return load_once(canonical(cell.config["data"]))
 
 
 def fingerprint(config: Config) -> str:

@@ -28,6 +28,7 @@ from gradbench.parts import part_name
 from gradbench.provenance import now, provenance
 from gradbench.results import Results, curve_rows, describe
 from gradbench.train import Outcome, train
+from gradbench.width import is_too_large
 
 
 def serve(pipe: Connection, folder: Path, device_name: str) -> None:
@@ -57,13 +58,16 @@ def attempt(
 
     Returns:
         ``("done", statuses)``; ``("failed", reason)``, whose traceback stands in the table; ``("too large",)`` for
-        the device's memory: nothing is kept; ``("stopped",)``, as the parent asked: the stack is saved;
-        ``("no room", reason)`` where its results cannot be written: they are trained anew from the checkpoint.
+        the device's memory, as predicted or as it turned out: nothing is kept; ``("stopped",)``, as the parent
+        asked: the stack is saved; ``("no room", reason)`` where its results cannot be written: they are trained anew
+        from the checkpoint.
     """
     started, results = now(), Results(folder)
     checkpoint = checkpoint_of(cells, folder, device, pipe.poll, lambda line: tell(pipe, "say", line))
     try:
         data = load_once(canonical(cells[0].config["data"]))
+        if len(cells) > 1 and is_too_large(cells, data, device):
+            return ("too large",)
         outcome = train(
             cells, data, device, lambda step, losses: tell(pipe, "progress", step, losses), checkpoint
         )

@@ -418,29 +418,32 @@ GRID = cells(
 )
 
 
+def ten(_cell):
+    return 10
+
+
 @settings(max_examples=20)
 @given(st.permutations(GRID))
 def test_stacks_depend_on_the_cells_and_not_on_their_order(shuffled):
-    assert [stack.id for stack in stacks(shuffled, "cpu")] == [stack.id for stack in stacks(GRID, "cpu")]
+    assert [stack.id for stack in stacks(shuffled, ten)] == [stack.id for stack in stacks(GRID, ten)]
 
 
-def test_stacks_hold_every_cell_once_and_no_more_than_fit():
-    narrow = cells("model=mlp", "seed=range(40)", "stack_width.cpu=7")
-    for grid, kind, width in ((GRID, "cpu", 64), (GRID, "cuda", 256), (narrow, "cpu", 7)):
-        grouped = stacks(grid, kind)
-        assert Counter(cell.id for stack in grouped for cell in stack.cells) == Counter(ids(grid))
-        assert max(len(stack.cells) for stack in grouped) <= width
+@pytest.mark.parametrize("most", [1, 7, 64, 1000])
+def test_stacks_hold_every_cell_once_and_no_more_than_fit(most):
+    grouped = stacks(GRID, lambda _cell: most)
+    assert Counter(cell.id for stack in grouped for cell in stack.cells) == Counter(ids(GRID))
+    assert max(len(stack.cells) for stack in grouped) <= most
 
 
 def test_cells_of_a_stack_differ_in_numbers_alone_and_penalties_stack_among_themselves():
-    for stack in stacks(GRID, "cuda"):
+    for stack in stacks(GRID, ten):
         assert len({cell.program for cell in stack.cells}) == 1
         families = {cell.config["regularizer"]["family"] for cell in stack.cells}
         assert families == {"penalty"} or "penalty" not in families
 
 
 def test_cells_of_one_regularizer_stand_together_in_a_stack():
-    for stack in stacks(GRID, "cuda"):
+    for stack in stacks(GRID, ten):
         programs = [cell.regularizer_program for cell in stack.cells]
         assert len([key for key, _ in itertools.groupby(programs)]) == len(set(programs))
 

@@ -1,0 +1,72 @@
+"""How many cells train together: decided from what they are and on what kind of device, never from a stopwatch."""
+
+from collections.abc import Sequence
+
+import torch
+
+from gradbench.data import Data
+from gradbench.devices import shapes_alone
+from gradbench.errors import UsageError
+from gradbench.grid import Cell
+from gradbench.memory import HEADROOM, fits, footprint, free_memory
+from gradbench.models import Model
+from gradbench.program import build
+
+AUTO = "auto"
+"""``stack_width`` where gradbench is to choose."""
+
+CACHE = 768 * 1024
+"""Bytes of one player's parameters in a CPU's stack: gradient, optimizer and telemetry pass over as many, several
+times a step, and most cores keep about that much close by. In trials the best widths lay at 0.5 to 0.9 MB."""
+
+WIDEST = 64
+"""Cells in a CPU's stack: beyond, what calling an operation costs is spread thinly enough."""
+
+ROUGH = 1000
+"""Times its parameters that a cell's step never took in a trial; below it nothing needs to be predicted."""
+
+
+def width(cell: Cell, data: Data, device: torch.device) -> int:
+    """Return how wide a stack of cells like this one is: as its config says, or chosen.
+
+    A CPU is kept busy by few cells, and works fastest on what its cache holds. A GPU takes all that its memory does.
+    """
+    asked = cell.runtime["stack_width"][device.type]
+    if asked != AUTO:
+        return int(asked)
+    if device.type == "cpu":
+        return min(max(CACHE // (4 * parameters(build(cell.config, data).model)), 1), WIDEST)
+    return max(fits(footprint([cell], data, device.type), capacity(device)), 1)
+
+
+def parameters(model: Model) -> int:
+    """Return how many numbers the largest of a model's networks has."""
+    with shapes_alone():
+        networks = model.networks()
+    return max(sum(tensor.numel() for tensor in net.parameters()) for net in networks.values())
+
+
+def capacity(device: torch.device) -> int:
+    """Return the bytes of a GPU's memory, taken or free: a sweep that is gone on with has the same stacks."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory())
+    raise UsageError(f"stack_width.{device.type}={AUTO} needs a cpu, cuda or mps; give a number of cells")
+
+
+def is_too_large(cells: Sequence[Cell], data: Data, device: torch.device) -> bool:
+    """Return whether a stack, as predicted, needs more memory than its device has free.
+
+    Predicting costs seconds where a recurrence is long: it is left out where memory is free in plenty.
+    """
+    free = free_memory(device)
+    config = cells[0].config
+    examples = int(config["model"].get("batch_size", 1))
+    rough = 4 * len(cells) * parameters(build(config, data).model) * max(ROUGH, 8 * examples)
+    if rough < free:
+        return False
+    return (
+        footprint(cells, data, device.type).of(len(cells), len({cell.seed for cell in cells})) * HEADROOM
+        > free
+    )

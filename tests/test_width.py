@@ -1,0 +1,75 @@
+"""How wide stacks are: by a core's cache or a device's memory, or as told; the same whatever else goes on."""
+
+import pytest
+import torch
+from small import CPU, cells, data_of
+
+from gradbench import width as widths
+from gradbench import worker
+from gradbench.errors import UsageError
+from gradbench.results import Results
+from gradbench.width import CACHE, WIDEST, is_too_large, width
+
+
+def wide(model="mlp", regularizer="none", **values):
+    (cell,) = cells(model, regularizer, **values)
+    return width(cell, data_of(cell), CPU)
+
+
+def test_a_cpus_stack_holds_as_many_cells_as_its_cache_and_at_least_one():
+    hidden = 100
+    numbers = sum(
+        (inputs + 1) * outputs for inputs, outputs in ((64, hidden), (hidden, hidden), (hidden, 10))
+    )
+    assert wide(model__hidden=hidden) == CACHE // (4 * numbers) > 1
+    assert wide(model__hidden=4) == WIDEST
+    assert wide(model__hidden=1000, model__depth=4) == 1
+
+
+def test_a_width_that_is_told_is_kept():
+    assert wide(stack_width__cpu=3) == 3
+
+
+def test_a_wgan_is_as_wide_as_the_larger_of_its_networks_allows():
+    critic, generator = ((2 + 1) * 80 + 81 * 80 + 81 * out for out in (1, 2))
+    assert critic < generator
+    assert wide("wgan", model__hidden=80) == CACHE // (4 * generator)
+
+
+def test_a_gpus_stack_takes_its_memory_whatever_is_free(monkeypatch):
+    (cell,) = cells("mlp", "none")
+    found = []
+    for size in (1 << 26, 1 << 28, 1 << 10):
+        monkeypatch.setattr(widths, "capacity", lambda _device, size=size: size)
+        found.append(width(cell, data_of(cell), torch.device("cuda")))
+    assert found[1] > found[0] > 1
+    assert found[2] == 1, "a cell that does not fit is tried all the same"
+
+
+def test_a_kind_of_device_whose_memory_is_unknown_needs_to_be_told():
+    with pytest.raises(UsageError, match=r"stack_width\.xpu=auto"):
+        widths.capacity(torch.device("xpu"))
+
+
+@pytest.mark.parametrize("regularizer", ["none", "gp"])
+def test_a_stack_that_would_not_fit_into_what_is_free_is_split_before_it_starts(
+    regularizer, tmp_path, monkeypatch
+):
+    stack = cells("mlp", regularizer, seed=[0, 1, 2, 3])
+    data = data_of(stack[0])
+    need = widths.footprint(stack, data, "cpu").of(4)
+    for free, too_large in ((need, True), (2 * need, False)):
+        monkeypatch.setattr(widths, "free_memory", lambda _device, free=free: free)
+        assert is_too_large(stack, data, CPU) == too_large
+        verdict = worker.attempt(stack, Results(tmp_path).folder, CPU, Silent())
+        assert (verdict == ("too large",)) == too_large
+
+
+class Silent:
+    """A pipe that nobody listens to."""
+
+    def poll(self):
+        return False
+
+    def send(self, _message):
+        pass
