@@ -21,6 +21,7 @@ from gradbench.errors import StorageError, UsageError
 from gradbench.untrusted import plain
 
 if TYPE_CHECKING:
+    from gradbench.report import Report
     from gradbench.sweep import Plan
 
 SUMMARY = (
@@ -248,8 +249,12 @@ def write_report(folder: Path, quiet: bool = False) -> None:
     built = report.build(folder, sections)
     if judged:
         verdicts.write(folder / "report" / "tables", judged)
-    if quiet:
-        return
+    if not quiet:
+        print_report(built)
+
+
+def print_report(built: "Report") -> None:
+    """Print a report's answers and where its page is."""
     table = Table("model", "answer", "metric", "evidence", title="Answer", title_justify="left")
     for answer in built.answers:
         texts = answer.model, answer.treatment, answer.value, answer.sentence
@@ -260,20 +265,44 @@ def write_report(folder: Path, quiet: bool = False) -> None:
 
 @app.command("report")
 def report_command(
-    folder: Annotated[
-        Path,
-        typer.Argument(metavar="[RESULTS]", help="A results folder.", autocompletion=complete_folders),
-    ] = Path("results/quick"),
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[RESULTS]…",
+            help="A results folder, results/quick by default; several are compared, the first with each other.",
+            autocompletion=complete_folders,
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Where a comparison goes. Default: results/compare- and the folders' names."
+        ),
+    ] = None,
 ) -> None:
-    """Rebuild every table, figure and page from the stored tables alone.
+    """Rebuild every table, figure and page from the stored tables alone, or compare folders side by side.
 
     [bold]Examples[/]
 
     [cyan]gradbench report[/]
 
     [cyan]gradbench report results/lstm-sweep[/]
+
+    What did another version, device or learning rate change?
+    [cyan]gradbench report results/quick results/quick-lr --out results/what-changed[/]
     """
-    write_report(folder)
+    chosen = folders or [Path("results/quick")]
+    if len(chosen) > 1:
+        from gradbench import report
+
+        print_report(report.compare(chosen, out))
+    elif out is not None:
+        raise UsageError(
+            "--out is for a comparison of several folders; one folder's report lies in the folder"
+        )
+    else:
+        write_report(chosen[0])
 
 
 @app.command()
@@ -377,6 +406,53 @@ def show(
     for title, text in texts(row):
         out.print(title, style="table.title")
         say(text)
+
+
+@app.command()
+def cost(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[OVERRIDE]…",
+            help="Overrides in Hydra's grammar; regularizer=a,b leaves out the others.",
+            autocompletion=complete_run,
+            show_default=False,
+        ),
+    ] = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="How often each is timed.")] = 20,
+    width: Annotated[
+        int | None,
+        typer.Option("--width", min=1, help="Cells per stack. Default: as many as a sweep trains together."),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option("--results", help="Where the files go. Default: results/cost- and the overrides."),
+    ] = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Measure what every regularizer costs beside none: time of a step, memory of a stack.
+
+    Each round times a few steps of each regularizer, in shuffled order. Intervals are 95 %, of the median over
+    rounds. Memory is the stack's peak, evaluation included, beside what is predicted before a stack starts.
+
+    [bold]Examples[/]
+
+    [cyan]gradbench cost[/]
+
+    [cyan]gradbench cost model=wgan model.hidden=128[/]
+
+    [cyan]gradbench cost model=lstm regularizer=clip_norm,gp --rounds 10 --width 4[/]
+    """
+    from gradbench.costs import output
+    from gradbench.costs.cells import compare
+    from gradbench.costs.measure import measured
+
+    comparison = compare(words or [], width, results, config_dir)
+    with err.status("starting") as status:
+        rows = measured(comparison, rounds, status.update)
+    out.print(output.table(rows))
+    for path in output.write(rows, comparison.folder):
+        say(str(path))
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -157,7 +157,7 @@ def test_python_dash_m_is_the_same_program():
     ("typed", "expected"),
     [
         ("run q", {"quick"}),
-        ("run mod", {"model="}),
+        ("run mod", {"model=", "modes"}),
         ("run quick model=l", {"model=lstm"}),
         ("run regularizer=clip_", {"regularizer=clip_norm", "regularizer=clip_value"}),
         ("run regularizer=none,clip_", {"regularizer=none,clip_norm", "regularizer=none,clip_value"}),

@@ -28,7 +28,7 @@ from gradbench.errors import DamagedError
 from gradbench.files import check_arrays, read_arrays, read_table, set_aside, write_arrays, write_table
 from gradbench.launchers.processes import Worker
 from gradbench.progress import Lines
-from gradbench.report import build, page
+from gradbench.report import build, contents
 from gradbench.report.style import RC
 from gradbench.report.tables import load
 from gradbench.results import Results, curve_rows, describe
@@ -475,7 +475,7 @@ def test_a_clock_that_jumps_changes_neither_what_is_saved_nor_what_is_done(
     assert_same_tables(results, undisturbed)
     assert results.damaged() == []
     assert (results.cells()["started"] > results.cells()["finished"]).any()
-    assert "0 s" in page.subtitle(load(results.folder))
+    assert "0 s" in contents.subtitle(load(results.folder))
 
 
 def test_a_checkpoint_is_due_by_a_clock_that_cannot_jump(tmp_path, monkeypatch):

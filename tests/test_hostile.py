@@ -26,10 +26,12 @@ from gradbench.errors import DamagedError, UsageError
 from gradbench.files import read_arrays, read_table, write_atomically
 from gradbench.grid import canonical
 from gradbench.inspection import find_cell
-from gradbench.report import build, page, rows, summary
+from gradbench.report import build, contents, summary
 from gradbench.report.answer import answer
 from gradbench.report.audit import audit
+from gradbench.report.cells import listing
 from gradbench.report.compare import comparisons
+from gradbench.report.curves import scan
 from gradbench.report.tables import load
 from gradbench.results import Results
 from gradbench.worker import attempt, checkpoint_of
@@ -75,10 +77,10 @@ def everything(folder):
     results = load(folder)
     groups = comparisons(results)
     return [
-        page.subtitle(results),
+        contents.subtitle(results),
         *(finding.text for finding in audit(results, groups)),
         *map(str, map(answer, groups)),
-        *map(str, rows.rows(results)),
+        str(listing(results, {})),
         *(table.to_csv() for table in summary.tables(results, groups).values()),
     ]
 
@@ -372,7 +374,8 @@ def test_a_stored_command_that_is_more_than_a_run_is_never_offered(folder, comma
     assert not untrusted.is_command(command)
     results = load(folder)
     assert results.command == ""
-    assert {row.command for row in rows.rows(results)} == {
+    data = listing(results, {}).data
+    assert {" ".join(data["words"][word] for word in row[COMMAND]) for row in data["rows"]} == {
         f"gradbench show {cell}" for cell in results.cells["cell"]
     }
     assert gradbench("show", results.cells["cell"][0], "--results", folder) == 0
@@ -447,7 +450,8 @@ def test_a_curve_of_any_kind_is_reported(folder):
         for values in KINDS.values():
             changed = (values * len(original))[: len(original)]
             original.assign(**{column: changed}).to_parquet(folder / "curves/a.parquet")
-            rows.rows(load(folder))
+            results = load(folder)
+            scan(folder, results.cells, (), 20)
 
 
 @pytest.mark.parametrize(

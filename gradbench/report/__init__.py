@@ -9,7 +9,7 @@ import pandas as pd
 
 from gradbench.files import unwritable, write_atomically
 from gradbench.report import answer as answering
-from gradbench.report import cells, contents, curves, figures, markdown, page, summary
+from gradbench.report import cells, contents, curves, figures, markdown, page, side_by_side, summary, versus
 from gradbench.report.answer import Answer
 from gradbench.report.audit import audit
 from gradbench.report.compare import comparisons
@@ -17,7 +17,7 @@ from gradbench.report.sections import Section
 from gradbench.report.style import looks
 from gradbench.report.tables import load
 
-__all__ = ["Answer", "Report", "answers", "build"]
+__all__ = ["Answer", "Report", "answers", "build", "compare"]
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,40 @@ def build(results: Path, claims: Sequence[Section] = ()) -> Report:
     tables["answers.csv"] = pd.DataFrame(found)
     findings = audit(loaded, groups, scanned.notes)
     listed = cells.listing(loaded, scanned.sketches)
-    files = {f"tables/{name}": _csv(table) for name, table in tables.items()}
     sections = contents.sections(groups, drawn, tables["comparisons.csv"], claims, pictures())
-    for picture in (picture for section in sections for picture in section.pictures):
+    about = (loaded.name, contents.subtitle(loaded), loaded.question, loaded.command)
+    content = contents.Contents(*about, found, sections, findings, listed)
+    return _written(results / "report", content, tables)
+
+
+def compare(folders: Sequence[Path], out: Path | None = None) -> Report:
+    """Write a report of several results folders side by side, the first against each other one.
+
+    Args:
+        folders: two or more.
+        out: where it goes; ``results/compare-`` and their names by default. Never into one of them.
+
+    Raises:
+        UsageError: a folder holds nothing to report on, or the report would lie in one of them.
+        StorageError: the report cannot be written.
+
+    """
+    names = versus.names([str(folder) for folder in folders])
+    place = side_by_side.folder_for(folders, names, out)
+    content, tables = side_by_side.contents([load(folder) for folder in folders], names)
+    return _written(place, content, tables)
+
+
+def _written(folder: Path, content: contents.Contents, tables: dict[str, pd.DataFrame]) -> Report:
+    """Write page, Markdown, figures and tables."""
+    files = {f"tables/{name}": _csv(table) for name, table in tables.items()}
+    for picture in (picture for section in content.sections for picture in section.pictures):
         files[f"figures/{picture.name}.png"] = picture.png
         files[f"figures/{picture.name}.svg"] = picture.svg
-    content = contents.Contents(loaded, found, sections, findings, listed)
     files["report.md"] = markdown.render(content).encode("utf-8")
     files["index.html"] = page.render(content).encode("utf-8")
-    _write(results / "report", files)
-    return Report(results / "report" / "index.html", tuple(found))
+    _write(folder, files)
+    return Report(folder / "index.html", tuple(content.answers))
 
 
 def _csv(table: pd.DataFrame) -> bytes:

@@ -48,7 +48,7 @@ const chart = (title, last, lines) => {
   const ends = kept.flatMap((line) => [raise(line.low, line), raise(line.high, line)]);
   const [low, high] = [Math.min(...ends), Math.max(...ends)];
   const [left, top, right, bottom] = [44, 8, WIDTH - 6, HEIGHT - 18];
-  const y = (value) => bottom - ((value - low) / (high - low || 1)) * (bottom - top);
+  const y = (value) => (high > low ? bottom - ((value - low) / (high - low)) * (bottom - top) : (top + bottom) / 2);
   const said = (value) => number(log ? 10 ** value : value);
   const name = `${title}, from step 1 to ${last}; between ${said(low)} and ${said(high)}`;
   const picture = make("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": name });
@@ -73,7 +73,8 @@ const chart = (title, last, lines) => {
       if (!down) path += "h0.01"; // a single point is a dot
       down = true;
     });
-    picture.append(make("path", { d: path, class: line.dash ? "line used" : "line" }));
+    const dot = line.points.filter((point) => point !== null).length === 1 ? " dot" : "";
+    picture.append(make("path", { d: path, class: `${line.dash ? "line used" : "line"}${dot}` }));
   });
   picture.append(
     make("text", { x: left, y: HEIGHT - 5 }, "1"),

@@ -49,7 +49,9 @@ class _Words:
 def listing(results: Results, sketches: Mapping[str, Sketch]) -> Listing:
     """Return the first cells of the table, as many as a page can hold."""
     cells = results.cells.iloc[:LISTED]
-    shared = [(leaf, str(cells[leaf].iloc[0])) for leaf in leaves(cells) if same(cells[leaf].astype(str))]
+    shared = [
+        (leaf, text.value(cells[leaf].iloc[0])) for leaf in leaves(cells) if same(cells[leaf].astype(str))
+    ]
     own = [leaf for leaf in leaves(cells) if leaf not in dict(shared) and leaf != "seed"]
     words = _Words()
     configs: dict[tuple[str | None, ...], int] = {}
@@ -96,7 +98,7 @@ def _row(cell: Mapping[Any, Any], config: int, words: _Words, sketch: Sketch | N
 
 
 def _text(value: object) -> str | None:
-    return None if value is None or value is pd.NA or value != value else str(value)
+    return None if value is None or value is pd.NA or value != value else text.value(value)
 
 
 def _float(value: object) -> float:

@@ -33,11 +33,14 @@ JUDGED = (
 class Contents:
     """A whole report."""
 
-    results: Results
+    title: str
+    subtitle: str
+    question: str
+    command: str
     answers: Sequence[Answer]
     sections: Sequence[Section]
     findings: Sequence[Finding]
-    cells: Listing
+    cells: Listing | None  # None where a report has none of its own
 
     @property
     def warnings(self) -> int:
@@ -122,3 +125,33 @@ def _judgement(row: Mapping[Hashable, Any]) -> tuple[Entry, ...]:
 def _interval(row: Mapping[Hashable, Any], name: str, n: int) -> Entry:
     written = text.interval(Interval(row[name], row[f"{name}_low"], row[f"{name}_high"], int(n)))
     return Entry(written, float(row[name]))
+
+
+def subtitle(results: Results) -> str:
+    """Say what was run: ``3 models × 4 treatments, 3 seeds, 117 cells · 22 Nov 2026 · 2 min 41 s on cpu``."""
+    cells = results.cells
+    models, treatments = (text.count(cells[noun].nunique(), noun) for noun in ("model", "treatment"))
+    seeds = text.count(cells["seed"].nunique(), "seed")
+    parts = [f"{models} × {treatments}, {seeds}, {text.count(len(cells), 'cell')}"]
+    if {"started", "finished"} <= set(cells):
+        started = pd.to_datetime(cells["started"], utc=True, errors="coerce", format="ISO8601")
+        finished = pd.to_datetime(cells["finished"], utc=True, errors="coerce", format="ISO8601")
+        if finished.notna().any():
+            day = finished.max()
+            parts.append(f"{day.day} {day:%b %Y}")
+        spent = text.duration(_union(started, finished))
+        devices = (
+            text.listed(sorted(cells["device"].dropna().astype(str).unique())) if "device" in cells else ""
+        )
+        parts.append(f"{spent} on {devices}" if devices else spent)
+    return " · ".join(parts)
+
+
+def _union(started: pd.Series, finished: pd.Series) -> float:
+    """Return the seconds in which at least one cell was training: a resumed sweep's pauses do not count."""
+    spans = pd.DataFrame({"from": started, "to": finished}).dropna().drop_duplicates().sort_values("from")
+    total, end = 0.0, pd.Timestamp.min.tz_localize("UTC")
+    for begin, until in zip(spans["from"], spans["to"], strict=True):
+        total += max((until - max(begin, end)).total_seconds(), 0.0)
+        end = max(end, until)
+    return total

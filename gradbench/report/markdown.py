@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 
 from gradbench.report.contents import Contents
-from gradbench.report.page import subtitle
 from gradbench.report.sections import Entry, Picture, Section, Table
 
 ROWS = 200  # of a table; beyond, its CSV is better reading
@@ -14,20 +13,19 @@ SPECIAL = str.maketrans(
 
 def render(contents: Contents) -> str:
     """Return the report; nothing in it that comes from the tables is markup."""
-    results, cells = contents.results, contents.cells
-    parts = [f"# gradbench · {plain(results.name)}", plain(subtitle(results))]
-    parts += [plain(results.question)] if results.question else []
-    parts += [code(results.command)] if results.command else []
+    cells = contents.cells
+    parts = [f"# gradbench · {plain(contents.title)}", plain(contents.subtitle)]
+    parts += [plain(contents.question)] if contents.question else []
+    parts += [code(contents.command)] if contents.command else []
     rows = [(a.model, a.treatment, a.value, a.sentence) for a in contents.answers]
     parts += ["## Answer", grid(("group", "answer", "metric", "evidence"), rows)]
     for section in contents.sections:
         parts += _section(section)
-    parts += ["## Cells", f"All {cells.total} of them are in [tables/cells.csv](tables/cells.csv)."]
-    if cells.shared:
-        parts += [
-            "What they share:",
-            "\n".join(f"- {plain(leaf)}: {plain(value)}" for leaf, value in cells.shared),
-        ]
+    if cells:
+        parts += ["## Cells", f"All {cells.total} of them are in [tables/cells.csv](tables/cells.csv)."]
+    if cells and cells.shared:
+        shared = [f"- {plain(leaf)}: {plain(value)}" for leaf, value in cells.shared]
+        parts += ["What they share:", "\n".join(shared)]
     found = [f"- {'**Warning:** ' * finding.warning}{plain(finding.text)}" for finding in contents.findings]
     return "\n\n".join([*parts, "## Audit", "\n".join(found)]) + "\n"
 

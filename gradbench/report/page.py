@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
 
-from gradbench.report import text
 from gradbench.report.contents import Contents
 from gradbench.report.sections import Entry, Picture, Table
-from gradbench.report.tables import Results
 
 EMBEDDED = 6_500_000  # bytes of pictures in a page at most; any other is shown from beside it
 COLUMNS = ("cell", "group", "treatment", "strength", "seed", "status", "metric", "ms / step")
@@ -33,11 +30,9 @@ def render(contents: Contents) -> str:
     environment.filters |= {"order": _order}
     return environment.get_template("page.html.j2").render(
         contents=contents,
-        results=contents.results,
-        subtitle=subtitle(contents.results),
         sources=_sources([picture for section in contents.sections for picture in section.pictures]),
         columns=COLUMNS,
-        data=_json(contents.cells.data),
+        data=_json(contents.cells.data) if contents.cells else "",
     )
 
 
@@ -63,33 +58,3 @@ def _order(entry: Entry) -> str:
     if isinstance(entry.order, float):
         return "" if math.isnan(entry.order) else repr(entry.order)
     return entry.order or entry.text
-
-
-def subtitle(results: Results) -> str:
-    """Say what was run: ``3 models × 4 treatments, 3 seeds, 117 cells · 22 Nov 2026 · 2 min 41 s on cpu``."""
-    cells = results.cells
-    models, treatments = (text.count(cells[noun].nunique(), noun) for noun in ("model", "treatment"))
-    seeds = text.count(cells["seed"].nunique(), "seed")
-    parts = [f"{models} × {treatments}, {seeds}, {text.count(len(cells), 'cell')}"]
-    if {"started", "finished"} <= set(cells):
-        started = pd.to_datetime(cells["started"], utc=True, errors="coerce", format="ISO8601")
-        finished = pd.to_datetime(cells["finished"], utc=True, errors="coerce", format="ISO8601")
-        if finished.notna().any():
-            day = finished.max()
-            parts.append(f"{day.day} {day:%b %Y}")
-        spent = text.duration(_union(started, finished))
-        devices = (
-            text.listed(sorted(cells["device"].dropna().astype(str).unique())) if "device" in cells else ""
-        )
-        parts.append(f"{spent} on {devices}" if devices else spent)
-    return " · ".join(parts)
-
-
-def _union(started: pd.Series, finished: pd.Series) -> float:
-    """Return the seconds in which at least one cell was training: a resumed sweep's pauses do not count."""
-    spans = pd.DataFrame({"from": started, "to": finished}).dropna().drop_duplicates().sort_values("from")
-    total, end = 0.0, pd.Timestamp.min.tz_localize("UTC")
-    for begin, until in zip(spans["from"], spans["to"], strict=True):
-        total += max((until - max(begin, end)).total_seconds(), 0.0)
-        end = max(end, until)
-    return total

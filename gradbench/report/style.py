@@ -4,7 +4,7 @@ Colours are of Okabe and Ito's palette for colour-blind readers, and never the o
 a hue: clippings blue, penalties red, projections green.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +95,11 @@ def looks(comparisons: Sequence[Comparison]) -> dict[str, Look]:
         for comparison in comparisons
         for setting in comparison.settings
     }
+    return looks_of(families)
+
+
+def looks_of(families: Mapping[str, str]) -> dict[str, Look]:
+    """Return a look for every treatment, given its family."""
     found = {name: KNOWN[name] for name in families if name in KNOWN}
     served = dict.fromkeys(FAMILIES, 0)
     for index, name in enumerate(sorted(families.keys() - found.keys())):

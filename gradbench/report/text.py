@@ -21,6 +21,12 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}g}".replace("-", "−")
 
 
+def value(given: object) -> str:
+    """Write a value of a config: ``64`` also where a column of the table made it ``64.0``."""
+    whole = isinstance(given, float) and given.is_integer() and abs(given) < 1e15
+    return str(int(given)) if whole else str(given)  # type: ignore[call-overload]  # it is a float then
+
+
 def interval(given: Interval) -> str:
     """Write ``2.21 [2.19, 2.24]``, with the decimals that the width deserves, four digits at most.
 

@@ -28,7 +28,7 @@ from gradbench.report.figures.panels import Context, Drawing
 from gradbench.report.sections import Picture
 from gradbench.report.style import RC
 
-__all__ = ["SECTIONS", "Context", "begin"]
+__all__ = ["SECTIONS", "Context", "begin", "pictures"]
 
 Draw = Callable[[Context], list[Drawing]]
 Pictures = dict[str, list[Picture]]  # by section
@@ -120,14 +120,18 @@ def _name(draw: Draw) -> str:
 
 
 def _pictures(draw: Draw, context: Context) -> list[Picture]:
-    """Draw one kind of figure, and turn what comes of it into files."""
+    return pictures(lambda: draw(context))
+
+
+def pictures(draw: Callable[[], list[Drawing]]) -> list[Picture]:
+    """Draw, and turn what comes of it into files."""
     with mpl.rc_context(RC):
         return [
             Picture(
                 drawing.name, drawing.title, drawing.caption, drawing.alt, drawing.table,
                 png=_file(drawing.figure, "png"), svg=_file(drawing.figure, "svg"),
             )
-            for drawing in draw(context)
+            for drawing in draw()
         ]  # fmt: skip
 
 

@@ -1,0 +1,77 @@
+"""One folder's metric against another's, setting by setting."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from gradbench.report import text
+from gradbench.report.figures.panels import Drawing, limits, log_axis, named, panels, spread_over
+from gradbench.report.style import Look
+from gradbench.report.versus import Pairing, Versus, counts
+
+CAPTION = (
+    "Each point is a setting: across, its mean in the first folder, up, in the second, with 95% Student t intervals "
+    "over the seeds that completed. Points on the line are alike in both. Settings of which a folder has no "
+    "completed cell are in the table alone."
+)
+PER_ROW, PANELS = 3, 9
+
+
+def draw(found: Versus, name: str, looks: Mapping[str, Look]) -> list[Drawing]:
+    """Draw a panel per model, the first few of them."""
+    models = dict.fromkeys(pairing.model for pairing in found.pairings)
+    groups = [
+        [p for p in found.pairings if p.model == model and p.first.n and p.second.n] for model in models
+    ]
+    kept = [group for group in groups if group][:PANELS]
+    if not kept:
+        return []
+    title = _title(found)
+    rows = [kept[start : start + PER_ROW] for start in range(0, len(kept), PER_ROW)]
+    legend = "   ".join(
+        named(t, looks[t]) for t in dict.fromkeys(p.setting.treatment for g in kept for p in g)
+    )
+    figure, axes = panels(
+        title, [legend, *[""] * (len(rows) - 1)], PER_ROW, height=1.9, gap=0.7, titles=[2] * len(rows)
+    )
+    for spots, line in zip(axes, rows, strict=True):
+        for ax in spots[len(line) :]:
+            ax.set_visible(False)
+        for ax, group in zip(spots, line, strict=False):
+            _panel(ax, found, group, looks)
+    alt = f"Means of each setting in {found.names[1]} against {found.names[0]}. {title}"
+    return [Drawing(name, title, CAPTION, alt, f"{name}.csv", figure)]
+
+
+def _panel(ax: Axes, found: Versus, group: Sequence[Pairing], looks: Mapping[str, Look]) -> None:
+    means = [value for pairing in group for value in (pairing.first.estimate, pairing.second.estimate)]
+    log = spread_over(means)
+    low, high = limits(means, log=log)
+    ax.set_ylim(low, high)
+    if log:
+        log_axis(ax, low, high)
+        ax.set_xscale("log")
+        ax.set_xticks(ax.get_yticks(), [label.get_text() for label in ax.get_yticklabels()])
+        ax.minorticks_off()
+    ax.set_xlim(low, high)
+    ax.plot([low, high], [low, high], color="#808080", lw=0.8, zorder=1)
+    for pairing in group:
+        look = looks[pairing.setting.treatment]
+        x, y = pairing.first, pairing.second
+        errors = [np.nan_to_num([[i.estimate - i.low], [i.high - i.estimate]]) for i in (x, y)]
+        ax.errorbar(
+            x.estimate, y.estimate, xerr=errors[0], yerr=errors[1], color=look.color, marker=look.marker, ms=4.5,
+            elinewidth=0.5, alpha=0.85,
+        )  # fmt: skip
+    unit = group[0].unit.split(",")[0]
+    ax.set_title(f"{text.shortened(group[0].model, 34)}\n{unit}", loc="left", size=8)
+    ax.set_xlabel(f"in {text.shortened(found.names[0], 24)}")
+    ax.set_ylabel(f"in {text.shortened(found.names[1], 24)}")
+
+
+def _title(found: Versus) -> str:
+    told = [f"{number} {verdict}" for verdict, number in counts(found.pairings).items() if number]
+    return (
+        f"Of {len(found.pairings)} settings in {found.names[1]}, beside {found.names[0]}: {text.listed(told)}"
+    )

@@ -1,0 +1,250 @@
+"""The page in a real browser: it works, by mouse and by keyboard, and axe-core finds nothing to object to.
+
+Needs a Chromium or Chrome on the PATH and the packages of the dependency group ``browser``; skipped without.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pytest
+import synthetic
+from test_report import EVIL
+
+from gradbench.report import build, compare
+from gradbench.report.style import RC
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="needs `pip install --group browser`", exc_type=ImportError
+)
+axe = pytest.importorskip(
+    "axe_playwright_python.sync_playwright",
+    reason="needs `pip install --group browser`",
+    exc_type=ImportError,
+)
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+CHROMIUM = next((found for name in NAMES if (found := shutil.which(name))), None)
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason=f"no browser on the PATH: none of {', '.join(NAMES)}"),
+    pytest.mark.xdist_group("browser"),
+]
+
+PHONE, DESK = (390, 844), (1280, 900)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Write a report, one of a stranger's tables, and a comparison."""
+    root = tmp_path_factory.mktemp("browser")
+    few = {"none": (), "clip_norm": (0.1, 1.0), "gp": (1.0, 10.0)}
+    synthetic.write(root / "plain", models=["lstm", "mlp"], strengths=few, seeds=12)
+    cells = synthetic.write(root / "evil", models=["mlp"], strengths=few, statuses={"gp": "failed"})
+    hostile = dict.fromkeys(("model", "model.unit", "data", "device", "error", "torch"), EVIL)
+    evil = cells.assign(**hostile).replace({"regularizer": {"clip_norm": EVIL}})
+    evil.to_parquet(root / "evil" / "cells" / "a.parquet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RC, "savefig.dpi", 50)
+        found = {name: build(root / name).page for name in ("plain", "evil")}
+        found["compared"] = compare([root / "plain", root / "evil"], root / "compared").page
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    with playwright.sync_playwright() as running:
+        # Tests may run as root in a container, where Chromium's own sandbox cannot start; the pages are ours.
+        found = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+class Opened:
+    """A page in a tab, with whatever it complains of."""
+
+    def __init__(self, browser: "Browser", path: Path, size: tuple[int, int], scheme: Any = "light") -> None:
+        width, height = size
+        self.context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        self.page: Page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.url = path.as_uri()
+        self.page.goto(self.url)
+
+    def column(self, place: int, grid: str = "#cells-table") -> list[str]:
+        return self.page.locator(f"{grid} tbody tr:not(.details) td:nth-child({place})").all_text_contents()
+
+    def said(self) -> str:
+        return self.page.locator("#cells-table output").inner_text()
+
+
+@pytest.fixture
+def open_page(browser: "Browser", pages: dict[str, Path]) -> Iterator[Any]:
+    opened: list[Opened] = []
+
+    def start(name: str = "plain", size: tuple[int, int] = DESK, scheme: str = "light") -> Opened:
+        opened.append(Opened(browser, pages[name], size, scheme))
+        return opened[-1]
+
+    yield start
+    for tab in opened:
+        tab.context.close()
+        assert tab.complaints == []
+
+
+@pytest.mark.parametrize("name", ["plain", "evil", "compared"])
+def test_a_page_opens_without_a_complaint_and_asks_for_nothing_else(open_page: Any, name: str) -> None:
+    tab = open_page(name)
+    assert [url for url in tab.requests if not url.startswith("data:")] == [tab.url]
+    assert tab.page.evaluate("Array.from(document.images).every((image) => image.naturalWidth > 0)")
+
+
+@pytest.mark.parametrize("name", ["plain", "evil", "compared"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_to_object_to(open_page: Any, name: str, scheme: str) -> None:
+    tab = open_page(name, DESK if scheme == "light" else PHONE, scheme)
+    for button in tab.page.locator("#cells-table button.id").all()[:2]:
+        button.click()
+    found = axe.Axe().run(tab.page).response
+    assert [(rule["id"], rule["nodes"][0]["html"]) for rule in found["violations"]] == []
+    assert {"color-contrast", "image-alt", "label"} <= {rule["id"] for rule in found["passes"]} | (
+        {"image-alt"} if name == "evil" else set()
+    )
+
+
+@pytest.mark.parametrize("name", ["plain", "evil", "compared"])
+def test_nothing_scrolls_sideways_on_a_phone_but_wide_tables_in_their_own_box(
+    open_page: Any, name: str
+) -> None:
+    tab = open_page(name, PHONE)
+    if name != "compared":
+        tab.page.locator("#cells-table button.id").first.click()
+    assert tab.page.evaluate("document.documentElement.scrollWidth") == PHONE[0]
+    boxes = tab.page.locator(".scroll").all()
+    assert any(box.evaluate("(box) => box.scrollWidth > box.clientWidth") for box in boxes)
+
+
+def test_a_click_on_a_heading_sorts_and_another_one_reverses(open_page: Any) -> None:
+    tab = open_page()
+    metric = tab.page.locator("#cells-table th", has_text="metric")
+    known: list[list[float]] = []
+    for direction in ("ascending", "descending"):
+        metric.locator("button").click()
+        assert metric.get_attribute("aria-sort") == direction
+        shown = tab.column(7)
+        values = [float(value) for value in shown if value != "–"]
+        assert shown[: len(values)] == [value for value in shown if value != "–"]  # missing ones come last
+        known.append(values)
+    assert known[0] == sorted(known[0])
+    assert known[1] == sorted(known[1], reverse=True)
+
+
+def test_numbers_sort_as_numbers_in_tables_written_by_the_template_too(open_page: Any) -> None:
+    tab = open_page()
+    grid = "#treatments-1"
+    tab.page.locator(f"{grid} th", has_text="step").locator("button").click()
+    steps = [float(value.rstrip("×")) for value in tab.column(8, grid)]
+    assert steps == sorted(steps)
+
+
+def test_a_table_is_sorted_and_filtered_from_the_keyboard(open_page: Any) -> None:
+    tab = open_page()
+    tab.page.locator("#cells-filter").focus()
+    tab.page.keyboard.type("mlp gp")
+    assert tab.said() == "24 of 120"
+    tab.page.keyboard.press("Tab")  # the box that scrolls
+    tab.page.keyboard.press("Tab")  # the first heading
+    tab.page.keyboard.press("Enter")
+    assert tab.column(1) == sorted(tab.column(1))
+    assert len(tab.column(1)) == 24
+
+
+def test_words_and_conditions_on_columns_filter(open_page: Any, pages: dict[str, Path]) -> None:
+    cells = pd.read_parquet(pages["plain"].parent.parent / "cells")
+    mlp = cells[cells["model"] == "mlp"]
+    tab = open_page()
+    for typed, wanted in (
+        ("seed=1", cells["seed"] == 1),
+        ("diverged lstm", (cells["status"] == "diverged") & (cells["model"] == "lstm")),
+        ("group=mlp metric<0.95", cells["cell"].isin(mlp.loc[mlp["test/accuracy"] < 0.95, "cell"])),
+        ("nothing like this", cells["seed"] < 0),
+    ):
+        tab.page.locator("#cells-filter").fill(typed)
+        assert tab.said() == f"{wanted.sum()} of {len(cells)}"
+    assert tab.page.locator("#cells-table output").get_attribute("aria-live") == "polite"
+
+
+def test_a_long_table_shows_a_part_and_the_rest_when_asked(open_page: Any) -> None:
+    tab = open_page()
+    assert len(tab.column(1)) == 100
+    tab.page.locator("#cells-table .more button").click()
+    assert len(tab.column(1)) == 120
+    assert tab.page.locator("#cells-table .more").is_hidden()
+
+
+def test_an_opened_cell_shows_its_curves_config_and_command(open_page: Any, pages: dict[str, Path]) -> None:
+    cells = pd.read_parquet(pages["plain"].parent.parent / "cells").set_index("cell")
+    tab = open_page()
+    tab.page.locator("#cells-filter").fill("completed gp mlp")
+    button = tab.page.locator("#cells-table button.id").first
+    button.press("Enter")
+    assert button.get_attribute("aria-expanded") == "true"
+    details = tab.page.locator("#cells-table .details")
+    cell = cells.loc[button.inner_text()]
+    assert details.locator(".command code").inner_text() == cell["command"]
+    assert details.locator("figcaption").all_text_contents()[0].startswith("training loss")
+    lines = details.locator("path.line").evaluate_all("(lines) => lines.map((line) => line.getBBox().width)")
+    assert len(lines) == 3
+    assert min(lines) > 100  # pixels of the picture: a curve, and not a dot
+    config = details.locator(".config").inner_text()
+    assert re.search(r"regularizer\.lambda\s+1\b", config)
+    button.press("Enter")
+    assert details.count() == 0
+
+
+def test_the_command_goes_to_the_clipboard(open_page: Any) -> None:
+    tab = open_page()
+    tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    tab.page.locator("#cells-table button.id").first.click()
+    details = tab.page.locator("#cells-table .details")
+    details.locator("button.copy").click()
+    playwright.expect(details.locator("button.copy")).to_have_text(re.compile("Copied|Selected"))
+    command = details.locator("code").inner_text()
+    copied = tab.page.evaluate("navigator.clipboard.readText().catch(() => String(getSelection()))")
+    assert copied == command
+
+
+def test_a_link_to_a_cell_opens_that_cell(open_page: Any, pages: dict[str, Path]) -> None:
+    last = pd.read_parquet(pages["plain"].parent.parent / "cells")["cell"].iloc[-1]
+    tab = open_page()
+    tab.page.goto(f"{tab.url}#cell-{last}")
+    opened = tab.page.locator("#cells-table button.id[aria-expanded=true]")
+    assert opened.all_text_contents() == [last]
+    assert tab.page.locator("#cells-table .details").is_visible()
+
+
+def test_a_strangers_names_stay_text(open_page: Any) -> None:
+    tab = open_page("evil")
+    tab.page.locator("#cells-filter").fill("script failed")
+    tab.page.locator("#cells-table button.id").first.click()
+    assert EVIL in tab.page.locator("#cells-table .details .error").inner_text()
+    assert tab.page.locator("script").count() == 2
+    assert tab.complaints == []  # nor was it run
+
+
+def test_a_printed_page_has_no_controls(open_page: Any) -> None:
+    tab = open_page()
+    tab.page.emulate_media(media="print")
+    assert tab.page.locator("nav").is_hidden()
+    assert tab.page.locator(".filter").first.is_hidden()
+    assert tab.page.locator("img").first.is_visible()
+    assert len(tab.page.pdf()) > 10_000

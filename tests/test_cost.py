@@ -1,0 +1,201 @@
+"""`gradbench cost`: what is compared, how it is timed, what is left on disk."""
+
+import copy
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from small import CONFIGS, CPU, cells, data_of
+
+from gradbench import cli
+from gradbench.costs import timing
+from gradbench.costs.cells import NONE, compare
+from gradbench.costs.output import draw
+from gradbench.costs.timing import Runner, Silent, median_interval, ready, rounds
+from gradbench.memory import measure
+from gradbench.telemetry import Telemetry
+from gradbench.train import advance
+
+SMALL = ["model.hidden=4", "model.depth=1", "steps=4", "device=cpu"]
+
+
+def gradbench(*words):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(list(words))
+    return int(stopped.value.code)
+
+
+# ---- what is compared ------------------------------------------------------------------------------------------
+
+
+def test_every_regularizer_there_is_takes_part_and_none_comes_first():
+    compared = compare([*SMALL], width=3)
+    assert next(iter(compared.stacks)) == NONE
+    assert set(compared.stacks) == set(CONFIGS.groups["regularizer"])
+    for name, stack in compared.stacks.items():
+        assert [cell.seed for cell in stack] == [0, 1, 2]
+        assert {cell.config["regularizer"]["name"] for cell in stack} == {name}
+
+
+def test_an_override_restricts_the_regularizers_and_none_stays_to_compare_with():
+    compared = compare([*SMALL, "regularizer=gp,clip_norm", "regularizer.lambda=3", "seed=7"], width=2)
+    assert list(compared.stacks) == [NONE, "gp", "clip_norm"]
+    assert [cell.strength for cell in compared.stacks["gp"]] == [3, 3]
+    assert [cell.seed for cell in compared.stacks["gp"]] == [7, 8]
+
+
+def test_the_usual_width_is_that_of_a_sweep():
+    compared = compare([*SMALL, "stack_width.cpu=5", "regularizer=none"])
+    assert compared.width == 5
+
+
+def test_other_settings_have_another_folder():
+    folders = {
+        compare(words, width=1).folder
+        for words in (SMALL, [*SMALL, "regularizer=gp"], [*SMALL, "model.batch_size=8"])
+    }
+    assert len(folders) == 3
+    assert all(folder.name.startswith("cost-mlp-cpu") for folder in folders)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["quick"], "cost compares regularizers at one setting"),
+        (["model=mlp,wgan"], "give one, as model=mlp"),
+        (["seed=0,1"], "give one, as seed=0"),
+        (["seed=x"], "seed must be a whole number"),
+        (["regularizer=gpp"], "did you mean 'gp'"),
+        (["model.hiden=3"], "did you mean 'model.hidden'"),
+        (["device=tpu"], "device=tpu is not on this machine"),
+        (["--rounds", "0"], "--rounds"),
+        (["--width", "0"], "--width"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2_and_writes_nothing(words, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert gradbench("cost", *words) == 2
+    out, err = capsys.readouterr()
+    assert (out, len(err.splitlines())) == ("", 1)
+    assert said in err
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- how it is timed -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def runners():
+    found = {}
+    for name in ("none", "clip_norm"):
+        stack = cells("mlp", name, seed=[0, 1])
+        found[name] = ready(measure(stack, data_of(stack[0]), CPU)[0])
+    return found
+
+
+def test_each_timing_steps_from_the_same_state(runners, monkeypatch):
+    seen = []
+
+    def watched(setup, state, draws, telemetry):
+        seen.append((state.step, state.parameters["mlp"].clone()))
+        advance(setup, state, draws, telemetry)
+
+    monkeypatch.setattr(timing, "advance", watched)
+    runner = Runner(runners["none"].setup, runners["none"].start, runners["none"].draws, steps=2)
+    for _ in range(2):
+        runner.run(Telemetry)
+    assert [step for step, _ in seen] == [0, 1, 0, 1]
+    assert seen[0][1].equal(seen[2][1])
+    assert seen[1][1].equal(seen[3][1])
+    assert not seen[0][1].equal(seen[1][1])
+
+
+def test_each_round_times_everything_once_in_an_order_of_its_own(runners, monkeypatch):
+    order, told = [], []
+
+    def run(runner, kind):
+        order.append((next(name for name in runners if runners[name] is runner), kind))
+        return float(len(order)), 0.5
+
+    monkeypatch.setattr(Runner, "run", run)
+    found = rounds(runners, ["clip_norm"], 8, told.append)
+    by_round = [order[first : first + 3] for first in range(0, 24, 3)]
+    everything = {("none", Telemetry), ("clip_norm", Telemetry), ("clip_norm", Silent)}
+    assert all(set(part) == everything for part in by_round)
+    assert len({tuple(part) for part in by_round}) > 2
+    assert all(part[1][0] == "clip_norm" for part in by_round), (
+        "with and without telemetry, one after the other"
+    )
+    assert told == list(range(1, 9))
+    for name, seconds in found.steps.items():
+        expected = [index + 1 + 0.5 for index, timed in enumerate(order) if timed == (name, Telemetry)]
+        assert seconds.tolist() == expected
+    silent = [index + 1 for index, timed in enumerate(order) if timed == ("clip_norm", Silent)]
+    np.testing.assert_allclose(found.telemetry["clip_norm"], found.steps["clip_norm"] - silent)
+
+
+def test_silence_records_nothing_and_trains_the_same(runners):
+    runner, trained = runners["clip_norm"], []
+    for kind, recorded in ((Telemetry, True), (Silent, False)):
+        telemetry, state = kind(runner.setup), copy.deepcopy(runner.start)
+        advance(runner.setup, state, runner.draws, telemetry)
+        telemetry.flush(state)
+        assert bool((telemetry.curves["loss"][0] > 0).all()) is recorded
+        trained.append(state.parameters["mlp"])
+    assert trained[0].equal(trained[1])
+
+
+def test_the_interval_of_a_median_covers_it_and_needs_six_values():
+    generator = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        found = median_interval(generator.lognormal(size=15))
+        covered += found.low <= 1 <= found.high
+    assert stats.binomtest(covered, 400).proportion_ci(0.999).high >= 0.95
+    assert median_interval(np.arange(5.0))[0] == 2
+    assert np.isnan(median_interval(np.arange(5.0))[1:3]).all()
+
+
+# ---- what is left ----------------------------------------------------------------------------------------------
+
+
+def test_cost_prints_a_table_and_writes_a_csv_and_a_figure(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli.out, "width", 160, raising=False)
+    words = [*SMALL, "regularizer=clip_norm,gp", "--rounds", "6", "--width", "2"]
+    assert gradbench("cost", *words) == 0
+    shown = capsys.readouterr().out
+    (folder,) = (tmp_path / "results").iterdir()
+    assert {path.name for path in folder.iterdir()} == {"cost.csv", "cost.png", "cost.svg"}
+    rows = pd.read_csv(folder / "cost.csv")
+    assert rows["regularizer"].tolist() == ["none", "clip_norm", "gp"]
+    assert (rows[["width", "rounds"]] == [2, 6]).all(axis=None)
+    assert rows["step_ratio"][0] == rows["step_ratio_low"][0] == rows["step_ratio_high"][0] == 1
+    assert (rows["step_ratio_low"] <= rows["step_ratio"]).all()
+    assert (rows[["step_seconds", "memory_bytes", "predicted_bytes"]] > 0).all(axis=None)
+    assert rows["telemetry_share"].notna().tolist() == [True, True, False]
+    for name in rows["regularizer"]:
+        assert re.search(rf"│ {name} +│", shown)
+    assert "stacks of 2 cells on cpu" in shown
+    assert "6 interleaved rounds" in shown
+    assert all(f"cost.{kind}" in shown for kind in ("csv", "png", "svg"))
+
+
+def test_a_device_without_an_account_of_memory_is_drawn_by_what_is_predicted():
+    row = {"model": "mlp", "family": "", "step_seconds": 1.0, "step_ratio_low": 1.0, "step_ratio_high": 2.0}
+    common = row | {"width": 2, "rounds": 6, "device": "mps", "device_name": "m", "torch": "2"}
+    rows = pd.DataFrame(
+        [
+            common
+            | {"regularizer": name, "step_ratio": 1.0 + k, "memory_bytes": None, "predicted_bytes": 10 + k}
+            for k, name in enumerate(("none", "gp"))
+        ]
+    )
+    figure = draw(rows)
+    assert figure.axes[0].get_xlabel() == "step time, relative to none"
+    assert [line.get_xdata()[0] for line in figure.axes[1].lines if line.get_markerfacecolor() == "none"] == [
+        1.0,
+        pytest.approx(1.1),
+    ]
