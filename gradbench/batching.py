@@ -5,18 +5,19 @@ from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
+
+from gradbench.tape import Recording, record
 
 aten = torch.ops.aten
 
 
-RECORD_AFTER = 100
+RECORD_AFTER = 20
 """Calls after which a function is recorded: about as many as the recording costs, so that it never costs twice."""
 
 MOST = 64
 """Recordings that a process keeps."""
 
-recordings: dict[Hashable, GraphModule] = {}
+recordings: dict[Hashable, Recording] = {}
 """What has been recorded in this process; another stack of the same program goes on with it."""
 
 
@@ -41,8 +42,9 @@ def recorded(function: Callable[..., Any], name: Hashable, after: int = RECORD_A
                 return function(*args)
             if len(recordings) == MOST:
                 recordings.clear()
-            recordings[name] = make_fx(function)(*args)
-            simplify(recordings[name])
+            result, recordings[name] = record(function, args)
+            simplify(recordings[name].module)
+            return result
         return recordings[name](*args)
 
     return replay

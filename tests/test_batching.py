@@ -7,12 +7,14 @@ import pytest
 import torch
 from small import CONFIGS, CPU, cells, data_of
 from torch.func import grad, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from gradbench import batching
 from gradbench import train as training
 from gradbench.batching import looped, recorded
 from gradbench.models.lstm import LanguageModelling
 from gradbench.stack import prepare
+from gradbench.tape import record
 from gradbench.train import train
 
 
@@ -62,6 +64,27 @@ def test_a_recording_follows_new_values_and_is_made_once_it_pays():
     assert len(calls) == 3
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, y: x * y,
+        lambda x, y: torch.tensor([2.0, 0.0, 1.0, 3.0]).add_(x).mul_(y),
+        lambda x, y: torch.stack(x.cos().split(1)).masked_fill_(y[:, None] > 0, 3.0).sum(),
+        lambda x, y: {"both": torch.max(x, dim=0), "same": y, "constant": torch.zeros(2)},
+        grad(lambda x, y: (x @ y.sin()).relu().pow(2)),
+        vmap(grad(lambda x, y: torch.linalg.vector_norm(grad(lambda z: (z * y).tanh().sum())(x)))),
+    ],
+)
+def test_a_tape_replays_what_torch_s_own_tracer_does(function):
+    """Constants that change in place, results in several parts, arguments given twice, derivatives of derivatives."""
+    x, y, z = torch.randn(3, 4).unbind()
+    result, recording = record(function, (x, x))
+    traced = make_fx(function)(x, y)
+    torch.testing.assert_close(result, function(x, x), rtol=0, atol=0)
+    for args in ((x, y), (y, z), (z, z)):
+        torch.testing.assert_close(recording(*args), traced(*args), rtol=0, atol=0)
+
+
 def test_a_process_keeps_a_bounded_number_of_recordings():
     for index in range(batching.MOST + 3):
         recorded(lambda x: x + 1, index, after=0)(torch.ones(1))
@@ -69,7 +92,7 @@ def test_a_process_keeps_a_bounded_number_of_recordings():
 
 
 def test_a_function_that_reads_a_value_is_not_recorded():
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="may be another value"):
         recorded(lambda x: x if x.sum().item() > 0 else -x, "it", after=0)(torch.ones(2))
 
 
