@@ -76,7 +76,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own i
         """
         given = tree_map_only(Tensor, self.node_of, (args, kwargs or {}))
         result = operation(*args, **(kwargs or {}))
-        # a constant is copied, else what changes it in place would change it for the next replay too
+        # a constant is copied: what changes it in place must not change it for the next replay
         node = self.graph.call_function(COPY if operation is LIFT else operation, *given)
         if isinstance(result, Tensor):
             self.write(result, node)
@@ -98,7 +98,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own i
         """Return the node that a tensor comes from."""
         if tensor not in self.nodes:
             name = f"constant_{len(self.constants)}"
-            self.constants[name] = tensor
+            self.constants[name] = tensor.clone()  # what it is now; it may be changed in place
             self.write(tensor, self.graph.get_attr(name))
         node: Node = self.nodes[tensor]
         return node
