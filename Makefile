@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.ready-bench
+BROWSER_READY := $(VENV)/.ready-browser
 BENCH ?=
 
-.PHONY: run test soak bench lint format clean
+.PHONY: run test browser browser-ready soak bench lint format clean
 .DEFAULT_GOAL := run
 
 run: $(READY)  ## train the default experiment and write its report
@@ -14,6 +15,11 @@ run: $(READY)  ## train the default experiment and write its report
 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+browser: browser-ready  ## try the report's page in a headless Chromium or Chrome, which must be on the PATH
+	$(BIN)/python -m pytest -rs tests/test_browser.py
+
+browser-ready: $(BROWSER_READY)
 
 soak: $(READY)  ## kill sweeps 200 times, and lose nothing; minutes
 	$(BIN)/python tests/soak.py --kills 200
@@ -44,3 +50,7 @@ $(READY): pyproject.toml
 $(BENCH_READY): $(READY)
 	$(BIN)/python -m pip install --quiet --group bench
 	@touch $(BENCH_READY)
+
+$(BROWSER_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --group browser
+	@touch $(BROWSER_READY)

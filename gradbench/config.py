@@ -24,6 +24,9 @@ GROUPS = ("model", "data", "regularizer", "optimizer")
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 """An interpolation that names a key and does nothing else."""
 
+COLLECTIONS = (yaml.SafeLoader.DEFAULT_MAPPING_TAG, yaml.SafeLoader.DEFAULT_SEQUENCE_TAG)
+"""What OmegaConf makes a config of."""
+
 Config = dict[str, Any]
 
 
@@ -180,15 +183,8 @@ class Configs:
                 "overrides look like key=value)"
             )
         try:
-            text = path.read_text(encoding="utf-8")
-            root = yaml.compose(text, yaml.SafeLoader)
-            if not isinstance(root, yaml.CollectionNode):
-                raise UsageError(f"{path} needs a key 'grid': one product of axes, or a list of products")
-            if written_out(root, {}) > MOST:
-                raise yaml.YAMLError(f"its aliases stand for more than {MOST:,} values")
-            # OmegaConf's reader: 1e-3 is a number, and a key that stands twice is an error
-            spec = OmegaConf.to_container(OmegaConf.create(text))
-        except (yaml.YAMLError, ValueError, OSError, OmegaConfBaseException, RecursionError) as error:
+            spec = _read(path)
+        except Exception as error:  # PyYAML fails in any way at all on a tag that does not suit its value
             raise UsageError(f"{path} is not readable YAML: {one_line(error)}") from error
         return self._experiment(path, spec)
 
@@ -231,6 +227,20 @@ class Configs:
             raise UsageError(f"the axis {key} has no values; give at least one")
         self.check_options(given)
         return given
+
+
+def _read(path: Path) -> object:
+    """Return the content of a YAML file as OmegaConf reads it: 1e-3 is a number, a key that stands twice an error.
+
+    ``None`` where it is neither a mapping nor a list. Anything may be raised where it is no YAML.
+    """
+    text = path.read_text(encoding="utf-8")
+    root = yaml.compose(text, yaml.SafeLoader)
+    if root is None or root.tag not in COLLECTIONS:
+        return None
+    if written_out(root, {}) > MOST:
+        raise yaml.YAMLError(f"its aliases stand for more than {MOST:,} values")
+    return OmegaConf.to_container(OmegaConf.create(text))
 
 
 def written_out(node: yaml.Node, known: dict[int, int]) -> int:

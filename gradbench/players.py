@@ -15,7 +15,8 @@ from torch.func import grad, vmap
 
 from gradbench.batching import looped, recorded
 from gradbench.grid import Cell
-from gradbench.models import Player
+from gradbench.input_gradients import Evaluated
+from gradbench.models import MeanLoss, Model, Networks, Player
 from gradbench.parameters import Layout
 from gradbench.program import Program, build_regularizer
 from gradbench.regularizers import Regularizer
@@ -169,14 +170,26 @@ def objective_of(
     ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensors]]:
         nets = {key: layouts[key].bind(own if key == name else value) for key, value in parameters.items()}
         with autocast():
-            loss, carried = model.loss(name, nets, batch, carry)
-            loss = loss.to(own.dtype)
             if price is None:
+                loss, carried = model.loss(name, nets, batch, carry)
+                loss = loss.to(own.dtype)
                 return loss, (loss, torch.zeros_like(loss), carried)
-            penalty = price(*model.probe(name, nets, batch, carry), strength).to(own.dtype)
+            loss, carried, f, points = loss_and_probe(model, name, nets, batch, carry)
+            loss, penalty = loss.to(own.dtype), price(f, points, strength).to(own.dtype)
         return loss + penalty, (loss, penalty, carried)
 
     return objective
+
+
+def loss_and_probe(
+    model: Model, player: str, nets: Networks, batch: Tensors, carry: Tensors
+) -> tuple[Tensor, Tensors, Callable[[Tensor], Tensor], Tensor]:
+    """Return the loss, what is carried on, and the probe's function and points: of one forward pass if possible."""
+    if isinstance(model, MeanLoss):
+        f = Evaluated(*model.losses(player, nets, batch, carry))
+        return f.values.mean(), f.aux, f, f.points
+    loss, carried = model.loss(player, nets, batch, carry)
+    return (loss, carried, *model.probe(player, nets, batch, carry))
 
 
 def transform_of(

@@ -141,6 +141,32 @@ def test_an_experiment_of_any_content_ends_in_a_plan_or_in_one_line(home):
     assert min(ends[0], ends[2]) > EXPERIMENTS / 50
 
 
+WRONG_TAGS = [
+    *(
+        "!!set {a}",
+        "!!set {grid}",
+        "!!omap [grid: 1]",
+        "!!map [grid]",
+        "grid: !!map [seed]",
+        "grid: {seed: !!set {0}}",
+    ),
+    *(
+        "grid: !!bool maybe",
+        "grid: {seed: !!int ''}",
+        "grid: {seed: !!float ''}",
+        "grid: {seed: !!timestamp x}",
+    ),
+]
+
+
+@pytest.mark.parametrize("content", WRONG_TAGS)
+def test_yaml_whose_tags_do_not_suit_its_values_is_refused_in_one_line(home, content):
+    (home / "mine.yaml").write_text(content)
+    assert gradbench("run", "--dry-run", "mine.yaml") == 2
+    (home / FOLDER / "experiment.yaml").write_text(content)
+    assert gradbench("report", FOLDER) in (0, 2)
+
+
 def test_tables_of_any_content_are_read_or_refused_in_one_line(home):
     whole = {name: pq.read_table(home / FOLDER / name / "a.parquet") for name in ("cells", "curves")}
     changes = st.sampled_from(["cells", "cells", "curves"]).flatmap(

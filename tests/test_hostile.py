@@ -29,7 +29,7 @@ from gradbench.inspection import find_cell
 from gradbench.report import build, contents, summary
 from gradbench.report.answer import answer
 from gradbench.report.audit import audit
-from gradbench.report.cells import listing
+from gradbench.report.cells import listing, points
 from gradbench.report.compare import comparisons
 from gradbench.report.curves import scan
 from gradbench.report.tables import load
@@ -76,12 +76,13 @@ def everything(folder):
     """Return all that a report says, but for its figures."""
     results = load(folder)
     groups = comparisons(results)
+    scanned = scan(folder, results.cells, (), points(len(results.cells)))
     return [
         contents.subtitle(results),
-        *(finding.text for finding in audit(results, groups)),
+        *(finding.text for finding in audit(results, groups, scanned.notes)),
         *map(str, map(answer, groups)),
-        str(listing(results, {})),
-        *(table.to_csv() for table in summary.tables(results, groups).values()),
+        str(listing(results, scanned.sketches)),
+        *(table.to_csv() for table in summary.tables(results, groups, scanned.action).values()),
     ]
 
 
@@ -329,8 +330,8 @@ def test_show_prints_escapes_and_markup_as_they_are_written(wild, capsys, monkey
     assert_tame(capsys.readouterr().err)
 
 
-def test_report_prints_escapes_as_they_are_written_and_its_page_holds_one_script(wild, capsys, monkeypatch):
-    monkeypatch.setattr("gradbench.report.figures.draw", lambda _context: {})
+def test_report_prints_escapes_as_they_are_written_and_its_page_runs_one_script(wild, capsys, monkeypatch):
+    monkeypatch.setattr("gradbench.report.figures.begin", lambda _context: dict)
     monkeypatch.setattr(cli, "out", cli.Console(width=4000))
     assert gradbench("report", wild) == 0
     shown = "".join(capsys.readouterr())
@@ -338,7 +339,7 @@ def test_report_prints_escapes_as_they_are_written_and_its_page_holds_one_script
     assert "[red]markup[/]" in shown
     html = (wild / "report/index.html").read_text()
     assert_tame(html)
-    assert html.count("<script") == 1
+    assert re.findall("<script[^>]*>", html) == ['<script type="application/json" id="data">', "<script>"]
     assert "<img src=x" not in html
     for table in (wild / "report/tables").iterdir():
         assert_tame(table.read_text())
@@ -375,9 +376,8 @@ def test_a_stored_command_that_is_more_than_a_run_is_never_offered(folder, comma
     results = load(folder)
     assert results.command == ""
     data = listing(results, {}).data
-    assert {" ".join(data["words"][word] for word in row[COMMAND]) for row in data["rows"]} == {
-        f"gradbench show {cell}" for cell in results.cells["cell"]
-    }
+    offered = {ident: " ".join(data["words"][word] for word in row[10]) for ident, *row in data["rows"]}
+    assert offered == {cell: f"gradbench show {cell}" for cell in results.cells["cell"]}
     assert gradbench("show", results.cells["cell"][0], "--results", folder) == 0
     assert "rerun it alone" not in capsys.readouterr().out
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from gradbench.data import Data, splits
+from gradbench.data import Array, Data, splits
 from gradbench.data.bundled import table
 from gradbench.errors import UsageError, nearest
 
@@ -26,7 +26,7 @@ def load(source: str, test_share: float, split_seed: int) -> Data:
     x, y = _read(source)
     train, test = splits.stratified(y, test_share, split_seed)
     mean, deviation = x[train].mean(axis=0), x[train].std(axis=0)
-    arrays = {
+    arrays: dict[str, Array] = {
         "train/x": standardised(x[train], mean, deviation),
         "train/y": y[train],
         "test/x": standardised(x[test], mean, deviation),

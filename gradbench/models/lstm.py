@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradbench.errors import UsageError
-from gradbench.models import Model, Networks, Player, Tensors
+from gradbench.models import MeanLoss, Networks, Player, Tensors
 from gradbench.parameters import Network
 from gradbench.seeding import generator
 
@@ -102,23 +102,19 @@ class LanguageModel(nn.Module):
         self.decoder = nn.Linear(hidden, vocabulary)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
 
-    def forward(
-        self, tokens: Tensor, state: State | None = None, shift: Tensor | None = None
-    ) -> tuple[Tensor, State]:
+    def forward(self, text: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Return the logits [B, T, V] and the last state.
 
         Args:
-            tokens: int64 [B, T].
+            text: tokens, int64 [B, T], or what they are embedded as, [B, T, E].
             state: as ``nn.LSTM``'s, each [L, B, H]; ``None`` is the zero state.
-            shift: is added to the embedded tokens, [B, T, E]; a gradient with respect to it, at zero, is the
-                gradient with respect to the embedded tokens.
         """
-        embedded = self.embedding(tokens)
-        outputs, state = self.lstm(embedded if shift is None else embedded + shift, state)
+        embedded = text if text.is_floating_point() else self.embedding(text)
+        outputs, state = self.lstm(embedded, state)
         return self.decoder(outputs), state
 
 
-class LanguageModelling(Model):
+class LanguageModelling(MeanLoss):
     """Predict the next token; the loss is the MEAN over all B × T tokens, in nats.
 
     Each of B streams starts at a place drawn from the cell's seed and reads on, T tokens a step; the state is
@@ -188,25 +184,19 @@ class LanguageModelling(Model):
         zeros = torch.zeros(layers, self.batch_size, hidden)
         return {"h": zeros, "c": zeros.clone()}
 
-    def loss(self, player: str, nets: Networks, batch: Tensors, carry: Tensors) -> tuple[Tensor, Tensors]:
-        """Return the mean cross-entropy per token in nats, and the state to carry."""
-        logits, (h, c) = nets[player](batch["x"], (carry["h"], carry["c"]))
-        return cross_entropy(logits, batch["y"]).mean(), {"h": h.detach(), "c": c.detach()}
-
-    def probe(
+    def losses(
         self, player: str, nets: Networks, batch: Tensors, carry: Tensors
-    ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-        """Return each stream's mean cross-entropy as a function of a shift of its embedded tokens, and zero shift."""
-        state = (carry["h"], carry["c"])
+    ) -> tuple[Callable[[Tensor], tuple[Tensor, Tensors]], Tensor]:
+        """Return each stream's mean cross-entropy per token, in nats, as a function of its embedded tokens, and these.
 
-        def stream_losses(shift: Tensor) -> Tensor:
-            logits, _ = nets[player](batch["x"], state, shift)
-            return cross_entropy(logits, batch["y"]).mean(dim=1)
+        The state is carried on.
+        """
 
-        _, embedding, _, _ = self.shape
-        return stream_losses, torch.zeros(
-            *batch["x"].shape, embedding, device=batch["x"].device, dtype=carry["h"].dtype
-        )
+        def stream_losses(embedded: Tensor) -> tuple[Tensor, Tensors]:
+            logits, (h, c) = nets[player](embedded, (carry["h"], carry["c"]))
+            return cross_entropy(logits, batch["y"]).mean(dim=1), {"h": h.detach(), "c": c.detach()}
+
+        return stream_losses, F.embedding(batch["x"], nets[player].parameters["embedding.weight"])
 
     def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
         """Return loss (nats per token), perplexity per token and bits per character on both splits."""

@@ -88,7 +88,7 @@ def frozen_experiment(results: Path) -> Mapping[str, Any]:
         frozen = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+    except Exception as error:  # PyYAML fails in any way at all on a tag that does not suit its value
         raise UsageError(f"cannot read {path} ({reason(error)}): run its experiment again") from error
     frozen = frozen if isinstance(frozen, dict) else {}
     spec = frozen.get("spec")
