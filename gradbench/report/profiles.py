@@ -26,7 +26,8 @@ def thresholds(comparison: Comparison) -> Floats:
     found = np.unique(comparison.cells["score"].to_numpy(dtype=float))
     found = found[np.isfinite(found)]
     places = np.linspace(0, len(found) - 1, min(len(found), MOST)).round().astype(int)
-    return found[places]
+    kept: Floats = found[places]
+    return kept
 
 
 def good(comparison: Comparison, treatment: str) -> Interval:

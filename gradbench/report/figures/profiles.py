@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from gradbench.report import text
 from gradbench.report.compare import Comparison
@@ -25,11 +26,11 @@ from gradbench.stats import performance_profile
 
 CAPTION = (
     "Along the axis, a value of the metric, strictest at the left; upward, the share of a treatment's cells that are "
-    "at least as good, with Wilson's 95% interval at each value. Diverged cells are good enough nowhere and stay in the denominator, so a "
-    "line ends as far below 1 as cells diverged. Left, all strengths that were tried count, a measure of how much "
-    "depends on the choice; cells of one seed are not independent there, and the bands somewhat too narrow. Right, "
-    "the strength that was best over all seeds, which is partly luck. The line that is higher is better at that "
-    "value; if the treatments did nothing, all lines would coincide."
+    "at least as good, with Wilson's 95% interval at each value. Diverged cells are good enough nowhere and stay in "
+    "the denominator: a line ends as far below 1 as cells diverged. Left, all strengths that were tried count, a "
+    "measure of how much depends on the choice; cells of one seed are not independent there, and the bands somewhat "
+    "too narrow. Right, the strength that was best over all seeds, which is partly luck. The line that is higher is "
+    "better at that value; if the treatments did nothing, all lines would coincide."
 )
 
 
@@ -45,6 +46,7 @@ def draw(context: Context) -> list[Drawing]:
     for comparison, row in zip(shown, axes, strict=True):
         for ax, which in zip(row, (TRIED, CHOSEN), strict=True):
             _panel(ax, context, comparison, which)
+        row[1].tick_params(labelleft=False)
         row[0].set_ylabel("share as good or better")
     alt = f"Share of cells at least as good as each value of the metric, per treatment. {title}"
     return [Drawing("profiles", title, CAPTION, alt, "profiles.csv", figure)]
@@ -74,6 +76,8 @@ def _panel(ax: Axes, context: Context, comparison: Comparison, which: str) -> No
         ticks = log_ticks(float(np.log10(low)), float(np.log10(high)))
         ax.set_xticks(ticks, [text.number(tick, 2) for tick in ticks])
         ax.minorticks_off()
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
     ax.set_xlim(best, worst)
     ax.set_ylim(-0.04, 1.04)
     ax.set_xlabel(f"{comparison.unit}; {which}")
