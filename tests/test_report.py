@@ -343,7 +343,7 @@ def test_cells_without_curves_arrays_and_provenance_still_get_a_report(tmp_path:
 def test_learning_rates_in_one_folder_are_compared_apart(tmp_path: Path) -> None:
     synthetic.write(tmp_path, models=["mlp"], strengths=FEW, leaves={"optimizer.lr": 0.1}, part="a")
     synthetic.write(tmp_path, models=["mlp"], strengths=FEW, leaves={"optimizer.lr": 1.0}, part="b")
-    assert [answer.model for answer in answers(tmp_path)] == ["mlp (lr=0.1)", "mlp (lr=1.0)"]
+    assert [answer.model for answer in answers(tmp_path)] == ["mlp (lr=0.1)", "mlp (lr=1)"]
     assert "kept apart" in warnings_of(tmp_path)
 
 

@@ -9,7 +9,18 @@ import pandas as pd
 
 from gradbench.files import unwritable, write_atomically
 from gradbench.report import answer as answering
-from gradbench.report import cells, contents, curves, figures, markdown, page, side_by_side, summary, versus
+from gradbench.report import (
+    cells,
+    contents,
+    curves,
+    figures,
+    markdown,
+    page,
+    profiles,
+    side_by_side,
+    summary,
+    versus,
+)
 from gradbench.report.answer import Answer
 from gradbench.report.audit import audit
 from gradbench.report.compare import comparisons
@@ -55,17 +66,18 @@ def build(results: Path, claims: Sequence[Section] = ()) -> Report:
     loaded = load(results)
     groups = comparisons(loaded)
     found = [answering.answer(group) for group in groups]
-    drawn = contents.drawn(groups)
+    drawn = contents.drawn(groups, found)
     shown = [group.at(group.chosen(treatment)) for group in drawn for treatment in group.treatments]
     wanted = {cell for part in shown for cell in part["cell"]}
     scanned = curves.scan(results, loaded.cells, wanted, cells.points(len(loaded.cells)))
     told = [found[groups.index(group)] for group in drawn]
     pictures = figures.begin(figures.Context(loaded, scanned, drawn, told, looks(groups)))
     tables = summary.tables(loaded, groups, scanned.action)
+    tables["profiles.csv"] = profiles.table(drawn)
     tables["answers.csv"] = pd.DataFrame(found)
     findings = audit(loaded, groups, scanned.notes)
     listed = cells.listing(loaded, scanned.sketches)
-    sections = contents.sections(groups, drawn, tables["comparisons.csv"], claims, pictures())
+    sections = contents.sections(groups, drawn, tables, claims, pictures())
     about = (loaded.name, contents.subtitle(loaded), loaded.question, loaded.command)
     content = contents.Contents(*about, found, sections, findings, listed)
     return _written(results / "report", content, tables)

@@ -56,8 +56,8 @@ def answer(comparison: Comparison) -> Answer:
         sentence = f"{best} {_evidence(judgement)}"
         return Answer(comparison.label, NONE, WORSE, control, sentence)
     sentence = (
-        f"the best treatment ({_chosen(judgement)}) does not differ from none by more than its interval "
-        f"(n = {judgement.n}): {_evidence(judgement)}"
+        f"the best treatment ({_chosen(judgement)}) does not differ from none by more than its interval: "
+        f"{_evidence(judgement)}"
     )
     return Answer(comparison.label, UNDECIDED, UNDECIDED, value, sentence)
 
@@ -96,7 +96,7 @@ def _chosen(judgement: Judgement) -> str:
 
 def _evidence(judgement: Judgement) -> str:
     """Say how ``none`` fared, by how much they differ, and what the treatment costs."""
-    parts = []
+    parts = [f"n = {judgement.n}"]
     if judgement.control.n:
         parts.append(f"against {text.interval(judgement.control)} for none")
     if judgement.control_diverged:

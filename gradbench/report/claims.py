@@ -9,28 +9,31 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from gradbench.claims.contrasts import CONTRADICTED, SUPPORTED, UNDECIDED
+from gradbench.claims.findings import Finding
+from gradbench.claims.schema import Claim
 from gradbench.errors import UsageError
 from gradbench.report import text
-from gradbench.report.figures.panels import panels
-from gradbench.report.sections import Entry, Picture, Section, Table
+from gradbench.report.figures.panels import limits, log_ticks, panels
+from gradbench.report.sections import Box, Entry, Line, Picture, Section, Table
 from gradbench.report.style import FAINT, RC
 from gradbench.report.verdicts import (
     Verdict,
     chosen_text,
     condition_text,
     effect_text,
-    headline,
+    evidence_text,
     rule_text,
     verdicts,
 )
 
 COLUMNS = (
     "claim",
-    "sentence",
     "condition",
+    "verdict",
     "effect [95 % interval]",
     "n",
-    "verdict",
+    "interquartile mean",
+    "P(improvement)",
     "rule",
     "chosen",
     "notes",
@@ -41,7 +44,8 @@ CAPTION = (
     "it falls short of it, and undecided where it contains it. Seeds are paired. A strength or a learning rate was "
     "chosen on the first quarter of the seeds (at least two) and judged on the others. Diverged cells are in every "
     "count: where shares lost differ by more than Newcombe's interval, they decide. Intervals of a claim are "
-    "corrected for the number of its conditions (Bonferroni)."
+    "corrected for the number of its conditions (Bonferroni). Beside the effect, for whoever distrusts means: the "
+    "effect's interquartile mean, and the probability that a treated cell is better than one of the control."
 )
 FOREST = (
     "Each point is an effect with its interval, corrected for the number of conditions; the line is what a "
@@ -63,11 +67,15 @@ def sections(results: Path) -> tuple[list[Section], Sequence[Verdict]]:
         return [Section("Claims", [f"The claims cannot be judged: {error}."])], []
     if not found:
         return [], []
-    sentences = [f"{one.claim.id}. {one.claim.sentence}: {headline(one.judgement)}." for one in found]
+    lines = [
+        Line(
+            one.claim.id, one.judgement.verdict, one.claim.sentence, evidence_text(one), one.claim.figure
+        ) for one in found
+    ]  # fmt: skip
     table = Table(
         "Each condition", COLUMNS, tuple(row for one in found for row in _rows(one)), CAPTION, "claims.csv"
     )
-    return [Section("Claims", [*sentences, table, forest(found)])], found
+    return [Section("Claims", [Box(tuple(lines)), table, forest(found)])], found
 
 
 def _rows(one: Verdict) -> list[tuple[Entry, ...]]:
@@ -75,17 +83,27 @@ def _rows(one: Verdict) -> list[tuple[Entry, ...]]:
     return [
         (
             Entry(claim.id),
-            Entry(claim.sentence),
             Entry(condition_text(finding) or "all"),
+            Entry(finding.verdict, kind="verdict"),
             Entry(effect_text(claim, finding), finding.effect.estimate),
             Entry(str(finding.effect.n), float(finding.effect.n)),
-            Entry(finding.verdict, kind="verdict"),
+            *_beside(finding),
             Entry(rule_text(claim)),
             Entry(chosen_text(finding) or "–"),
             Entry("; ".join(finding.notes) or "–"),
         )
         for finding in one.judgement.findings
     ]
+
+
+def _beside(finding: Finding) -> tuple[Entry, Entry]:
+    """Return the interquartile mean of an effect, and the probability of improvement."""
+    if not finding.contrasts:
+        return Entry("–"), Entry("–")
+    _, contrast = finding.contrasts[0]
+    known = contrast.middle, contrast.improvement
+    middle, improvement = (Entry(text.interval(value), value.estimate) for value in known)
+    return middle, improvement
 
 
 def forest(found: Sequence[Verdict]) -> Picture:
@@ -112,10 +130,15 @@ def forest(found: Sequence[Verdict]) -> Picture:
 def _panel(ax: Axes, one: Verdict) -> None:
     claim, findings = one.claim, one.judgement.findings
     known = [value for finding in findings for value in finding.effect[:3] if np.isfinite(value)]
-    low, high = min([*known, claim.least, claim.neutral]), max([*known, claim.least, claim.neutral])
-    pad = 0.06 * (high - low) or 0.5
-    ax.set_xlim(low - pad, high + pad)
-    ends = (claim.least, high + pad) if claim.sign > 0 else (low - pad, claim.least)
+    known += [claim.least, claim.neutral]
+    low, high = limits(known, log=_is_log(claim, known))
+    if _is_log(claim, known):
+        ax.set_xscale("log")
+        ticks = log_ticks(float(np.log10(low)), float(np.log10(high)))
+        ax.set_xticks(ticks, [text.number(tick, 2) for tick in ticks])
+        ax.minorticks_off()
+    ax.set_xlim(low, high)
+    ends = (claim.least, high) if claim.sign > 0 else (low, claim.least)
     ax.axvspan(*ends, color="#009E73", alpha=0.09, lw=0)
     ax.axvline(claim.neutral, color=FAINT, lw=1)
     for place, finding in enumerate(findings):
@@ -125,8 +148,16 @@ def _panel(ax: Axes, one: Verdict) -> None:
             ax.plot([effect.low, effect.high], [place, place], color=color, lw=1.2)
             ax.plot(effect.estimate, place, MARKERS[finding.verdict], color=color, mfc=face, ms=5.5)
         else:
-            ax.annotate("no effect to draw", (claim.least, place), va="center", size=7.5, color=color)
+            ax.annotate(
+                "no effect to draw", (0.5, place), xycoords=("axes fraction", "data"),
+                ha="center", va="center", size=7.5, color=color,
+            )  # fmt: skip
     names = [text.shortened(condition_text(finding) or "all", 30) for finding in findings]
     ax.set_yticks(range(len(findings)), names)
     ax.set_ylim(len(findings) - 0.5, -0.5)
     ax.set_xlabel(text.shortened(rule_text(claim), 110))
+
+
+def _is_log(claim: Claim, values: Sequence[float]) -> bool:
+    """Whether an axis of ratios is logarithmic: twice as much is as far from 1 as half."""
+    return claim.effect == "ratio" and claim.test != "trend" and min(values) > 0

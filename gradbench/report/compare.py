@@ -137,9 +137,9 @@ def _rows(cells: pd.DataFrame, places: list[int]) -> pd.DataFrame:
 
 
 def comparisons(results: Results) -> list[Comparison]:
-    """Return the groups of the folder, sorted by label."""
+    """Return the groups of the folder, in the order of its cells."""
     found = []
-    for label, cells in results.cells.groupby("comparison", sort=True):
+    for label, cells in results.cells.groupby("comparison", sort=False):
         first = cells.iloc[0]
         unit = first.get("model.unit")
         found.append(

@@ -1,5 +1,6 @@
 """What stands in a report, in the order in which a reader asks, before anyone decides how it is written down."""
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -11,11 +12,12 @@ from gradbench.report import text
 from gradbench.report.answer import Answer
 from gradbench.report.audit import Finding
 from gradbench.report.cells import Listing
-from gradbench.report.compare import Comparison
+from gradbench.report.compare import UNDECIDED, Comparison
 from gradbench.report.sections import Entry, Picture, Section, Table
 from gradbench.report.tables import NONE, Results
 from gradbench.stats import Interval
 
+LISTED = 1000  # settings in the page's table of them
 DRAWN = 6  # comparisons in a figure: more would be taller than anyone scrolls
 
 JUDGED = (
@@ -26,6 +28,14 @@ JUDGED = (
     "interval of the difference, or Newcombe's interval of the difference in diverged shares, to leave out zero. "
     "The box above also chooses the treatment in this way; the rows of this table are judged one by one and not "
     "corrected for their number. If the treatments did nothing, every difference would straddle zero."
+)
+OUTCOMES = (
+    "One row per treatment and strength. Means are over the seeds that completed, with 95% Student t intervals; the "
+    "interquartile mean leaves out the best and the worst quarter of them (with fewer than four it is the mean). "
+    "P(better than none) is the share of pairs, one cell of the setting and one of none, in which the setting's is "
+    "better: ties count half, a diverged cell loses to any that is not, and the interval is Newcombe's. A "
+    "treatment that did nothing would be at 0.5. Many rows are many chances of luck: this table is for looking, the "
+    "answers above are for deciding."
 )
 
 
@@ -48,28 +58,35 @@ class Contents:
         return sum(finding.warning for finding in self.findings)
 
 
-def drawn(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Return the comparisons that figures show: the first few of every model in turn, in the order of all."""
+def drawn(comparisons: Sequence[Comparison], answers: Sequence[Answer]) -> list[Comparison]:
+    """Return the comparisons that figures show, in the order of all: a few of every model, decided ones first."""
+    decided = [answer.verdict != UNDECIDED for answer in answers]
+    order = sorted(range(len(comparisons)), key=lambda place: not decided[place])
     models = dict.fromkeys(comparison.model for comparison in comparisons)
-    turns = zip_longest(*([c for c in comparisons if c.model == model] for model in models))
-    kept = [c for turn in turns for c in turn if c is not None][:DRAWN]
-    return [c for c in comparisons if any(c is other for other in kept)]
+    turns = zip_longest(*([p for p in order if comparisons[p].model == model] for model in models))
+    kept = [place for turn in turns for place in turn if place is not None][:DRAWN]
+    return [comparisons[place] for place in sorted(kept)]
 
 
 def sections(
     comparisons: Sequence[Comparison],
     shown: Sequence[Comparison],
-    judged: pd.DataFrame,
+    tables: Mapping[str, pd.DataFrame],
     claims: Sequence[Section],
     pictures: Mapping[str, Sequence[Picture]],
 ) -> list[Section]:
     """Return the sections between the answer box and the table of cells."""
+    judged, strengths = tables["comparisons.csv"], tables["strengths.csv"]
     found = [Section("Treatments", [_judged(judged)])] if len(judged) else []
     found += claims
+    left_out = _left_out(comparisons, shown)
     for title, drawings in pictures.items():
-        found.append(Section(title, [*_left_out(comparisons, shown), *drawings]))
+        listed = [_settings(strengths)] if title == "Strengths" else []
+        found.append(Section(title, [*left_out, *drawings, *listed]))
+        left_out = []
     if "Divergence" not in pictures:
-        found.insert(_place(found, "Cost"), Section("Divergence", [f"No cell of {_labels(shown)} diverged."]))
+        labels = text.several([comparison.label for comparison in shown], "group")
+        found.insert(_place(found, "Cost"), Section("Divergence", [f"No cell of {labels} diverged."]))
     return found
 
 
@@ -78,13 +95,10 @@ def _left_out(comparisons: Sequence[Comparison], shown: Sequence[Comparison]) ->
     if not gone:
         return []
     return [
-        f"Figures show {len(shown)} of {len(comparisons)} groups; the tables have the other {gone}: "
-        "tables/strengths.csv, tables/divergence.csv, tables/cost.csv and tables/action.csv beside this page."
+        f"Figures show {len(shown)} of {len(comparisons)} groups, of every model those with an answer first; "
+        f"the tables have the other {gone}: tables/strengths.csv, tables/divergence.csv, tables/cost.csv "
+        "and tables/action.csv beside this page."
     ]
-
-
-def _labels(comparisons: Sequence[Comparison]) -> str:
-    return text.listed([comparison.label for comparison in comparisons])
 
 
 def _place(found: Sequence[Section], before: str) -> int:
@@ -94,7 +108,7 @@ def _place(found: Sequence[Section], before: str) -> int:
 
 def _judged(table: pd.DataFrame) -> Table:
     """Write the judgements of single treatments as text."""
-    columns = ("group", "treatment", "metric", NONE, "difference", "diverged", "n", "step", "verdict")
+    columns = ("group", "treatment", "verdict", "metric", NONE, "difference", "diverged", "n", "step")
     return Table(
         "Each treatment alone",
         columns,
@@ -110,6 +124,7 @@ def _judgement(row: Mapping[Hashable, Any]) -> tuple[Entry, ...]:
     return (
         Entry(str(row["comparison"])),
         Entry(text.setting(str(row["treatment"]), str(row["quantity"]), strengths)),
+        Entry(str(row["verdict"]), kind="verdict"),
         _interval(row, "mean", row["n"] - row["diverged"]),
         _interval(row, NONE, row["none_n"] - row["none_diverged"]),
         _interval(row, "difference", row["pairs"]),
@@ -118,7 +133,30 @@ def _judgement(row: Mapping[Hashable, Any]) -> tuple[Entry, ...]:
         Entry(
             f"{text.number(row['step_ratio'])}×" if row["step_ratio"] > 0 else "–", float(row["step_ratio"])
         ),
-        Entry(str(row["verdict"]), kind="verdict"),
+    )
+
+
+def _settings(table: pd.DataFrame) -> Table:
+    """Write every setting's outcome as text, of long tables the beginning."""
+    columns = ("group", "setting", "n", "diverged", "mean", "interquartile mean", "P(better than none)")
+    rows = table.iloc[:LISTED].to_dict("records")
+    left = len(table) - len(rows)
+    caption = f"{OUTCOMES} The first {len(rows):,} of {len(table):,} rows." if left else OUTCOMES
+    return Table("Each setting", columns, tuple(map(_outcome, rows)), caption, "strengths.csv")
+
+
+def _outcome(row: Mapping[Hashable, Any]) -> tuple[Entry, ...]:
+    ran = row["completed"] + row["diverged"]
+    strength = float(row["strength"]) if row["strength"] is not None else float("nan")
+    strengths = [] if math.isnan(strength) else [strength]
+    return (
+        Entry(str(row["comparison"])),
+        Entry(text.setting(str(row["treatment"]), str(row["quantity"]), strengths)),
+        Entry(str(ran), float(ran)),
+        Entry(f"{row['diverged']}/{ran}", row["diverged"] / ran if ran else float("nan")),
+        _interval(row, "mean", row["completed"]),
+        _interval(row, "iqm", row["completed"]),
+        _interval(row, "improvement", ran),
     )
 
 

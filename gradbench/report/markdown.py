@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from gradbench.report.contents import Contents
-from gradbench.report.sections import Entry, Picture, Section, Table
+from gradbench.report.sections import Box, Entry, Picture, Section, Table
 
 ROWS = 200  # of a table; beyond, its CSV is better reading
 SPECIAL = str.maketrans(
@@ -53,7 +53,9 @@ def grid(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _section(section: Section) -> list[str]:
     parts = [f"## {plain(section.title)}"]
     for block in section.blocks:
-        if isinstance(block, Table):
+        if isinstance(block, Box):
+            parts.append(grid(("", "verdict", "claim", "evidence"), [line[:4] for line in block.lines]))
+        elif isinstance(block, Table):
             parts += _table(block)
         elif isinstance(block, Picture):
             parts += [f"![{plain(block.alt)}](figures/{block.name}.png)", plain(block.caption)]

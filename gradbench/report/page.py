@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from gradbench.report.contents import Contents
-from gradbench.report.sections import Entry, Picture, Table
+from gradbench.report.sections import Box, Entry, Picture, Table
 
 EMBEDDED = 6_500_000  # bytes of pictures in a page at most; any other is shown from beside it
 COLUMNS = ("cell", "group", "treatment", "strength", "seed", "status", "metric", "ms / step")
@@ -25,6 +25,7 @@ def render(contents: Contents) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.tests |= {"box": lambda block: isinstance(block, Box)}
     environment.tests |= {"table": lambda block: isinstance(block, Table)}
     environment.tests |= {"picture": lambda block: isinstance(block, Picture)}
     environment.filters |= {"order": _order}

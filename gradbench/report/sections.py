@@ -27,6 +27,23 @@ class Table:
     csv: str = ""
 
 
+class Line(NamedTuple):
+    """A line of a box: what it is about, how it ended, in which words, on what evidence; ``figure`` shows it."""
+
+    name: str
+    verdict: str
+    words: str
+    evidence: str
+    figure: str = ""
+
+
+@dataclass(frozen=True)
+class Box:
+    """What is known, a line each, for whoever reads no further."""
+
+    lines: tuple[Line, ...]
+
+
 @dataclass(frozen=True)
 class Picture:
     """A figure as files, with its words. ``table`` names the CSV with its numbers."""
@@ -45,7 +62,7 @@ class Section:
     """A heading with what stands under it."""
 
     title: str
-    blocks: Sequence[str | Table | Picture]  # a string is a paragraph
+    blocks: Sequence[str | Box | Table | Picture]  # a string is a paragraph
 
     @property
     def anchor(self) -> str:

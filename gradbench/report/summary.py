@@ -9,7 +9,13 @@ from gradbench.report.compare import Comparison, Setting, judge, step_ratio
 from gradbench.report.curves import ACTION
 from gradbench.report.stored import STATUSES
 from gradbench.report.tables import NONE, Results
-from gradbench.stats import Interval, interquartile_mean, mean_interval, share_interval
+from gradbench.stats import (
+    Interval,
+    interquartile_mean,
+    mean_interval,
+    probability_of_improvement,
+    share_interval,
+)
 
 Row = Callable[[Comparison, Setting], Mapping[str, object]]
 
@@ -64,7 +70,16 @@ def _strength(comparison: Comparison, setting: Setting) -> Mapping[str, object]:
         **{status: statuses.count(status) for status in STATUSES},
         **spread(mean_interval(values), "mean"),
         **spread(interquartile_mean(values), "iqm"),
+        **spread(_improvement(comparison, setting), "improvement"),
     }
+
+
+def _improvement(comparison: Comparison, setting: Setting) -> Interval:
+    """Return the probability that a cell of the setting is better than one of ``none``."""
+    if setting.treatment == NONE:
+        return Interval(np.nan, np.nan, np.nan, 0)
+    control = comparison.at(Setting(NONE, "", None))
+    return probability_of_improvement(comparison.at(setting)["score"], control["score"])
 
 
 def _divergence(comparison: Comparison, setting: Setting) -> Mapping[str, object]:

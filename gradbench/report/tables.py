@@ -18,7 +18,7 @@ import pandas as pd
 
 from gradbench.errors import DamagedError, UsageError
 from gradbench.files import read_arrays
-from gradbench.report import stored
+from gradbench.report import stored, text
 from gradbench.report.stored import COST, numbers
 from gradbench.untrusted import is_command, plain, refuse_links
 
@@ -128,11 +128,13 @@ def _derive(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     cells["value"] = cells["value"].mask(endless)
     signed = np.where(cells["model.goal"] == "max", -cells["value"], cells["value"])
     cells["score"] = np.where(endless | (cells["status"] == "diverged"), np.inf, signed)
-    cells = cells.assign(_rank=cells["treatment"] != NONE).sort_values(
-        ["comparison", "_rank", "treatment", "strength", "seed", "cell"], kind="stable"
+    labels = sorted(cells["comparison"].unique(), key=text.natural)
+    group = cells["comparison"].map({label: place for place, label in enumerate(labels)})
+    cells = cells.assign(_group=group, _rank=cells["treatment"] != NONE).sort_values(
+        ["_group", "_rank", "treatment", "strength", "seed", "cell"], kind="stable"
     )
     point = ["comparison", "treatment", "strength", "seed"]
-    once = cells.drop_duplicates(point, keep="last").drop(columns="_rank").reset_index(drop=True)
+    once = cells.drop_duplicates(point, keep="last").drop(columns=["_group", "_rank"]).reset_index(drop=True)
     twice = len(cells) - len(once)
     note = f"{twice} cells share model, treatment, strength and seed with another one; the last was kept"
     return once, [note] if twice else []
@@ -147,7 +149,7 @@ def _treatments(cells: pd.DataFrame) -> list[str]:
     for _, rows in cells.groupby(["model", "regularizer"]):
         varying = [option for option in options if not same(rows[option].astype(str))]
         if varying:
-            names.loc[rows.index] += [f" ({text})" for text in _settings(rows, varying)]
+            names.loc[rows.index] += [f" ({words})" for words in _settings(rows, varying)]
     return names.tolist()
 
 
@@ -165,7 +167,7 @@ def _comparisons(cells: pd.DataFrame) -> pd.Series:
         if len(varying) > 1 and "data_sha256" in varying and "data" in varying:
             varying.remove("data_sha256")
         if varying:
-            names.loc[rows.index] += [f" ({text})" for text in _settings(rows, varying)]
+            names.loc[rows.index] += [f" ({words})" for words in _settings(rows, varying)]
     return names
 
 
@@ -173,7 +175,7 @@ def _settings(rows: pd.DataFrame, columns: Sequence[str]) -> Iterable[str]:
     short = [column.rsplit(".", 1)[-1] for column in columns]
     names = [brief if short.count(brief) == 1 else full for brief, full in zip(short, columns, strict=True)]
     for values in rows[list(columns)].itertuples(index=False, name=None):
-        yield ", ".join(f"{name}={str(value)[:24]}" for name, value in zip(names, values, strict=True))
+        yield ", ".join(f"{name}={text.value(value)[:24]}" for name, value in zip(names, values, strict=True))
 
 
 def _picked(cells: pd.DataFrame, columns: Iterable[str]) -> pd.Series:

@@ -1,6 +1,7 @@
 """How numbers and strengths are written, the same in figures, tables and answers."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 from gradbench.stats import Interval
@@ -18,7 +19,7 @@ def number(value: float, digits: int = 3) -> str:
     if 10**digits <= size < 1e6:
         whole = round(value, digits - 1 - math.floor(math.log10(size))) if digits < 3 else value
         return f"{whole:,.0f}".replace("-", "−")
-    return f"{value:.{digits}g}".replace("-", "−")
+    return f"{value + 0.0:.{digits}g}".replace("-", "−")  # −0 is 0
 
 
 def value(given: object) -> str:
@@ -72,6 +73,23 @@ def listed(words: Sequence[str], joint: str = "and") -> str:
     if len(words) < 2:
         return "".join(words)
     return f"{', '.join(words[:-1])} {joint} {words[-1]}"
+
+
+def several(words: Sequence[str], noun: str, most: int = 3) -> str:
+    """Write ``a, b and c``, or ``7 groups`` where a list would be too long to read."""
+    return listed(words) if len(words) <= most else count(len(words), noun)
+
+
+def capped(words: Sequence[str], most: int = 3) -> list[str]:
+    """Return the first words, and ``4 more`` in place of those that a title has no room for."""
+    left = len(words) - most
+    return [*words[:most], *([f"{left} more"] if left > 0 else [])]
+
+
+def natural(words: str) -> tuple[tuple[float, str], ...]:
+    """Return what sorts words by the numbers in them: ``depth=2`` before ``depth=16``."""
+    pieces = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", words)
+    return tuple((float(piece), "") if place % 2 else (0.0, piece) for place, piece in enumerate(pieces))
 
 
 def count(n: int, noun: str) -> str:

@@ -136,19 +136,37 @@ def headline(judgement: Judgement) -> str:
     return f"{judgement.verdict}: {' · '.join(parts)}"
 
 
+def evidence_text(one: Verdict) -> str:
+    """Say what a verdict rests on: the effect and n, or how each condition ended."""
+    claim, findings = one.claim, one.judgement.findings
+    if len(findings) == 1:
+        (finding,) = findings
+        effect = f"effect {effect_text(claim, finding)}, n = {finding.effect.n}" if finding.effect.n else ""
+        return " · ".join(filter(None, (effect, *finding.notes)))
+    by: dict[str, list[str]] = {}
+    for finding in findings:
+        by.setdefault(finding.verdict, []).append(condition_text(finding))
+    parts = [f"{verdict} at {text.listed(where)}" for verdict, where in by.items()]
+    least = min(finding.effect.n for finding in findings)
+    parts.append(f"n = {least}" if least else "too few seeds, or none")
+    if not math.isnan(one.judgement.overall.estimate):
+        times = "×" if claim.effect == "ratio" else ""
+        parts.append(f"interquartile mean of all {text.interval(one.judgement.overall)}{times}")
+    return " · ".join(parts)
+
+
 def rule_text(claim: Claim) -> str:
     """Say what decides: ``effect above 0.05 (difference of test/accuracy, paired by seed)``."""
     where = f"above {text.number(claim.least)}" if claim.sign > 0 else f"below {text.number(claim.least)}"
     if claim.apart is not None:
         where = f"more than {text.number(claim.apart)} from {text.number(claim.neutral)}, either way"
-    take = {
-        "final": "",
-        "mean": "mean over steps of ",
-        "steps_to": f"steps to {text.number(claim.level or 0)} of ",
-        "equal_seconds": "at equal wall-clock, ",
-        "distance": f"distance from {text.number(claim.level or 0)} of ",
+    what = {
+        "final": claim.metric,
+        "mean": f"mean over steps of {claim.metric}",
+        "steps_to": f"steps to {text.number(claim.level or 0)} of {claim.metric}",
+        "equal_seconds": f"{claim.metric} at equal wall-clock time",
+        "distance": f"distance from {text.number(claim.level or 0)} of {claim.metric}",
     }[claim.take]
-    what = f"{take}{claim.metric}"
     of_test = {
         "contrast": f"{claim.effect} of {what}",
         "trend": f"slope of the {claim.effect} of {what}, per tenfold {claim.along}",

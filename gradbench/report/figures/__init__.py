@@ -22,6 +22,7 @@ from gradbench.report.figures import (
     histograms,
     layers,
     learning,
+    profiles,
     strengths,
 )
 from gradbench.report.figures.panels import Context, Drawing
@@ -35,7 +36,7 @@ Pictures = dict[str, list[Picture]]  # by section
 
 # In the order in which a reader asks.
 SECTIONS: dict[str, tuple[Draw, ...]] = {
-    "Strengths": (strengths.draw,),
+    "Strengths": (strengths.draw, profiles.draw),
     "Learning": (learning.draw,),
     "Gradients": (gradients.draw, action.draw, histograms.draw),
     "Divergence": (divergence.draw,),
@@ -48,6 +49,7 @@ EFFORT: dict[Draw, int] = {
     action.draw: 4,
     critic.draw: 4,
     strengths.draw: 3,
+    profiles.draw: 3,
 }
 """About how long each takes, beside 1 for any other."""
 

@@ -100,7 +100,7 @@ def _penalty(context: Context, rows: Rows, acted: pd.DataFrame) -> Drawing:
         top = max(shares, key=lambda s: shares[s])
         where = text.setting(top.treatment, top.quantity, [top.strength])
         highest.append(f"{text.number(100 * shares[top], 2)}% for {comparison.label} ({where})")
-    title = f"At most, the penalty makes up {text.listed(highest)} of the objective"
+    title = f"At most, the penalty makes up {text.listed(text.capped(highest))} of the objective"
     room = margin(context)
     columns = max(1, min(3, int((WIDTH - 0.72) / (1.2 + room))))
     lines = [rows[start : start + columns] for start in range(0, len(rows), columns)]
@@ -161,4 +161,8 @@ def _title(rows: Rows, acted: pd.DataFrame) -> str:
             low = min(kept, key=lambda s: kept[s])
             where = text.setting(low.treatment, low.quantity, [low.strength])
             parts.append(f"{text.number(100 * kept[low], 2)}% of the norm for {comparison.label} ({where})")
-    return f"The strongest treatment keeps {text.listed(parts)}" if parts else "No norm was recorded"
+    return (
+        f"The strongest treatment keeps {text.listed(text.capped(parts))}"
+        if parts
+        else "No norm was recorded"
+    )

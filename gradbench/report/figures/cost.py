@@ -12,8 +12,8 @@ CAPTION = (
     "Time per step and cell over the median of none in the same group; the large marker is the median, "
     "the small ones are single timings. Cells that were trained together share one stopwatch, so a timing "
     "is a stack and not a seed, and there is no interval: treatments that share a stack are equal by "
-    "construction, and small differences between stacks are chance. `gradbench cost` measures the "
-    "treatments interleaved. A treatment that cost nothing would lie on the line at 1."
+    'construction, and small differences between stacks are chance. The command "gradbench cost" '
+    "measures the treatments interleaved. A treatment that cost nothing would lie on the line at 1."
 )
 
 
@@ -63,4 +63,4 @@ def _title(ratios: dict[str, dict[str, list[float]]]) -> str:
         medians = {name: median(values) for name, values in found.items() if name != NONE}
         dearest = max(medians, key=lambda name: medians[name])
         parts.append(f"{text.number(medians[dearest], 2)}× for {label} ({dearest})")
-    return f"A step costs at most {text.listed(parts)}, relative to none"
+    return f"A step costs at most {text.listed(text.capped(parts))}, relative to none"

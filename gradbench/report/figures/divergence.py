@@ -110,10 +110,10 @@ def _title(context: Context) -> str:
             always.append(f"{comparison.label} always diverges with {_settings(full)}")
         else:
             some.append(f"{comparison.label} sometimes with {_settings(list(lost))}")
-    parts = [*always, *some, *([f"{text.listed(never)} never"] if never else [])]
+    parts = [*always, *some]
     if not always and some:
         parts[0] = parts[0].replace(" sometimes", " sometimes diverges", 1)
-    return "; ".join(parts)
+    return "; ".join([*text.capped(parts), *([f"{text.several(never, 'group')} never"] if never else [])])
 
 
 def _settings(settings: list[Setting]) -> str:

@@ -84,4 +84,4 @@ def _title(context: Context) -> str:
             parts.append(f"{treatment} scales it by {text.number(factor, 2)} for {comparison.label}")
     if not parts:
         return "No treatment changes the norm of the gradient that it is given"
-    return "The gradient's norm: " + "; ".join(parts)
+    return "The gradient's norm: " + "; ".join(text.capped(parts))

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from gradbench.report import text
 from gradbench.report.compare import Comparison, Setting
 from gradbench.report.figures.panels import (
     Context,
@@ -91,4 +92,4 @@ def _title(context: Context) -> str:
                 )
     if not parts:
         return "Every treatment reaches the last step at its chosen strength"
-    return "; ".join(parts) + "; the others reach the last step"
+    return "; ".join(text.capped(parts)) + "; the others reach the last step"

@@ -64,11 +64,11 @@ def _title(context: Context) -> str:
     open_ = [label for label, verdict in verdicts if verdict not in (BETTER, WORSE)]
     parts = []
     if better:
-        parts.append(f"a treatment beats none for {text.listed(better)}")
+        parts.append(f"a treatment beats none for {text.several(better, 'group')}")
     if worse:
-        parts.append(f"none is best for {text.listed(worse)}")
+        parts.append(f"leaving the gradients alone is best for {text.several(worse, 'group')}")
     if open_:
-        parts.append(f"{text.listed(open_)} {'are' if len(open_) > 1 else 'is'} undecided")
+        parts.append(f"undecided for {text.several(open_, 'group')}")
     title = "; ".join(parts)
     return title[0].upper() + title[1:]
 

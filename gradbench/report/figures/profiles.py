@@ -1,0 +1,115 @@
+"""Performance profiles: how many of a treatment's cells are good, whatever one calls good."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from gradbench.report import text
+from gradbench.report.compare import Comparison
+from gradbench.report.figures.panels import (
+    Context,
+    Drawing,
+    darker,
+    label_ends,
+    limits,
+    log_ticks,
+    margin,
+    named,
+    panels,
+    spread_over,
+)
+from gradbench.report.profiles import CHOSEN, TRIED, good, scores, thresholds
+from gradbench.report.tables import NONE
+from gradbench.stats import performance_profile
+
+CAPTION = (
+    "Along the axis, a value of the metric, strictest at the left; upward, the share of a treatment's cells that are "
+    "at least as good, with Wilson's 95% interval at each value. Diverged cells are good enough nowhere and stay in "
+    "the denominator: a line ends as far below 1 as cells diverged. Left, all strengths that were tried count, a "
+    "measure of how much depends on the choice; cells of one seed are not independent there, and the bands somewhat "
+    "too narrow. Right, the strength that was best over all seeds, which is partly luck. The line that is higher is "
+    "better at that value; if the treatments did nothing, all lines would coincide."
+)
+
+
+def draw(context: Context) -> list[Drawing]:
+    """Draw a row per comparison in which a cell completed: every strength, and the chosen one."""
+    shown = [c for c in context.comparisons if len(thresholds(c)) and set(c.treatments) - {NONE}]
+    if not shown:
+        return []
+    title, room = _title(shown), margin(context)
+    figure, axes = panels(
+        title, [_heading(comparison) for comparison in shown], 2, height=1.6, right=room, gap=room
+    )
+    for comparison, row in zip(shown, axes, strict=True):
+        for ax, which in zip(row, (TRIED, CHOSEN), strict=True):
+            _panel(ax, context, comparison, which)
+        row[1].tick_params(labelleft=False)
+        row[0].set_ylabel("share as good or better")
+    alt = f"Share of cells at least as good as each value of the metric, per treatment. {title}"
+    return [Drawing("profiles", title, CAPTION, alt, "profiles.csv", figure)]
+
+
+def _panel(ax: Axes, context: Context, comparison: Comparison, which: str) -> None:
+    sign = -1 if comparison.goal == "max" else 1  # of a score, where lower is better
+    taus = thresholds(comparison)
+    log = sign > 0 and spread_over(taus.tolist())
+    low, high = limits(sign * taus, log=log, pad=0.04)
+    best, worst = (low, high) if sign > 0 else (high, low)
+    taus = np.array([sign * best, *taus, sign * worst])  # none is better than the best, all are at the worst
+    ends = []
+    for treatment in comparison.treatments:
+        look = context.looks[treatment]
+        profile = performance_profile(scores(comparison, treatment, which), taus)
+        if profile[0].n:
+            share, down, up = np.array([part[:3] for part in profile]).T
+            ax.plot(
+                sign * taus, share, color=look.color, linestyle=look.dash, marker=look.marker, ms=4,
+                markevery=max(len(taus) // 6, 1), drawstyle="steps-post", zorder=3,
+            )  # fmt: skip
+            ax.fill_between(sign * taus, down, up, step="post", color=look.color, alpha=0.1, lw=0, zorder=1)
+            ends.append((float(share[-1]), named(treatment, look), darker(look.color)))
+    if log:
+        ax.set_xscale("log")
+        ticks = log_ticks(float(np.log10(low)), float(np.log10(high)))
+        ax.set_xticks(ticks, [text.number(tick, 2) for tick in ticks])
+        ax.minorticks_off()
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    ax.set_xlim(best, worst)
+    ax.set_ylim(-0.04, 1.04)
+    ax.set_xlabel(f"{comparison.unit}; {which}")
+    label_ends(ax, ends)
+
+
+def _counts(comparison: Comparison) -> dict[str, str]:
+    """Say of each treatment how many cells are as good as the median one of ``none``: ``7 of 12``."""
+    shares = {
+        treatment: good(comparison, treatment) for treatment in comparison.treatments if treatment != NONE
+    }
+    return {
+        name: f"{round(share.estimate * share.n)} of {share.n}" for name, share in shares.items() if share.n
+    }
+
+
+def _heading(comparison: Comparison) -> str:
+    counts = ", ".join(f"{name} {words}" for name, words in _counts(comparison).items())
+    control = scores(comparison, NONE, TRIED)
+    lost = (
+        f"; none diverges in {np.isposinf(control).sum()} of {len(control)}"
+        if np.isposinf(control).any()
+        else ""
+    )
+    return f"{comparison.titled}, cells as good as the median of none: {counts}{lost}"
+
+
+def _title(shown: Sequence[Comparison]) -> str:
+    """Name, per comparison, the treatment with the largest share of good cells."""
+    parts = []
+    for comparison in shown:
+        shares = {name: good(comparison, name).estimate for name in comparison.treatments if name != NONE}
+        best = max(shares, key=lambda name: np.nan_to_num(shares[name], nan=-1.0))
+        parts.append(f"{text.number(100 * shares[best], 2)}% of {best} for {comparison.label}")
+    return f"Of all strengths tried, as good as the median of none: {text.listed(text.capped(parts))}"
