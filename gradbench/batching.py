@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from gradbench.tape import Recording, record
+from gradbench.compiling import compiled
+from gradbench.tape import record
 
 aten = torch.ops.aten
 
@@ -17,11 +18,13 @@ RECORD_AFTER = 20
 MOST = 64
 """Recordings that a process keeps."""
 
-recordings: dict[Hashable, Recording] = {}
+recordings: dict[Hashable, Callable[..., Any]] = {}
 """What has been recorded in this process; another stack of the same program goes on with it."""
 
 
-def recorded(function: Callable[..., Any], name: Hashable, after: int = RECORD_AFTER) -> Callable[..., Any]:
+def recorded(
+    function: Callable[..., Any], name: Hashable, after: int = RECORD_AFTER, compiles: bool = False
+) -> Callable[..., Any]:
     """Record a function's tensor operations once it has been called some times, and replay just these from then on.
 
     ``vmap`` and ``grad`` decide anew at every call what each operation means; a recording has decided. The operations
@@ -31,6 +34,7 @@ def recorded(function: Callable[..., Any], name: Hashable, after: int = RECORD_A
         function: of tensors and containers of them, pure, whose course depends on no tensor's value.
         name: functions of one name do the same, to tensors of the same shapes.
         after: how many calls are run before.
+        compiles: whether to compile the recording: then results are the same up to rounding.
     """
     calls = 0
 
@@ -42,9 +46,11 @@ def recorded(function: Callable[..., Any], name: Hashable, after: int = RECORD_A
                 return function(*args)
             if len(recordings) == MOST:
                 recordings.clear()
-            result, recordings[name] = record(function, args)
-            simplify(recordings[name].module)
-            return result
+            result, recording = record(function, args)
+            simplify(recording.module)
+            recordings[name] = compiled(recording, args) if compiles else recording
+            if not compiles:
+                return result
         return recordings[name](*args)
 
     return replay

@@ -80,21 +80,27 @@ class Execution:
         device: where.
         fused: the networks use kernels that ``vmap`` cannot stack, so cells are looped over.
         record_after: calls of a function after which it is recorded and replayed.
+        compiles: whether recordings are compiled.
     """
 
     device: torch.device
     fused: bool
     record_after: int
+    compiles: bool = False
 
 
 def execution_of(
-    program: Program, spans: Sequence[Span], device: torch.device, record_after: int
+    program: Program,
+    spans: Sequence[Span],
+    device: torch.device,
+    record_after: int,
+    compiles: bool = False,
 ) -> Execution:
     """Choose how a stack is run, from what it is: never from a stopwatch."""
     # on a CPU a fused kernel for one network beats operations over K; a GPU is only filled by the latter
     penalty = any(span.regularizer.penalty for span in spans)
     fused = program.model.fuses and device.type == "cpu" and program.precision != "bfloat16" and not penalty
-    return Execution(device, fused, record_after)
+    return Execution(device, fused, record_after, compiles)
 
 
 def stack_player(
@@ -132,7 +138,7 @@ def stack_player(
     K = spans[-1].cells.stop
     everyone = (name, player.name, K, str(execution.device))
     each = (*everyone, *((span.program, span.cells.stop) for span in acting))
-    record = partial(recorded, after=execution.record_after)
+    record = partial(recorded, after=execution.record_after, compiles=execution.compiles)
     return StackedPlayer(
         name=player.name,
         steps=player.steps,

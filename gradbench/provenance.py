@@ -14,7 +14,7 @@ import torch
 from gradbench import __version__
 from gradbench.grid import Cell
 
-COMPARED = ("gradbench", "torch", "device")
+COMPARED = ("gradbench", "torch", "device", "execution")
 """Columns in which rows that differ are pointed out: the same cell may come out differently there."""
 
 
@@ -32,6 +32,11 @@ def git_state(folder: Path = Path(__file__).parent) -> tuple[str | None, bool | 
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no", "--", "."))
     except (OSError, subprocess.SubprocessError):
         return None, None
+
+
+def execution(cells: Sequence[Cell]) -> str:
+    """Return how the steps of cells are run, as the tables call it."""
+    return "compiled" if any(cell.runtime["compile"] for cell in cells) else "eager"
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
@@ -88,7 +93,7 @@ def apart(stored: pd.DataFrame, cells: Sequence[Cell], device: torch.device) -> 
         others = others[~changed]
     if len(others):
         lines.append(f"this folder also holds cells of another grid or config: {len(others)}, left alone")
-    now_made_by = provenance(device)
+    now_made_by = provenance(device) | {"execution": execution(cells)}
     for column in COMPARED:
         for value, rows in finished.groupby(column) if column in finished else ():
             if value != now_made_by[column]:

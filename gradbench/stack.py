@@ -68,6 +68,7 @@ class Setup:
     arrays: Mapping[str, np.ndarray]
     dtype: torch.dtype
     evaluate: Callable[[Tensors], Tensors]  # parameters -> metrics [K], arrays [K, ...]
+    compiles: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -171,7 +172,9 @@ def prepare(
     program = build(config, data)
     model, dtype = program.model, program.dtype
     spans = spans_of(cells)
-    execution = execution_of(program, spans, device, record_after)
+    compiles = bool(cells[0].runtime["compile"])
+    # compiled from the first call on: what is computed must not depend on when a stack was gone on with
+    execution = execution_of(program, spans, device, 0 if compiles else record_after, compiles)
     layouts = layouts_of(model.networks(execution.fused), device, dtype)
     seeds = sorted({cell.seed for cell in cells})
     seed_of_cell = torch.tensor([seeds.index(cell.seed) for cell in cells]).to(device)
@@ -217,6 +220,7 @@ def prepare(
         arrays=data.arrays,
         dtype=dtype,
         evaluate=lambda parameters: evaluate_all(parameters, once),
+        compiles=compiles,
     )
 
 
@@ -265,7 +269,9 @@ def begin(setup: Setup) -> State:
 
 
 KEEP_FROM = 0.75
-"""Share of cells alive above which the diverged ones stay: leaving them out costs a new recording."""
+"""Share of cells alive above which the diverged ones stay: leaving them out costs a new recording.
+
+In a compiled stack all of them stay: compiling anew costs far more."""
 
 
 def without_diverged(setup: Setup, state: State, data: Data) -> tuple[Setup, State]:
@@ -275,7 +281,7 @@ def without_diverged(setup: Setup, state: State, data: Data) -> tuple[Setup, Sta
     """
     alive = state.alive.tolist()
     kept = [k for k, is_alive in enumerate(alive) if is_alive]
-    if setup.device.type != "cpu" or not 0 < len(kept) <= KEEP_FROM * len(alive):
+    if setup.device.type != "cpu" or setup.compiles or not 0 < len(kept) <= KEEP_FROM * len(alive):
         return setup, state
     places = [setup.places[k] for k in kept]
     return prepare(setup.cells, data, setup.device, places), state.pick(kept, setup.spans)
