@@ -104,7 +104,7 @@ class Claim:
 
     @property
     def keeps_losses(self) -> bool:
-        """Whether a cell that diverged has a value all the same, and need not count as lost."""
+        """Whether a cell that diverged may have a value all the same, and is then not lost."""
         return self.metric in ("diverged", "step_seconds") or self.take == "mean"
 
 

@@ -46,8 +46,9 @@ class Verdict:
 
     @property
     def figure(self) -> Path:
-        """The figure to look at."""
-        return self.folder / "report" / "figures" / f"{self.claim.figure}.png"
+        """The figure to look at: beside the tables where it is kept there, else in the report."""
+        kept = self.folder / f"{self.claim.figure}.png"
+        return kept if kept.is_file() else self.folder / "report" / "figures" / kept.name
 
 
 def verdicts(results: Path) -> list[Verdict]:
