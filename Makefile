@@ -5,8 +5,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.ready-bench
 BENCH ?=
+SCALE ?= full
+RUN := results/article-$(SCALE)
+ARTICLE := recurrent deep language thresholds speed generalise modes critic cost
 
-.PHONY: run test soak bench lint format clean
+.PHONY: run test article reference soak bench lint format clean
 .DEFAULT_GOAL := run
 
 run: $(READY)  ## train the default experiment and write its report
@@ -14,6 +17,16 @@ run: $(READY)  ## train the default experiment and write its report
 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+article: $(READY)  ## train all experiments of the article, what is finished excepted, and judge its claims; SCALE=small: half an hour
+	@for name in $(ARTICLE); do \
+		$(BIN)/gradbench run $$name scale=$(SCALE) --results $(RUN)/$$name || test $$? -eq 1 || exit; \
+	done
+	$(BIN)/gradbench claims $(RUN)
+
+reference: $(READY)  ## keep of that what git keeps, in results/article, and what the README says of it
+	$(BIN)/python experiments/article/reference.py $(RUN) results/article
+	$(BIN)/gradbench claims results/article --into README.md
 
 soak: $(READY)  ## kill sweeps 200 times, and lose nothing; minutes
 	$(BIN)/python tests/soak.py --kills 200
