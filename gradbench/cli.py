@@ -334,6 +334,13 @@ def claims(
             show_default=False,
         ),
     ] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            "--into",
+            help="A Markdown file that also gets the table, between its lines <!-- claims --> and <!-- /claims -->.",
+        ),
+    ] = None,
     config_dir: ConfigDir = None,
 ) -> None:
     """Judge each claim of an experiment by its results: effect, interval, n, verdict, figure, command.
@@ -344,17 +351,24 @@ def claims(
 
     [cyan]gradbench claims[/]
 
-    [cyan]gradbench claims results/article/recurrent[/]
+    [cyan]gradbench claims results/recurrent[/]
+
+    [cyan]gradbench claims results/article-small --into notes.md[/]
     """
     from gradbench import verdicts
     from gradbench.report.verdicts import write
 
+    every = []
     for folder in folders or [Path("results/article")]:
         found, notes = verdicts.judge(folder, config_dir)
         for note in notes:
             err.print(plain(note), highlight=False, markup=False, soft_wrap=True)
         print_claims(found)
         say(f"claims: {write(verdicts.place(folder), found)}")
+        every += found
+    if into:
+        verdicts.put_into(into, every)
+        say(f"table: {into}")
 
 
 @app.command()

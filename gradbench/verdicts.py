@@ -9,7 +9,9 @@ from gradbench.claims.contrasts import CONTRADICTED, SUPPORTED, UNDECIDED
 from gradbench.claims.findings import Finding
 from gradbench.config import Configs
 from gradbench.errors import UsageError
+from gradbench.files import reason, write_atomically
 from gradbench.report import text
+from gradbench.report.markdown import grid
 from gradbench.report.verdicts import (
     Verdict,
     chosen_text,
@@ -117,6 +119,47 @@ def summary(found: Sequence[Verdict]) -> str:
     counts = Counter(one.judgement.verdict for one in found)
     parts = [f"{counts[verdict]} {verdict}" for verdict in (SUPPORTED, CONTRADICTED, UNDECIDED)]
     return f"{text.count(len(found), 'claim')}: {', '.join(parts)}"
+
+
+BEGIN, END = "<!-- claims -->", "<!-- /claims -->"
+"""Lines of a Markdown file between which the table of claims stands."""
+
+
+def markdown(found: Sequence[Verdict]) -> str:
+    """Return the table of claims in Markdown, one row each."""
+    columns = ("", "claim", "effect [95 % interval]", "n", "verdict")
+    rows = []
+    for one in found:
+        findings = one.judgement.findings
+        numbers = sorted({finding.effect.n for finding in findings})
+        effects = [
+            ": ".join(filter(None, (condition_text(finding), effect_text(one.claim, finding))))
+            for finding in findings
+        ]
+        n = " to ".join(str(number) for number in sorted({numbers[0], numbers[-1]}))
+        rows.append((one.claim.id, one.claim.sentence, " · ".join(effects), n, headline(one.judgement)))
+    return grid(columns, rows)
+
+
+def put_into(document: Path, found: Sequence[Verdict]) -> None:
+    """Replace what stands between the lines ``BEGIN`` and ``END`` of a Markdown file with the table of claims.
+
+    Raises:
+        UsageError: where the file cannot be read, or has not these two lines.
+        StorageError: where it cannot be written.
+    """
+    try:
+        words = document.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {document} ({reason(error)}); give a Markdown file") from error
+    before, begin, rest = words.partition(f"{BEGIN}\n")
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise UsageError(
+            f"{document} has no lines {BEGIN} and {END}; write them where the table should stand"
+        )
+    content = f"{before}{begin}{markdown(found)}\n{end}{after}".encode()
+    write_atomically(document, lambda file: file.write(content))
 
 
 def place(folder: Path) -> Path:

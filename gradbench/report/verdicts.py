@@ -66,7 +66,7 @@ def verdicts(results: Path) -> list[Verdict]:
     cells, asked = loaded.cells, frozen.get("cells")
     if isinstance(asked, list) and asked:
         cells = cells[cells["cell"].isin([one for one in asked if is_cell(one)])]
-    columns = {claim.metric for claim in claims if claim.take in ("mean", "steps_to", "equal_seconds")}
+    columns = {claim.metric for claim in claims if claim.reads_curves}
     curves = pd.DataFrame({"cell": [], "step": []})
     if columns:
         parts = sound_parts(results / "curves", ["cell", "step", *sorted(columns)])
