@@ -54,4 +54,5 @@ def slopes(f: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
     """Return the gradient of f's sum with respect to the points, [B, ...]."""
     if isinstance(f, Evaluated) and points is f.points:
         return f.slopes()
-    return grad(lambda x: f(x).sum())(points)
+    gradient: Tensor = grad(lambda x: f(x).sum())(points)
+    return gradient

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gradbench.errors import UsageError
 from gradbench.models import MeanLoss, Networks, Player, Tensors
+from gradbench.models.recurrence import Recurrence
 from gradbench.parameters import Network
 from gradbench.seeding import generator
 
@@ -65,29 +66,20 @@ class LSTM(nn.Module):
         return self._unrolled(x_BTE, state)
 
     def _unrolled(self, x_BTE: Tensor, state: State) -> tuple[Tensor, State]:
-        """Return the same, one operation at a time."""
-        cell_gate = torch.arange(2 * self.hidden, 3 * self.hidden, device=x_BTE.device)
+        """Return the same, with a recurrence that can be stacked and differentiated twice."""
+        x_TBE = x_BTE.transpose(0, 1)
         hs, cs = [], []
         for layer in range(self.layers):
             w_ih, w_hh, b_ih, b_hh = (
                 getattr(self, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             )
-            # tanh(x) = 2 sigmoid(2x) - 1, so that one sigmoid serves all four gates
-            twice = torch.ones_like(b_ih).index_fill(0, cell_gate, 2.0)
-            w_hh = w_hh * twice[:, None]
-            # the inputs of all T steps in one product
-            projected_BTG = F.linear(x_BTE, w_ih * twice[:, None], (b_ih + b_hh) * twice)
-            h, c = state[0][layer], state[1][layer]
-            outputs = []
-            for projected_BG in projected_BTG.unbind(dim=1):
-                i, f, g, o = torch.sigmoid(F.linear(h, w_hh).add(projected_BG)).chunk(4, dim=-1)
-                c = torch.addcmul(f * c - i, i, g, value=2.0)
-                h = o * torch.tanh(c)
-                outputs.append(h)
-            x_BTE = torch.stack(outputs, dim=1)
-            hs.append(h)
-            cs.append(c)
-        return x_BTE, (torch.stack(hs), torch.stack(cs))
+            # the inputs of all T steps in one product; in two dimensions, or ``vmap`` would copy the weight T times
+            projected = F.linear(x_TBE.flatten(0, 1), w_ih, b_ih + b_hh)
+            projected_TBG = projected.view(*x_TBE.shape[:2], -1)
+            x_TBE, c_TBH, _ = Recurrence.apply(projected_TBG, w_hh, state[0][layer], state[1][layer])
+            hs.append(x_TBE[-1])
+            cs.append(c_TBH[-1])
+        return x_TBE.transpose(0, 1), (torch.stack(hs), torch.stack(cs))
 
 
 class LanguageModel(nn.Module):
@@ -111,7 +103,8 @@ class LanguageModel(nn.Module):
         """
         embedded = text if text.is_floating_point() else self.embedding(text)
         outputs, state = self.lstm(embedded, state)
-        return self.decoder(outputs), state
+        logits: Tensor = self.decoder(outputs.flatten(0, 1))  # in two dimensions, as above
+        return logits.view(*outputs.shape[:2], -1), state
 
 
 class LanguageModelling(MeanLoss):
