@@ -12,10 +12,12 @@ import pandas as pd
 import pytest
 import synthetic
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from gradbench.errors import UsageError
-from gradbench.report import answers, build
+from gradbench.report import answers, build, text
 from gradbench.report.audit import audit
 from gradbench.report.compare import comparisons
 from gradbench.report.curves import scan
@@ -96,6 +98,46 @@ def test_the_strengths_table_says_what_pandas_says_of_the_cells(quick: Path) -> 
             assert (row["mean_low"], row["mean_high"]) == pytest.approx((theirs.low, theirs.high))
 
 
+def test_beside_each_mean_stand_the_interquartile_mean_and_the_probability_of_improvement(
+    quick: Path,
+) -> None:
+    cells = pd.read_parquet(quick / "cells")
+    cells = cells[cells["model"] == "mlp"]
+    values = {key: own["test/accuracy"].to_numpy() for key, own in cells.groupby("regularizer")}
+    told = table(quick, "strengths").set_index(["comparison", "treatment", "strength"])
+    row = told.loc[("mlp", "clip_norm", 1.0)]
+    own = cells.loc[
+        cells["regularizer.threshold"].eq(1.0) & cells["regularizer"].eq("clip_norm"), "test/accuracy"
+    ]
+    theirs = scipy_stats.mannwhitneyu(own, values["none"]).statistic / (len(own) * len(values["none"]))
+    assert row["improvement"] == pytest.approx(theirs)
+    assert row["improvement_low"] < theirs <= row["improvement_high"]
+    assert row["iqm"] == pytest.approx(scipy_stats.trim_mean(own, 0.25))
+    assert (
+        told.loc[("lstm", "clip_norm", 5.0), "improvement"] == (0.5 * 2 + 1) / 3
+    )  # of none all three diverged
+    page_of_it = " ".join(page(quick).words)
+    assert "interquartile mean" in page_of_it
+    assert "P(better than none)" in page_of_it
+
+
+def test_a_profile_is_the_share_of_all_cells_that_are_as_good_and_diverged_ones_never_are(
+    quick: Path,
+) -> None:
+    cells = pd.read_parquet(quick / "cells")
+    told = table(quick, "profiles")
+    for (model, treatment), rows in told[told["strengths"] == "every strength"].groupby(
+        ["comparison", "treatment"]
+    ):
+        own = cells[(cells["model"] == model) & (cells["regularizer"] == treatment)]
+        values = own[synthetic.MODELS[model]["metric"]].to_numpy()
+        levels = rows["at_least_as_good_as"].to_numpy()[:, None]
+        good = values >= levels - 1e-12 if model == "mlp" else values <= levels + 1e-12
+        assert rows["share"].to_numpy() == pytest.approx(good.sum(axis=1) / len(own))
+    lstm = told[(told["comparison"] == "lstm") & (told["treatment"] == "none")]
+    assert set(lstm["share"]) == {0.0}
+
+
 def test_diverged_cells_stay_in_the_denominator_and_out_of_the_means(quick: Path) -> None:
     shares = table(quick, "divergence").set_index(["comparison", "treatment", "strength"])
     row = shares.loc[("lstm", "clip_norm", 5.0)]
@@ -162,7 +204,7 @@ def test_the_page_answers_in_the_order_of_a_readers_questions(quick: Path) -> No
 def test_the_page_needs_nothing_but_itself(quick: Path) -> None:
     seen = page(quick)
     sources = [str(image["src"]) for image in seen.of("img")]
-    assert len(sources) == 9
+    assert len(sources) == 10
     for source in sources:
         assert base64.b64decode(source.removeprefix("data:image/png;base64,"))[:4] == b"\x89PNG"
     assert all(image["alt"] for image in seen.of("img"))
@@ -243,6 +285,7 @@ def test_every_figure_exists_as_png_and_as_svg_with_text(quick: Path) -> None:
     pictures = sorted((quick / "report" / "figures").iterdir())
     names = {
         "strengths",
+        "profiles",
         "learning",
         "gradients",
         "action",
@@ -345,6 +388,13 @@ def test_learning_rates_in_one_folder_are_compared_apart(tmp_path: Path) -> None
     synthetic.write(tmp_path, models=["mlp"], strengths=FEW, leaves={"optimizer.lr": 1.0}, part="b")
     assert [answer.model for answer in answers(tmp_path)] == ["mlp (lr=0.1)", "mlp (lr=1)"]
     assert "kept apart" in warnings_of(tmp_path)
+
+
+def test_groups_stand_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for depth in (16, 2, 8):
+        leaves = {"model.depth": depth}
+        synthetic.write(tmp_path, models=["mlp"], strengths=FEW, leaves=leaves, part=str(depth))
+    assert [answer.model for answer in answers(tmp_path)] == [f"mlp (depth={depth})" for depth in (2, 8, 16)]
 
 
 def test_options_of_a_regularizer_are_treatments_of_their_own(tmp_path: Path) -> None:
@@ -457,6 +507,19 @@ def test_cells_of_something_else_are_refused_by_column(tmp_path: Path) -> None:
     pd.DataFrame({"cell": ["a"], "model": ["mlp"]}).to_parquet(tmp_path / "cells" / "a.parquet")
     with pytest.raises(UsageError, match=r"model\.metric"):
         build(tmp_path)
+
+
+@given(st.floats(allow_nan=False, width=32), st.integers(1, 5))
+def test_no_number_is_written_as_minus_zero(value: float, digits: int) -> None:
+    written = text.number(value, digits)
+    assert (written.startswith("−")) == (value < 0)
+    assert text.number(-0.0, digits) == "0"
+
+
+def test_words_sort_by_the_numbers_in_them() -> None:
+    words = ["a (lr=10)", "a (lr=1e-3)", "a (lr=0.5)", "a", "a (lr=2)"]
+    ordered = ["a", "a (lr=1e-3)", "a (lr=0.5)", "a (lr=2)", "a (lr=10)"]
+    assert sorted(words, key=text.natural) == ordered
 
 
 def test_a_report_never_imports_torch() -> None:

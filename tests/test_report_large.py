@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 
 from gradbench.report import build, cells, contents, curves, figures, page, summary
+from gradbench.report.answer import answer
 from gradbench.report.compare import comparisons
 from gradbench.report.sections import Picture
 from gradbench.report.style import RC
@@ -79,11 +81,18 @@ def test_figures_show_some_groups_of_every_model_and_say_how_many_there_are(
 ) -> None:
     write(tmp_path, 3600, 3)
     groups = comparisons(load(tmp_path))
-    shown = contents.drawn(groups)
+    told = [answer(group) for group in groups]
+    shown = contents.drawn(groups, told)
     assert (len(groups), len(shown)) == (9, 6)
     assert [group.model for group in shown] == ["lstm", "lstm", "mlp", "mlp", "wgan", "wgan"]
+    last = [replace(one, verdict="better" if one is told[2] else "undecided") for one in told]
+    assert groups[2] in contents.drawn(
+        groups, last
+    )  # the last of its model: it has an answer, and goes first
+    assert groups[2] not in contents.drawn(groups, [replace(one, verdict="undecided") for one in told])
     pictures = {"Strengths": [Picture("a", "", "", "", "", b"", b"")]}
-    section, *_ = contents.sections(groups, shown, pd.DataFrame(), (), pictures)
+    tables = {name: pd.DataFrame() for name in ("comparisons.csv", "strengths.csv")}
+    section, *_ = contents.sections(groups, shown, tables, (), pictures)
     assert "Figures show 6 of 9 groups" in str(section.blocks[0])
 
 

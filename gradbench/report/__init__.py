@@ -91,13 +91,15 @@ def compare(folders: Sequence[Path], out: Path | None = None) -> Report:
         out: where it goes; ``results/compare-`` and their names by default. Never into one of them.
 
     Raises:
-        UsageError: a folder holds nothing to report on, or the report would lie in one of them.
+        UsageError: a folder is given twice, or holds nothing to report on; or the report would lie in one.
         StorageError: the report cannot be written.
 
     """
+    side_by_side.check_apart(folders)
+    loaded = [load(folder) for folder in folders]
     names = versus.names([str(folder) for folder in folders])
     place = side_by_side.folder_for(folders, names, out)
-    content, tables = side_by_side.contents([load(folder) for folder in folders], names)
+    content, tables = side_by_side.contents(loaded, names)
     return _written(place, content, tables)
 
 

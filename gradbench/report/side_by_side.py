@@ -65,11 +65,27 @@ def contents(folders: Sequence[Results], names: Sequence[str]) -> tuple[Contents
     return page, tables
 
 
+def check_apart(folders: Sequence[Path]) -> None:
+    """Refuse to compare a folder with itself.
+
+    Raises:
+        UsageError: where two paths lead to the same folder.
+    """
+    seen: dict[Path, Path] = {}
+    for folder in folders:
+        first = seen.setdefault(folder.resolve(), folder)
+        if first is not folder:
+            also = "" if str(first) == str(folder) else f", also as {folder}"
+            raise UsageError(
+                f"{first} is given twice{also}; give two results folders to compare, or one to report on"
+            )
+
+
 def folder_for(folders: Sequence[Path], names: Sequence[str], out: Path | None) -> Path:
     """Return where the report goes.
 
     Raises:
-        UsageError: where that is one of the folders, lies in one, or holds results of its own.
+        UsageError: where that is one of the folders, lies in one, holds results of its own, or can be no folder.
     """
     short = [name.replace("/", "-") for name in names]
     chosen = out or Path("results") / "-".join(["compare", *short])
@@ -79,6 +95,11 @@ def folder_for(folders: Sequence[Path], names: Sequence[str], out: Path | None) 
             raise UsageError(
                 f"{chosen} lies in {folder}, which is compared; choose another folder with --out DIR"
             )
+    there = next(path for path in (place, *place.parents) if path.exists())
+    if not there.is_dir():
+        raise UsageError(
+            f"{there} is no folder, so no report can go to {chosen}; choose a folder with --out DIR"
+        )
     if (place / "cells").is_dir():
         raise UsageError(f"{chosen} holds results of its own; choose another folder with --out DIR")
     return chosen
@@ -102,7 +123,9 @@ def _answers(found: Versus) -> list[Answer]:
         ratio = median_ratio(own)
         lost = [sum(pairing.diverged[place] for pairing in own) for place in (0, 1)]
         parts[0] = f"of {text.count(len(own), 'setting')}: {parts[0]}"
-        told = [text.listed(parts), f"diverged cells {lost[0]} → {lost[1]}"]
+        seeds = sorted({pairing.n for pairing in own})
+        told = [f"n = {text.number(seeds[0])}" + (f" … {text.number(seeds[-1])}" if len(seeds) > 1 else "")]
+        told += [text.listed(parts), f"diverged cells {lost[0]} → {lost[1]}"]
         if ratio > 0:
             told.append(f"{text.number(ratio)}× the step time")
         lasting = {pairing.lasting for pairing in own} - {UNDECIDED}
@@ -135,7 +158,7 @@ def _findings(found: Versus) -> list[Finding]:
 
 
 def _table(found: Versus, csv: str) -> Table:
-    columns = ("group", "setting", *found.names, "difference", "diverged", "n", "step time", "verdict")
+    columns = ("group", "setting", "verdict", *found.names, "difference", "diverged", "n", "step time")
     rows = tuple(_row(pairing) for pairing in found.pairings)
     return Table(f"{found.names[1]} beside {found.names[0]}, setting by setting", columns, rows, CAPTION, csv)
 
@@ -147,6 +170,7 @@ def _row(pairing: Pairing) -> tuple[Entry, ...]:
     return (
         Entry(pairing.model),
         Entry(text.setting(setting.treatment, setting.quantity, [setting.strength])),
+        Entry(pairing.verdict, kind="verdict"),
         Entry(text.interval(pairing.first), pairing.first.estimate),
         Entry(text.interval(pairing.second), pairing.second.estimate),
         Entry(difference, pairing.difference.estimate),
@@ -155,7 +179,6 @@ def _row(pairing: Pairing) -> tuple[Entry, ...]:
         ),
         Entry(str(pairing.n), float(pairing.n)),
         Entry(f"{text.number(pairing.ratio)}×" if pairing.ratio > 0 else "–", pairing.ratio),
-        Entry(pairing.verdict, kind="verdict"),
     )
 
 

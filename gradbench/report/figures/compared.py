@@ -6,16 +6,28 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from gradbench.report import text
-from gradbench.report.figures.panels import Drawing, limits, log_axis, named, panels, spread_over
+from gradbench.report.figures.panels import (
+    LONGEST,
+    Drawing,
+    darker,
+    label_ends,
+    limits,
+    log_axis,
+    named,
+    panels,
+    spread_over,
+)
 from gradbench.report.style import Look
 from gradbench.report.versus import Pairing, Versus, counts
 
 CAPTION = (
     "Each point is a setting: across, its mean in the first folder, up, in the second, with 95% Student t intervals "
-    "over the seeds that completed. Points on the line are alike in both. Settings of which a folder has no "
-    "completed cell are in the table alone."
+    "over the seeds that completed, cut at the edge of the panel; labels stand at the heights of their points. Points "
+    "on the line are alike in both folders. Settings of which a folder has no completed cell are in the table alone."
 )
-PER_ROW, PANELS = 3, 9
+PER_ROW, PANELS = 2, 8
+LABELS = 14  # beside a panel; of more settings only the treatments are named
+HEIGHT, GAP = 2.3, 1.9  # inches
 
 
 def draw(found: Versus, name: str, looks: Mapping[str, Look]) -> list[Drawing]:
@@ -29,11 +41,9 @@ def draw(found: Versus, name: str, looks: Mapping[str, Look]) -> list[Drawing]:
         return []
     title = _title(found)
     rows = [kept[start : start + PER_ROW] for start in range(0, len(kept), PER_ROW)]
-    legend = "   ".join(
-        named(t, looks[t]) for t in dict.fromkeys(p.setting.treatment for g in kept for p in g)
-    )
+    headings = [""] * len(rows)
     figure, axes = panels(
-        title, [legend, *[""] * (len(rows) - 1)], PER_ROW, height=1.9, gap=0.7, titles=[2] * len(rows)
+        title, headings, PER_ROW, height=HEIGHT, right=GAP - 0.6, gap=GAP, titles=[2] * len(rows)
     )
     for spots, line in zip(axes, rows, strict=True):
         for ax in spots[len(line) :]:
@@ -48,6 +58,10 @@ def _panel(ax: Axes, found: Versus, group: Sequence[Pairing], looks: Mapping[str
     means = [value for pairing in group for value in (pairing.first.estimate, pairing.second.estimate)]
     log = spread_over(means)
     low, high = limits(means, log=log)
+    if not log:
+        room = 0.2 * (high - low)
+        every = [end for p in group for i in (p.first, p.second) for end in i[1:3] if np.isfinite(end)]
+        low, high = max(low - room, min([low, *every])), min(high + room, max([high, *every]))
     ax.set_ylim(low, high)
     if log:
         log_axis(ax, low, high)
@@ -64,10 +78,28 @@ def _panel(ax: Axes, found: Versus, group: Sequence[Pairing], looks: Mapping[str
             x.estimate, y.estimate, xerr=errors[0], yerr=errors[1], color=look.color, marker=look.marker, ms=4.5,
             elinewidth=0.5, alpha=0.85,
         )  # fmt: skip
+    label_ends(ax, _labels(group, looks))
     unit = group[0].unit.split(",")[0]
     ax.set_title(f"{text.shortened(group[0].model, 34)}\n{unit}", loc="left", size=8)
     ax.set_xlabel(f"in {text.shortened(found.names[0], 24)}")
     ax.set_ylabel(f"in {text.shortened(found.names[1], 24)}")
+
+
+def _labels(group: Sequence[Pairing], looks: Mapping[str, Look]) -> list[tuple[float, str, str]]:
+    """Return each setting's height, name and colour; of many settings, each treatment's."""
+    heights: dict[tuple[str, str], list[float]] = {}
+    for pairing in group:
+        treatment, quantity, strength = pairing.setting
+        at = text.strength(quantity, [strength]) if len(group) <= LABELS else ""
+        heights.setdefault((treatment, at), []).append(pairing.second.estimate)
+    return [
+        (
+            float(np.mean(found)),
+            text.shortened(f"{named(treatment, looks[treatment])} {at}", LONGEST + 6),
+            darker(looks[treatment].color),
+        )
+        for (treatment, at), found in heights.items()
+    ]
 
 
 def _title(found: Versus) -> str:

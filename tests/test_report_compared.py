@@ -1,0 +1,148 @@
+"""Two or more results folders side by side."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+from scipy import stats as scipy_stats
+
+from gradbench import cli
+from gradbench.errors import UsageError
+from gradbench.report import compare
+from gradbench.report.style import RC
+from gradbench.report.tables import load
+from gradbench.report.versus import names, versus
+
+FEW = {"none": (), "clip_norm": (0.1, 1.0)}
+
+
+@pytest.fixture(autouse=True)
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RC, "savefig.dpi", 50)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    """Two folders that differ in a learning rate, by which accuracy rises by a tenth, and in their seeds."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    synthetic.write(first, models=["mlp"], strengths=FEW, seeds=5)
+    cells = synthetic.write(second, models=["mlp"], strengths=FEW, seeds=6, leaves={"optimizer.lr": 0.2})
+    cells["test/accuracy"] += 0.1
+    cells.to_parquet(second / "cells" / "a.parquet")
+    return [first, second]
+
+
+def compared(folders: list[Path], out: Path) -> pd.DataFrame:
+    compare(folders, out)
+    return pd.read_csv(out / "tables" / "compared.csv")
+
+
+def test_each_setting_is_paired_by_seed(folders: list[Path], tmp_path: Path) -> None:
+    told = compared(folders, tmp_path / "out").set_index(["treatment", "strength"])
+    a, b = (pd.read_parquet(folder / "cells").set_index("seed") for folder in folders)
+    for strength in (0.1, 1.0):
+        mine, yours = (cells[cells["regularizer.threshold"] == strength]["test/accuracy"] for cells in (a, b))
+        difference = (yours - mine).dropna()
+        theirs = scipy_stats.ttest_1samp(difference, 0).confidence_interval(0.95)
+        row = told.loc[("clip_norm", strength)]
+        assert (row["n"], row["pairs"]) == (5, 5)
+        assert row["difference"] == pytest.approx(difference.mean())
+        assert (row["difference_low"], row["difference_high"]) == pytest.approx((theirs.low, theirs.high))
+        assert row["verdict"] == "better"
+
+
+def test_the_page_says_what_was_changed_what_came_of_it_and_what_was_left_out(
+    folders: list[Path], tmp_path: Path
+) -> None:
+    report = compare(folders, tmp_path / "out")
+    (answer,) = report.answers
+    assert (answer.model, answer.treatment, answer.verdict) == ("mlp: second", "second is better", "better")
+    assert "n = 5" in answer.sentence
+    for page in (report.page, report.page.with_name("report.md")):
+        said = page.read_text(encoding="utf-8").replace("\\", "")
+        assert "optimizer.lr 0.05 → 0.2" in said
+        assert "3 cells of second without one of the same role in first" in said
+
+
+def test_a_folder_and_its_copy_are_the_same_and_nothing_was_changed(
+    folders: list[Path], tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    synthetic.write(copy, models=["mlp"], strengths=FEW, seeds=5)
+    found = versus(load(folders[0]), load(copy), ("first", "copy"))
+    assert {pairing.verdict for pairing in found.pairings} == {"same"}
+    assert found.changes == ()
+    assert found.alone == (0, 0)
+
+
+def test_of_folders_that_differ_by_chance_one_in_twenty_at_most_is_called_better_or_worse(
+    tmp_path: Path,
+) -> None:
+    synthetic.write(tmp_path / "a", models=["mlp"], strengths=FEW, seeds=8)
+    loaded = load(tmp_path / "a")
+    rng, called = np.random.default_rng(0), 0
+    for _ in range(150):
+        drawn = [rng.normal(size=len(loaded.cells)) for _ in range(2)]
+        first, second = (replace(loaded, cells=loaded.cells.assign(value=v, score=-v)) for v in drawn)
+        pairings = versus(first, second, ("a", "b")).pairings
+        called += any(pairing.lasting != "undecided" for pairing in pairings)
+    assert called <= scipy_stats.binom.ppf(0.999, 150, 0.05)
+
+
+def test_a_setting_that_diverges_in_one_folder_alone_is_worse_there(tmp_path: Path) -> None:
+    for name, statuses in (("a", {}), ("b", {"clip_norm": "diverged"})):
+        synthetic.write(tmp_path / name, models=["mlp"], strengths=FEW, seeds=5, statuses=statuses)
+    told = compared([tmp_path / "a", tmp_path / "b"], tmp_path / "out").set_index("treatment")
+    assert set(told.loc["clip_norm", "verdict"]) == {"worse"}
+    assert list(told.loc["clip_norm", "second_diverged"]) == [5, 5]
+    assert told.loc["none", "verdict"] == "same"
+
+
+def test_three_folders_are_the_first_beside_each_other_one(folders: list[Path], tmp_path: Path) -> None:
+    synthetic.write(tmp_path / "third", models=["wgan"], strengths=FEW, seeds=2)
+    report = compare([*folders, tmp_path / "third"], tmp_path / "out")
+    said = report.page.read_text(encoding="utf-8")
+    assert "second beside first" in said
+    assert "third beside first" in said
+    assert "No cell of one plays a role in the other." in said
+    tables = {table.name for table in (tmp_path / "out" / "tables").iterdir()}
+    assert tables == {"compared-1.csv", "compared-2.csv"}
+
+
+def test_folders_are_called_by_as_much_of_their_paths_as_tells_them_apart() -> None:
+    assert names(["results/a", "results/b"]) == ["a", "b"]
+    assert names(["old/quick", "new/quick"]) == ["old/quick", "new/quick"]
+
+
+def test_what_cannot_be_compared_is_refused_in_one_line_that_says_what_to_type(
+    folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.rglob("*"))
+    for words, said in (
+        (["first", "nowhere"], "no results at nowhere: make some with"),
+        (["first", "first"], "first is given twice"),
+        (["first", "second", "./first/"], "first is given twice"),
+        (["first", "."], "did you mean first?"),
+        (["first", "second", "--out", "second/report"], "choose another folder with --out DIR"),
+        (["first", "second", "--out", "first"], "choose another folder with --out DIR"),
+        (["first", "second", "--out", "file/x"], "choose a folder with --out DIR"),
+        (["first", "--out", "x"], "--out is for a comparison"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["report", *words])
+        shown = capsys.readouterr().err
+        assert stopped.value.code == 2, shown
+        assert said in shown
+        assert shown.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_comparison_is_not_laid_over_the_results_of_a_run(folders: list[Path], tmp_path: Path) -> None:
+    synthetic.write(tmp_path / "third", models=["mlp"], strengths=FEW)
+    with pytest.raises(UsageError, match="holds results of its own"):
+        compare(folders, tmp_path / "third")
