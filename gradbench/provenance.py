@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from gradbench import __version__
+from gradbench.devices import name_of
 from gradbench.grid import Cell
 
 COMPARED = ("gradbench", "torch", "device", "execution")
@@ -42,17 +43,12 @@ def execution(cells: Sequence[Cell]) -> str:
 def provenance(device: torch.device) -> dict[str, Any]:
     """Return the columns that say which code ran where."""
     commit, dirty = git_state()
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or platform.machine()
-    )
     return {
         "gradbench": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": device.type,
-        "device_name": name,
+        "device_name": name_of(device),
         "git_commit": commit,
         "git_dirty": dirty,
     }
