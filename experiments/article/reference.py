@@ -2,8 +2,9 @@
 
     python experiments/article/reference.py results/article-full results/article
 
-Of each experiment it keeps its frozen file, all cells in one part, of the curves what the claims read and ``POINTS``
-whole rows per cell, and the figures that the claims name. Arrays and the rest of the report are left out.
+Of each experiment it keeps its frozen file, all cells in one part, the figures that the claims name, and of the curves
+what the claims read, and at ``POINTS`` steps per cell what a report draws. Arrays and the rest of the report are left
+out.
 """
 
 import shutil
@@ -19,11 +20,12 @@ from PIL import Image
 from gradbench.errors import StorageError, UsageError
 from gradbench.files import write_table
 from gradbench.parts import part_name
+from gradbench.report.stored import CURVES
 from gradbench.report.verdicts import Verdict, table, verdicts
 from gradbench.results import Results
 
-POINTS = 20
-"""Whole rows of a cell's curve."""
+POINTS = 10
+"""Steps of a cell's curve at which everything that a report draws is kept."""
 
 ELSEWHERE = ["command", "figure"]
 """Columns of the table of claims that say where something is, not what was found."""
@@ -73,7 +75,8 @@ def keep(run: Path, place: Path) -> None:
         (place / folder).mkdir(parents=True)
     shutil.copyfile(run / "experiment.yaml", place / "experiment.yaml")
     write_table(place / "cells" / name, pa.Table.from_pandas(cells, preserve_index=False))
-    curves = halved(thinned(curves, read))
+    drawn = {"cell", "step", *CURVES, *cells["model.metric"], *read}
+    curves = halved(thinned(curves[[column for column in curves if column in drawn]], read))
     write_table(place / "curves" / name, pa.Table.from_pandas(curves, preserve_index=False))
     for figure in figures:
         Image.open(figure).convert("RGB").quantize(64).save(place / figure.name, optimize=True)

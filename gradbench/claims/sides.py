@@ -23,9 +23,6 @@ Setting = dict[str, object]
 Replicate = tuple[int | str, ...]
 """A seed, and the values of what is pooled."""
 
-FOLLOWERS = ("regularizer.family", "regularizer.strength")
-"""Keys that only follow from the regularizer's name, and tell nothing beside it."""
-
 
 @dataclass(frozen=True)
 class Row:
@@ -110,9 +107,10 @@ def side_of(
         along: the X values along the claim's key; one value, whatever it is, where the claim goes along none.
     """
     fixed = [key for key in (claim.along, *claim.per, *claim.pool) if key in cells]
-    varying = [
-        key for key in keys if key not in ("seed", *fixed) and key in cells and varies(cells, key, fixed)
-    ]
+    varying: list[str] = []
+    for key in keys:
+        if key not in ("seed", *fixed) and key in cells and varies(cells, key, [*fixed, *varying]):
+            varying.append(key)
     setting, told = pd.Series(0, index=cells.index), [Setting()]
     if varying and len(cells):
         groups = cells.groupby(varying, dropna=False, sort=True)
@@ -133,19 +131,15 @@ def side_of(
     return Side(values, lost, tuned, tuple(told))
 
 
-def varies(cells: pd.DataFrame, key: str, fixed: Sequence[str]) -> bool:
-    """Return whether a key varies where what is fixed does not: data's own keys only follow from its name."""
-    groups = cells.groupby(list(fixed), dropna=False)[key] if fixed else cells[key]
+def varies(cells: pd.DataFrame, key: str, known: Sequence[str]) -> bool:
+    """Return whether a key varies where others do not, rather than follow from them, as data's keys from its name."""
+    groups = cells.groupby(list(known), dropna=False)[key] if known else cells[key]
     return bool(np.any(groups.nunique(dropna=False) > 1))
 
 
 def _told(setting: dict[str, object]) -> Setting:
-    """Return what tells a setting: neither what follows from the rest, nor what is absent."""
-    return {
-        key: value
-        for key, value in setting.items()
-        if key not in FOLLOWERS and value is not None and value == value
-    }
+    """Return what tells a setting: what is absent does not."""
+    return {key: value for key, value in setting.items() if value is not None and value == value}
 
 
 def once(rows: Sequence[Row]) -> list[Row]:

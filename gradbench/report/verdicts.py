@@ -46,9 +46,11 @@ class Verdict:
 
     @property
     def figure(self) -> Path:
-        """The figure to look at: beside the tables where it is kept there, else in the report."""
-        kept = self.folder / f"{self.claim.figure}.png"
-        return kept if kept.is_file() else self.folder / "report" / "figures" / kept.name
+        """The figure to look at: kept beside the tables, or in the report; that of all claims where it is not drawn."""
+        report = self.folder / "report" / "figures"
+        names = f"{self.claim.figure}.png", "claims.png"
+        places = [place / name for name in names for place in (self.folder, report)]
+        return next(filter(Path.is_file, places), report / names[0])
 
 
 def verdicts(results: Path) -> list[Verdict]:
