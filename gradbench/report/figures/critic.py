@@ -19,7 +19,7 @@ CAPTION = (
     "(light), with level lines: what matters is whether the levels follow the data. Bottom: the "
     "distribution of the critic's input gradient norm between data and samples; the line at 1 is where a "
     "gradient penalty with target 1 pulls it. If the treatments did nothing, the columns would look "
-    "alike."
+    "alike. Of data with more than two coordinates the first two are shown, and no values."
 )
 LOG_BEYOND = 10.0  # ratio of medians from which a linear axis would hide the smaller norms
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
@@ -99,10 +99,15 @@ def _draw(
 def _samples(ax: Axes, stored: Arrays, color: str, window: Window) -> None:
     for key, shade, size in (("samples", color, 2.0), ("data", INK, 1.6)):
         if key in stored:
-            points = stored[key][:1500]
+            points = _plane(stored[key])[:1500]
             # Rasterized: thousands of points would make the SVG heavier than the PNG.
             ax.plot(points[:, 0], points[:, 1], ".", color=shade, ms=size, alpha=0.6, mew=0, rasterized=True)
     _frame(ax, window)
+
+
+def _plane(points: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
+    """Return the first two coordinates of points. Shapes: [N, ...] -> [N, 2]."""
+    return points.reshape(len(points), -1)[:, :2]
 
 
 def _surface(ax: Axes, stored: Arrays, window: Window) -> None:
@@ -114,6 +119,8 @@ def _surface(ax: Axes, stored: Arrays, window: Window) -> None:
         )
         if np.isfinite(surface).all() and np.ptp(surface) > 0:
             ax.contour(surface, levels=9, extent=extent, colors="white", linewidths=0.5, alpha=0.7)
+    elif stored:
+        _say(ax, "no plane")
     _frame(ax, window)
 
 
@@ -167,7 +174,8 @@ def _window(arrays: dict[str, Arrays]) -> Window:
             return _extent(stored["extent"])
     for stored in arrays.values():
         if "data" in stored:
-            (x, y), (u, v) = stored["data"].min(axis=0), stored["data"].max(axis=0)
+            points = _plane(stored["data"])
+            (x, y), (u, v) = points.min(axis=0), points.max(axis=0)
             return float(x) - 0.5, float(u) + 0.5, float(y) - 0.5, float(v) + 0.5
     return -2.0, 2.0, -2.0, 2.0
 
