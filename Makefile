@@ -6,8 +6,11 @@ READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.ready-bench
 BROWSER_READY := $(VENV)/.ready-browser
 BENCH ?=
+SCALE ?= full
+RUN := results/article-$(SCALE)
+ARTICLE := recurrent deep language thresholds speed generalise modes critic cost
 
-.PHONY: run test browser browser-ready soak bench lint format clean
+.PHONY: run test article reference browser browser-ready soak bench lint format clean
 .DEFAULT_GOAL := run
 
 run: $(READY)  ## train the default experiment and write its report
@@ -15,6 +18,16 @@ run: $(READY)  ## train the default experiment and write its report
 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+article: $(READY)  ## train all experiments of the article, what is finished excepted, and judge its claims; SCALE=small: half an hour
+	@for name in $(ARTICLE); do \
+		$(BIN)/gradbench run $$name scale=$(SCALE) --results $(RUN)/$$name || test $$? -eq 1 || exit; \
+	done
+	$(BIN)/gradbench claims $(RUN)
+
+reference: $(READY)  ## keep of that what git keeps, in results/article, and what the README says of it
+	$(BIN)/python experiments/article/reference.py $(RUN) results/article
+	$(BIN)/gradbench claims results/article --into README.md
 
 browser: browser-ready  ## try the report's page in a headless Chromium or Chrome, which must be on the PATH
 	$(BIN)/python -m pytest -rs tests/test_browser.py

@@ -5,22 +5,26 @@ from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
+
+from gradbench.compiling import compiled
+from gradbench.tape import record
 
 aten = torch.ops.aten
 
 
-RECORD_AFTER = 100
+RECORD_AFTER = 20
 """Calls after which a function is recorded: about as many as the recording costs, so that it never costs twice."""
 
 MOST = 64
 """Recordings that a process keeps."""
 
-recordings: dict[Hashable, GraphModule] = {}
+recordings: dict[Hashable, Callable[..., Any]] = {}
 """What has been recorded in this process; another stack of the same program goes on with it."""
 
 
-def recorded(function: Callable[..., Any], name: Hashable, after: int = RECORD_AFTER) -> Callable[..., Any]:
+def recorded(
+    function: Callable[..., Any], name: Hashable, after: int = RECORD_AFTER, compiles: bool = False
+) -> Callable[..., Any]:
     """Record a function's tensor operations once it has been called some times, and replay just these from then on.
 
     ``vmap`` and ``grad`` decide anew at every call what each operation means; a recording has decided. The operations
@@ -30,6 +34,7 @@ def recorded(function: Callable[..., Any], name: Hashable, after: int = RECORD_A
         function: of tensors and containers of them, pure, whose course depends on no tensor's value.
         name: functions of one name do the same, to tensors of the same shapes.
         after: how many calls are run before.
+        compiles: whether to compile the recording: then results are the same up to rounding.
     """
     calls = 0
 
@@ -41,8 +46,11 @@ def recorded(function: Callable[..., Any], name: Hashable, after: int = RECORD_A
                 return function(*args)
             if len(recordings) == MOST:
                 recordings.clear()
-            recordings[name] = make_fx(function)(*args)
-            simplify(recordings[name])
+            result, recording = record(function, args)
+            simplify(recording.module)
+            recordings[name] = compiled(recording, args) if compiles else recording
+            if not compiles:
+                return result
         return recordings[name](*args)
 
     return replay

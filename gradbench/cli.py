@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -22,6 +22,7 @@ from gradbench.untrusted import plain
 
 if TYPE_CHECKING:
     from gradbench.report import Report
+    from gradbench.report.verdicts import Verdict
     from gradbench.sweep import Plan
 
 SUMMARY = (
@@ -250,7 +251,24 @@ def write_report(folder: Path, quiet: bool = False) -> None:
     if judged:
         verdicts.write(folder / "report" / "tables", judged)
     if not quiet:
+        print_claims(judged)
         print_report(built)
+
+
+def print_claims(judged: "Sequence[Verdict]") -> None:
+    """Print claims: each with its conditions, its verdict, its figure and the command that made its results."""
+    from gradbench import verdicts
+
+    for block in verdicts.blocks(judged):
+        table = Table(*block.columns, title=escape(block.title), title_justify="left")
+        for row in block.rows:
+            table.add_row(*map(escape, row))
+        out.print(table)
+        for line in block.lines:
+            say(line)
+        out.print()
+    if judged:
+        say(verdicts.summary(judged))
 
 
 def print_report(built: "Report") -> None:
@@ -316,6 +334,13 @@ def claims(
             show_default=False,
         ),
     ] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            "--into",
+            help="A Markdown file that also gets the table, between its lines <!-- claims --> and <!-- /claims -->.",
+        ),
+    ] = None,
     config_dir: ConfigDir = None,
 ) -> None:
     """Judge each claim of an experiment by its results: effect, interval, n, verdict, figure, command.
@@ -326,23 +351,24 @@ def claims(
 
     [cyan]gradbench claims[/]
 
-    [cyan]gradbench claims results/article/recurrent[/]
+    [cyan]gradbench claims results/recurrent[/]
+
+    [cyan]gradbench claims results/article-small --into notes.md[/]
     """
     from gradbench import verdicts
     from gradbench.report.verdicts import write
 
+    every = []
     for folder in folders or [Path("results/article")]:
         found, notes = verdicts.judge(folder, config_dir)
         for note in notes:
             err.print(plain(note), highlight=False, markup=False, soft_wrap=True)
-        for block in verdicts.blocks(found):
-            table = Table(*block.columns, title=escape(block.title), title_justify="left")
-            for row in block.rows:
-                table.add_row(*map(escape, row))
-            out.print(table)
-            for line in block.lines:
-                say(line)
+        print_claims(found)
         say(f"claims: {write(verdicts.place(folder), found)}")
+        every += found
+    if into:
+        verdicts.put_into(into, every)
+        say(f"table: {into}")
 
 
 @app.command()

@@ -1,10 +1,12 @@
 """Which device trains: names to ``torch.device``, refused by name where there is none."""
 
+import platform
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from gradbench.errors import UsageError
@@ -33,6 +35,22 @@ def resolve(name: str) -> list[torch.device]:
     if not chosen:
         raise UsageError(f"device={name} is not on this machine; here: auto, {', '.join(here)}")
     return [torch.device(device) for device in chosen]
+
+
+def name_of(device: torch.device) -> str:
+    """Return what a device calls itself."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
+
+
+def bring(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return a tensor of the host on a device; a GPU copies it while the host goes on.
+
+    For that the host's memory must stay where it is ("pinned"), and hold what is copied bit by bit.
+    """
+    tensor = tensor.to(dtype)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 @contextmanager

@@ -110,7 +110,8 @@ def abridged(cell: Cell, seed: int) -> Cell:
     """Return a cell that takes as much memory in few steps."""
     config = dict(cell.config) | {"seed": seed, "steps": STEPS}
     precision = "float32" if config["precision"] == "bfloat16" else config["precision"]
-    return replace(cell, config=config | {"precision": precision})
+    runtime = dict(cell.runtime) | {"compile": False}  # on ``meta`` there is nothing to compile for
+    return replace(cell, config=config | {"precision": precision}, runtime=runtime)
 
 
 def peaks(cells: Sequence[Cell], data: Data, kind: str, steps: int) -> list[int]:

@@ -15,7 +15,8 @@ from torch.func import grad, vmap
 
 from gradbench.batching import looped, recorded
 from gradbench.grid import Cell
-from gradbench.models import Player
+from gradbench.input_gradients import Evaluated
+from gradbench.models import MeanLoss, Model, Networks, Player
 from gradbench.parameters import Layout
 from gradbench.program import Program, build_regularizer
 from gradbench.regularizers import Regularizer
@@ -79,21 +80,27 @@ class Execution:
         device: where.
         fused: the networks use kernels that ``vmap`` cannot stack, so cells are looped over.
         record_after: calls of a function after which it is recorded and replayed.
+        compiles: whether recordings are compiled.
     """
 
     device: torch.device
     fused: bool
     record_after: int
+    compiles: bool = False
 
 
 def execution_of(
-    program: Program, spans: Sequence[Span], device: torch.device, record_after: int
+    program: Program,
+    spans: Sequence[Span],
+    device: torch.device,
+    record_after: int,
+    compiles: bool = False,
 ) -> Execution:
     """Choose how a stack is run, from what it is: never from a stopwatch."""
     # on a CPU a fused kernel for one network beats operations over K; a GPU is only filled by the latter
     penalty = any(span.regularizer.penalty for span in spans)
     fused = program.model.fuses and device.type == "cpu" and program.precision != "bfloat16" and not penalty
-    return Execution(device, fused, record_after)
+    return Execution(device, fused, record_after, compiles)
 
 
 def stack_player(
@@ -131,7 +138,7 @@ def stack_player(
     K = spans[-1].cells.stop
     everyone = (name, player.name, K, str(execution.device))
     each = (*everyone, *((span.program, span.cells.stop) for span in acting))
-    record = partial(recorded, after=execution.record_after)
+    record = partial(recorded, after=execution.record_after, compiles=execution.compiles)
     return StackedPlayer(
         name=player.name,
         steps=player.steps,
@@ -169,14 +176,26 @@ def objective_of(
     ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensors]]:
         nets = {key: layouts[key].bind(own if key == name else value) for key, value in parameters.items()}
         with autocast():
-            loss, carried = model.loss(name, nets, batch, carry)
-            loss = loss.to(own.dtype)
             if price is None:
+                loss, carried = model.loss(name, nets, batch, carry)
+                loss = loss.to(own.dtype)
                 return loss, (loss, torch.zeros_like(loss), carried)
-            penalty = price(*model.probe(name, nets, batch, carry), strength).to(own.dtype)
+            loss, carried, f, points = loss_and_probe(model, name, nets, batch, carry)
+            loss, penalty = loss.to(own.dtype), price(f, points, strength).to(own.dtype)
         return loss + penalty, (loss, penalty, carried)
 
     return objective
+
+
+def loss_and_probe(
+    model: Model, player: str, nets: Networks, batch: Tensors, carry: Tensors
+) -> tuple[Tensor, Tensors, Callable[[Tensor], Tensor], Tensor]:
+    """Return the loss, what is carried on, and the probe's function and points: of one forward pass if possible."""
+    if isinstance(model, MeanLoss):
+        f = Evaluated(*model.losses(player, nets, batch, carry))
+        return f.values.mean(), f.aux, f, f.points
+    loss, carried = model.loss(player, nets, batch, carry)
+    return (loss, carried, *model.probe(player, nets, batch, carry))
 
 
 def transform_of(

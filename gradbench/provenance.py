@@ -12,9 +12,10 @@ import pandas as pd
 import torch
 
 from gradbench import __version__
+from gradbench.devices import name_of
 from gradbench.grid import Cell
 
-COMPARED = ("gradbench", "torch", "device")
+COMPARED = ("gradbench", "torch", "device", "execution")
 """Columns in which rows that differ are pointed out: the same cell may come out differently there."""
 
 
@@ -34,20 +35,20 @@ def git_state(folder: Path = Path(__file__).parent) -> tuple[str | None, bool | 
         return None, None
 
 
+def execution(cells: Sequence[Cell]) -> str:
+    """Return how the steps of cells are run, as the tables call it."""
+    return "compiled" if any(cell.runtime["compile"] for cell in cells) else "eager"
+
+
 def provenance(device: torch.device) -> dict[str, Any]:
     """Return the columns that say which code ran where."""
     commit, dirty = git_state()
-    name = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or platform.machine()
-    )
     return {
         "gradbench": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": device.type,
-        "device_name": name,
+        "device_name": name_of(device),
         "git_commit": commit,
         "git_dirty": dirty,
     }
@@ -88,7 +89,7 @@ def apart(stored: pd.DataFrame, cells: Sequence[Cell], device: torch.device) -> 
         others = others[~changed]
     if len(others):
         lines.append(f"this folder also holds cells of another grid or config: {len(others)}, left alone")
-    now_made_by = provenance(device)
+    now_made_by = provenance(device) | {"execution": execution(cells)}
     for column in COMPARED:
         for value, rows in finished.groupby(column) if column in finished else ():
             if value != now_made_by[column]:

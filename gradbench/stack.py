@@ -14,6 +14,7 @@ from torch.func import vmap
 
 from gradbench.batching import RECORD_AFTER, looped
 from gradbench.data import Data
+from gradbench.devices import bring
 from gradbench.grid import Cell
 from gradbench.models import Model
 from gradbench.optimizers import Optimizer
@@ -68,6 +69,7 @@ class Setup:
     arrays: Mapping[str, np.ndarray]
     dtype: torch.dtype
     evaluate: Callable[[Tensors], Tensors]  # parameters -> metrics [K], arrays [K, ...]
+    compiles: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -171,12 +173,16 @@ def prepare(
     program = build(config, data)
     model, dtype = program.model, program.dtype
     spans = spans_of(cells)
-    execution = execution_of(program, spans, device, record_after)
+    compiles = bool(cells[0].runtime["compile"])
+    # compiled from the first call on: what is computed must not depend on when a stack was gone on with
+    execution = execution_of(program, spans, device, 0 if compiles else record_after, compiles)
     layouts = layouts_of(model.networks(execution.fused), device, dtype)
     seeds = sorted({cell.seed for cell in cells})
     seed_of_cell = torch.tensor([seeds.index(cell.seed) for cell in cells]).to(device)
     tensors = {
-        name: torch.as_tensor(np.asarray(array)).to(device, dtype if array.dtype.kind == "f" else torch.int64)
+        name: bring(
+            torch.as_tensor(np.asarray(array)), device, dtype if array.dtype.kind == "f" else torch.int64
+        )
         for name, array in data.arrays.items()
     }
     evaluation = stack_draws(
@@ -217,6 +223,7 @@ def prepare(
         arrays=data.arrays,
         dtype=dtype,
         evaluate=lambda parameters: evaluate_all(parameters, once),
+        compiles=compiles,
     )
 
 
@@ -236,7 +243,7 @@ def begin(setup: Setup) -> State:
             for name, net in setup.model.networks().items():
                 weights[name].append(flatten(net))
     parameters = {
-        name: torch.stack(vectors).to(setup.device, setup.dtype)[setup.seed_of_cell]
+        name: bring(torch.stack(vectors), setup.device, setup.dtype)[setup.seed_of_cell]
         for name, vectors in weights.items()
     }
     K = len(setup.seed_of_cell)
@@ -265,17 +272,21 @@ def begin(setup: Setup) -> State:
 
 
 KEEP_FROM = 0.75
-"""Share of cells alive above which the diverged ones stay: leaving them out costs a new recording."""
+"""Share of cells alive above which the diverged ones stay: leaving them out costs a new recording.
+
+In a compiled stack all of them stay: compiling anew costs far more."""
 
 
 def without_diverged(setup: Setup, state: State, data: Data) -> tuple[Setup, State]:
     """Return the stack and its state without the cells that have diverged, where they cost enough arithmetic.
 
-    On a CPU only: there the others keep their bits, and time goes with the number of cells. Waits for the device.
+    On a CPU only: there the others keep their bits, and time goes with the number of cells.
     """
+    if setup.device.type != "cpu" or setup.compiles:
+        return setup, state
     alive = state.alive.tolist()
     kept = [k for k, is_alive in enumerate(alive) if is_alive]
-    if setup.device.type != "cpu" or not 0 < len(kept) <= KEEP_FROM * len(alive):
+    if not 0 < len(kept) <= KEEP_FROM * len(alive):
         return setup, state
     places = [setup.places[k] for k in kept]
     return prepare(setup.cells, data, setup.device, places), state.pick(kept, setup.spans)
@@ -301,6 +312,6 @@ def stack_draws(draws: Sequence[Tensors], device: torch.device, dtype: torch.dty
     """Stack the draws of U seeds and bring them to the device, floating ones in the given dtype."""
     stacked = {name: torch.stack([draw[name] for draw in draws]) for name in draws[0]}
     return {
-        name: tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype, non_blocking=True)
+        name: bring(tensor, device, dtype if tensor.is_floating_point() else tensor.dtype)
         for name, tensor in stacked.items()
     }

@@ -105,6 +105,10 @@ def make_plan(
     stored = Results(results or RESULTS / folder_name(experiment, typed))
     stored.check()
     validate(cells)
+    if any(cell.runtime["compile"] for cell in cells):
+        from gradbench import compiling
+
+        compiling.check(devices[0])
     grouped = stacks(cells, lambda cell: width(cell, data_of(cell), devices[0]))
     return Plan(experiment, stored.folder, cells, grouped, stored.statuses(), devices)
 

@@ -1,14 +1,20 @@
 """What ``gradbench claims`` says: results folders found, their claims judged, tables to print."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
+from gradbench.claims.contrasts import CONTRADICTED, SUPPORTED, UNDECIDED
+from gradbench.claims.findings import Finding
 from gradbench.config import Configs
 from gradbench.errors import UsageError
+from gradbench.files import reason, write_atomically
+from gradbench.report import text
+from gradbench.report.markdown import grid
 from gradbench.report.verdicts import (
     Verdict,
+    chosen_text,
     condition_text,
     effect_text,
     frozen_experiment,
@@ -75,39 +81,85 @@ def _changed(results: Path, configs: Configs) -> list[str]:
 
 
 def blocks(found: Sequence[Verdict]) -> list[Block]:
-    """Return a table per experiment."""
-    made = []
-    for experiment, group in groupby(found, key=lambda one: (one.experiment, one.folder, one.command)):
-        judged = list(group)
-        rows = [row for one in judged for row in _rows(one)]
-        figures = dict.fromkeys(str(one.figure) for one in judged)
-        lines = [f"figure: {figure}" for figure in figures] + [f"command: {experiment[2]}"] * bool(
-            experiment[2]
-        )
-        columns = "claim", "sentence", "effect [95 % interval]", "n", "verdict"
-        made.append(Block(f"{experiment[0]} ({experiment[1]})", columns, rows, lines))
-    return made
-
-
-def _rows(one: Verdict) -> list[tuple[str, ...]]:
-    findings = one.judgement.findings
-    if len(findings) == 1:
-        (finding,) = findings
-        effect = effect_text(one.claim, finding)
-        return [(one.claim.id, one.claim.sentence, effect, str(finding.effect.n), finding.verdict)]
+    """Return a table per claim, its conditions the rows."""
     return [
-        (one.claim.id, one.claim.sentence, "", "", headline(one.judgement)),
-        *(
-            (
-                "",
-                f"  {condition_text(finding)}",
-                effect_text(one.claim, finding),
-                str(finding.effect.n),
-                finding.verdict,
-            )
-            for finding in findings
-        ),
+        Block(
+            f"{one.claim.id}. {one.claim.sentence}",
+            ("condition", "effect [95 % interval]", "n", "verdict", "notes"),
+            [_row(one, finding) for finding in one.judgement.findings],
+            [
+                f"verdict: {headline(one.judgement)}",
+                f"figure: {figure_text(one)}",
+                *([f"command: {one.command}"] if one.command else []),
+            ],
+        )
+        for one in found
     ]
+
+
+def _row(one: Verdict, finding: Finding) -> tuple[str, ...]:
+    notes = [note for note in (chosen_text(finding), *finding.notes) if note]
+    return (
+        condition_text(finding) or "all",
+        effect_text(one.claim, finding),
+        str(finding.effect.n),
+        finding.verdict,
+        "; ".join(notes) or "–",
+    )
+
+
+def figure_text(one: Verdict) -> str:
+    """Return where a claim's figure is, and how to draw it where it is not."""
+    drawn = one.figure.is_file()
+    return str(one.figure) if drawn else f"{one.figure} (`gradbench report {one.folder}` draws it)"
+
+
+def summary(found: Sequence[Verdict]) -> str:
+    """Count the verdicts: ``4 claims: 2 supported, 1 contradicted, 1 undecided``."""
+    counts = Counter(one.judgement.verdict for one in found)
+    parts = [f"{counts[verdict]} {verdict}" for verdict in (SUPPORTED, CONTRADICTED, UNDECIDED)]
+    return f"{text.count(len(found), 'claim')}: {', '.join(parts)}"
+
+
+BEGIN, END = "<!-- claims -->", "<!-- /claims -->"
+"""Lines of a Markdown file between which the table of claims stands."""
+
+
+def markdown(found: Sequence[Verdict]) -> str:
+    """Return the table of claims in Markdown, one row each."""
+    columns = ("", "claim", "effect [95 % interval]", "n", "verdict")
+    rows = []
+    for one in found:
+        findings = one.judgement.findings
+        numbers = sorted({finding.effect.n for finding in findings})
+        effects = [
+            ": ".join(filter(None, (condition_text(finding), effect_text(one.claim, finding))))
+            for finding in findings
+        ]
+        n = " to ".join(str(number) for number in sorted({numbers[0], numbers[-1]}))
+        rows.append((one.claim.id, one.claim.sentence, " · ".join(effects), n, headline(one.judgement)))
+    return grid(columns, rows)
+
+
+def put_into(document: Path, found: Sequence[Verdict]) -> None:
+    """Replace what stands between the lines ``BEGIN`` and ``END`` of a Markdown file with the table of claims.
+
+    Raises:
+        UsageError: where the file cannot be read, or has not these two lines.
+        StorageError: where it cannot be written.
+    """
+    try:
+        words = document.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read {document} ({reason(error)}); give a Markdown file") from error
+    before, begin, rest = words.partition(f"{BEGIN}\n")
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise UsageError(
+            f"{document} has no lines {BEGIN} and {END}; write them where the table should stand"
+        )
+    content = f"{before}{begin}{markdown(found)}\n{end}{after}".encode()
+    write_atomically(document, lambda file: file.write(content))
 
 
 def place(folder: Path) -> Path:

@@ -1,16 +1,18 @@
 """How many cells train together: decided from what they are and on what kind of device, never from a stopwatch."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 
 from gradbench.data import Data
-from gradbench.devices import shapes_alone
+from gradbench.devices import name_of, shapes_alone
 from gradbench.errors import UsageError
 from gradbench.grid import Cell
 from gradbench.memory import HEADROOM, fits, footprint, free_memory
 from gradbench.models import Model
 from gradbench.program import build
+from gradbench.saturation import parameter_bytes
 
 AUTO = "auto"
 """``stack_width`` where gradbench is to choose."""
@@ -29,14 +31,19 @@ ROUGH = 1000
 def width(cell: Cell, data: Data, device: torch.device) -> int:
     """Return how wide a stack of cells like this one is: as its config says, or chosen.
 
-    A CPU is kept busy by few cells, and works fastest on what its cache holds. A GPU takes all that its memory does.
+    A CPU is kept busy by few cells, and works fastest on what its cache holds. A GPU takes all that its memory does,
+    or what was measured to fill it.
     """
     asked = cell.runtime["stack_width"][device.type]
     if asked != AUTO:
         return int(asked)
     if device.type == "cpu":
         return min(max(CACHE // (4 * parameters(build(cell.config, data).model)), 1), WIDEST)
-    return max(fits(footprint([cell], data, device.type), capacity(device)), 1)
+    room = fits(footprint([cell], data, device.type), capacity(device))
+    full = parameter_bytes(name_of(device), str(cell.config["model"]["name"]))
+    if full is not None:
+        room = min(room, math.ceil(full / (4 * parameters(build(cell.config, data).model))))
+    return max(room, 1)
 
 
 def parameters(model: Model) -> int:

@@ -25,7 +25,7 @@ from gradbench.errors import StorageError
 from gradbench.factory import load_data
 from gradbench.grid import Cell, canonical
 from gradbench.parts import part_name
-from gradbench.provenance import now, provenance
+from gradbench.provenance import execution, now, provenance
 from gradbench.results import Results, curve_rows, describe
 from gradbench.train import Outcome, train
 from gradbench.width import is_too_large
@@ -102,9 +102,11 @@ def checkpoint_of(
     stop: Callable[[], bool],
     say: Callable[[str], None],
 ) -> Checkpoint:
-    """Return where a stack in progress is saved; one of other cells, torch or kind of device is not gone on from."""
+    """Return where a stack in progress is saved; one of other cells, torch or kind of device, or that was
+    compiled where this one is not, is not gone on from."""
     names = [cell.id for cell in cells]
     belongs = {"cells": names, "torch": torch.__version__, "device": device.type}
+    belongs |= {"execution": execution(cells)}
     path = folder / "checkpoints" / part_name(names).replace(".parquet", ".pt")
     return Checkpoint(path, belongs, float(cells[0].runtime["checkpoint_seconds"]), stop, say)
 
@@ -155,7 +157,7 @@ def finished_rows(
             }
             | {name: math.nan if diverged_at else float(values[k]) for name, values in last.items()}
             | provenance(device)
-            | {"started": started, "finished": now()}
+            | {"execution": execution(cells), "started": started, "finished": now()}
         )
     return rows
 
@@ -164,7 +166,8 @@ def failed_rows(
     cells: Sequence[Cell], error: str, device: torch.device, started: str
 ) -> list[dict[str, Any]]:
     """Return the rows of a stack that raised."""
-    outcome = {"status": "failed", "error": error, "width": len(cells), "started": started, "finished": now()}
+    outcome = {"status": "failed", "error": error, "width": len(cells), "execution": execution(cells)}
+    outcome |= {"started": started, "finished": now()}
     return [describe(cell) | outcome | provenance(device) for cell in cells]
 
 

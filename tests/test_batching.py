@@ -6,13 +6,18 @@ import numpy as np
 import pytest
 import torch
 from small import CONFIGS, CPU, cells, data_of
+from stopping import assert_same_outcome
 from torch.func import grad, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from gradbench import batching
+from gradbench import batching, compiling
 from gradbench import train as training
 from gradbench.batching import looped, recorded
+from gradbench.checkpoint import Checkpoint, StoppedError
+from gradbench.errors import UsageError
 from gradbench.models.lstm import LanguageModelling
 from gradbench.stack import prepare
+from gradbench.tape import record
 from gradbench.train import train
 
 
@@ -62,6 +67,27 @@ def test_a_recording_follows_new_values_and_is_made_once_it_pays():
     assert len(calls) == 3
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, y: x * y,
+        lambda x, y: torch.tensor([2.0, 0.0, 1.0, 3.0]).add_(x).mul_(y),
+        lambda x, y: torch.stack(x.cos().split(1)).masked_fill_(y[:, None] > 0, 3.0).sum(),
+        lambda x, y: {"both": torch.max(x, dim=0), "same": y, "constant": torch.zeros(2)},
+        grad(lambda x, y: (x @ y.sin()).relu().pow(2)),
+        vmap(grad(lambda x, y: torch.linalg.vector_norm(grad(lambda z: (z * y).tanh().sum())(x)))),
+    ],
+)
+def test_a_tape_replays_what_torch_s_own_tracer_does(function):
+    """Constants that change in place, results in several parts, arguments given twice, derivatives of derivatives."""
+    x, y, z = torch.randn(3, 4).unbind()
+    result, recording = record(function, (x, x))
+    traced = make_fx(function)(x, y)
+    torch.testing.assert_close(result, function(x, x), rtol=0, atol=0)
+    for args in ((x, y), (y, z), (z, z)):
+        torch.testing.assert_close(recording(*args), traced(*args), rtol=0, atol=0)
+
+
 def test_a_process_keeps_a_bounded_number_of_recordings():
     for index in range(batching.MOST + 3):
         recorded(lambda x: x + 1, index, after=0)(torch.ones(1))
@@ -69,7 +95,7 @@ def test_a_process_keeps_a_bounded_number_of_recordings():
 
 
 def test_a_function_that_reads_a_value_is_not_recorded():
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="may be another value"):
         recorded(lambda x: x if x.sum().item() > 0 else -x, "it", after=0)(torch.ones(2))
 
 
@@ -94,3 +120,53 @@ def test_the_fused_lstm_trains_to_the_numbers_of_the_written_out_one(monkeypatch
         np.testing.assert_allclose(curve, written_out.curves[name], rtol=1e-9, atol=1e-12, err_msg=name)
     for name, values in fused.evaluations[20].items():
         np.testing.assert_allclose(values, written_out.evaluations[20][name], rtol=1e-9, err_msg=name)
+
+
+# ---- compiled --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("model", "regularizer"), [("mlp", "none"), ("mlp", "gp"), ("wgan", "gp")])
+def test_a_compiled_stack_trains_to_the_same_numbers_and_to_the_same_bits_wherever_it_is_gone_on_with(
+    model, regularizer, tmp_path
+):
+    """In double precision, where rounding is small; the stop falls before a function would be recorded."""
+    values = {"seed": [0, 1], "steps": 60, "eval_every": 60, "optimizer__lr": 0.01}
+    plain, stack = (cells(model, regularizer, compile=compiles, **values) for compiles in (False, True))
+    eager, compiled = (train(made, data_of(made[0]), CPU) for made in (plain, stack))
+    assert {cell.id for cell in plain} == {cell.id for cell in stack}, (
+        "how it is run is no part of what it is"
+    )
+    for name, curve in eager.curves.items():
+        np.testing.assert_allclose(compiled.curves[name], curve, rtol=1e-7, atol=1e-10, err_msg=name)
+
+    path, belongs = tmp_path / "stack.pt", {"cells": ["a"]}
+    with pytest.raises(StoppedError):
+        train(stack, data_of(stack[0]), CPU, checkpoint=Checkpoint(path, belongs, 0.0, stop=lambda: True))
+    batching.recordings.clear()
+    resumed = train(stack, data_of(stack[0]), CPU, checkpoint=Checkpoint(path, belongs, 0.0))
+    assert_same_outcome(resumed, compiled)
+
+
+def test_a_compiled_function_takes_tensors_of_any_strides():
+    calls = []
+
+    def function(x):
+        calls.append(1)
+        return x.exp().sum(0)
+
+    replay = recorded(function, "it", after=0, compiles=True)
+    for x in (torch.randn(3, 4), torch.randn(4, 3).t(), torch.randn(1, 4).expand(3, 4)):
+        torch.testing.assert_close(replay(x), x.exp().sum(0))
+    assert len(calls) == 1
+
+
+def test_without_a_compiler_a_run_says_what_to_install(monkeypatch):
+    def failing(*_):
+        raise RuntimeError("no compiler\nat all")
+
+    monkeypatch.setenv("CXX", "/no/such/compiler")
+    monkeypatch.setattr(compiling, "compiled", failing)
+    with pytest.raises(UsageError) as refused:
+        compiling.check(CPU)
+    assert "/no/such/compiler did not (RuntimeError); install g++" in str(refused.value)
+    assert "\n" not in str(refused.value)

@@ -1,11 +1,15 @@
 """On a GPU (`pytest -m gpu`): the same numbers as on a CPU, the same bits again, and a step that never waits."""
 
+import subprocess
+import sys
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from small import CONFIGS, CPU, cells, data_of
 
-from gradbench.stack import begin, draw_chunk, prepare
+from gradbench.stack import CHUNK, begin, draw_chunk, prepare
 from gradbench.telemetry import Telemetry
 from gradbench.train import advance, train
 from gradbench.worker import settle
@@ -60,3 +64,41 @@ def test_a_step_never_waits_for_the_gpu(model, regularizer, cuda):
         advance(setup, state, draws, telemetry)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("model", CONFIGS.groups["model"])
+def test_random_numbers_of_the_next_chunk_are_copied_while_the_host_goes_on(model, cuda):
+    stack = cells(model, "none", seed=[0, 1], precision="float32")
+    setup = prepare(stack, data_of(stack[0]), cuda)
+    draw_chunk(setup, 0)  # the first copies pin memory, later ones find it
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        draws = draw_chunk(setup, CHUNK)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    here = draw_chunk(prepare(stack, data_of(stack[0]), CPU), CHUNK)
+    for player, named in here.items():
+        for name, tensor in named.items():
+            torch.testing.assert_close(draws[player][name].cpu(), tensor, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("model", "regularizer"), [("mlp", "clip_norm"), ("wgan", "gp")])
+def test_a_compiled_stack_trains_to_the_same_numbers_on_a_gpu(model, regularizer, cuda):
+    eager, compiled = (
+        train(made, data_of(made[0]), cuda)
+        for made in (
+            cells(model, regularizer, seed=[0, 1], optimizer__lr=0.01, compile=on) for on in (False, True)
+        )
+    )
+    for name, curve in eager.curves.items():
+        np.testing.assert_allclose(compiled.curves[name], curve, rtol=1e-7, atol=1e-9, err_msg=name)
+
+
+def test_a_sweep_on_a_gpu_is_trained_by_a_worker_of_its_own(tmp_path):
+    words = ["model=mlp", "regularizer=none,gp", "seed=0,1", "steps=60", "device=cuda", "--no-report"]
+    command = [sys.executable, "-m", "gradbench", "run", *words, "--results", str(tmp_path / "out")]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    table = pd.read_parquet(tmp_path / "out" / "cells")
+    assert table["status"].tolist() == ["completed"] * 4
+    assert set(table["device"]) == {"cuda"}
+    assert set(table["device_name"]) == {torch.cuda.get_device_name(0)}

@@ -12,7 +12,7 @@ from torch import nn
 from torch.func import grad, vmap
 
 from gradbench.config import resolve
-from gradbench.input_gradients import gradient_norms
+from gradbench.input_gradients import Evaluated, gradient_norms
 from gradbench.parameters import Layout, flatten
 from gradbench.program import build_regularizer
 from gradbench.regularizers.gradient_penalty import gradient_penalty
@@ -118,6 +118,21 @@ def test_a_stack_of_critics_pays_what_each_critic_alone_pays(penalty):
     for k in range(3):
         alone = grad(one)(weights_KP[k], points_KBD[k], lambdas_K[k])
         torch.testing.assert_close(together[k], alone, rtol=1e-12, atol=1e-14)
+
+
+@every_penalty
+def test_a_function_that_was_evaluated_at_its_points_pays_as_one_that_was_not_there_and_elsewhere(penalty):
+    layout, weights = critic(3)
+    here, elsewhere, strength = points_of(3), points_of(3), torch.tensor(10.0).double()
+
+    def paid(vector, points, evaluated):
+        f = lambda x: layout.bind(vector)(x).squeeze(-1)  # noqa: E731
+        known = Evaluated(lambda x: (f(x), {}), here) if evaluated else f
+        return penalty(known, points, strength) + known(points).mean()
+
+    for points in (here, elsewhere):
+        ours, theirs = (grad(paid)(weights, points, evaluated) for evaluated in (True, False))
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
 
 
 # ---- what every model's loss and penalty make together -----------------------------------------------------

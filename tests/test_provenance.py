@@ -145,7 +145,15 @@ def test_changed_data_makes_other_cells_and_a_run_says_so(tmp_path, monkeypatch)
 
 
 def test_versions_devices_and_commits_are_all_compared():
-    assert set(VERSIONS) == {"gradbench", "torch", "python", "device", "device_name", "git_commit"}
+    assert set(VERSIONS) == {
+        "gradbench",
+        "torch",
+        "python",
+        "device",
+        "device_name",
+        "execution",
+        "git_commit",
+    }
 
 
 @pytest.mark.parametrize("column", VERSIONS)

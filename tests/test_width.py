@@ -1,5 +1,8 @@
 """How wide stacks are: by a core's cache or a device's memory, or as told; the same whatever else goes on."""
 
+import math
+from functools import partial
+
 import pytest
 import torch
 from small import CPU, cells, data_of
@@ -8,6 +11,7 @@ from gradbench import width as widths
 from gradbench import worker
 from gradbench.errors import UsageError
 from gradbench.results import Results
+from gradbench.saturation import TABLE, narrowest_full, parameter_bytes, with_rows
 from gradbench.width import CACHE, WIDEST, is_too_large, width
 
 
@@ -41,9 +45,39 @@ def test_a_gpus_stack_takes_its_memory_whatever_is_free(monkeypatch):
     found = []
     for size in (1 << 26, 1 << 28, 1 << 10):
         monkeypatch.setattr(widths, "capacity", lambda _device, size=size: size)
+        monkeypatch.setattr(widths, "name_of", lambda _device: "a GPU that nobody has measured")
         found.append(width(cell, data_of(cell), torch.device("cuda")))
     assert found[1] > found[0] > 1
     assert found[2] == 1, "a cell that does not fit is tried all the same"
+
+
+def test_a_gpu_that_was_measured_is_filled_and_no_more_whatever_the_cell_s_size(monkeypatch, tmp_path):
+    table = tmp_path / "saturation.csv"
+    table.write_text(with_rows({("GPU, large", "mlp"): 4 * 10**5}))
+    monkeypatch.setattr(widths, "parameter_bytes", partial(parameter_bytes, table=table))
+    monkeypatch.setattr(widths, "name_of", lambda _device: "GPU, large")
+    monkeypatch.setattr(widths, "capacity", lambda _device: 1 << 33)
+    for hidden in (4, 40, 1000):
+        (cell,) = cells("mlp", "none", model__hidden=hidden, model__depth=1)
+        numbers = (64 + 1) * hidden + (hidden + 1) * 10
+        assert width(cell, data_of(cell), torch.device("cuda")) == max(math.ceil(10**5 / numbers), 1)
+    (cell,) = cells("wgan", "none")
+    assert width(cell, data_of(cell), torch.device("cuda")) > 1000, "that model was not measured"
+
+
+def test_the_table_of_measured_gpus_keeps_others_and_is_empty_until_one_is(tmp_path):
+    table = tmp_path / "saturation.csv"
+    table.write_text(TABLE.read_text())
+    table.write_text(with_rows({("b", "mlp"): 7, ("a, b", "mlp"): 5}, table))
+    table.write_text(with_rows({("b", "mlp"): 8}, table))
+    assert [parameter_bytes(name, "mlp", table) for name in ("a, b", "b", "c")] == [5, 8, None]
+    assert parameter_bytes("b", "lstm", table) is None
+
+
+def test_the_narrowest_stack_that_fills_a_device_is_within_a_twentieth_of_the_best_per_cell():
+    assert narrowest_full({1: 1.0, 2: 1.0, 4: 1.0, 8: 1.9, 16: 3.7}) == 8
+    assert narrowest_full({1: 1.0, 2: 2.0, 4: 4.0}) == 1
+    assert narrowest_full({1: 1.0, 2: 1.01, 4: 1.02}) == 4
 
 
 def test_a_kind_of_device_whose_memory_is_unknown_needs_to_be_told():

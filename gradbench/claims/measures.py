@@ -72,7 +72,9 @@ def measure(claim: Claim, cells: pd.DataFrame, curves: pd.DataFrame) -> pd.DataF
         value, diverged = _along_curves(claim, cells, curves, diverged)
     value = value.where(ran)
     endless = np.isinf(value)
-    lost = pd.Series(False, index=cells.index) if claim.keeps_losses else (diverged | endless) & ran
+    lost = (diverged | endless) & ran
+    if claim.keeps_losses:
+        lost &= value.isna() | endless
     value = value.mask(lost | endless)
     if claim.tune == "metric":
         tuned = (-value if claim.goal == "max" else value).mask(lost, np.inf)
@@ -104,7 +106,8 @@ def _along_curves(
     if claim.metric not in curves:
         return pd.Series(np.nan, index=cells.index), diverged
     rows = curves.loc[curves["cell"].isin(cells["cell"]), ["cell", "step", claim.metric]]
-    rows = rows[np.isfinite(rows[claim.metric].astype(float))]
+    rows = rows.astype({claim.metric: float})  # a mean of large 32-bit numbers overflows
+    rows = rows[np.isfinite(rows[claim.metric])]
     if claim.take == "mean":
         return cells["cell"].map(rows.groupby("cell")[claim.metric].mean()), diverged
     if claim.take == "steps_to":

@@ -103,8 +103,13 @@ class Claim:
         return (self.goal == "max") == (self.sign > 0)
 
     @property
+    def reads_curves(self) -> bool:
+        """Whether its value is read along the curves."""
+        return self.take in ("mean", "steps_to", "equal_seconds")
+
+    @property
     def keeps_losses(self) -> bool:
-        """Whether a cell that diverged has a value all the same, and need not count as lost."""
+        """Whether a cell that diverged may have a value all the same, and is then not lost."""
         return self.metric in ("diverged", "step_seconds") or self.take == "mean"
 
 

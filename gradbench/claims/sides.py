@@ -109,9 +109,9 @@ def side_of(
         replicates: the R of them, in the order in which they choose and then judge.
         along: the X values along the claim's key; one value, whatever it is, where the claim goes along none.
     """
-    fixed = {"seed", claim.along, *claim.per, *claim.pool}
+    fixed = [key for key in (claim.along, *claim.per, *claim.pool) if key in cells]
     varying = [
-        key for key in keys if key not in fixed and key in cells and cells[key].nunique(dropna=False) > 1
+        key for key in keys if key not in ("seed", *fixed) and key in cells and varies(cells, key, fixed)
     ]
     setting, told = pd.Series(0, index=cells.index), [Setting()]
     if varying and len(cells):
@@ -131,6 +131,12 @@ def side_of(
     tuned[index] = cells.loc[known, "tuned"].to_numpy(dtype=float)
     lost[index] = cells.loc[known, "lost"].to_numpy(dtype=bool)
     return Side(values, lost, tuned, tuple(told))
+
+
+def varies(cells: pd.DataFrame, key: str, fixed: Sequence[str]) -> bool:
+    """Return whether a key varies where what is fixed does not: data's own keys only follow from its name."""
+    groups = cells.groupby(list(fixed), dropna=False)[key] if fixed else cells[key]
+    return bool(np.any(groups.nunique(dropna=False) > 1))
 
 
 def _told(setting: dict[str, object]) -> Setting:

@@ -7,6 +7,7 @@ To add a model, write one file with a :class:`Model` and one YAML in ``conf/mode
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 from torch import Tensor, nn
@@ -96,3 +97,31 @@ class Model(ABC):
         self, arrays: Mapping[str, np.ndarray], data: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Return further metrics computed on the host from an evaluation's arrays, and the arrays worth keeping."""
+
+
+class MeanLoss(Model):
+    """A model whose loss is a mean over examples, each of which a penalty is taken of: one pass serves both."""
+
+    @abstractmethod
+    def losses(
+        self, player: str, nets: Networks, batch: Tensors, carry: Tensors
+    ) -> tuple[Callable[[Tensor], tuple[Tensor, Tensors]], Tensor]:
+        """Return a function of the inputs, and the inputs [B, ...].
+
+        The function gives each example's loss [B], which depends on no other example's input, and what is carried on.
+        """
+
+    @final
+    def loss(self, player: str, nets: Networks, batch: Tensors, carry: Tensors) -> tuple[Tensor, Tensors]:
+        """Return the mean loss and what is carried on."""
+        f, inputs = self.losses(player, nets, batch, carry)
+        losses_B, carried = f(inputs)
+        return losses_B.mean(), carried
+
+    @final
+    def probe(
+        self, player: str, nets: Networks, batch: Tensors, carry: Tensors
+    ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+        """Return the loss per example as a function of the inputs, and the inputs."""
+        f, inputs = self.losses(player, nets, batch, carry)
+        return lambda x: f(x)[0], inputs

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradbench.errors import UsageError
-from gradbench.models import Model, Networks, Player, Tensors
+from gradbench.models import MeanLoss, Networks, Player, Tensors
+from gradbench.models.recurrence import Recurrence
 from gradbench.parameters import Network
 from gradbench.seeding import generator
 
@@ -65,29 +66,20 @@ class LSTM(nn.Module):
         return self._unrolled(x_BTE, state)
 
     def _unrolled(self, x_BTE: Tensor, state: State) -> tuple[Tensor, State]:
-        """Return the same, one operation at a time."""
-        cell_gate = torch.arange(2 * self.hidden, 3 * self.hidden, device=x_BTE.device)
+        """Return the same, with a recurrence that can be stacked and differentiated twice."""
+        x_TBE = x_BTE.transpose(0, 1)
         hs, cs = [], []
         for layer in range(self.layers):
             w_ih, w_hh, b_ih, b_hh = (
                 getattr(self, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             )
-            # tanh(x) = 2 sigmoid(2x) - 1, so that one sigmoid serves all four gates
-            twice = torch.ones_like(b_ih).index_fill(0, cell_gate, 2.0)
-            w_hh = w_hh * twice[:, None]
-            # the inputs of all T steps in one product
-            projected_BTG = F.linear(x_BTE, w_ih * twice[:, None], (b_ih + b_hh) * twice)
-            h, c = state[0][layer], state[1][layer]
-            outputs = []
-            for projected_BG in projected_BTG.unbind(dim=1):
-                i, f, g, o = torch.sigmoid(F.linear(h, w_hh).add(projected_BG)).chunk(4, dim=-1)
-                c = torch.addcmul(f * c - i, i, g, value=2.0)
-                h = o * torch.tanh(c)
-                outputs.append(h)
-            x_BTE = torch.stack(outputs, dim=1)
-            hs.append(h)
-            cs.append(c)
-        return x_BTE, (torch.stack(hs), torch.stack(cs))
+            # the inputs of all T steps in one product; in two dimensions, or ``vmap`` would copy the weight T times
+            projected = F.linear(x_TBE.flatten(0, 1), w_ih, b_ih + b_hh)
+            projected_TBG = projected.view(*x_TBE.shape[:2], -1)
+            x_TBE, c_TBH, _ = Recurrence.apply(projected_TBG, w_hh, state[0][layer], state[1][layer])
+            hs.append(x_TBE[-1])
+            cs.append(c_TBH[-1])
+        return x_TBE.transpose(0, 1), (torch.stack(hs), torch.stack(cs))
 
 
 class LanguageModel(nn.Module):
@@ -102,23 +94,20 @@ class LanguageModel(nn.Module):
         self.decoder = nn.Linear(hidden, vocabulary)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
 
-    def forward(
-        self, tokens: Tensor, state: State | None = None, shift: Tensor | None = None
-    ) -> tuple[Tensor, State]:
+    def forward(self, text: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Return the logits [B, T, V] and the last state.
 
         Args:
-            tokens: int64 [B, T].
+            text: tokens, int64 [B, T], or what they are embedded as, [B, T, E].
             state: as ``nn.LSTM``'s, each [L, B, H]; ``None`` is the zero state.
-            shift: is added to the embedded tokens, [B, T, E]; a gradient with respect to it, at zero, is the
-                gradient with respect to the embedded tokens.
         """
-        embedded = self.embedding(tokens)
-        outputs, state = self.lstm(embedded if shift is None else embedded + shift, state)
-        return self.decoder(outputs), state
+        embedded = text if text.is_floating_point() else self.embedding(text)
+        outputs, state = self.lstm(embedded, state)
+        logits: Tensor = self.decoder(outputs.flatten(0, 1))  # in two dimensions, as above
+        return logits.view(*outputs.shape[:2], -1), state
 
 
-class LanguageModelling(Model):
+class LanguageModelling(MeanLoss):
     """Predict the next token; the loss is the MEAN over all B × T tokens, in nats.
 
     Each of B streams starts at a place drawn from the cell's seed and reads on, T tokens a step; the state is
@@ -188,25 +177,19 @@ class LanguageModelling(Model):
         zeros = torch.zeros(layers, self.batch_size, hidden)
         return {"h": zeros, "c": zeros.clone()}
 
-    def loss(self, player: str, nets: Networks, batch: Tensors, carry: Tensors) -> tuple[Tensor, Tensors]:
-        """Return the mean cross-entropy per token in nats, and the state to carry."""
-        logits, (h, c) = nets[player](batch["x"], (carry["h"], carry["c"]))
-        return cross_entropy(logits, batch["y"]).mean(), {"h": h.detach(), "c": c.detach()}
-
-    def probe(
+    def losses(
         self, player: str, nets: Networks, batch: Tensors, carry: Tensors
-    ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-        """Return each stream's mean cross-entropy as a function of a shift of its embedded tokens, and zero shift."""
-        state = (carry["h"], carry["c"])
+    ) -> tuple[Callable[[Tensor], tuple[Tensor, Tensors]], Tensor]:
+        """Return each stream's mean cross-entropy per token, in nats, as a function of its embedded tokens, and these.
 
-        def stream_losses(shift: Tensor) -> Tensor:
-            logits, _ = nets[player](batch["x"], state, shift)
-            return cross_entropy(logits, batch["y"]).mean(dim=1)
+        The state is carried on.
+        """
 
-        _, embedding, _, _ = self.shape
-        return stream_losses, torch.zeros(
-            *batch["x"].shape, embedding, device=batch["x"].device, dtype=carry["h"].dtype
-        )
+        def stream_losses(embedded: Tensor) -> tuple[Tensor, Tensors]:
+            logits, (h, c) = nets[player](embedded, (carry["h"], carry["c"]))
+            return cross_entropy(logits, batch["y"]).mean(dim=1), {"h": h.detach(), "c": c.detach()}
+
+        return stream_losses, F.embedding(batch["x"], nets[player].parameters["embedding.weight"])
 
     def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
         """Return loss (nats per token), perplexity per token and bits per character on both splits."""

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import grad
 
-from gradbench.models import Model, Networks, Player, Tensors
+from gradbench.models import MeanLoss, Networks, Player, Tensors
 from gradbench.models.batches import epoch_indices
 from gradbench.models.perceptron import Perceptron
 from gradbench.parameters import Network
@@ -21,7 +21,7 @@ PIECE = 2048
 """Examples that are evaluated together, which bounds memory for large splits."""
 
 
-class Classifier(Model):
+class Classifier(MeanLoss):
     """Cross-entropy classification; the loss is the mean over the batch.
 
     A gradient penalty is taken of each example's cross-entropy with respect to its input (Drucker and LeCun 1992).
@@ -72,19 +72,11 @@ class Classifier(Model):
         """Return nothing: batches are independent."""
         return {}
 
-    def loss(self, player: str, nets: Networks, batch: Tensors, carry: Tensors) -> tuple[Tensor, Tensors]:
-        """Return the mean cross-entropy, in nats."""
-        return cross_entropy(nets[player], batch["x"], batch["y"]).mean(), carry
-
-    def probe(
-        self,
-        player: str,
-        nets: Networks,
-        batch: Tensors,
-        carry: Tensors,
-    ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-        """Return the cross-entropy per example as a function of the inputs, and the inputs."""
-        return lambda x: cross_entropy(nets[player], x, batch["y"]), batch["x"]
+    def losses(
+        self, player: str, nets: Networks, batch: Tensors, carry: Tensors
+    ) -> tuple[Callable[[Tensor], tuple[Tensor, Tensors]], Tensor]:
+        """Return the cross-entropy per example, in nats, as a function of the inputs, and the inputs."""
+        return lambda x: (cross_entropy(nets[player], x, batch["y"]), carry), batch["x"]
 
     def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
         """Return loss (nats) and accuracy on both splits, the gaps between them, and what an adversary makes of it.

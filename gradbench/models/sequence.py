@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradbench.models import Model, Networks, Player, Tensors
+from gradbench.models import MeanLoss, Networks, Player, Tensors
 from gradbench.models.batches import epoch_indices
 from gradbench.models.lstm import LSTM
 from gradbench.models.rnn import RNN
@@ -55,7 +55,7 @@ class Reader(nn.Module):
         return answers
 
 
-class SequenceReading(Model):
+class SequenceReading(MeanLoss):
     """Classify a sequence, or give a number for it, after its last step.
 
     The loss is a mean over the batch: of the cross-entropy in nats where the data's answers are classes, of the
@@ -106,15 +106,11 @@ class SequenceReading(Model):
         """Return nothing: every sequence starts from a zero state."""
         return {}
 
-    def loss(self, player: str, nets: Networks, batch: Tensors, carry: Tensors) -> tuple[Tensor, Tensors]:
-        """Return the mean loss."""
-        return losses(nets[player](batch["x"]), batch["y"]).mean(), carry
-
-    def probe(
+    def losses(
         self, player: str, nets: Networks, batch: Tensors, carry: Tensors
-    ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    ) -> tuple[Callable[[Tensor], tuple[Tensor, Tensors]], Tensor]:
         """Return the loss per example as a function of the input sequences, and the sequences."""
-        return lambda x: losses(nets[player](x), batch["y"]), batch["x"]
+        return lambda x: (losses(nets[player](x), batch["y"]), carry), batch["x"]
 
     def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
         """Return loss and share of right answers on both splits, and whether the task is solved (1 or 0).

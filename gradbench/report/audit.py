@@ -15,6 +15,7 @@ VERSIONS = {
     "python": "Python",
     "device": "device",
     "device_name": "device name",
+    "execution": "execution",
     "git_commit": "commit",
 }
 

@@ -16,7 +16,7 @@ STATUSES = ("completed", "diverged", "failed")
 NEEDED = ("model", "model.metric", "model.goal", "regularizer")
 WORDS = (
     *(*NEEDED, "model.unit", "error", "started", "finished", "data_sha256"),
-    *("gradbench", "torch", "python", "device", "device_name", "git_commit"),
+    *("gradbench", "torch", "python", "device", "device_name", "execution", "git_commit"),
 )
 """Columns that hold words or nothing."""
 COST = ("step_seconds", "seconds", "width")

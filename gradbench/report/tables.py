@@ -26,7 +26,7 @@ NONE = "none"
 REQUIRED = ("cell", "model", "model.metric", "model.goal", "regularizer", "seed", "status")
 OUTCOME = ("cell", "status", "diverged_at", "error")
 PROVENANCE = (
-    *("gradbench", "torch", "python", "device", "device_name", "git_commit", "git_dirty"),
+    *("gradbench", "torch", "python", "device", "device_name", "execution", "git_commit", "git_dirty"),
     *("data_sha256", "format", "started", "finished", "command"),
 )
 DERIVED = ("comparison", "treatment", "quantity", "strength", "value", "score")

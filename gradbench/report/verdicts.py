@@ -46,8 +46,9 @@ class Verdict:
 
     @property
     def figure(self) -> Path:
-        """The figure to look at."""
-        return self.folder / "report" / "figures" / f"{self.claim.figure}.png"
+        """The figure to look at: beside the tables where it is kept there, else in the report."""
+        kept = self.folder / f"{self.claim.figure}.png"
+        return kept if kept.is_file() else self.folder / "report" / "figures" / kept.name
 
 
 def verdicts(results: Path) -> list[Verdict]:
@@ -65,7 +66,7 @@ def verdicts(results: Path) -> list[Verdict]:
     cells, asked = loaded.cells, frozen.get("cells")
     if isinstance(asked, list) and asked:
         cells = cells[cells["cell"].isin([one for one in asked if is_cell(one)])]
-    columns = {claim.metric for claim in claims if claim.take in ("mean", "steps_to", "equal_seconds")}
+    columns = {claim.metric for claim in claims if claim.reads_curves}
     curves = pd.DataFrame({"cell": [], "step": []})
     if columns:
         parts = sound_parts(results / "curves", ["cell", "step", *sorted(columns)])

@@ -1,0 +1,68 @@
+"""How wide a stack of each model fills this machine's GPU, for ``stack_width.cuda=auto``: fills ``saturation.csv``.
+
+    python experiments/throughput/saturation.py [--rounds 7]
+
+Stacks of 1, 2, 4, … cells, up to what memory holds, are stepped in interleaved rounds; what counts is the narrowest
+whose step takes, per cell, within 5 % of the best. Its parameters in bytes go into the table that gradbench ships,
+under the device's name: commit it, and sweeps on such a device are that wide. Without a GPU it says so and leaves.
+"""
+
+import argparse
+from statistics import median
+
+import torch
+from rich.console import Console
+
+from gradbench import saturation
+from gradbench.costs.timing import ready
+from gradbench.devices import name_of
+from gradbench.memory import fits, footprint, free_memory
+from gradbench.program import build
+from gradbench.stack import prepare
+from gradbench.sweep import data_of, make_plan
+from gradbench.telemetry import Telemetry
+from gradbench.width import parameters
+from gradbench.worker import settle
+
+MODELS = ("mlp", "wgan", "lstm", "sequence")
+
+
+def measure(model: str, rounds: int, device: torch.device) -> dict[int, float]:
+    """Return width -> seconds of a step, medians."""
+    (cell,) = make_plan(None, [f"model={model}", f"device={device}"]).cells
+    # what an earlier measurement said must not bound this one
+    data, widest = (
+        data_of(cell),
+        fits(footprint([cell], data_of(cell), device.type), free_memory(device) // 2),
+    )
+    widths = [2**power for power in range(widest.bit_length())]
+    runners = {K: ready(prepare([cell] * K, data, device, record_after=1)) for K in widths}
+    seconds: dict[int, list[float]] = {K: [] for K in widths}
+    for _ in range(rounds):
+        for K, runner in runners.items():
+            seconds[K].append(sum(runner.run(Telemetry)))
+    return {K: median(found) for K, found in seconds.items()}
+
+
+def main() -> None:
+    """Measure, print, store."""
+    parser = argparse.ArgumentParser(description="Measure how wide a stack fills this machine's GPU.")
+    parser.add_argument("--rounds", type=int, default=7)
+    options, console = parser.parse_args(), Console()
+    if not torch.cuda.is_available():
+        console.print("no CUDA device: how wide a stack fills one stays unmeasured")
+        return
+    device = torch.device("cuda", 0)
+    settle(device)
+    rows = {}
+    for model in MODELS:
+        seconds = measure(model, options.rounds, device)
+        full = saturation.narrowest_full(seconds)
+        (cell,) = make_plan(None, [f"model={model}"]).cells
+        rows[name_of(device), model] = full * 4 * parameters(build(cell.config, data_of(cell)).model)
+        console.print(f"{model}: {full} cells fill {name_of(device)}, {1e3 * seconds[full]:.2f} ms a step")
+    saturation.TABLE.write_text(saturation.with_rows(rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
