@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import pytest
 import synthetic
+import yaml
 from test_report import EVIL
 
-from gradbench.report import build, compare
+from gradbench.report import build, claims, compare
 from gradbench.report.style import RC
 
 if TYPE_CHECKING:
@@ -31,6 +32,35 @@ pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason=f"no browser on the PATH: none of {', '.join(NAMES)}"
 )
 
+SIDES = {"treatment": {"regularizer": "clip_norm"}, "control": {"regularizer": "none"}, "per": "model"}
+CLAIMS = [
+    {
+        "id": "1",
+        "sentence": "Clipping loses fewer cells",
+        "metric": "diverged",
+        "goal": "min",
+        "below": -0.1,
+        "combine": "any",
+        **SIDES,
+    },
+    {
+        "id": "2",
+        "sentence": "Clipping loses more",
+        "metric": "diverged",
+        "goal": "min",
+        "above": 0.5,
+        **SIDES,
+    },
+    {
+        "id": "3",
+        "sentence": EVIL,
+        "metric": "test/accuracy",
+        "goal": "max",
+        "above": 0.001,
+        "figure": "strengths",
+        **SIDES,
+    },
+]
 PHONE, DESK = (390, 844), (1280, 900)
 
 
@@ -47,7 +77,10 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     synthetic.write(root / "slow", models=["lstm", "mlp"], strengths=few, leaves={"optimizer.lr": 0.01})
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(RC, "savefig.dpi", 50)
-        found = {name: build(root / name).page for name in ("plain", "evil")}
+        for name in ("plain", "evil"):
+            path = root / name / "experiment.yaml"
+            path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"spec": {"claims": CLAIMS}}))
+        found = {name: build(root / name, claims.sections(root / name)[0]).page for name in ("plain", "evil")}
         found["compared"] = compare(
             [root / name for name in ("plain", "slow", "evil")], root / "compared"
         ).page
@@ -240,6 +273,20 @@ def test_a_strangers_names_stay_text(open_page: Any) -> None:
     assert EVIL in tab.page.locator("#cells-table .details .error").inner_text()
     assert tab.page.locator("script").count() == 2
     assert tab.complaints == []  # nor was it run
+
+
+def test_each_claim_stands_with_its_verdict_and_leads_to_its_figure(open_page: Any) -> None:
+    tab = open_page()
+    lines = tab.page.locator("#claims .answer")
+    assert lines.locator("dt").all_text_contents() == ["1", "2", "3"]
+    verdicts = lines.locator("strong").all_text_contents()
+    assert verdicts == ["supported", "contradicted", "undecided"]
+    assert EVIL in lines.nth(2).inner_text()
+    link = lines.nth(2).locator("a")
+    link.press("Enter")
+    assert tab.page.evaluate("document.querySelector(':target img').alt").startswith(
+        "Final metric against strength"
+    )
 
 
 def test_a_printed_page_has_no_controls(open_page: Any) -> None:

@@ -85,8 +85,9 @@ def sections(
         found.append(Section(title, [*left_out, *drawings, *listed]))
         left_out = []
     if "Divergence" not in pictures:
+        which = " that figures show" if len(shown) < len(comparisons) else ""
         labels = text.several([comparison.label for comparison in shown], "group")
-        found.insert(_place(found, "Cost"), Section("Divergence", [f"No cell of {labels} diverged."]))
+        found.insert(_place(found, "Cost"), Section("Divergence", [f"No cell of {labels}{which} diverged."]))
     return found
 
 

@@ -123,8 +123,7 @@ def _answers(found: Versus) -> list[Answer]:
         ratio = median_ratio(own)
         lost = [sum(pairing.diverged[place] for pairing in own) for place in (0, 1)]
         parts[0] = f"of {text.count(len(own), 'setting')}: {parts[0]}"
-        seeds = sorted({pairing.n for pairing in own})
-        told = [f"n = {text.number(seeds[0])}" + (f" … {text.number(seeds[-1])}" if len(seeds) > 1 else "")]
+        told = [f"n = {text.strength('', [float(pairing.n) for pairing in own])}"]
         told += [text.listed(parts), f"diverged cells {lost[0]} → {lost[1]}"]
         if ratio > 0:
             told.append(f"{text.number(ratio)}× the step time")

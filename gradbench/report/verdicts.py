@@ -150,8 +150,7 @@ def evidence_text(one: Verdict) -> str:
     for finding in findings:
         by.setdefault(finding.verdict, []).append(condition_text(finding))
     parts = [f"{verdict} at {text.listed(where)}" for verdict, where in by.items()]
-    least = min(finding.effect.n for finding in findings)
-    parts.append(f"n = {least}" if least else "too few seeds, or none")
+    parts.append(f"n = {text.strength('', [float(finding.effect.n) for finding in findings])}")
     if not math.isnan(one.judgement.overall.estimate):
         times = "×" if claim.effect == "ratio" else ""
         parts.append(f"interquartile mean of all {text.interval(one.judgement.overall)}{times}")
