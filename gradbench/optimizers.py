@@ -24,10 +24,17 @@ Step = Callable[[Tensor, Tensor, State, Tensor, int], tuple[Tensor, State]]
 
 @dataclass(frozen=True)
 class Optimizer:
-    """Two pure functions: ``init`` makes the state, ``step`` returns new parameters and state."""
+    """Two pure functions: ``init`` makes the state, ``step`` returns new parameters and state.
+
+    Args:
+        init: makes the state.
+        step: takes a step.
+        plain: a step is -lr times the gradient and nothing else, so that nobody has to measure it.
+    """
 
     init: Init
     step: Step
+    plain: bool = False
 
 
 def check(key: str, value: float, usual: str, below: float = math.inf) -> None:
@@ -69,7 +76,7 @@ def sgd(momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
             gradient = gradient + momentum * velocity if nesterov else velocity
         return torch.addcmul(parameters, lr, gradient, value=-1), state
 
-    return Optimizer(init, step)
+    return Optimizer(init, step, plain=not (momentum or weight_decay))
 
 
 def adam(

@@ -50,6 +50,7 @@ class Telemetry:
     def follow(self, setup: Setup) -> None:
         """Record the K cells that are trained from now on; everything before must have been flushed."""
         self.players, self.places, self.spans = setup.players, setup.places, setup.spans
+        self.lr_K = setup.lr.squeeze(1)
         K = len(self.places)
         self.blocks: Tensors = {}
         self.buffers: Tensors = {}
@@ -75,9 +76,13 @@ class Telemetry:
         norm: Tensor,
         gradient: Tensor,
         used: Tensor,
-        update: Tensor,
+        update: Tensor | None,
     ) -> None:
-        """Write one update's values into the buffers: on the device, nothing is read."""
+        """Write one update's values into the buffers: on the device, nothing is read.
+
+        Args:
+            update: by how much the parameters have changed, [K, P]; ``None`` for -lr times the used gradient.
+        """
         row = self.blocks[player.name][state.step - self._flushed, inner]
         if not player.regularized:
             torch.stack([loss, norm], out=row)
@@ -88,7 +93,8 @@ class Telemetry:
             for span in self.spans
         ]
         effects = [torch.cat(parts) for parts in zip(*acted, strict=True)]
-        torch.stack([loss, penalty, norm, *effects, torch.linalg.vector_norm(update, dim=1)], out=row)
+        moved = self.lr_K * effects[0] if update is None else torch.linalg.vector_norm(update, dim=1)
+        torch.stack([loss, penalty, norm, *effects, moved], out=row)
 
     def flush(self, state: State) -> list[float]:
         """Bring what was recorded since the last flush to the host; return the last loss of each of the N cells.

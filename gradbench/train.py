@@ -133,7 +133,9 @@ def advance(setup: Setup, state: State, draws: dict[str, dict[str, Tensor]], tel
             alive = state.alive & torch.isfinite(loss + penalty) & torch.isfinite(norm)
             if player.regularized:
                 alive = alive & state.stays_low(loss, setup.divergence, player.steps)
-            telemetry.record(player, inner, state, loss, penalty, norm, gradient, used, stepped - own)
+            # a pass over all parameters that only the record needs
+            update = None if setup.optimizer.plain and not player.project else stepped - own
+            telemetry.record(player, inner, state, loss, penalty, norm, gradient, used, update)
             state.update(player.name, stepped, moments, memory, carry, alive)
     state.step += 1
 

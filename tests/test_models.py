@@ -15,7 +15,7 @@ from torch import nn
 from gradbench.errors import UsageError
 from gradbench.models.batches import epoch_indices
 from gradbench.models.lstm import LSTM, LanguageModelling
-from gradbench.models.mlp import Classifier
+from gradbench.models.mlp import Classifier, cross_entropy
 from gradbench.models.perceptron import Perceptron
 from gradbench.models.wgan import (
     WassersteinGAN,
@@ -167,6 +167,16 @@ def test_a_wgan_gp_trains_exactly_as_a_plain_pytorch_script():
     np.testing.assert_allclose(curves["loss"][:, 0], np.reshape(losses, (8, 2)).mean(axis=1), rtol=1e-9)
     np.testing.assert_allclose(curves["penalty"][:, 0], np.reshape(penalties, (8, 2)).mean(axis=1), rtol=1e-8)
     np.testing.assert_allclose(curves["generator/loss"][:, 0], generator_losses, rtol=1e-9)
+
+
+def test_the_classifiers_loss_per_example_is_torchs_cross_entropy_with_its_gradients():
+    x, y = torch.randn(8, 3, dtype=torch.float64), torch.randint(5, (8,))
+    weight = (4 * torch.randn(5, 3, dtype=torch.float64)).requires_grad_()
+    ours = cross_entropy(lambda x: x @ weight.mT, x, y)
+    theirs = F.cross_entropy(x @ weight.mT, y, reduction="none")
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    mine, other = (torch.autograd.grad(losses.mean(), weight)[0] for losses in (ours, theirs))
+    torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-14)
 
 
 def test_perplexity_and_bits_per_character_are_the_loss_in_other_units():

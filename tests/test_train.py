@@ -16,9 +16,9 @@ from gradbench.program import build_regularizer
 from gradbench.regularizers import Regularizer
 from gradbench.regularizers.clip_value import clip_value
 from gradbench.seeding import derive, generator
-from gradbench.stack import CHUNK, Divergence, State, spans_of
-from gradbench.telemetry import EFFECT, HISTOGRAM_EDGES, effect
-from gradbench.train import train, until
+from gradbench.stack import CHUNK, Divergence, State, begin, draw_chunk, prepare, spans_of
+from gradbench.telemetry import EFFECT, HISTOGRAM_EDGES, Telemetry, effect
+from gradbench.train import advance, train, until
 
 
 def test_a_cell_whose_numbers_overflow_diverges_at_that_step_and_its_curve_ends_there():
@@ -195,3 +195,17 @@ def test_purposes_and_seeds_give_unrelated_generators():
 def test_cells_with_different_penalties_never_share_a_stack():
     with pytest.raises(ValueError, match="among themselves"):
         spans_of([*cells("mlp", "gp"), *cells("mlp", "none")])
+
+
+@pytest.mark.parametrize("regularizer", ["clip_norm", "weight_clip"])
+@pytest.mark.parametrize("optimizer", [{}, {"momentum": 0.9}, {"weight_decay": 0.1}], ids=str)
+def test_the_recorded_update_norm_is_how_far_the_parameters_moved(regularizer, optimizer):
+    options = {f"optimizer__{key}": value for key, value in optimizer.items()}
+    stack = cells("mlp", regularizer, regularizer__threshold=0.05, optimizer__lr=[0.1, 1.0], **options)
+    setup = prepare(stack, data_of(stack[0]), CPU)
+    state, telemetry, draws = begin(setup), Telemetry(setup), draw_chunk(setup, 0)
+    for step in range(3):
+        before = state.parameters["mlp"]
+        advance(setup, state, draws, telemetry)
+        moved = torch.linalg.vector_norm(state.parameters["mlp"] - before, dim=1)
+        torch.testing.assert_close(telemetry.buffers["update_norm"][step, 0], moved, rtol=1e-9, atol=0)

@@ -34,7 +34,10 @@ class RNN(nn.Module):
     def forward(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
         """Return all outputs [B, T, H] and the last one [1, B, H], from a zero state."""
         # the inputs of all T steps in one product, time first: each step then reads what lies together
-        projected_TBH = F.linear(x_BTD.transpose(0, 1), self.weight_ih_l0, self.bias_ih_l0 + self.bias_hh_l0)
+        x_TBD = x_BTD.transpose(0, 1)
+        # in two dimensions, or ``vmap`` would copy the weight T times
+        projected = F.linear(x_TBD.flatten(0, 1), self.weight_ih_l0, self.bias_ih_l0 + self.bias_hh_l0)
+        projected_TBH = projected.view(*x_TBD.shape[:2], -1)
         h = x_BTD.new_zeros(x_BTD.shape[0], self.weight_hh_l0.shape[0])
         outputs = []
         for projected_BH in projected_TBH.unbind():
