@@ -155,6 +155,7 @@ def prepare(
     device: torch.device,
     places: Sequence[int] | None = None,
     record_after: int = RECORD_AFTER,
+    kind: str | None = None,
 ) -> Setup:
     """Bind a stack's cells to a device.
 
@@ -164,14 +165,16 @@ def prepare(
         device: where.
         places: bind only those at these ascending places.
         record_after: calls of a function after which it is recorded and replayed.
+        kind: of device that the stack is made for, by default the device's own.
     """
+    kind = kind or device.type
     places = range(len(stack)) if places is None else places
     cells = [stack[place] for place in places]
     config = cells[0].config
     program = build(config, data)
     model, dtype = program.model, program.dtype
     spans = spans_of(cells)
-    execution = execution_of(program, spans, device, record_after)
+    execution = execution_of(program, spans, device, kind, record_after)
     layouts = layouts_of(model.networks(execution.fused), device, dtype)
     seeds = sorted({cell.seed for cell in cells})
     seed_of_cell = torch.tensor([seeds.index(cell.seed) for cell in cells]).to(device)
@@ -185,7 +188,7 @@ def prepare(
     once = {name: draw_U[seed_of_cell, 0] for name, draw_U in evaluation.items()}
 
     # an evaluation's batches are long: on a CPU one network's fit the cache, those of many do not
-    one_by_one = device.type == "cpu"
+    one_by_one = kind == "cpu"
     readers = layouts_of(model.networks(fused=one_by_one), device, dtype)
 
     def evaluate_one(parameters: Tensors, draw: Tensors) -> Tensors:
