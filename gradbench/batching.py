@@ -97,6 +97,8 @@ def unchanged_by(node: Node) -> Node | None:
         return source(node)
     if node.target in SAME_NUMBERS and source(node).meta["val"].shape == node.meta["val"].shape:
         return source(node)
+    if node.target is aten.permute.default and node.args[1] == sorted(node.args[1]):  # type: ignore[arg-type]
+        return source(node)
     if node.target is aten.transpose.int and source(node).target is aten.transpose.int:
         return source(source(node)) if node.args[1:] == source(node).args[1:] else None
     return None

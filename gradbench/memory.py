@@ -9,9 +9,8 @@ import contextlib
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,10 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._pytree import tree_map
 
-from gradbench.batching import stack
 from gradbench.data import Data
 from gradbench.grid import Cell
 from gradbench.ledger import META, Ledger
-from gradbench.players import Tensors, execution_of
-from gradbench.program import build
+from gradbench.players import Tensors
 from gradbench.stack import Setup, begin, draw_chunk, prepare
 from gradbench.telemetry import Telemetry
 from gradbench.train import advance
@@ -142,43 +139,22 @@ def walk(setup: Setup, device: torch.device) -> Iterator[Telemetry]:
 
 
 def as_on(kind: str, cells: Sequence[Cell], data: Data) -> Setup:
-    """Return a setup on ``meta`` that goes network by network where one on this kind of device does."""
-    bind = partial(prepare, data=data, device=META, record_after=sys.maxsize)
-    setup = bind(cells)
-    if kind != "cpu":
+    """Return a setup on ``meta`` that runs as one on this kind of device does."""
+    setup = prepare(cells, data, META, record_after=sys.maxsize, kind=kind)
+    if kind != "cpu" or not setup.model.fuses:
         return setup
-    K, single = len(cells), bind(cells[:1])
 
     def evaluate(parameters: Tensors) -> Tensors:
-        if not setup.model.fuses:
-            return single.evaluate(parameters)
         # a fused kernel keeps what a backward pass would need until it returns, wanted or not
         with register_module_forward_hook(detached):
-            return single.evaluate({name: vectors.requires_grad_() for name, vectors in parameters.items()})
+            return setup.evaluate({name: vectors.requires_grad_() for name, vectors in parameters.items()})
 
-    players = setup.players
-    program = build(cells[0].config, data)
-    if execution_of(program, setup.spans, torch.device(kind), record_after=sys.maxsize).fused:
-        players = [
-            replace(player, gradient=one_by_one(alone.gradient, K))
-            for player, alone in zip(players, single.players, strict=True)
-        ]
-    return replace(setup, players=players, evaluate=one_by_one(evaluate, K))
+    return replace(setup, evaluate=evaluate)
 
 
 def detached(_module: torch.nn.Module, _inputs: Any, outputs: Any) -> Any:
     """Return a network's outputs without what led to them."""
     return tree_map(Tensor.detach, outputs)
-
-
-def one_by_one(function: Callable[..., Any], K: int) -> Callable[..., Any]:
-    """Call a function of stacks with K stacks of one cell, and join what it returns."""
-
-    def each(*args: Any) -> Any:
-        results = [function(*tree_map(lambda tensor, k=k: tensor[k : k + 1], args)) for k in range(K)]
-        return tree_map(lambda tensor: tensor[:, 0], stack(results))
-
-    return each
 
 
 # ---- measured ----------------------------------------------------------------------------------------------

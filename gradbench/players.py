@@ -93,13 +93,14 @@ def execution_of(
     program: Program,
     spans: Sequence[Span],
     device: torch.device,
+    kind: str,
     record_after: int,
     compiles: bool = False,
 ) -> Execution:
-    """Choose how a stack is run, from what it is: never from a stopwatch."""
+    """Choose how a stack is run, from what it is and on what kind of device: never from a stopwatch."""
     # on a CPU a fused kernel for one network beats operations over K; a GPU is only filled by the latter
     penalty = any(span.regularizer.penalty for span in spans)
-    fused = program.model.fuses and device.type == "cpu" and program.precision != "bfloat16" and not penalty
+    fused = program.model.fuses and kind == "cpu" and program.precision != "bfloat16" and not penalty
     return Execution(device, fused, record_after, compiles)
 
 

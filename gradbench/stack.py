@@ -157,6 +157,7 @@ def prepare(
     device: torch.device,
     places: Sequence[int] | None = None,
     record_after: int = RECORD_AFTER,
+    kind: str | None = None,
 ) -> Setup:
     """Bind a stack's cells to a device.
 
@@ -166,7 +167,9 @@ def prepare(
         device: where.
         places: bind only those at these ascending places.
         record_after: calls of a function after which it is recorded and replayed.
+        kind: of device that the stack is made for, by default the device's own.
     """
+    kind = kind or device.type
     places = range(len(stack)) if places is None else places
     cells = [stack[place] for place in places]
     config = cells[0].config
@@ -175,7 +178,9 @@ def prepare(
     spans = spans_of(cells)
     compiles = bool(cells[0].runtime["compile"])
     # compiled from the first call on: what is computed must not depend on when a stack was gone on with
-    execution = execution_of(program, spans, device, 0 if compiles else record_after, compiles)
+    execution = execution_of(
+        program, spans, device, kind, 0 if compiles else record_after, compiles
+    )
     layouts = layouts_of(model.networks(execution.fused), device, dtype)
     seeds = sorted({cell.seed for cell in cells})
     seed_of_cell = torch.tensor([seeds.index(cell.seed) for cell in cells]).to(device)
@@ -191,7 +196,7 @@ def prepare(
     once = {name: draw_U[seed_of_cell, 0] for name, draw_U in evaluation.items()}
 
     # an evaluation's batches are long: on a CPU one network's fit the cache, those of many do not
-    one_by_one = device.type == "cpu"
+    one_by_one = kind == "cpu"
     readers = layouts_of(model.networks(fused=one_by_one), device, dtype)
 
     def evaluate_one(parameters: Tensors, draw: Tensors) -> Tensors:

@@ -24,6 +24,10 @@ EVALUATION_STREAMS = 64
 """How many places of a text an evaluation reads from at once."""
 
 
+WORKSPACE = 15
+"""Numbers per token, layer and hidden unit that torch's kernel keeps on a CPU until it returns."""
+
+
 class LSTM(nn.Module):
     """``nn.LSTM`` (batch first) with the recurrence written out.
 
@@ -61,7 +65,12 @@ class LSTM(nn.Module):
             state = (zeros, zeros)
         if self.fused:
             weights = [getattr(self, name) for name in self.names]
+            # on ``meta``, where memory is predicted, something must stand for what the kernel keeps meanwhile
+            kept = x_BTE.new_empty(
+                WORKSPACE * self.layers * self.hidden * x_BTE[..., 0].numel() * x_BTE.is_meta
+            )
             top, *last = torch.lstm(x_BTE, state, weights, True, self.layers, 0.0, self.training, False, True)
+            del kept
             return top, (last[0], last[1])
         return self._unrolled(x_BTE, state)
 
