@@ -37,7 +37,7 @@ browser-ready: $(BROWSER_READY)
 soak: $(READY)  ## kill sweeps 200 times, and lose nothing; minutes
 	$(BIN)/python tests/soak.py --kills 200
 
-bench: $(BENCH_READY)  ## measure the speed beside plain PyTorch under Hydra; options in BENCH="--rounds 1 --parts mlp"
+bench: $(BENCH_READY)  ## measure all that README says of speed; options in BENCH="--rounds 1 --parts mlp,scaling"
 	$(BIN)/python experiments/throughput/bench.py $(BENCH)
 
 lint: $(READY)  ## check format, lint and types

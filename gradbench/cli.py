@@ -474,6 +474,7 @@ def cost(
     from gradbench.costs.measure import measured
 
     comparison = compare(words or [], width, results, config_dir)
+    output.make(comparison.folder)  # before minutes are spent
     with err.status("starting") as status:
         rows = measured(comparison, rounds, status.update)
     out.print(output.table(rows))

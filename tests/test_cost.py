@@ -1,18 +1,20 @@
 """`gradbench cost`: what is compared, how it is timed, what is left on disk."""
 
 import copy
+import io
 import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 from scipy import stats
 from small import CONFIGS, CPU, cells, data_of
 
 from gradbench import cli
 from gradbench.costs import timing
 from gradbench.costs.cells import NONE, compare
-from gradbench.costs.output import draw
+from gradbench.costs.output import draw, table
 from gradbench.costs.timing import Runner, Silent, median_interval, ready, rounds
 from gradbench.memory import measure
 from gradbench.telemetry import Telemetry
@@ -166,7 +168,7 @@ def test_cost_prints_a_table_and_writes_a_csv_and_a_figure(tmp_path, monkeypatch
     monkeypatch.setattr(cli.out, "width", 160, raising=False)
     words = [*SMALL, "regularizer=clip_norm,gp", "--rounds", "6", "--width", "2"]
     assert gradbench("cost", *words) == 0
-    shown = capsys.readouterr().out
+    shown = re.sub(r"\s+", " ", capsys.readouterr().out)
     (folder,) = (tmp_path / "results").iterdir()
     assert {path.name for path in folder.iterdir()} == {"cost.csv", "cost.png", "cost.svg"}
     rows = pd.read_csv(folder / "cost.csv")
@@ -199,3 +201,33 @@ def test_a_device_without_an_account_of_memory_is_drawn_by_what_is_predicted():
         1.0,
         pytest.approx(1.1),
     ]
+
+
+def test_a_terminal_of_80_columns_shows_every_number():
+    row = {
+        "model": "mlp",
+        "family": "",
+        "step_seconds": 0.01234,
+        "memory_bytes": 9 << 20,
+        "predicted_bytes": 10 << 20,
+    }
+    row |= {f"step_ratio{end}": 2.34 for end in ("", "_low", "_high")}
+    row |= {f"telemetry_share{end}": 0.105 for end in ("", "_low", "_high")}
+    common = row | {"width": 64, "rounds": 20, "device": "cpu", "device_name": "m", "torch": "2"}
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(
+        table(pd.DataFrame([common | {"regularizer": name} for name in CONFIGS.groups["regularizer"]]))
+    )
+    shown = console.export_text()
+    assert "…" not in shown
+    assert "2.34 [2.34, 2.34]" in shown
+    assert "10.5 [10.5, 10.5]" in shown
+    assert "memory as predicted within 11%" in shown
+    assert all(f"│ {name} " in shown for name in CONFIGS.groups["regularizer"])
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_timed(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("gradbench.costs.measure.measured", None)
+    assert gradbench("cost", *SMALL, "--results", str(tmp_path / "file"), "--width", "1") == 1
+    assert "cannot write" in capsys.readouterr().err

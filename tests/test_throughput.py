@@ -1,6 +1,7 @@
 """The yardstick of `make bench` trains the same cells: plain PyTorch, the same numbers."""
 
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,3 +76,15 @@ def test_the_yardstick_is_told_to_train_the_cells_of_quick():
         assert f"[{config['regularizer']['name']},{strength:g}]" in treatments
         meant = {**config["model"], **config, "lr": cell.lr, "data": config["data"]["name"]}
         assert told[name] == {key: meant[key] for key in told[name]}
+
+
+@pytest.mark.parametrize("part", import_module("bench").FURTHER)
+def test_the_bench_asks_each_further_script_for_what_it_takes(part, tmp_path, monkeypatch):
+    bench, asked = import_module("bench"), []
+    monkeypatch.setattr(bench.subprocess, "run", lambda words, check: asked.append(words))
+    for quick_check in (False, True):
+        bench.measure_by(part, tmp_path, quick_check)
+    script = Path(asked[0][1]).read_text(encoding="utf-8")
+    options = {word for words in asked for word in words if word.startswith("--")}
+    assert {"--folder", "--rounds"} <= options
+    assert all(f'"{option}"' in script for option in options)

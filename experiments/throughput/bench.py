@@ -1,10 +1,11 @@
-"""gradbench beside plain PyTorch under Hydra, on the cells of ``quick``: what ``make bench`` runs.
+"""gradbench beside plain PyTorch under Hydra, on the cells of ``quick``, and all else that ``make bench`` measures.
 
-    python experiments/throughput/bench.py [--rounds 3] [--basic-rounds 1] [--parts mlp,wgan,lstm,whole]
+    python experiments/throughput/bench.py [--rounds 3] [--basic-rounds 1] [--parts mlp,wgan,lstm,whole,peak,…]
 
 Every measurement is a whole command from a cold process, as a user types it. Commands alternate in rounds, shuffled
 in each, so that whatever else the machine does falls on all alike; ratios are taken within a round. ``whole`` is
 ``gradbench run quick`` with its report; the plain scripts' whole is the sum of their three parts in the same round.
+The further parts are scripts beside this one, each with a text of its own about what it measures.
 """
 
 import argparse
@@ -43,7 +44,10 @@ TARGETS = {
 }
 """How many times faster gradbench is meant to be."""
 
-QUICK_CHECK = {"gradbench": ["steps=20", "seed=0"], "peer": ["steps=20", "seed=0"]}
+FURTHER = ("peak", "waiting", "scaling", "compilation", "saturation")
+"""Scripts that measure something else, one after the other."""
+
+QUICK_CHECK = {"run": ["steps=20", "seed=0"], "further": ["--rounds", "1"], "waiting": ["--cells", "300"]}
 """Added to the commands where only the bench itself is tried."""
 
 
@@ -84,7 +88,7 @@ def measure(part: str, who: str, folder: Path, further: Sequence[str]) -> dict[s
 def tasks(parts: Sequence[str], basic: bool, number: int) -> list[tuple[str, str]]:
     """Return a round's measurements, in an order of its own."""
     contestants = ("gradbench", *(PEERS if basic else PEERS[:1]))
-    chosen = [(part, who) for part in parts if part != "whole" for who in contestants]
+    chosen = [(part, who) for part in parts if part in MODELS for who in contestants]
     chosen += [("whole", "gradbench")] if "whole" in parts else []
     random.Random(number).shuffle(chosen)
     return chosen
@@ -96,9 +100,7 @@ def run(options: argparse.Namespace, scratch: Path, console: Console) -> pd.Data
     for number in range(1, options.rounds + 1):
         for part, who in tasks(options.parts, number <= options.basic_rounds, number):
             folder = scratch / f"{part}-{who}-{number}"
-            further = (
-                QUICK_CHECK["gradbench" if who == "gradbench" else "peer"] if options.quick_check else ()
-            )
+            further = QUICK_CHECK["run"] if options.quick_check else ()
             row = {"round": number, "part": part, "who": who} | measure(part, who, folder, further)
             rows.append(row)
             console.print(
@@ -188,31 +190,51 @@ def machine() -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print, store."""
-    parser = argparse.ArgumentParser(description="Measure gradbench beside plain PyTorch under Hydra.")
+    parser = argparse.ArgumentParser(
+        description="Measure gradbench beside plain PyTorch under Hydra, and by itself."
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--basic-rounds", type=int, default=1, help="rounds that include the basic launcher")
-    parser.add_argument("--parts", type=lambda text: text.split(","), default=[*MODELS, "whole"])
-    parser.add_argument("--quick-check", action="store_true", help="20 steps of one seed, stored nowhere")
+    parser.add_argument("--parts", type=lambda text: text.split(","), default=[*MODELS, "whole", *FURTHER])
+    parser.add_argument(
+        "--quick-check", action="store_true", help="everything as short as can be, stored nowhere"
+    )
     options = parser.parse_args()
-    unknown = set(options.parts) - {*MODELS, "whole"}
+    unknown = set(options.parts) - {*MODELS, "whole", *FURTHER}
     if unknown:
-        parser.error(f"--parts takes mlp, wgan, lstm and whole, got {', '.join(sorted(unknown))}")
+        known = ", ".join([*MODELS, "whole", *FURTHER])
+        parser.error(f"--parts takes {known}; got {', '.join(sorted(unknown))}")
     console = Console(width=max(110, Console().width))
     with tempfile.TemporaryDirectory() as name:
-        rows = with_whole(run(options, Path(name), console))
-        agreed = agreement.of_last_rounds(Path(name), [part for part in options.parts if part != "whole"])
+        scratch = Path(name)
+        folder = scratch / "results" if options.quick_check else peak.RESULTS
+        if not set(options.parts).isdisjoint({*MODELS, "whole"}):
+            beside(options, scratch, folder, console)
+        for part in FURTHER:
+            if part in options.parts:
+                measure_by(part, folder, options.quick_check)
+
+
+def beside(options: argparse.Namespace, scratch: Path, folder: Path, console: Console) -> None:
+    """Measure gradbench beside the plain scripts; print and store what came out."""
+    rows = with_whole(run(options, scratch, console))
+    agreed = agreement.of_last_rounds(scratch, [part for part in options.parts if part in MODELS])
     table = ratios(rows)
     show(table, console)
     agreement.show(agreed, console)
-    if options.quick_check:
-        return
-    shares = peak.measure(rounds=7)
-    peak.show(shares, console)
-    peak.RESULTS.mkdir(parents=True, exist_ok=True)
-    for frame, stem in ((rows, "bench"), (agreed, "agreement"), (shares, "peak")):
-        frame.to_csv(peak.RESULTS / f"{stem}.csv", index=False, float_format="%.4g")
+    folder.mkdir(parents=True, exist_ok=True)
+    for frame, stem in ((rows, "bench"), (agreed, "agreement")):
+        frame.to_csv(folder / f"{stem}.csv", index=False, float_format="%.4g")
     about = machine() | {"ratios": json.loads(table.round(3).to_json(orient="records"))}
-    (peak.RESULTS / "bench.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    (folder / "bench.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def measure_by(part: str, folder: Path, quick_check: bool) -> None:
+    """Run one of the further scripts, which prints and stores what it measures."""
+    words = [sys.executable, str(HERE / f"{part}.py"), "--folder", str(folder)]
+    if quick_check:
+        words += [*QUICK_CHECK["further"], *QUICK_CHECK.get(part, ())]
+    subprocess.run(words, check=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from statistics import median
 
 import pandas as pd
@@ -58,12 +59,13 @@ def compared(stack: Sequence[Cell], rounds: int) -> dict[str, float]:
     took = sum(os.times()[:4]) - sum(started[:4])  # of this process and of the compiler's
     pairs = [(eager(), compiled()) for _ in range(rounds)]
     slow, fast = (median(seconds) for seconds in zip(*pairs, strict=True))
+    gain = median(one / other for one, other in pairs)
     return {
         "step_ms": 1e3 * slow,
         "compiled_ms": 1e3 * fast,
-        "gain": median(one / other for one, other in pairs),
+        "gain": gain,
         "compilation_s": took,
-        "break_even_steps": took / (slow - fast) if fast < slow else float("inf"),
+        "break_even_steps": took / (slow - slow / gain) if gain > 1 else float("inf"),
     }
 
 
@@ -88,10 +90,11 @@ if __name__ == "__main__":
         description="Measure after how many steps compilation has paid for itself."
     )
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--folder", type=Path, default=RESULTS, help="where compilation.csv goes")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as cache:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
         result = measure(given.rounds)
     show(result, Console())
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    result.to_csv(RESULTS / "compilation.csv", index=False, float_format="%.4g")
+    given.folder.mkdir(parents=True, exist_ok=True)
+    result.to_csv(given.folder / "compilation.csv", index=False, float_format="%.4g")

@@ -173,7 +173,9 @@ def show(table: pd.DataFrame, console: Console) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Measure the share of the matrix-product peak.")
     parser.add_argument("--rounds", type=int, default=7)
-    result = measure(parser.parse_args().rounds)
+    parser.add_argument("--folder", type=Path, default=RESULTS, help="where peak.csv goes")
+    given = parser.parse_args()
+    result = measure(given.rounds)
     show(result, Console())
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    result.to_csv(RESULTS / "peak.csv", index=False, float_format="%.4g")
+    given.folder.mkdir(parents=True, exist_ok=True)
+    result.to_csv(given.folder / "peak.csv", index=False, float_format="%.4g")

@@ -8,9 +8,12 @@ under the device's name: commit it, and sweeps on such a device are that wide. W
 """
 
 import argparse
+from pathlib import Path
 from statistics import median
 
+import pandas as pd
 import torch
+from peak import RESULTS
 from rich.console import Console
 
 from gradbench import saturation
@@ -48,19 +51,27 @@ def main() -> None:
     """Measure, print, store."""
     parser = argparse.ArgumentParser(description="Measure how wide a stack fills this machine's GPU.")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--folder", type=Path, default=RESULTS, help="where saturation.csv, every width, goes"
+    )
     options, console = parser.parse_args(), Console()
     if not torch.cuda.is_available():
         console.print("no CUDA device: how wide a stack fills one stays unmeasured")
         return
     device = torch.device("cuda", 0)
     settle(device)
-    rows = {}
+    rows, every = {}, []
     for model in MODELS:
         seconds = measure(model, options.rounds, device)
+        every += [
+            {"device": name_of(device), "model": model, "width": K, "seconds": t} for K, t in seconds.items()
+        ]
         full = saturation.narrowest_full(seconds)
         (cell,) = make_plan(None, [f"model={model}"]).cells
         rows[name_of(device), model] = full * 4 * parameters(build(cell.config, data_of(cell)).model)
         console.print(f"{model}: {full} cells fill {name_of(device)}, {1e3 * seconds[full]:.2f} ms a step")
+    options.folder.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(every).to_csv(options.folder / "saturation.csv", index=False, float_format="%.4g")
     saturation.TABLE.write_text(saturation.with_rows(rows), encoding="utf-8")
 
 

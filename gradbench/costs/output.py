@@ -31,37 +31,36 @@ def sentence(rows: pd.DataFrame) -> str:
 
 
 def table(rows: pd.DataFrame) -> Table:
-    """Return the rows as a terminal shows them; ratios are to ``none``."""
-    shown = Table(title=sentence(rows), title_justify="left")
+    """Return the rows as a terminal of 80 columns shows them; ratios are to ``none``."""
+    shown = Table(title=f"{sentence(rows)}{accuracy(rows)}", title_justify="left")
     shown.add_column("regularizer", no_wrap=True)
-    for heading in ("step", "× none", "memory", "predicted", "× none", "telemetry"):
-        shown.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("ms", "× none", "MiB, × none", "telemetry, %"):
+        shown.add_column(heading, justify="right")
     peak = relative(rows, "memory_bytes")
     for index, row in enumerate(rows.to_dict("records")):
         shown.add_row(
             row["regularizer"],
-            f"{number(1e3 * row['step_seconds'])} ms",
-            spread(row, "step_ratio"),
-            size(row["memory_bytes"]),
-            size(row["predicted_bytes"]),
-            number(peak[index]),
-            spread(row, "telemetry_share", 100, " %"),
+            number(1e3 * row["step_seconds"]),
+            spread(row, "step_ratio", 2),
+            "–" if np.isnan(peak[index]) else f"{number(row['memory_bytes'] / MEBI)} · {peak[index]:.2f}",
+            spread(row, "telemetry_share", 1, 100),
         )
     return shown
 
 
-def spread(row: Mapping[Hashable, Any], column: str, scale: float = 1, unit: str = "") -> str:
+def accuracy(rows: pd.DataFrame) -> str:
+    """Say how far memory is from what is predicted before a stack starts; nothing where it is not known."""
+    errors = np.abs(rows["predicted_bytes"].to_numpy(float) / rows["memory_bytes"].to_numpy(float) - 1)
+    return "" if np.isnan(errors).all() else f"; memory as predicted within {np.nanmax(errors):.0%}"
+
+
+def spread(row: Mapping[Hashable, Any], column: str, digits: int, scale: float = 1) -> str:
     """Write ``1.04 [1.03, 1.06]``; the bare estimate where there is no interval, a dash where there is nothing."""
     estimate, low, high = (scale * row[name] for name in (column, f"{column}_low", f"{column}_high"))
     if np.isnan(estimate):
         return "–"
-    ends = "" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]"
-    return f"{estimate:.2f}{ends}{unit}"
-
-
-def size(count: float | None) -> str:
-    """Write bytes in MiB."""
-    return "–" if count is None or np.isnan(count) else f"{number(count / MEBI)} MiB"
+    ends = "" if np.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{estimate:.{digits}f}{ends}".replace("-", "−")
 
 
 def relative(rows: pd.DataFrame, column: str) -> np.ndarray:
@@ -70,16 +69,24 @@ def relative(rows: pd.DataFrame, column: str) -> np.ndarray:
     return np.asarray(values / values[0])
 
 
+def make(folder: Path) -> None:
+    """Make the folder.
+
+    Raises:
+        StorageError: where that cannot be.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
 def write(rows: pd.DataFrame, folder: Path) -> list[Path]:
     """Write ``cost.csv``, ``cost.png`` and ``cost.svg``; return their paths.
 
     Raises:
         StorageError: where the folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error) from error
     files = {"cost.csv": rows.to_csv(index=False, lineterminator="\n").encode()}
     with mpl.rc_context(RC):
         figure = draw(rows)

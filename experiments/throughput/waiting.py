@@ -1,0 +1,106 @@
+"""How long a person waits for what trains nothing: help, a plan, a report; each a whole command from a cold process.
+
+    python experiments/throughput/waiting.py [--rounds 5]
+
+Medians over rounds, in seconds of the clock and of processors. The report of 10,000 cells is made once, from tables
+that ``large_report.py`` writes: nothing is trained. Its memory is the most that its processes held together.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from math import isnan
+from pathlib import Path
+from statistics import median
+
+import large_report
+import pandas as pd
+from peak import RESULTS
+from rich.console import Console
+from rich.table import Table
+
+QUICK = Path(__file__).resolve().parents[2] / "results" / "reference" / "quick"
+MANY = 10_000
+GRID = ["model=mlp", "regularizer=clip_norm", f"regularizer.threshold={','.join(map(str, range(1, 101)))}"]
+GRID += [f"seed=range({MANY // 100})"]
+LIMITS = {
+    "help": 0.3,
+    "report of quick": 10.0,
+    f"plan of {MANY:,} cells": 5.0,
+    f"report of {MANY:,} cells": 60.0,
+}
+"""What is waited for -> seconds it may take."""
+
+
+def timed(words: Sequence[str], folder: Path) -> tuple[float, float, float]:
+    """Run gradbench and return seconds of the clock and of processors; what memory it took is not watched."""
+    started = time.perf_counter()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "gradbench", *words], cwd=folder, stdout=subprocess.DEVNULL
+    )
+    _, status, used = os.wait4(child.pid, 0)
+    wall = time.perf_counter() - started
+    if status:
+        raise SystemExit(
+            f"gradbench {' '.join(words)[:80]} ended with exit status {os.waitstatus_to_exitcode(status)}"
+        )
+    return wall, used.ru_utime + used.ru_stime, float("nan")
+
+
+def measure(rounds: int, cells: int = MANY) -> pd.DataFrame:
+    """Return one row per thing that is waited for."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copytree(QUICK, folder / "quick")
+        commands = {
+            "help": ["--help"],
+            "report of quick": ["report", "quick"],
+            f"plan of {MANY:,} cells": ["run", *GRID, "--dry-run"],
+        }
+        found = {what: [timed(words, folder) for _ in range(rounds)] for what, words in commands.items()}
+        large_report.write(folder / "large", cells, 300)
+        large = large_report.measure(folder / "large")
+        found[f"report of {MANY:,} cells"] = [
+            (large["seconds"], large["processor_seconds"], large["peak_mib"])
+        ]
+    columns = ("seconds", "processor_seconds", "peak_mib")
+    return pd.DataFrame(
+        {"what": what, "rounds": len(runs), "limit": LIMITS[what]}
+        | {column: median(values) for column, values in zip(columns, zip(*runs, strict=True), strict=True)}
+        for what, runs in found.items()
+    )
+
+
+def show(table: pd.DataFrame, console: Console) -> None:
+    """Print what was measured beside what was promised."""
+    shown = Table(title="What a person waits for, medians")
+    for column in ("what", "seconds", "of processors", "at most", "MiB"):
+        shown.add_column(column, justify="left" if column == "what" else "right")
+    for row in table.itertuples():
+        numbers = (
+            f"{row.seconds:.2f}",
+            f"{row.processor_seconds:.2f}",
+            f"{row.limit:g}",
+            "–" if isnan(row.peak_mib) else f"{row.peak_mib:,.0f}",
+        )
+        shown.add_row(str(row.what), *numbers)
+    console.print(shown)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Measure how long help, plans and reports take.")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--cells", type=int, default=MANY, help="of the large report, where the script is only tried"
+    )
+    parser.add_argument("--folder", type=Path, default=RESULTS, help="where waiting.csv goes")
+    given = parser.parse_args()
+    result = measure(given.rounds, given.cells)
+    show(result, Console())
+    given.folder.mkdir(parents=True, exist_ok=True)
+    result.to_csv(given.folder / "waiting.csv", index=False, float_format="%.4g")
