@@ -178,9 +178,7 @@ def prepare(
     spans = spans_of(cells)
     compiles = bool(cells[0].runtime["compile"])
     # compiled from the first call on: what is computed must not depend on when a stack was gone on with
-    execution = execution_of(
-        program, spans, device, kind, 0 if compiles else record_after, compiles
-    )
+    execution = execution_of(program, spans, device, kind, 0 if compiles else record_after, compiles)
     layouts = layouts_of(model.networks(execution.fused), device, dtype)
     seeds = sorted({cell.seed for cell in cells})
     seed_of_cell = torch.tensor([seeds.index(cell.seed) for cell in cells]).to(device)
