@@ -47,8 +47,8 @@ def trend(claim: Claim, part: Part) -> Finding:
     slopes = slopes_of(places_of(claim, known), effects)
     effect = mean_effect(claim, slopes, part.confidence)
     lost = sum(int(row.lost.sum()) for row in judged)
-    notes = (f"{lost} lost cells count as the worst of the others",) if lost else ()
-    notes += unspread(effect)
+    worst = (f"{lost} lost cells count as the worst of the others",) if lost else ()
+    notes = (*worst, *unspread(effect))
     return Finding(part.condition or {}, verdict_of(claim, effect), effect, tuning=part.tuning, notes=notes)
 
 

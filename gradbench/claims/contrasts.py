@@ -118,10 +118,9 @@ def mean_effect(claim: Claim, values: Floats, confidence: float) -> Interval:
 
 def unspread(effect: Interval) -> tuple[str, ...]:
     """Say why several values have no interval."""
-    few = effect.n > 1 and np.isnan(effect.low)
-    return (
-        (f"no interval: {effect.n} values that all agree are too few to tell how they spread",) if few else ()
-    )
+    if effect.n < 2 or not np.isnan(effect.low):
+        return ()
+    return (f"no interval: {effect.n} values that all agree are too few to tell how they spread",)
 
 
 def presented(claim: Claim, interval: Interval) -> Interval:
