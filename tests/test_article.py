@@ -264,3 +264,29 @@ def test_what_cannot_be_kept_is_refused_in_one_line(words: list[str], small: Art
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith(("error: ", "usage: "))
     assert (tmp_path / "taken" / "second" / "thesis").is_dir()
+
+
+def claims_command(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gradbench", "claims", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_claims_command_fills_the_document_between_its_lines_alone(
+    small: Article, tmp_path: Path
+) -> None:
+    shutil.copytree(small.kept, tmp_path / "kept")
+    (tmp_path / "notes.md").write_text(f"# Notes\n\n{BEGIN}\nold\n{END}\n\nEnd.\n")
+    done = claims_command(tmp_path / "kept", "--into", tmp_path / "notes.md", "--config-dir", small.configs)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "notes.md").read_bytes() == small.document.read_bytes()
+    assert len(pd.read_csv(tmp_path / "kept" / "claims.csv")) == 3
+
+
+def test_a_document_without_the_lines_is_refused_and_left_alone(small: Article, tmp_path: Path) -> None:
+    shutil.copytree(small.kept, tmp_path / "kept")
+    (tmp_path / "notes.md").write_text("# Notes\n")
+    done = claims_command(tmp_path / "kept", "--into", tmp_path / "notes.md")
+    assert done.returncode != 0
+    assert BEGIN in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "notes.md").read_text() == "# Notes\n"
