@@ -67,6 +67,15 @@ def test_every_make_target_that_is_named_exists():
     assert {"run", "test"} <= named <= targets
 
 
+def test_the_readme_names_every_experiment_of_the_article():
+    (line,) = re.findall(r"^ARTICLE := (.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    section = README.partition("## The article's claims")[2]
+    for name in line.split():
+        assert f"`{name}`" in section or f"`gradbench run {name}`" in section, name
+        assert Configs().experiment(name).source["claims"]
+    assert section.index("<!-- claims -->") < section.index("<!-- /claims -->")
+
+
 def test_the_regularizer_that_contributing_adds_works_as_written(tmp_path, monkeypatch):
     code, config = re.findall(r"```(?:python|yaml)\n(.*?)```", CONTRIBUTING, flags=re.DOTALL)
     strip = len("   ")

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from pandas.testing import assert_frame_equal
 from PIL import Image
 
 from gradbench.errors import StorageError, UsageError
@@ -56,20 +57,33 @@ def keep(run: Path, place: Path) -> None:
 
     Args:
         run: its results folder, report included.
-        place: where to; what was there is replaced.
+        place: where to; reference results that are there are replaced, once the new ones say what their run says.
 
     Raises:
-        UsageError: where there is no run, no figure, or another verdict than before.
+        UsageError: where there is no run, no figure, another verdict than the run's, or something else at ``place``.
     """
-    found, results = verdicts(run), Results(run)
+    if place.exists() and not (place / "experiment.yaml").is_file():
+        raise UsageError(f"{place} holds something else than reference results; move it away")
+    found, fresh = verdicts(run), place.with_name(f".{place.name}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        write(run, found, fresh)
+        compare(found, verdicts(fresh))
+        shutil.rmtree(place, ignore_errors=True)
+        fresh.rename(place)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def write(run: Path, found: Sequence[Verdict], place: Path) -> None:
+    """Write what is kept of a run, and of what was found of its claims, to a folder that is not there yet."""
+    results = Results(run)
     cells, curves = results.cells(), results.curves()
     read = sorted({one.claim.metric for one in found if one.claim.reads_curves} & set(curves))
     figures = {one.figure for one in found}
     for figure in figures:
         if not figure.is_file():
             raise UsageError(f"there is no {figure}; draw it with `gradbench report {run}`")
-    if (place / "experiment.yaml").is_file():
-        shutil.rmtree(place)
     name = part_name(cells["cell"])
     for folder in ("cells", "curves"):
         (place / folder).mkdir(parents=True)
@@ -80,14 +94,17 @@ def keep(run: Path, place: Path) -> None:
     write_table(place / "curves" / name, pa.Table.from_pandas(curves, preserve_index=False))
     for figure in figures:
         Image.open(figure).convert("RGB").quantize(64).save(place / figure.name, optimize=True)
-    compare(found, verdicts(place))
 
 
 def compare(before: Sequence[Verdict], after: Sequence[Verdict]) -> None:
-    """Refuse reference results that say anything else than their run."""
-    tables = [table(found).drop(columns=ELSEWHERE) for found in (before, after)]
-    if not tables[0].equals(tables[1]):
-        raise UsageError(f"the claims of {after[0].folder} do not come out as those of {before[0].folder}")
+    """Refuse reference results that say anything else than their run; a mean's last digit is the order of its sum."""
+    tables = [table(found).drop(columns=ELSEWHERE, errors="ignore") for found in (before, after)]
+    try:
+        assert_frame_equal(*tables, rtol=1e-9, atol=1e-12)
+    except AssertionError as error:
+        raise UsageError(
+            f"what would be kept of {before[0].folder} says something else of its claims; it is not written"
+        ) from error
 
 
 def main(run: Path, place: Path) -> None:
@@ -106,5 +123,5 @@ if __name__ == "__main__":
         sys.exit(f"usage: python {sys.argv[0]} RUN PLACE, like results/article-full results/article")
     try:
         main(*map(Path, sys.argv[1:]))
-    except (UsageError, StorageError) as error:
+    except (UsageError, StorageError, OSError) as error:
         sys.exit(f"error: {error}")

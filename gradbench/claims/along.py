@@ -16,7 +16,8 @@ from gradbench.claims.contrasts import (
     beyond,
     decide,
     difference,
-    presented,
+    mean_effect,
+    unspread,
 )
 from gradbench.claims.findings import Finding, Part
 from gradbench.claims.schema import Claim
@@ -44,9 +45,10 @@ def trend(claim: Claim, part: Part) -> Finding:
     pairs = zip(filled[::2], filled[1::2], strict=True)
     effects = np.array([difference(claim, treated, control) for treated, control in pairs])
     slopes = slopes_of(places_of(claim, known), effects)
-    effect = presented(claim, stats.mean_interval(slopes, confidence=part.confidence))
+    effect = mean_effect(claim, slopes, part.confidence)
     lost = sum(int(row.lost.sum()) for row in judged)
-    notes = (f"{lost} lost cells count as the worst of the others",) if lost else ()
+    worst = (f"{lost} lost cells count as the worst of the others",) if lost else ()
+    notes = (*worst, *unspread(effect))
     return Finding(part.condition or {}, verdict_of(claim, effect), effect, tuning=part.tuning, notes=notes)
 
 
@@ -61,7 +63,7 @@ def filled_in(claim: Claim, rows: Sequence[Row]) -> list[Floats]:
 def interior(claim: Claim, part: Part) -> Finding:
     """Compare the best value inside, chosen on the tuning seeds, with the least and with the greatest.
 
-    Both must hold for the claim, so neither is corrected for the other; where one is contradicted, it is.
+    Both must hold for the claim, and where one is contradicted, it is. Intervals are corrected for there being two.
     """
     if len(part.along) < 3:
         return part.undecided(f"{claim.along} has fewer than three values")
@@ -70,9 +72,10 @@ def interior(claim: Claim, part: Part) -> Finding:
     inside, least, greatest = (side.choose(place, tuning) for place in (best, 0, -1))
     if inside is None or least is None or greatest is None:
         return part.undecided(f"there is no cell at the least or greatest {claim.along}")
+    each = 1 - (1 - part.confidence) / 2
     found = (
-        ("against the least", Contrast(claim, inside, least, part.confidence)),
-        ("against the greatest", Contrast(claim, inside, greatest, part.confidence)),
+        ("against the least", Contrast(claim, inside, least, each)),
+        ("against the greatest", Contrast(claim, inside, greatest, each)),
     )
     verdicts = {decide(one) for _, one in found}
     verdict = CONTRADICTED if CONTRADICTED in verdicts else UNDECIDED
@@ -80,7 +83,7 @@ def interior(claim: Claim, part: Part) -> Finding:
         verdict = SUPPORTED
     weaker = min((one.effect for _, one in found), key=lambda effect: claim.sign * effect.estimate)
     chosen = (("best inside", {claim.along: part.along[best], **inside.setting}),)
-    notes = good_values(claim, part)
+    notes = (*good_values(claim, part), *unspread(weaker))
     return Finding(part.condition or {}, verdict, weaker, found, chosen, tuning, notes)
 
 
@@ -120,13 +123,13 @@ def shift(claim: Claim, part: Part) -> Finding:
         usable = np.isfinite(scores).any(axis=0)
         best[index, usable] = places[scores.argmin(axis=0)][usable]
     slopes = slopes_of(np.log10(np.array(seconds)), best)
-    effect = stats.mean_interval(slopes, confidence=part.confidence)
+    effect = mean_effect(claim, slopes, part.confidence)
     middles = [
         f"{10 ** float(np.nanmedian(row)):.3g} at {second:g}"
         for second, row in zip(seconds, best, strict=True)
         if np.isfinite(row).any()
     ]
-    notes = (f"median of the best {claim.along}, by {claim.versus}: {', '.join(middles)}",)
+    notes = (f"median of the best {claim.along}, by {claim.versus}: {', '.join(middles)}", *unspread(effect))
     return Finding(part.condition or {}, verdict_of(claim, effect), effect, notes=notes)
 
 

@@ -51,7 +51,7 @@ class Contrast:
             if not n or not control_n:
                 return ABSENT
             return stats.share_difference(counts[0], n, counts[1], control_n, confidence=self.each)
-        return presented(self.claim, stats.mean_interval(self.differences, confidence=self.each))
+        return mean_effect(self.claim, self.differences, self.each)
 
     @property
     def middle(self) -> Interval:
@@ -95,6 +95,32 @@ def difference(claim: Claim, treated: Floats, control: Floats) -> Floats:
     positive = (treated > 0) & (control > 0)
     ratio = np.where(positive, treated, 1.0) / np.where(positive, control, 1.0)
     return np.where(positive, np.log(ratio), np.nan)
+
+
+def mean_effect(claim: Claim, values: Floats, confidence: float) -> Interval:
+    """Return the mean of an effect, one value per seed, with its t interval; nan values are absent.
+
+    Where all n values agree, as counts of modes and choices among few values do, the t interval has no width,
+    however few they are. It then has ends only where a sign test would be as sure, ``2^(1 - n) <= 1 - confidence``:
+    six values at 95 %, seven or more where that is corrected. Without this, an effect that is one of two values at
+    even odds is called larger than its mean in 24 % of experiments with n = 2, 12 % with 3 and 6 % with 4; with it
+    in none of these, and in at most 5 % up to n = 16, but for 6 % at n = 7, where six may agree. It is no cure for
+    what is rare: one seed in five that loses four times what the others gain is missed in 25 % of experiments
+    with n = 6, in 7 % with 12 and in 14 % with 16.
+    """
+    effect = stats.mean_interval(values, confidence=confidence)
+    known = values[~np.isnan(values)]
+    agree = effect.n > 1 and np.allclose(known, known[0], rtol=1e-9, atol=1e-12)
+    if agree and 2.0 ** (1 - effect.n) > 1 - confidence:
+        effect = Interval(effect.estimate, np.nan, np.nan, effect.n)
+    return presented(claim, effect)
+
+
+def unspread(effect: Interval) -> tuple[str, ...]:
+    """Say why several values have no interval."""
+    if effect.n < 2 or not np.isnan(effect.low):
+        return ()
+    return (f"no interval: {effect.n} values that all agree are too few to tell how they spread",)
 
 
 def presented(claim: Claim, interval: Interval) -> Interval:

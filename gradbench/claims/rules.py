@@ -1,7 +1,8 @@
 """From a claim and tables to a verdict.
 
-Intervals are corrected for the number of conditions (Bonferroni: each covers 1 - .05 / conditions of the time),
-so that all of a claim's hold together at 95 %.
+Intervals are corrected for the number of comparisons within a claim, which is one entry of an experiment's file
+(Bonferroni: each covers 1 - .05 / comparisons of the time), so that all of a claim's hold together at 95 %. Comparisons
+are its conditions; those with both ends of an ``interior``; and those of values and of shares where cells were lost.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from gradbench.claims.contrasts import (
     Contrast,
     decide,
     presented,
+    unspread,
 )
 from gradbench.claims.findings import Finding, Part
 from gradbench.claims.measures import Evidence, conditions, measure, select
@@ -104,7 +106,9 @@ def against(claim: Claim, part: Part) -> Finding:
     named = zip(("treatment", "control"), judged, strict=True)
     chosen = tuple((name, row.setting) for name, row in named if row.setting)
     effect = found.effect
-    return Finding(part.condition or {}, decide(found), effect, (("", found),), chosen, part.tuning)
+    return Finding(
+        part.condition or {}, decide(found), effect, (("", found),), chosen, part.tuning, unspread(effect)
+    )
 
 
 def combined(claim: Claim, verdicts: Sequence[str]) -> str:

@@ -46,7 +46,8 @@ class Claim:
             regularizer has had as long as the one that ends first; ``distance`` of the final one from ``level``.
         level: see ``take``.
         effect: ``difference``, or ``ratio`` (of positive values, averaged as logarithms).
-        per: keys whose values are the conditions: one verdict each, intervals corrected for their number.
+        per: keys whose values are the conditions: one verdict each, intervals corrected for their number (and not for
+            that of a file's claims: each entry is one of its own).
         pool: keys whose values are replicates beside the seed, and neither conditions nor choices.
         along: the key of a ``trend``, ``interior`` or ``shift``.
         versus: the second key of a ``shift``.

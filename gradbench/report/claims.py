@@ -43,14 +43,17 @@ CAPTION = (
     "claim is supported where the whole interval lies beyond the smallest effect that matters, contradicted where "
     "it falls short of it, and undecided where it contains it. Seeds are paired. A strength or a learning rate was "
     "chosen on the first quarter of the seeds (at least two) and judged on the others. Diverged cells are in every "
-    "count: where shares lost differ by more than Newcombe's interval, they decide. Intervals of a claim are "
-    "corrected for the number of its conditions (Bonferroni). Beside the effect, for whoever distrusts means: the "
-    "effect's interquartile mean, and the probability that a treated cell is better than one of the control."
+    "count: where shares lost differ by more than Newcombe's interval, they decide. Intervals are corrected for the "
+    "number of comparisons within a claim (Bonferroni): its conditions, both ends where a value between is compared "
+    "with them, values and shares where cells were lost; not for the number of claims. Values that all agree have an "
+    "interval only where a sign test would be as sure, from six seeds on. Beside the effect, for whoever distrusts "
+    "means: the effect's interquartile mean, and the probability that a treated cell is better than one of the "
+    "control."
 )
 FOREST = (
-    "Each point is an effect with its interval, corrected for the number of conditions; the line is what a "
-    "treatment without effect would give, the shaded side is where the claim says the effect lies. Filled: "
-    "supported; crossed: contradicted; hollow: undecided."
+    "Each point is an effect with its interval, corrected for the number of comparisons within its claim; the line "
+    "is what a treatment without effect would give, the shaded side is where the claim says the effect lies. "
+    "Filled: supported; crossed: contradicted; hollow: undecided."
 )
 COLORS = {SUPPORTED: "#009E73", CONTRADICTED: "#D55E00", UNDECIDED: "#6b6b6b"}
 MARKERS = {SUPPORTED: "o", CONTRADICTED: "X", UNDECIDED: "o"}

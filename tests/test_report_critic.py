@@ -1,0 +1,30 @@
+"""The critic's figure of data in the plane, and of data that is not."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic
+
+from gradbench.report import build
+from gradbench.report.style import RC
+
+
+@pytest.mark.parametrize("shape", [(2,), (13,), (8, 8)])
+def test_the_critic_is_drawn_for_points_of_any_shape(
+    shape: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RC, "savefig.dpi", 50)
+    synthetic.write(tmp_path, models=["wgan"], strengths={"none": (), "gp": (1.0,)}, steps=12)
+    rng = np.random.default_rng(0)
+    for path in (tmp_path / "arrays").glob("*.npz"):
+        stored = dict(np.load(path))
+        if shape != (2,):  # only a critic of the plane has values over it
+            del stored["surface"], stored["extent"]
+        stored |= {name: rng.normal(size=(1000, *shape)) for name in ("samples", "data")}
+        np.savez(path, **stored)
+    build(tmp_path)
+    words = (tmp_path / "report" / "figures" / "critic.svg").read_text(encoding="utf-8")
+    assert (tmp_path / "report" / "figures" / "critic.png").is_file()
+    assert "with none" in words
+    assert ("no plane" in words) == (shape != (2,))
