@@ -50,6 +50,7 @@ class Telemetry:
     def follow(self, setup: Setup) -> None:
         """Record the K cells that are trained from now on; everything before must have been flushed."""
         self.players, self.places, self.spans = setup.players, setup.places, setup.spans
+        self.steps, self.record_every, self.eval_every = setup.steps, setup.record_every, setup.eval_every
         self.lr_K = setup.lr.squeeze(1)
         K = len(self.places)
         self.blocks: Tensors = {}
@@ -88,13 +89,18 @@ class Telemetry:
             torch.stack([loss, norm], out=row)
             return
         state.last = (gradient, used)
+        whole = self.is_kept(state.step + 1)
         acted = [
-            effect(span.regularizer, gradient[span.cells], used[span.cells], norm[span.cells])
+            effect(span.regularizer, gradient[span.cells], used[span.cells], norm[span.cells], whole)
             for span in self.spans
         ]
         effects = [torch.cat(parts) for parts in zip(*acted, strict=True)]
         moved = self.lr_K * effects[0] if update is None else torch.linalg.vector_norm(update, dim=1)
         torch.stack([loss, penalty, norm, *effects, moved], out=row)
+
+    def is_kept(self, step: int) -> bool:
+        """Return whether a step is one that the table of curves has a row of, whatever diverges."""
+        return step % self.record_every == 0 or step % self.eval_every == 0 or step == self.steps
 
     def flush(self, state: State) -> list[float]:
         """Bring what was recorded since the last flush to the host; return the last loss of each of the N cells.
@@ -138,7 +144,9 @@ def series_of(player: StackedPlayer) -> list[str]:
     return list(FULL) if player.regularized else [f"{player.name}/{series}" for series in BRIEF]
 
 
-def effect(regularizer: Regularizer, gradient: Tensor, used: Tensor, norm: Tensor) -> tuple[Tensor, ...]:
+def effect(
+    regularizer: Regularizer, gradient: Tensor, used: Tensor, norm: Tensor, whole: bool = True
+) -> tuple[Tensor, ...]:
     """Return what a regularizer's transform did, at the least cost: most leave all, or all but a factor.
 
     Args:
@@ -146,6 +154,7 @@ def effect(regularizer: Regularizer, gradient: Tensor, used: Tensor, norm: Tenso
         gradient: [K, P].
         used: [K, P], what became of it.
         norm: of the gradient, [K].
+        whole: measure what takes several passes over the gradient, too; else it is NaN.
 
     Returns:
         ``EFFECT``, each [K]: the used gradient's norm, the share of the raw one's non-zero coordinates that were
@@ -157,6 +166,8 @@ def effect(regularizer: Regularizer, gradient: Tensor, used: Tensor, norm: Tenso
     used_norm = torch.linalg.vector_norm(used, dim=1)
     if regularizer.rescales:
         return used_norm, (used_norm != norm).to(norm.dtype), ones
+    if not whole:
+        return used_norm, torch.full_like(norm, torch.nan), torch.full_like(norm, torch.nan)
     # sums of |sign|: several times faster on a CPU than counting booleans
     present = gradient.sign().abs_().sum(dim=1)
     changed = (used - gradient).sign_().abs_().sum(dim=1)

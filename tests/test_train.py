@@ -209,3 +209,19 @@ def test_the_recorded_update_norm_is_how_far_the_parameters_moved(regularizer, o
         advance(setup, state, draws, telemetry)
         moved = torch.linalg.vector_norm(state.parameters["mlp"] - before, dim=1)
         torch.testing.assert_close(telemetry.buffers["update_norm"][step, 0], moved, rtol=1e-9, atol=0)
+
+
+def test_steps_without_a_row_lack_what_is_dear_to_measure_and_those_with_one_nothing():
+    every, some = (
+        train(stack, data_of(stack[0]), CPU)
+        for stack in (
+            cells("mlp", "none,clip_norm,clip_value", steps=10, eval_every=4, record_every=record_every)
+            for record_every in (1, 3)
+        )
+    )
+    kept = np.array([step % 3 == 0 or step % 4 == 0 or step == 10 for step in range(1, 11)])
+    for name, curve in every.curves.items():
+        np.testing.assert_array_equal(some.curves[name][kept], curve[kept], err_msg=name)
+        dear = name in ("clipped", "cosine")
+        bends = [False, False, dear]  # the cells: none, clip_norm, clip_value
+        assert np.isnan(some.curves[name][~kept]).all(axis=0).tolist() == bends, name
