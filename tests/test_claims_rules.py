@@ -1,75 +1,15 @@
 """Verdicts on tables whose truth is known: how often they are wrong, and that losses, choices and conditions count."""
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from claimed import CONTRAST, INTERIOR, SHIFT, TREND, claim, decided, experiment, row
 
-from gradbench.claims.contrasts import Contrast, decide
-from gradbench.claims.findings import Part
+from gradbench.claims.contrasts import Contrast
 from gradbench.claims.rules import TESTS, combined
-from gradbench.claims.schema import Claim, claims_of
-from gradbench.claims.sides import Row, Side
-
-CONTRAST = {
-    "id": "1",
-    "sentence": "clipping raises the accuracy",
-    "metric": "test/accuracy",
-    "goal": "max",
-    "above": 0.0,
-    "treatment": {"regularizer": "clip_norm"},
-    "control": {"regularizer": "none"},
-}
-TREND = CONTRAST | {"test": "trend", "along": "data.length"}
-INTERIOR = {
-    **{key: CONTRAST[key] for key in ("id", "sentence", "metric", "goal", "above", "treatment")},
-    "test": "interior",
-    "along": "regularizer.threshold",
-}
-SHIFT = INTERIOR | {"test": "shift", "versus": "optimizer.lr"}
-
-
-def claim(written: Mapping[str, Any], **changes: Any) -> Claim:
-    keys = {key: value for key, value in {**written, **changes}.items() if value is not None}
-    return claims_of({"claims": [keys]}, "here")[0]
-
-
-def experiment(
-    rng: np.random.Generator,
-    one: Claim,
-    effect: Callable[[float, float], float] = lambda threshold, place: 0.0,
-    lost: float = 0.0,
-    *,
-    seeds: int = 10,
-    thresholds: tuple[float, ...] = (0.1, 1.0, 10.0, 100.0),
-    places: tuple[float, ...] = (10.0,),
-    of_control: int = 1,
-) -> Part:
-    """Return a treatment at several strengths and a control: noise of the seed and of the cell, and an effect.
-
-    The strengths are settings, or, where the claim goes along them, places; the second axis is the other one.
-    """
-    common = rng.normal(size=seeds)
-    truth = np.array([[effect(threshold, place) for threshold in thresholds] for place in places])
-    sides = []
-    for means in (truth, np.zeros((len(places), of_control))):
-        values = common + means[:, :, None] + rng.normal(size=(*means.shape, seeds))
-        gone = rng.random(values.shape) < lost
-        if one.metric == "diverged":
-            values, gone = gone.astype(float), np.zeros_like(gone)
-        scores = -values if one.goal == "max" else values
-        sides.append(
-            Side(np.where(gone, np.nan, values), gone, np.where(gone, np.inf, scores), ({},) * means.shape[1])
-        )
-    if one.test in ("contrast", "trend"):
-        return Part(tuple(sides), places)
-    side = sides[0]
-    settings = tuple({"optimizer.lr": place} for place in places)
-    turned = (np.swapaxes(array, 0, 1) for array in (side.values, side.lost, side.tuned))
-    return Part((Side(*turned, settings),), thresholds)
+from gradbench.claims.schema import Claim
 
 
 def verdict(rng: np.random.Generator, one: Claim, conditions: int = 1, **settings: Any) -> str:
@@ -171,15 +111,6 @@ def test_a_large_effect_is_found_and_its_opposite_contradicts(one: Claim, settin
     assert np.mean([verdict(rng, turned, **settings) == "contradicted" for _ in range(50)]) > 0.8
 
 
-def row(values: Sequence[float], lost: list[bool] | None = None) -> Row:
-    gone = np.array(lost or [False] * len(values))
-    return Row(np.where(gone, np.nan, np.array(values)), gone, {})
-
-
-def decided(one: Claim, treated: Row, control: Row) -> str:
-    return decide(Contrast(one, treated, control, 0.95))
-
-
 def test_a_control_that_always_diverges_loses_to_any_value() -> None:
     bad, gone = row([0.1] * 6), row([0.0] * 6, [True] * 6)
     assert decided(claim(CONTRAST), bad, gone) == "supported"
@@ -215,73 +146,6 @@ def test_a_ratio_is_a_mean_of_logarithms() -> None:
     one = claim(CONTRAST, effect="ratio", above=1.5)
     found = Contrast(one, row([2.0, 8.0, 4.0]), row([1.0, 2.0, 2.0]), 0.95)
     assert found.effect.estimate == pytest.approx(16 ** (1 / 3))
-
-
-@pytest.mark.parametrize("value", [0.0, 2.0])
-@pytest.mark.parametrize(("confidence", "enough"), [(0.95, 6), (0.975, 7), (1 - 0.05 / 4, 8)])
-def test_values_that_all_agree_decide_only_where_a_sign_test_would(
-    value: float, confidence: float, enough: int
-) -> None:
-    for n in range(2, 12):
-        found = Contrast(claim(CONTRAST, above=1), row([8.0 + value] * n), row([8.0] * n), confidence)
-        sure = binomtest(n, n).pvalue <= 1 - confidence
-        assert sure == (n >= enough)
-        assert decide(found) == (("supported" if value > 1 else "contradicted") if sure else "undecided")
-
-
-def test_values_that_agree_to_within_rounding_agree() -> None:
-    control = [0.1 * step for step in range(1, 5)]
-    found = Contrast(claim(CONTRAST), row([value + 0.3 for value in control]), row(control), 0.95)
-    assert np.ptp(found.differences) > 0
-    assert np.isnan(found.effect.low)
-    assert decide(found) == "undecided"
-
-
-COUNTS = {
-    "at even odds": lambda rng, shape: 2 * rng.integers(0, 2, shape),
-    "seldom one less": lambda rng, shape: rng.binomial(8, 0.99, shape),
-    "often one less": lambda rng, shape: rng.binomial(8, 0.9, shape),
-    "all the same": lambda rng, shape: np.full(shape, 8),
-}
-
-
-@pytest.mark.parametrize("n", [2, 3, 4, 6, 8, 12])
-@pytest.mark.parametrize("kind", COUNTS)
-def test_counts_that_tie_are_called_neither_more_nor_fewer_in_more_than_5_percent(kind: str, n: int) -> None:
-    rng = np.random.default_rng(n)
-    sides = COUNTS[kind](rng, (2, 500, n)).astype(float)
-    for one in (claim(CONTRAST), claim(CONTRAST, above=None, below=0.0)):
-        verdicts = [decided(one, row(treated), row(control)) for treated, control in zip(*sides, strict=True)]
-        assert verdicts.count("supported") <= 25
-        assert verdicts.count("contradicted") <= 25
-
-
-@pytest.mark.parametrize("n", [2, 3, 4, 6, 8, 12])
-def test_an_effect_of_one_of_two_values_is_not_called_larger_than_its_mean(n: int) -> None:
-    treated = 2.0 * np.random.default_rng(n).integers(0, 2, (500, n))
-    verdicts = [decided(claim(CONTRAST, above=1), row(values), row([0.0] * n)) for values in treated]
-    assert verdicts.count("supported") <= 25
-    assert verdicts.count("contradicted") <= 25
-
-
-@pytest.mark.parametrize("n", [3, 8])
-def test_best_values_that_never_move_decide_only_where_there_are_enough(n: int) -> None:
-    rng, effect = np.random.default_rng(0), lambda t, _x: -50.0 * abs(np.log10(t) - 1)
-    one = claim(SHIFT, above=None, apart=0.1)
-    found = TESTS["shift"](one, experiment(rng, one, effect, seeds=n, places=(0.01, 0.1, 1.0)))
-    assert found.verdict == ("contradicted" if n == 8 else "undecided")
-    assert any("agree" in note for note in found.notes) == (n == 3)
-
-
-def test_intervals_are_corrected_for_all_comparisons_of_a_claim() -> None:
-    rng, one = np.random.default_rng(1), claim(INTERIOR)
-    whole = experiment(rng, one)
-    least, greatest = (contrast for _, contrast in TESTS["interior"](one, whole).contrasts)
-    assert least.each == greatest.each == pytest.approx(1 - 0.05 / 2)
-    third = replace(whole, confidence=1 - 0.05 / 3)
-    assert TESTS["interior"](one, third).contrasts[0][1].each == pytest.approx(1 - 0.05 / 6)
-    lost = Contrast(one, row([1.0, 2.0, 3.0], [True, False, False]), row([1.0, 2.0, 3.0]), 1 - 0.05 / 3)
-    assert lost.each == pytest.approx(1 - 0.05 / 6)
 
 
 def test_conditions_are_combined_as_the_claim_says() -> None:
