@@ -24,6 +24,7 @@ from gradbench.report.curves import scan
 from gradbench.report.sketch import sketches
 from gradbench.report.style import RC, looks
 from gradbench.report.tables import leaves, load
+from gradbench.stats import Interval
 
 FEW = {"none": (), "clip_norm": (0.1, 1.0), "gp": (1.0, 10.0)}
 ODD = {"none": (), "clip_norm": (1.0, np.inf), "gp": (0.0,), "a_very_long_name_of_mine": ()}
@@ -525,3 +526,12 @@ def test_words_sort_by_the_numbers_in_them() -> None:
 def test_a_report_never_imports_torch() -> None:
     code = "import sys, gradbench.report, gradbench.stats; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@given(st.floats(-5, 5), st.floats(0.01, 8))
+def test_a_ratio_is_written_so_that_both_ends_keep_their_size(middle: float, spread: float) -> None:
+    ends = np.exp([middle, middle - spread, middle + spread])
+    written = re.fullmatch(r"(\S+) \[(\S+), (\S+)\]×", text.ratio(Interval(*ends, 8)))
+    assert written
+    for given_end, word in zip(ends, written.groups(), strict=True):
+        assert float(word.replace(",", "")) == pytest.approx(given_end, rel=0.06)

@@ -22,6 +22,7 @@ from gradbench.report.verdicts import (
     condition_text,
     effect_text,
     evidence_text,
+    interval_text,
     rule_text,
     verdicts,
 )
@@ -90,7 +91,7 @@ def _rows(one: Verdict) -> list[tuple[Entry, ...]]:
             Entry(finding.verdict, kind="verdict"),
             Entry(effect_text(claim, finding), finding.effect.estimate),
             Entry(str(finding.effect.n), float(finding.effect.n)),
-            *_beside(finding),
+            *_beside(claim, finding),
             Entry(rule_text(claim)),
             Entry(chosen_text(finding) or "–"),
             Entry("; ".join(finding.notes) or "–"),
@@ -99,14 +100,16 @@ def _rows(one: Verdict) -> list[tuple[Entry, ...]]:
     ]
 
 
-def _beside(finding: Finding) -> tuple[Entry, Entry]:
+def _beside(claim: Claim, finding: Finding) -> tuple[Entry, Entry]:
     """Return the interquartile mean of an effect, and the probability of improvement."""
     if not finding.contrasts:
         return Entry("–"), Entry("–")
     _, contrast = finding.contrasts[0]
-    known = contrast.middle, contrast.improvement
-    middle, improvement = (Entry(text.interval(value), value.estimate) for value in known)
-    return middle, improvement
+    middle, improvement = contrast.middle, contrast.improvement
+    return (
+        Entry(interval_text(claim, middle), middle.estimate),
+        Entry(text.interval(improvement), improvement.estimate),
+    )
 
 
 def forest(found: Sequence[Verdict]) -> Picture:

@@ -48,6 +48,14 @@ def interval(given: Interval) -> str:
     return f"{estimate} [{low}, {high}]"
 
 
+def ratio(given: Interval) -> str:
+    """Write ``0.95 [0.91, 0.99]×``; two digits each where the ends are a factor of two apart: ``0.17 [0.02, 14]×``."""
+    if math.isnan(given.low) or not 0 < 2 * given.low < given.high:
+        return f"{interval(given)}×"
+    estimate, low, high = (number(value, 2) for value in given[:3])
+    return f"{estimate} [{low}, {high}]×"
+
+
 def strength(quantity: str, strengths: Iterable[float | None]) -> str:
     """Write ``0.25``, ``0.25 … 1`` or ``λ = 10``; an empty string where there is no strength."""
     known = sorted({value for value in strengths if value is not None})

@@ -105,13 +105,18 @@ def effect_text(claim: Claim, finding: Finding) -> str:
     """Say how large an effect is: ``+0.12 [0.02, 0.22] accuracy; lost 0 of 6 against 4 of 6``."""
     parts = []
     if not math.isnan(finding.effect.estimate):
-        parts.append(f"{text.interval(finding.effect)}{'×' if claim.effect == 'ratio' else ''}")
+        parts.append(interval_text(claim, finding.effect))
     for name, found in finding.contrasts:
         if any(found.lost):
             (lost, control_lost), (n, control_n) = found.lost, found.present
             counts = f"lost {lost} of {n}, {control_lost} of {control_n}"
             parts.append(f"{counts} {name}".strip())
     return "; ".join(parts) or "–"
+
+
+def interval_text(claim: Claim, effect: Interval) -> str:
+    """Write an effect with its interval, as the difference or the ratio that it is."""
+    return (text.ratio if claim.effect == "ratio" else text.interval)(effect)
 
 
 def condition_text(finding: Finding) -> str:
@@ -152,8 +157,7 @@ def evidence_text(one: Verdict) -> str:
     parts = [f"{verdict} at {text.listed(where)}" for verdict, where in by.items()]
     parts.append(f"n = {text.strength('', [float(finding.effect.n) for finding in findings])}")
     if not math.isnan(one.judgement.overall.estimate):
-        times = "×" if claim.effect == "ratio" else ""
-        parts.append(f"interquartile mean of all {text.interval(one.judgement.overall)}{times}")
+        parts.append(f"interquartile mean of all {interval_text(claim, one.judgement.overall)}")
     return " · ".join(parts)
 
 
