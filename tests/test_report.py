@@ -534,4 +534,4 @@ def test_a_ratio_is_written_so_that_both_ends_keep_their_size(middle: float, spr
     written = re.fullmatch(r"(\S+) \[(\S+), (\S+)\]×", text.ratio(Interval(*ends, 8)))
     assert written
     for given_end, word in zip(ends, written.groups(), strict=True):
-        assert float(word.replace(",", "")) == pytest.approx(given_end, rel=0.06)
+        assert float(word.replace(",", "").replace("−", "-")) == pytest.approx(given_end, rel=0.06)
