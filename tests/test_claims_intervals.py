@@ -7,6 +7,7 @@ import pytest
 from claimed import CONTRAST, INTERIOR, SHIFT, claim, decided, experiment, row
 from scipy.stats import binomtest
 
+from gradbench.claims.along import slopes_of
 from gradbench.claims.contrasts import Contrast, decide
 from gradbench.claims.rules import TESTS
 
@@ -88,3 +89,12 @@ def test_all_intervals_of_a_claim_cover_together_at_the_nominal_rate() -> None:
         assert len(effects) == 2 * conditions
         covered.append(all(effect.low <= 4.0 <= effect.high for effect in effects))
     assert np.mean(covered) >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / 500)
+
+
+@pytest.mark.parametrize("effect", [-1.0, 0.1, 1 / 3])
+def test_effects_that_are_alike_everywhere_have_no_slope(effect: float) -> None:
+    places = np.log10([10.0, 20.0, 30.0])
+    np.testing.assert_array_equal(slopes_of(places, np.full((3, 8), effect)), 0.0)
+    rising = np.random.default_rng(0).normal(size=(3, 8))
+    expected = [np.polyfit(places, column, 1)[0] for column in rising.T]
+    np.testing.assert_allclose(slopes_of(places, rising), expected)

@@ -142,7 +142,8 @@ def places_of(claim: Claim, values: Sequence[float | str]) -> Floats:
 def slopes_of(places: Floats, effects: Floats) -> Floats:
     """Return the least-squares slope of each seed. Shapes: [X], [X, J] -> [J]; nan where a value is absent."""
     centred = places - places.mean()
-    slopes: Floats = (centred[:, None] * effects).sum(axis=0) / (centred**2).sum()
+    rises = effects - effects[0]  # so that effects that are all alike have a slope of 0, not of 1e-15
+    slopes: Floats = (centred[:, None] * rises).sum(axis=0) / (centred**2).sum()
     return slopes
 
 
