@@ -165,5 +165,5 @@ def _panel(ax: Axes, one: Verdict) -> None:
 
 
 def _is_log(claim: Claim, values: Sequence[float]) -> bool:
-    """Whether an axis of ratios is logarithmic: twice as much is as far from 1 as half."""
-    return claim.effect == "ratio" and claim.test != "trend" and min(values) > 0
+    """Whether an axis of ratios is logarithmic, where one can tell: twice as much is as far from 1 as half."""
+    return claim.effect == "ratio" and claim.test != "trend" and 0 < 2 * min(values) < max(values)

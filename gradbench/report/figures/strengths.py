@@ -22,6 +22,7 @@ from gradbench.report.figures.panels import (
 )
 from gradbench.report.figures.strip import strip
 from gradbench.report.style import Look
+from gradbench.report.tables import NONE
 from gradbench.stats import Interval, mean_interval
 
 DODGE = 0.035  # of the axis, between treatments at one strength
@@ -58,6 +59,8 @@ def draw(context: Context) -> list[Drawing]:
 
 
 def _title(context: Context) -> str:
+    if not any(NONE in comparison.treatments for comparison in context.comparisons):
+        return "The outcome at each strength; no group has none to compare with"
     verdicts = [(answer.model, answer.verdict) for answer in context.answers]
     better = [label for label, verdict in verdicts if verdict == BETTER]
     worse = [label for label, verdict in verdicts if verdict == WORSE]
