@@ -70,6 +70,7 @@ def operations(settings: dict[str, Any], model: str, treatment: Treatment, data:
         with FlopCounterMode(display=False) as counter:
             # in float64 nn.LSTM is made of products that are counted; in float32 it is one opaque kernel
             script.train(told, data, treatment, 0, torch.float64)
+        torch.backends.mkldnn.set_flags(True)  # type: ignore[no-untyped-call]  # a penalty's script switches it off
         counts.append(counter.get_total_flops())
     return int(counts[1] - counts[0])
 
