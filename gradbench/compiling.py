@@ -7,12 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_unflatten
 
 from gradbench.errors import UsageError
 from gradbench.grammar import one_line
-from gradbench.tape import Recording, record
+from gradbench.tape import Recording, dense, record
 
 OPTIONS = {"deterministic": True}
 """Of inductor, where this torch has them: no choice by a stopwatch may change what is computed."""
@@ -38,14 +37,8 @@ def compiled(recording: Recording, args: tuple[Any, ...]) -> Callable[..., Any]:
     config.compile_threads = 1  # else a pool of processes would stay behind a worker that is killed
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # a CPU needs no CUDA runtime
     options = {name: value for name, value in OPTIONS.items() if name in inductor.list_options()}
-    # inductor relies on strides, and those of a stack's first step may be others than those of its second
     run = inductor.compile(recording.module, [*dense(args)], options=options)
     return lambda *given: tree_unflatten(run(*dense(given)), recording.form)
-
-
-def dense(args: tuple[Any, ...]) -> list[Tensor]:
-    """Return the tensors of containers, each contiguous."""
-    return [leaf.contiguous() for leaf in tree_leaves(args)]
 
 
 def check(device: torch.device) -> None:

@@ -1,38 +1,31 @@
 """The norm of a function's gradient with respect to its input: what a penalty prices, an evaluation shows."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import grad, vjp
-
-Aux = dict[str, Tensor]
 
 
+@dataclass(frozen=True)
 class Evaluated:
     """A function that has been evaluated at some points: its values and slopes there cost no further pass.
 
-    Args:
-        f: maps points [B, ...] to one value each [B], and to whatever else comes of it.
-        points: [B, ...].
-
     Attributes:
+        f: maps points [B, ...] to one value each [B].
+        points: [B, ...].
         values: f of the points, [B]; differentiable, as the slopes are, with respect to all that f depends on.
-        aux: what else came of them.
+        slopes: the gradient of the sum of the values with respect to the points, [B, ...].
     """
 
-    def __init__(self, f: Callable[[Tensor], tuple[Tensor, Aux]], points: Tensor) -> None:
-        self.points, self._f = points, f
-        self.values, self._pull, self.aux = vjp(f, points, has_aux=True)  # type: ignore[misc]  # three of them
+    f: Callable[[Tensor], Tensor]
+    points: Tensor
+    values: Tensor
+    slopes: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the values at any points. Shapes: [B, ...] -> [B]."""
-        return self.values if x is self.points else self._f(x)[0]
-
-    def slopes(self) -> Tensor:
-        """Return the gradient of the sum of the values with respect to the points, [B, ...]."""
-        slopes: Tensor = self._pull(torch.ones_like(self.values))[0]
-        return slopes
+        return self.values if x is self.points else self.f(x)
 
 
 def gradient_norms(f: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
@@ -51,8 +44,16 @@ def gradient_norms(f: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
 
 
 def slopes(f: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
-    """Return the gradient of f's sum with respect to the points, [B, ...]."""
+    """Return the gradient of f's sum with respect to the points, [B, ...]; differentiable, except under ``no_grad``."""
     if isinstance(f, Evaluated) and points is f.points:
-        return f.slopes()
-    gradient: Tensor = grad(lambda x: f(x).sum())(points)
+        return f.slopes
+    try:
+        x = points.detach().requires_grad_()
+    except RuntimeError:  # inside ``vmap`` or ``grad`` it must be theirs, which imports torch's compiler
+        gradient: Tensor = torch.func.grad(lambda x: f(x).sum())(points)
+        return gradient
+    differentiable = torch.is_grad_enabled()
+    with torch.enable_grad():
+        x = points if points.requires_grad else x
+        (gradient,) = torch.autograd.grad(f(x).sum(), x, create_graph=differentiable)
     return gradient

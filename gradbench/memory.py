@@ -140,7 +140,7 @@ def walk(setup: Setup, device: torch.device) -> Iterator[Telemetry]:
 
 def as_on(kind: str, cells: Sequence[Cell], data: Data) -> Setup:
     """Return a setup on ``meta`` that runs as one on this kind of device does."""
-    setup = prepare(cells, data, META, record_after=sys.maxsize, kind=kind)
+    setup = prepare(cells, data, META, records=False, kind=kind)
     if kind != "cpu" or not setup.model.fuses:
         return setup
 
@@ -161,7 +161,7 @@ def detached(_module: torch.nn.Module, _inputs: Any, outputs: Any) -> Any:
 
 
 def measure(
-    cells: Sequence[Cell], data: Data, device: torch.device, record_after: int = 1
+    cells: Sequence[Cell], data: Data, device: torch.device, records: bool = True
 ) -> tuple[Setup, int | None]:
     """Return a stack's setup, and its peak in bytes from really going through its phases on a device.
 
@@ -172,19 +172,19 @@ def measure(
         cells: of one stack.
         data: what they train on.
         device: where.
-        record_after: as of ``prepare``; 1 runs every function as it is, and then recorded.
+        records: as of ``prepare``.
     """
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        setup = prepare(cells, data, device, record_after=record_after)
+        setup = prepare(cells, data, device, records=records)
         deque(walk(setup, device), maxlen=0)
         return setup, int(torch.cuda.max_memory_allocated(device)) - before
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler writes lines that nobody can use
     account = [ProfilerActivity.CPU] if device.type == "cpu" else []
     with profile(activities=account, profile_memory=True) as profiler:
-        setup = prepare(cells, data, device, record_after=record_after)
+        setup = prepare(cells, data, device, records=records)
         (telemetry,) = deque(walk(setup, device), maxlen=1)
     if not account:
         return setup, None

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import vmap
 
 from gradbench.batching import looped, recorded
 from gradbench.grid import Cell
@@ -79,13 +80,13 @@ class Execution:
     Args:
         device: where.
         fused: the networks use kernels that ``vmap`` cannot stack, so cells are looped over.
-        record_after: calls of a function after which it is recorded and replayed.
+        records: whether the others are recorded, and replayed.
         compiles: whether recordings are compiled.
     """
 
     device: torch.device
     fused: bool
-    record_after: int
+    records: bool = True
     compiles: bool = False
 
 
@@ -94,14 +95,14 @@ def execution_of(
     spans: Sequence[Span],
     device: torch.device,
     kind: str,
-    record_after: int,
+    records: bool = True,
     compiles: bool = False,
 ) -> Execution:
     """Choose how a stack is run, from what it is and on what kind of device: never from a stopwatch."""
     # on a CPU a fused kernel for one network beats operations over K; a GPU is only filled by the latter
     penalty = any(span.regularizer.penalty for span in spans)
     fused = program.model.fuses and kind == "cpu" and program.precision != "bfloat16" and not penalty
-    return Execution(device, fused, record_after, compiles)
+    return Execution(device, fused, records, compiles)
 
 
 def stack_player(
@@ -124,30 +125,35 @@ def stack_player(
     """
     model, layout = program.model, layouts[player.name]
     acting = spans if player.regularized else []
-    objective = objective_of(player, program, layouts, acting, execution.device)
+    objective = objective_of(player, program, layouts, acting, execution)
 
     def batch(parameters: Tensors, data: Tensors, draw: Tensors) -> Tensors:
         nets = {key: layouts[key].bind(value) for key, value in parameters.items()}
         return model.batch(player.name, nets, data, draw)
 
-    def gradient(own: Tensor, *rest: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensors]]:
+    def gradient(own: Tensor, *rest: Any) -> tuple[Tensor, tuple[Tensor, Tensor, Tensors]]:
         own = own.detach().requires_grad_()
-        value, (loss, penalty, carry) = objective(own, *rest)
-        (slope,) = torch.autograd.grad(value, own)
-        return slope, (loss.detach(), penalty, carry)
+        loss, penalty, carry = objective(own, *rest)
+        # of the sum over cells: none depends on another's parameters
+        total = (loss + penalty).sum()
+        (slope,) = torch.autograd.grad(total, own, allow_unused=True, materialize_grads=True)
+        carry = {name: tensor.detach() for name, tensor in carry.items()}
+        return slope, (loss.detach(), penalty.detach(), carry)
 
     K = spans[-1].cells.stop
     everyone = (name, player.name, K, str(execution.device))
     each = (*everyone, *((span.program, span.cells.stop) for span in acting))
-    record = partial(recorded, after=execution.record_after, compiles=execution.compiles)
+    record = (
+        partial(recorded, compiles=execution.compiles, differentiable=execution.fused)
+        if execution.records
+        else lambda function, _name: function
+    )
     return StackedPlayer(
         name=player.name,
         steps=player.steps,
         regularized=player.regularized,
         batch=record(vmap(vmap(batch, in_dims=(None, None, 0)), in_dims=(0, None, 0)), ("batch", *everyone)),
-        gradient=looped(gradient, K)
-        if execution.fused
-        else record(vmap(grad(objective, has_aux=True)), ("gradient", *everyone)),
+        gradient=looped(gradient, K) if execution.fused else record(gradient, ("gradient", *everyone)),
         transform=record(transform_of(acting, layout), ("transform", *each))
         if any(span.regularizer.transform for span in acting)
         else None,
@@ -157,46 +163,91 @@ def stack_player(
     )
 
 
-Objective = Callable[..., tuple[Tensor, tuple[Tensor, Tensor, Tensors]]]
+Objective = Callable[..., tuple[Tensor, Tensor, Tensors]]
+"""``(own, parameters, batch, carry, strength) -> loss, penalty, carry``."""
 
 
 def objective_of(
-    player: Player, program: Program, layouts: dict[str, Layout], spans: Sequence[Span], device: torch.device
+    player: Player,
+    program: Program,
+    layouts: dict[str, Layout],
+    spans: Sequence[Span],
+    execution: Execution,
 ) -> Objective:
-    """Return one network's objective: loss, plus the penalty where there is one."""
+    """Return what a player descends: its loss, and the penalty where there is one. Of one network if fused, else of K.
+
+    Each part is written for one network and stacked by ``vmap``; what is differentiated is the stack. ``torch.func``
+    would differentiate one network inside ``vmap``: the same numbers, but it imports torch's compiler, for seconds.
+    """
     model, name = program.model, player.name
     price = spans[0].regularizer.penalty if spans else None
+    stacked = (lambda f: f) if execution.fused else vmap
+    kind = execution.device.type
     autocast = (
-        (lambda: torch.autocast(device.type, torch.bfloat16))
+        (lambda: torch.autocast(kind, torch.bfloat16))
         if program.precision == "bfloat16"
         else contextlib.nullcontext
     )
 
-    def objective(
-        own: Tensor, parameters: Tensors, batch: Tensors, carry: Tensors, strength: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensors]]:
-        nets = {key: layouts[key].bind(own if key == name else value) for key, value in parameters.items()}
+    def networks(own: Tensor, parameters: Tensors) -> Networks:
+        return {key: layouts[key].bind(own if key == name else value) for key, value in parameters.items()}
+
+    def loss_alone(
+        own: Tensor, parameters: Tensors, batch: Tensors, carry: Tensors, _strength: Tensor
+    ) -> tuple[Tensor, Tensor, Tensors]:
         with autocast():
-            if price is None:
-                loss, carried = model.loss(name, nets, batch, carry)
-                loss = loss.to(own.dtype)
-                return loss, (loss, torch.zeros_like(loss), carried)
-            loss, carried, f, points = loss_and_probe(model, name, nets, batch, carry)
-            loss, penalty = loss.to(own.dtype), price(f, points, strength).to(own.dtype)
-        return loss + penalty, (loss, penalty, carried)
+            loss, carried = model.loss(name, networks(own, parameters), batch, carry)
+        loss = loss.to(own.dtype)
+        return loss, torch.zeros_like(loss), carried
 
-    return objective
+    if price is None:
+        return stacked(loss_alone)
+
+    def probe(own: Tensor, parameters: Tensors, batch: Tensors, carry: Tensors) -> Probe:
+        return probe_of(model, name, networks(own, parameters), batch, carry)
+
+    def points(*args: Any) -> Tensor:
+        with autocast():
+            return probe(*args)[1]
+
+    def values(
+        x: Tensor, own: Tensor, parameters: Tensors, batch: Tensors, carry: Tensors
+    ) -> tuple[Tensor, Tensor, Tensors]:
+        with autocast():
+            values_B, carried = probe(own, parameters, batch, carry)[0](x)
+            if isinstance(model, MeanLoss):  # one pass serves both
+                return values_B, values_B.mean().to(own.dtype), carried
+            loss, carried = model.loss(name, networks(own, parameters), batch, carry)
+        return values_B, loss.to(own.dtype), carried
+
+    def paid(
+        x: Tensor, values_B: Tensor, slopes: Tensor, strength: Tensor, own: Tensor, *rest: Any
+    ) -> Tensor:
+        with autocast():
+            f = probe(own, *rest)[0]
+            return price(Evaluated(lambda x: f(x)[0], x, values_B, slopes), x, strength).to(own.dtype)
+
+    def penalised(*args: Any) -> tuple[Tensor, Tensor, Tensors]:
+        *rest, strength = args
+        x = stacked(points)(*rest)
+        x = x if x.requires_grad else x.detach().requires_grad_()
+        values_B, loss, carried = stacked(values)(x, *rest)
+        (slopes,) = torch.autograd.grad(values_B.sum(), x, create_graph=True)
+        return loss, stacked(paid)(x, values_B, slopes, strength, *rest), carried
+
+    return penalised
 
 
-def loss_and_probe(
-    model: Model, player: str, nets: Networks, batch: Tensors, carry: Tensors
-) -> tuple[Tensor, Tensors, Callable[[Tensor], Tensor], Tensor]:
-    """Return the loss, what is carried on, and the probe's function and points: of one forward pass if possible."""
+Probe = tuple[Callable[[Tensor], tuple[Tensor, Tensors]], Tensor]
+"""A function ``x [B, ...] -> [B], carry`` and the points [B, ...] at which a penalty prices its gradient."""
+
+
+def probe_of(model: Model, player: str, nets: Networks, batch: Tensors, carry: Tensors) -> Probe:
+    """Return what a model has a penalty measured of: its losses, where its loss is the mean of them."""
     if isinstance(model, MeanLoss):
-        f = Evaluated(*model.losses(player, nets, batch, carry))
-        return f.values.mean(), f.aux, f, f.points
-    loss, carried = model.loss(player, nets, batch, carry)
-    return (loss, carried, *model.probe(player, nets, batch, carry))
+        return model.losses(player, nets, batch, carry)
+    f, points = model.probe(player, nets, batch, carry)
+    return lambda x: (f(x), {}), points
 
 
 def transform_of(

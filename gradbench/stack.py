@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from gradbench.batching import RECORD_AFTER, looped
+from gradbench.batching import looped
 from gradbench.data import Data
 from gradbench.devices import bring
 from gradbench.grid import Cell
@@ -156,7 +156,7 @@ def prepare(
     data: Data,
     device: torch.device,
     places: Sequence[int] | None = None,
-    record_after: int = RECORD_AFTER,
+    records: bool = True,
     kind: str | None = None,
 ) -> Setup:
     """Bind a stack's cells to a device.
@@ -166,7 +166,7 @@ def prepare(
         data: what they train on.
         device: where.
         places: bind only those at these ascending places.
-        record_after: calls of a function after which it is recorded and replayed.
+        records: whether a step's functions are recorded at their first call, and replayed.
         kind: of device that the stack is made for, by default the device's own.
     """
     kind = kind or device.type
@@ -177,8 +177,7 @@ def prepare(
     model, dtype = program.model, program.dtype
     spans = spans_of(cells)
     compiles = bool(cells[0].runtime["compile"])
-    # compiled from the first call on: what is computed must not depend on when a stack was gone on with
-    execution = execution_of(program, spans, device, kind, 0 if compiles else record_after, compiles)
+    execution = execution_of(program, spans, device, kind, records, compiles)
     layouts = layouts_of(model.networks(execution.fused), device, dtype)
     seeds = sorted({cell.seed for cell in cells})
     seed_of_cell = torch.tensor([seeds.index(cell.seed) for cell in cells]).to(device)
@@ -203,6 +202,12 @@ def prepare(
         )
 
     evaluate_all = looped(evaluate_one, len(cells)) if one_by_one else vmap(evaluate_one)
+
+    def evaluate(parameters: Tensors) -> Tensors:
+        with torch.set_grad_enabled(any(vectors.requires_grad for vectors in parameters.values())):
+            # what a recording made is no part of autograd, which an evaluation may need: a copy is
+            return evaluate_all({name: vectors.clone() for name, vectors in parameters.items()}, once)
+
     return Setup(
         cells=stack,
         places=list(places),
@@ -225,7 +230,7 @@ def prepare(
         data=tensors,
         arrays=data.arrays,
         dtype=dtype,
-        evaluate=lambda parameters: evaluate_all(parameters, once),
+        evaluate=evaluate,
         compiles=compiles,
     )
 

@@ -29,11 +29,16 @@ class Recording:
 
     def __call__(self, *args: Any) -> Any:
         """Return what the function would, for tensors of the same shapes."""
-        return tree_unflatten(self.module.forward(*tree_leaves(args)), self.form)
+        return tree_unflatten(self.module.forward(*dense(args)), self.form)
+
+
+def dense(args: tuple[Any, ...]) -> list[Tensor]:
+    """Return the tensors of containers, each contiguous: a recording relies on the strides it was made with."""
+    return [leaf.contiguous() for leaf in tree_leaves(args)]
 
 
 def record(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, Recording]:
-    """Run a function of tensors and containers of them; return its result and its operations."""
+    """Run a function of tensors and containers of them, all contiguous; return its result and its operations."""
     leaves, form = tree_flatten(args)
     inputs = [leaf.detach() for leaf in leaves]  # one of its own for an argument that is given twice
     with Tape(inputs) as tape:
@@ -90,9 +95,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own i
     def write(self, tensor: Tensor, node: Node) -> None:
         """Take down which node a tensor comes from."""
         self.nodes[tensor] = node
-        node.meta["val"] = torch.empty_strided(
-            tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta"
-        )
+        node.meta["val"] = shape_of(tensor)
 
     def node_of(self, tensor: Tensor) -> Node:
         """Return the node that a tensor comes from."""
@@ -102,3 +105,8 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own i
             self.write(tensor, self.graph.get_attr(name))
         node: Node = self.nodes[tensor]
         return node
+
+
+def shape_of(tensor: Tensor) -> Tensor:
+    """Return a tensor on ``meta`` of the same shape, strides and type."""
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")

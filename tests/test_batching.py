@@ -28,16 +28,17 @@ def nothing_recorded(monkeypatch):
 
 @pytest.mark.parametrize("model", CONFIGS.groups["model"])
 @pytest.mark.parametrize("regularizer", ["none", "gp", "clip_norm", "autoclip", "weight_clip"])
-def test_a_replayed_step_has_the_bits_of_one_that_is_run(model, regularizer, monkeypatch):
-    stack = cells(model, regularizer, seed=[0, 1], precision="float32", steps=12, eval_every=12)
+def test_a_replayed_training_gives_the_numbers_of_one_that_is_run(model, regularizer, monkeypatch):
+    """In double precision, where rounding is small."""
+    stack = cells(model, regularizer, seed=[0, 1], steps=12, eval_every=12)
     outcomes = []
-    for after in (10**9, 3):
-        monkeypatch.setattr(training, "prepare", partial(prepare, record_after=after))
+    for records in (False, True):
+        monkeypatch.setattr(training, "prepare", partial(prepare, records=records))
         assert not batching.recordings
         outcomes.append(train(stack, data_of(stack[0]), CPU))
     assert batching.recordings, "the second must have been recorded"
     for name, curve in outcomes[0].curves.items():
-        np.testing.assert_array_equal(curve, outcomes[1].curves[name], err_msg=name)
+        np.testing.assert_allclose(outcomes[1].curves[name], curve, rtol=1e-7, atol=1e-10, err_msg=name)
 
 
 def test_what_one_stack_recorded_another_of_its_program_and_width_replays():
@@ -53,18 +54,18 @@ def test_what_one_stack_recorded_another_of_its_program_and_width_replays():
         np.testing.assert_array_equal(curve, after.curves[name], err_msg=name)
 
 
-def test_a_recording_follows_new_values_and_is_made_once_it_pays():
+def test_a_recording_follows_new_values_and_is_made_once():
     calls = []
 
     def function(x, tree):
         calls.append(1)
         return {"y": torch.addmm(tree["b"], x, x) * tree["a"]}
 
-    replay = recorded(function, "it", after=2)
+    replay = recorded(function, "it")
     for _ in range(5):
         x, a, b = torch.randn(3, 3), torch.randn(1), torch.randn(3)
         torch.testing.assert_close(replay(x, {"a": a, "b": b})["y"], (x @ x + b) * a)
-    assert len(calls) == 3
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize(
@@ -90,13 +91,13 @@ def test_a_tape_replays_what_torch_s_own_tracer_does(function):
 
 def test_a_process_keeps_a_bounded_number_of_recordings():
     for index in range(batching.MOST + 3):
-        recorded(lambda x: x + 1, index, after=0)(torch.ones(1))
+        recorded(lambda x: x + 1, index)(torch.ones(1))
     assert len(batching.recordings) == 3
 
 
 def test_a_function_that_reads_a_value_is_not_recorded():
     with pytest.raises(RuntimeError, match="may be another value"):
-        recorded(lambda x: x if x.sum().item() > 0 else -x, "it", after=0)(torch.ones(2))
+        recorded(lambda x: x if x.sum().item() > 0 else -x, "it")(torch.ones(2))
 
 
 def test_looping_equals_vmap():
@@ -154,7 +155,7 @@ def test_a_compiled_function_takes_tensors_of_any_strides():
         calls.append(1)
         return x.exp().sum(0)
 
-    replay = recorded(function, "it", after=0, compiles=True)
+    replay = recorded(function, "it", compiles=True)
     for x in (torch.randn(3, 4), torch.randn(4, 3).t(), torch.randn(1, 4).expand(3, 4)):
         torch.testing.assert_close(replay(x), x.exp().sum(0))
     assert len(calls) == 1

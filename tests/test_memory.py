@@ -12,8 +12,6 @@ from gradbench.batching import recordings
 from gradbench.ledger import Ledger
 from gradbench.memory import HEADROOM, Footprint, Line, cgroup_rooms, fits, footprint, free_memory, measure
 
-UNRECORDED = 10**9
-
 every_model = pytest.mark.parametrize("model", CONFIGS.groups["model"])
 
 QUICK = {
@@ -38,7 +36,7 @@ def within_a_quarter(predicted, measured):
 def test_a_prediction_is_within_a_quarter_of_what_the_allocator_hands_out(model, regularizer):
     K = 4 if model == "lstm" else 12
     stack = sized(model, regularizer, K)
-    _, measured = measure(stack, data_of(stack[0]), CPU, record_after=UNRECORDED)
+    _, measured = measure(stack, data_of(stack[0]), CPU, records=False)
     predicted = footprint(stack, data_of(stack[0]), "cpu").of(K)
     assert within_a_quarter(predicted, measured), f"predicted {predicted:,}, measured {measured:,} bytes"
 
@@ -46,7 +44,7 @@ def test_a_prediction_is_within_a_quarter_of_what_the_allocator_hands_out(model,
 def test_recording_a_step_and_replaying_it_takes_no_more():
     stack = sized("mlp", "gp", 12)
     recordings.clear()
-    (_, plain), (_, recorded) = (measure(stack, data_of(stack[0]), CPU, after) for after in (UNRECORDED, 1))
+    (_, plain), (_, recorded) = (measure(stack, data_of(stack[0]), CPU, records) for records in (False, True))
     assert any(stack[0].program in name for name in recordings if isinstance(name, tuple))
     assert within_a_quarter(footprint(stack, data_of(stack[0]), "cpu").of(12), recorded)
     assert recorded <= 1.05 * plain

@@ -77,7 +77,7 @@ def operations(settings: dict[str, Any], model: str, treatment: Treatment, data:
 
 def stepper(cells: Sequence[Cell], data: Data) -> Callable[[], float]:
     """Return a function that takes :data:`STEPS` steps of a stack and returns the CPU seconds of one."""
-    setup = prepare(cells, data, torch.device("cpu"), record_after=1)  # as nearly all steps of a training are
+    setup = prepare(cells, data, torch.device("cpu"))
     state, telemetry = begin(setup), Telemetry(setup)
     draws = draw_chunk(setup, 0)
 

@@ -39,7 +39,7 @@ def measure(model: str, rounds: int, device: torch.device) -> dict[int, float]:
         fits(footprint([cell], data_of(cell), device.type), free_memory(device) // 2),
     )
     widths = [2**power for power in range(widest.bit_length())]
-    runners = {K: ready(prepare([cell] * K, data, device, record_after=1)) for K in widths}
+    runners = {K: ready(prepare([cell] * K, data, device)) for K in widths}
     seconds: dict[int, list[float]] = {K: [] for K in widths}
     for _ in range(rounds):
         for K, runner in runners.items():

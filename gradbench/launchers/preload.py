@@ -6,8 +6,7 @@ import importlib
 import signal
 import sys
 
-MODULES = ("gradbench.worker", "torch._dynamo")
-"""The first gradient under ``vmap`` imports the second."""
+MODULES = ("gradbench.worker",)
 
 DEATH_OF_PARENT = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
 

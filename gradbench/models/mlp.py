@@ -5,13 +5,14 @@ B batch, D inputs, C classes, N examples.
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import grad
 
+from gradbench.input_gradients import slopes
 from gradbench.models import MeanLoss, Networks, Player, Tensors
 from gradbench.models.batches import epoch_indices
 from gradbench.models.perceptron import Perceptron
@@ -105,7 +106,7 @@ class Classifier(MeanLoss):
         """Return the accuracy under attack, and the mean norm of the gradient that leads it."""
         hits, norms = [], []
         for xs, ys in zip(torch.split(x, PIECE), torch.split(y, PIECE), strict=True):
-            slope = grad(lambda x, y=ys: cross_entropy(net, x, y).sum())(xs)
+            slope = slopes(partial(cross_entropy, net, y=ys), xs)
             norms.append(torch.linalg.vector_norm(slope.flatten(start_dim=1), dim=1))
             hits.append(right(net((xs + self.fgsm_epsilon * slope.sign()).flatten(start_dim=1)), ys))
         return {"test/fgsm_accuracy": torch.cat(hits).mean(), "test/gradient_norm": torch.cat(norms).mean()}

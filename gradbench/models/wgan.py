@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 from torch import Tensor, nn
-from torch.func import grad
 
-from gradbench.input_gradients import gradient_norms
+from gradbench.input_gradients import gradient_norms, slopes
 from gradbench.models import Model, Networks, Player, Tensors
 from gradbench.models.perceptron import Perceptron
 from gradbench.parameters import Network
@@ -193,7 +193,7 @@ def layer_gradients(critic: Network, points: Tensor, hidden: int, depth: int) ->
     Shapes: [B, ...] -> [L], the first layer first, in units of D per unit of activation.
     """
     rest = points.new_zeros(depth, len(points), hidden)
-    slopes_LBH = grad(lambda shifts: values(critic, points, shifts).sum())(rest)
+    slopes_LBH = slopes(lambda shifts: values(critic, points, shifts), rest)
     norms_LB: Tensor = torch.linalg.vector_norm(slopes_LBH, dim=2)
     return norms_LB.mean(dim=1)
 
@@ -242,7 +242,7 @@ def wasserstein(samples: np.ndarray, targets: np.ndarray) -> float:
     a, b = samples.reshape(len(samples), -1).astype(float), targets.reshape(len(targets), -1).astype(float)
     if not np.isfinite(a).all():
         return float("nan")
-    cost = np.sqrt(((a[:, None] - b[None]) ** 2).sum(axis=-1))
+    cost = cdist(a, b)
     return float(cost[linear_sum_assignment(cost)].mean())
 
 
