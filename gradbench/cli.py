@@ -171,11 +171,12 @@ def run(
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
-    """Look for no garbage while in the block: modules and cells are there to stay."""
+    """Look for no garbage while in the block, nor ever in what it made: modules and cells are there to stay."""
     gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
         gc.enable()
 
 

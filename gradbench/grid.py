@@ -299,12 +299,12 @@ class Stack:
         return digest(sorted(cell.id for cell in self.cells))
 
 
-def stacks(cells: Iterable[Cell], width: Callable[[Cell], int]) -> list[Stack]:
+def stacks(cells: Iterable[Cell], pieces: Callable[[Sequence[Cell]], int]) -> list[Stack]:
     """Group cells into stacks, by what they are alone: not by their order, nor by a stopwatch.
 
     Args:
         cells: the whole grid, finished cells included.
-        width: of a cell, how many like it may train together.
+        pieces: how many stacks cells of one program make.
     """
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -315,7 +315,7 @@ def stacks(cells: Iterable[Cell], width: Callable[[Cell], int]) -> list[Stack]:
             groups[program],
             key=lambda cell: (cell.regularizer_program, cell.strength, cell.lr, cell.seed, cell.id),
         )
-        count = math.ceil(len(members) / width(members[0]))
+        count = pieces(members)
         bounds = [round(index * len(members) / count) for index in range(count + 1)]
         grouped += [Stack(tuple(members[a:b])) for a, b in itertools.pairwise(bounds)]
     return grouped

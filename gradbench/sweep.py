@@ -94,7 +94,7 @@ def make_plan(
         UsageError: for anything a user can get wrong.
     """
     from gradbench.devices import resolve  # torch is imported once the words are known to be fine
-    from gradbench.width import width
+    from gradbench.width import pieces
 
     configs = Configs(config_dir)
     experiment = configs.experiment(experiment_name) if experiment_name else Experiment("sweep")
@@ -109,7 +109,7 @@ def make_plan(
         from gradbench import compiling
 
         compiling.check(devices[0])
-    grouped = stacks(cells, lambda cell: width(cell, data_of(cell), devices[0]))
+    grouped = stacks(cells, lambda members: pieces(members, data_of(members[0]), devices[0]))
     return Plan(experiment, stored.folder, cells, grouped, stored.statuses(), devices)
 
 

@@ -78,11 +78,15 @@ def train(
                 telemetry.follow(setup)
             draws = draw_chunk(setup, state.step)
         ahead = min(until(CHUNK, state.step), until(setup.eval_every, state.step), setup.steps - state.step)
+        before = state.step
         for _ in range(ahead):
             advance(setup, state, draws, telemetry)
+            if device.type == "cpu" and not state.alive.any():  # to look costs nothing there
+                break
         report(state.step, telemetry.flush(state))
-        chunk_seconds.append((time.perf_counter() - tick) / ahead / len(setup.places))
-        if state.step % setup.eval_every == 0 or state.step == setup.steps:
+        chunk_seconds.append((time.perf_counter() - tick) / (state.step - before) / len(setup.places))
+        over = not telemetry.anyone_alive and not outcome.evaluations  # what is measured is known from one
+        if state.step % setup.eval_every == 0 or state.step == setup.steps or over:
             outcome.evaluations[state.step], outcome.arrays = evaluate(setup, state)
         unfinished = state.step < setup.steps and telemetry.anyone_alive
         if checkpoint is not None and unfinished and checkpoint.due():

@@ -17,12 +17,18 @@ from gradbench.saturation import parameter_bytes
 AUTO = "auto"
 """``stack_width`` where gradbench is to choose."""
 
-CACHE = 768 * 1024
+CACHE = 1024 * 1024
 """Bytes of one player's parameters in a CPU's stack: gradient, optimizer and telemetry pass over as many, several
-times a step, and most cores keep about that much close by. In trials the best widths lay at 0.5 to 0.9 MB."""
+times a step, and most cores keep about that much close by. In trials a step's time per cell fell up to 0.7 to 1 MB."""
 
 WIDEST = 64
 """Cells in a CPU's stack: beyond, what calling an operation costs is spread thinly enough."""
+
+SHARED = 16
+"""Stacks of one program from which on none is worth another one, for cores to share them equally."""
+
+NARROW = 4
+"""Cells of a CPU's stack below which calling operations costs more than an idle core."""
 
 ROUGH = 1000
 """Times its parameters that a cell's step never took in a trial; below it nothing needs to be predicted."""
@@ -44,6 +50,18 @@ def width(cell: Cell, data: Data, device: torch.device) -> int:
     if full is not None:
         room = min(room, math.ceil(full / (4 * parameters(build(cell.config, data).model))))
     return max(room, 1)
+
+
+def pieces(cells: Sequence[Cell], data: Data, device: torch.device) -> int:
+    """Return how many stacks cells of one program make: as few as are no wider than :func:`width`.
+
+    On a CPU, where cores share them, a few are rounded up to a power of two: else most cores wait for the last one.
+    """
+    fewest = math.ceil(len(cells) / width(cells[0], data, device))
+    told = cells[0].runtime["stack_width"][device.type] != AUTO
+    if device.type != "cpu" or told or fewest > SHARED or len(cells) < 2 * NARROW:
+        return fewest
+    return min(1 << (max(fewest, 2) - 1).bit_length(), len(cells))
 
 
 def parameters(model: Model) -> int:

@@ -12,7 +12,7 @@ from gradbench import worker
 from gradbench.errors import UsageError
 from gradbench.results import Results
 from gradbench.saturation import TABLE, narrowest_full, parameter_bytes, with_rows
-from gradbench.width import CACHE, WIDEST, is_too_large, width
+from gradbench.width import CACHE, WIDEST, is_too_large, pieces, width
 
 
 def wide(model="mlp", regularizer="none", **values):
@@ -32,6 +32,20 @@ def test_a_cpus_stack_holds_as_many_cells_as_its_cache_and_at_least_one():
 
 def test_a_width_that_is_told_is_kept():
     assert wide(stack_width__cpu=3) == 3
+
+
+@pytest.mark.parametrize(
+    ("seeds", "stacks"), [(1, 1), (7, 1), (8, 2), (28, 2), (29, 4), (56, 4), (57, 8), (224, 16), (225, 17)]
+)
+def test_few_stacks_on_a_cpu_are_as_many_as_cores_share_equally(seeds, stacks):
+    made = cells("mlp", "none", seed=[0], model__hidden=100)
+    assert width(made[0], data_of(made[0]), CPU) == 14
+    assert pieces(made * seeds, data_of(made[0]), CPU) == stacks
+
+
+def test_a_width_that_is_told_makes_as_few_stacks_as_it_allows():
+    made = cells("mlp", "none", seed=list(range(10)), stack_width__cpu=4)
+    assert pieces(made, data_of(made[0]), CPU) == 3
 
 
 def test_a_wgan_is_as_wide_as_the_larger_of_its_networks_allows():
