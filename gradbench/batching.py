@@ -79,7 +79,7 @@ def stack(values: Sequence[Any]) -> Any:
     """Stack tensors, dicts of tensors or tuples of either along a new leading axis K."""
     first = values[0]
     if isinstance(first, dict):
-        return {name: torch.stack([value[name] for value in values]) for name in first}
+        return {name: stack([value[name] for value in values]) for name in first}
     if isinstance(first, tuple):
         return tuple(stack([value[index] for value in values]) for index in range(len(first)))
     return torch.stack(list(values))

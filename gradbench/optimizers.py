@@ -18,7 +18,7 @@ State = dict[str, Tensor]
 Init = Callable[[Tensor], State]
 """``init(parameters [K, P]) -> state``, tensors [K, P]."""
 
-Step = Callable[[Tensor, Tensor, State, Tensor, int], tuple[Tensor, State]]
+Step = Callable[[Tensor, Tensor, State, Tensor, Tensor | int], tuple[Tensor, State]]
 """``step(parameters [K, P], gradient [K, P], state, lr [K, 1], t) -> parameters, state``; t counts from 1."""
 
 
@@ -67,11 +67,13 @@ def sgd(momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
     def init(parameters: Tensor) -> State:
         return {"momentum": torch.zeros_like(parameters)} if momentum else {}
 
-    def step(parameters: Tensor, gradient: Tensor, state: State, lr: Tensor, t: int) -> tuple[Tensor, State]:
+    def step(
+        parameters: Tensor, gradient: Tensor, state: State, lr: Tensor, _t: Tensor | int
+    ) -> tuple[Tensor, State]:
         if weight_decay:
             gradient = gradient + weight_decay * parameters
         if momentum:
-            velocity = gradient if t == 1 else momentum * state["momentum"] + gradient
+            velocity = momentum * state["momentum"] + gradient
             state = {"momentum": velocity}
             gradient = gradient + momentum * velocity if nesterov else velocity
         return torch.addcmul(parameters, lr, gradient, value=-1), state
@@ -109,7 +111,9 @@ def adam(
     def init(parameters: Tensor) -> State:
         return {"mean": torch.zeros_like(parameters), "square": torch.zeros_like(parameters)}
 
-    def step(parameters: Tensor, gradient: Tensor, state: State, lr: Tensor, t: int) -> tuple[Tensor, State]:
+    def step(
+        parameters: Tensor, gradient: Tensor, state: State, lr: Tensor, t: Tensor | int
+    ) -> tuple[Tensor, State]:
         if weight_decay and decoupled:
             parameters = parameters * (1 - lr * weight_decay)
         elif weight_decay:
@@ -141,7 +145,9 @@ def rmsprop(alpha: float = 0.99, eps: float = 1e-8) -> Optimizer:
     def init(parameters: Tensor) -> State:
         return {"square": torch.zeros_like(parameters)}
 
-    def step(parameters: Tensor, gradient: Tensor, state: State, lr: Tensor, _t: int) -> tuple[Tensor, State]:
+    def step(
+        parameters: Tensor, gradient: Tensor, state: State, lr: Tensor, _t: Tensor | int
+    ) -> tuple[Tensor, State]:
         square = alpha * state["square"] + (1 - alpha) * gradient.square()
         return parameters - lr * (gradient / (square.sqrt() + eps)), {"square": square}
 

@@ -36,25 +36,51 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Update:
+    """What one update of a player's parameters gave.
+
+    Attributes:
+        loss: [K].
+        penalty: [K].
+        carry: what the next update is given, [K, ...] each.
+        gradient: [K, P], of loss and penalty.
+        norm: of the gradient, [K].
+        used: [K, P], what a transform made of it.
+        parameters: [K, P], after the step.
+        moments: what the optimizer keeps, [K, P] each.
+        memory: what transforms keep, per span.
+    """
+
+    loss: Tensor
+    penalty: Tensor
+    carry: Tensors
+    gradient: Tensor
+    norm: Tensor
+    used: Tensor
+    parameters: Tensor
+    moments: Tensors
+    memory: list[Memory]
+
+
+@dataclass(frozen=True)
 class StackedPlayer:
     """A player's part of a step, for all K cells.
 
     Attributes:
+        transforms: whether any cell's regularizer acts on gradients.
+        projects: whether any cell's regularizer acts on parameters.
         batch: ``(parameters of every player, data, draws) -> batches`` of all updates of a step, [K, steps, ...].
-        gradient: ``(own, parameters, batch, carry, strength) -> gradient [K, P], (loss [K], penalty [K], carry)``.
-        transform: ``(gradient, strength, memory, own) -> used [K, P], memory``; ``None`` where no cell has any.
-        project: ``(parameters [K, P], strength) -> parameters``; ``None`` where no cell has any.
+        update: ``(own, parameters, batch, carry, strength, memory, moments, lr [K, 1], t) -> Update``; ``own`` are the
+            player's parameters [K, P], t counts updates from 1.
     """
 
     name: str
     steps: int
     regularized: bool
+    transforms: bool
+    projects: bool
     batch: Callable[[Tensors, Tensors, Tensors], Tensors]
-    gradient: Callable[
-        [Tensor, Tensors, Tensors, Tensors, Tensor], tuple[Tensor, tuple[Tensor, Tensor, Tensors]]
-    ]
-    transform: Callable[[Tensor, Tensor, list[Memory], Tensor], tuple[Tensor, list[Memory]]] | None
-    project: Callable[[Tensor, Tensor], Tensor] | None
+    update: Callable[..., Update]
 
 
 def spans_of(cells: Sequence[Cell]) -> list[Span]:
@@ -131,35 +157,71 @@ def stack_player(
         nets = {key: layouts[key].bind(value) for key, value in parameters.items()}
         return model.batch(player.name, nets, data, draw)
 
-    def gradient(own: Tensor, *rest: Any) -> tuple[Tensor, tuple[Tensor, Tensor, Tensors]]:
+    def descend(own: Tensor, *rest: Any) -> dict[str, Any]:
         own = own.detach().requires_grad_()
         loss, penalty, carry = objective(own, *rest)
         # of the sum over cells: none depends on another's parameters
         total = (loss + penalty).sum()
         (slope,) = torch.autograd.grad(total, own, allow_unused=True, materialize_grads=True)
         carry = {name: tensor.detach() for name, tensor in carry.items()}
-        return slope, (loss.detach(), penalty.detach(), carry)
+        return {"gradient": slope, "loss": loss.detach(), "penalty": penalty.detach(), "carry": carry}
+
+    transform, project = transform_of(acting, layout), project_of(acting, layout)
+
+    def step(
+        gradient: Tensor,
+        own: Tensor,
+        strength: Tensor,
+        memory: list[Memory],
+        moments: Tensors,
+        lr: Tensor,
+        t: Tensor,
+    ) -> dict[str, Any]:
+        # over the cells that a transform takes the norm of, so that it is taken once
+        norms = [torch.linalg.vector_norm(gradient[span.cells], dim=1) for span in spans]
+        used, memory = transform(gradient, strength, memory, own)
+        parameters, moments = program.optimizer.step(own, used, moments, lr, t)
+        parameters = project(parameters, strength)
+        return {
+            "norm": together(norms),
+            "used": used,
+            "parameters": parameters,
+            "moments": moments,
+            "memory": memory,
+        }
+
+    def whole(
+        own: Tensor, parameters: Tensors, batch: Tensors, carry: Tensors, strength: Tensor, *rest: Any
+    ) -> Any:
+        made = descend(own, parameters, batch, carry, strength)
+        return made | step(made["gradient"], own, strength, *rest)
 
     K = spans[-1].cells.stop
-    everyone = (name, player.name, K, str(execution.device))
-    each = (*everyone, *((span.program, span.cells.stop) for span in acting))
+    named = (
+        name,
+        player.name,
+        K,
+        str(execution.device),
+        *((span.program, span.cells.stop) for span in spans),
+    )
     record = (
         partial(recorded, compiles=execution.compiles, differentiable=execution.fused)
         if execution.records
         else lambda function, _name: function
     )
+    if execution.fused:
+        descend, step = looped(descend, K), record(step, ("step", *named))
+        run = whole
+    else:
+        run = record(whole, ("update", *named))
     return StackedPlayer(
         name=player.name,
         steps=player.steps,
         regularized=player.regularized,
-        batch=record(vmap(vmap(batch, in_dims=(None, None, 0)), in_dims=(0, None, 0)), ("batch", *everyone)),
-        gradient=looped(gradient, K) if execution.fused else record(gradient, ("gradient", *everyone)),
-        transform=record(transform_of(acting, layout), ("transform", *each))
-        if any(span.regularizer.transform for span in acting)
-        else None,
-        project=record(project_of(acting, layout), ("project", *each))
-        if any(span.regularizer.project for span in acting)
-        else None,
+        transforms=any(span.regularizer.transform for span in acting),
+        projects=any(span.regularizer.project for span in acting),
+        batch=record(vmap(vmap(batch, in_dims=(None, None, 0)), in_dims=(0, None, 0)), ("batch", *named)),
+        update=lambda *args: Update(**run(*args)),
     )
 
 
@@ -258,6 +320,8 @@ def transform_of(
     def transform(
         gradient: Tensor, strength: Tensor, memory: list[Memory], own: Tensor
     ) -> tuple[Tensor, list[Memory]]:
+        if not any(span.regularizer.transform for span in spans):
+            return gradient, memory
         used, remembered = [], []
         for span, state in zip(spans, memory, strict=True):
             raw, act = gradient[span.cells], span.regularizer.transform
@@ -266,7 +330,7 @@ def transform_of(
                 raw, state = one(raw, strength[span.cells], state, own[span.cells])
             used.append(raw)
             remembered.append(state)
-        return torch.cat(used), remembered
+        return together(used), remembered
 
     return transform
 
@@ -275,12 +339,19 @@ def project_of(spans: Sequence[Span], layout: Layout) -> Callable[[Tensor, Tenso
     """Return the projection of the whole stack: each span's own, over its cells."""
 
     def project(parameters: Tensor, strength: Tensor) -> Tensor:
+        if not any(span.regularizer.project for span in spans):
+            return parameters
         parts = []
         for span in spans:
             part, act = parameters[span.cells], span.regularizer.project
             if act is not None:
                 part = vmap(lambda p, c, act=act: act(p, c, layout))(part, strength[span.cells])
             parts.append(part)
-        return torch.cat(parts)
+        return together(parts)
 
     return project
+
+
+def together(parts: Sequence[Tensor]) -> Tensor:
+    """Return the parts of a stack as one tensor."""
+    return torch.cat(list(parts)) if len(parts) > 1 else parts[0]

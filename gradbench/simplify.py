@@ -108,8 +108,7 @@ def simplify(module: GraphModule, kind: str) -> None:
     graph = module.graph
     skip_views(graph)
     skip_zeros(graph)
-    if kind == "cpu":
-        turn_products(graph)
+    turn_products(graph, kind)
     skip_views(graph)
     skip_repetitions(graph)
     add_biases(graph)
@@ -155,7 +154,8 @@ def run(node: Node) -> Any:
 
 def replace(node: Node, by: Node) -> None:
     """Use one node in another's place; :func:`settle` sees to it that numbers may lie in another order."""
-    by.meta["moved"] = by.meta.get("moved", False) or value(by).stride() != value(node).stride()
+    differs = value(by).stride() != value(node).stride()
+    by.meta["moved"] = differs or any(one.meta.get("moved", False) for one in (node, by))
     node.replace_all_uses_with(by)
 
 
@@ -171,10 +171,8 @@ def settle(graph: Graph) -> None:
             copy = insert(node, aten.clone.default, source(node), memory_format=torch.contiguous_format)
             node.args = (copy, *node.args[1:])
             after = run(node)
-        if isinstance(after, Tensor):
-            node.meta["moved"] = after.stride() != value(node).stride()
-        else:
-            node.meta["moved"] = True
+        same = isinstance(after, Tensor) and after.stride() == value(node).stride()
+        node.meta["moved"] = node.meta.get("moved", False) or not same
         node.meta["val"] = after
 
 
@@ -271,7 +269,7 @@ def unchanged_by(node: Node) -> Node | None:
     """Return what an operation is given, where it returns just that."""
     if node.target is aten.mul.Scalar and node.args[1] == 1:
         return source(node)
-    if node.target in (*RESHAPES, aten.expand.default, aten.detach.default):
+    if node.target in (*RESHAPES, aten.expand.default, aten.detach.default, aten.slice.Tensor):
         return source(node) if value(source(node)).shape == value(node).shape else None
     if node.target is aten.permute.default and node.args[1] == sorted(node.args[1]):  # type: ignore[arg-type]
         return source(node)
@@ -327,29 +325,40 @@ def alike(one: Node, other: Node) -> bool:
     return (value(one).shape, value(one).dtype) == (value(other).shape, value(other).dtype)
 
 
-def turn_products(graph: Graph) -> None:
+def turn_products(graph: Graph, kind: str) -> None:
     """Write each product of matrices in the order in which it is read, and none in narrow rows.
 
-    (a b)' = b' a', a copy less; and a CPU takes several times as long for a few columns as for as few rows.
+    (a b)' = b' a', a copy less; and a CPU takes several times as long for a few columns as for as few rows. Of a column
+    and a row it is no sum at all.
     """
     for node in list(graph.nodes):
         if node.target is not aten.bmm.default:
             continue
+        left, right = node.args
         readers = list(node.users)
-        if len(readers) == 1 and is_turn(readers[0]) and all(map(is_copy, readers[0].users)):
+        if value(left).shape[2] == 1:
+            replace(node, insert(node, aten.mul.Tensor, left, right))
+        elif len(readers) == 1 and is_turn(readers[0]) and all(map(is_copy, readers[0].users)):
             turned = turned_product(node)
             for copy in list(readers[0].users):
                 replace(copy, turned)
-        elif value(node).shape[2] < NARROW < value(node).shape[1]:
+        elif kind == "cpu" and value(node).shape[2] < NARROW < value(node).shape[1]:
             turned = insert(node, aten.transpose.int, turned_product(node), 1, 2)
-            replace(node, insert(node, aten.clone.default, turned, memory_format=torch.contiguous_format))
+            whole = torch.contiguous_format
+            kept = value(turned).is_contiguous()
+            replace(node, turned if kept else insert(node, aten.clone.default, turned, memory_format=whole))
     graph.eliminate_dead_code()
 
 
 def turned_product(node: Node) -> Node:
     """Return the transpose of a product, as a product."""
+    return insert(node, aten.bmm.default, *turned_factors(node))
+
+
+def turned_factors(node: Node) -> tuple[Node, Node]:
+    """Return the factors of a product's transpose."""
     left, right = (insert(node, aten.transpose.int, factor, 1, 2) for factor in node.args)
-    return insert(node, aten.bmm.default, right, left)
+    return right, left
 
 
 def is_turn(node: Node) -> bool:
@@ -391,17 +400,38 @@ def add_biases(graph: Graph) -> None:
     for node in graph.nodes:
         if node.target is not aten.add.Tensor or node.kwargs:
             continue
-        for product, bias in (node.args, reversed(node.args)):
+        for term, bias in (node.args, reversed(node.args)):
+            if not isinstance(term, Node) or not isinstance(bias, Node) or not alike(term, node):
+                continue
+            product = source(term) if term.target in RESHAPES else term
             if (
-                isinstance(product, Node)
-                and isinstance(bias, Node)
-                and product.target is aten.bmm.default
-                and len(product.users) == 1
+                product.target is aten.bmm.default
+                and len(product.users) == len(term.users) == 1
                 and product not in kept
-                and alike(product, node)
-                and value(bias).dim() == 3
                 and value(bias).dtype == value(node).dtype
+                and (shape := as_bias(bias, product)) is not None
             ):
-                replace(node, insert(node, aten.baddbmm.default, bias, *product.args))
+                bias = insert(node, aten.view.default, bias, shape)
+                readers = list(node.users)
+                if term is product and all(map(is_turn, readers)):
+                    bias = insert(node, aten.transpose.int, bias, 1, 2)
+                    added = insert(node, aten.baddbmm.default, bias, *turned_factors(product))
+                    for reader in readers:
+                        replace(reader, added)
+                else:
+                    added = insert(node, aten.baddbmm.default, bias, *product.args)
+                    replace(node, insert(node, aten.view.default, added, list(value(node).shape)))
                 break
-    graph.eliminate_dead_code()
+    skip_views(graph)
+
+
+def as_bias(bias: Node, product: Node) -> list[int] | None:
+    """Return the shape in which numbers can be added to a product [K, m, n]; none where they cannot, as they lie."""
+    K, m, n = value(product).shape
+    shape = list(value(bias).shape)
+    if value(bias).is_contiguous():
+        if shape[0] == K and shape[-1] == n and set(shape[1:-1]) == {1}:
+            return [K, 1, n]
+        if value(bias).numel() == K * m * n:
+            return [K, m, n]
+    return shape if len(shape) == 3 else None

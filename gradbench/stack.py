@@ -19,7 +19,7 @@ from gradbench.grid import Cell
 from gradbench.models import Model
 from gradbench.optimizers import Optimizer
 from gradbench.parameters import Layout, flatten
-from gradbench.players import Span, StackedPlayer, Tensors, execution_of, spans_of, stack_player
+from gradbench.players import Span, StackedPlayer, Tensors, Update, execution_of, spans_of, stack_player
 from gradbench.program import build
 from gradbench.regularizers import State as Memory
 from gradbench.seeding import derive
@@ -135,20 +135,12 @@ class State:
         per_cell = ("parameters", "moments", "carry", "alive", "ceiling", "above", "diverged_at")
         return State(step=self.step, memory=memory, **{name: of(getattr(self, name)) for name in per_cell})
 
-    def update(
-        self,
-        player: str,
-        parameters: Tensor,
-        moments: Tensors,
-        memory: list[Memory],
-        carry: Tensors,
-        alive: Tensor,
-    ) -> None:
+    def update(self, player: str, update: Update, alive: Tensor) -> None:
         """Take over the results of one player's update."""
         self.diverged_at = torch.where(self.alive & ~alive, self.step + 1, self.diverged_at)
-        self.parameters = self.parameters | {player: parameters}
-        self.moments = self.moments | {player: moments}
-        self.memory, self.carry, self.alive = memory, carry, alive
+        self.parameters = self.parameters | {player: update.parameters}
+        self.moments = self.moments | {player: update.moments}
+        self.memory, self.carry, self.alive = update.memory, update.carry, alive
 
 
 def prepare(

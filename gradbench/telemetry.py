@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradbench.players import StackedPlayer, Tensors
+from gradbench.players import StackedPlayer, Tensors, Update
 from gradbench.regularizers import Regularizer
 from gradbench.stack import CHUNK, Setup, State
 
@@ -72,31 +72,34 @@ class Telemetry:
         player: StackedPlayer,
         inner: int,
         state: State,
-        loss: Tensor,
-        penalty: Tensor,
-        norm: Tensor,
-        gradient: Tensor,
-        used: Tensor,
-        update: Tensor | None,
+        update: Update,
+        moved: Tensor | None,
     ) -> None:
         """Write one update's values into the buffers: on the device, nothing is read.
 
         Args:
-            update: by how much the parameters have changed, [K, P]; ``None`` for -lr times the used gradient.
+            moved: by how much the parameters have changed, [K, P]; ``None`` for -lr times the used gradient.
         """
         row = self.blocks[player.name][state.step - self._flushed, inner]
+        loss, norm = update.loss, update.norm
         if not player.regularized:
             torch.stack([loss, norm], out=row)
             return
-        state.last = (gradient, used)
+        state.last = (update.gradient, update.used)
         whole = self.is_kept(state.step + 1)
         acted = [
-            effect(span.regularizer, gradient[span.cells], used[span.cells], norm[span.cells], whole)
+            effect(
+                span.regularizer,
+                update.gradient[span.cells],
+                update.used[span.cells],
+                norm[span.cells],
+                whole,
+            )
             for span in self.spans
         ]
         effects = [torch.cat(parts) for parts in zip(*acted, strict=True)]
-        moved = self.lr_K * effects[0] if update is None else torch.linalg.vector_norm(update, dim=1)
-        torch.stack([loss, penalty, norm, *effects, moved], out=row)
+        distance = self.lr_K * effects[0] if moved is None else torch.linalg.vector_norm(moved, dim=1)
+        torch.stack([loss, update.penalty, norm, *effects, distance], out=row)
 
     def is_kept(self, step: int) -> bool:
         """Return whether a step is one that the table of curves has a row of, whatever diverges."""

@@ -122,25 +122,19 @@ def advance(setup: Setup, state: State, draws: dict[str, dict[str, Tensor]], tel
         for inner in range(player.steps):
             own = state.parameters[player.name]
             batch = {name: tensor[:, inner] for name, tensor in batches.items()}
-            gradient, (loss, penalty, carry) = player.gradient(
-                own, state.parameters, batch, state.carry, setup.strength
+            # a tensor, so that a recording need not be made anew for each
+            t = torch.tensor(state.step * player.steps + inner + 1, dtype=torch.float64)
+            update = player.update(
+                *(own, state.parameters, batch, state.carry, setup.strength),
+                *(state.memory, state.moments[player.name], setup.lr, t),
             )
-            used, memory = gradient, state.memory
-            if player.transform:
-                used, memory = player.transform(gradient, setup.strength, memory, own)
-            t = state.step * player.steps + inner + 1
-            stepped, moments = setup.optimizer.step(own, used, state.moments[player.name], setup.lr, t)
-            if player.project:
-                stepped = player.project(stepped, setup.strength)
-
-            norm = torch.linalg.vector_norm(gradient, dim=1)
-            alive = state.alive & torch.isfinite(loss + penalty) & torch.isfinite(norm)
+            alive = state.alive & torch.isfinite(update.loss + update.penalty) & torch.isfinite(update.norm)
             if player.regularized:
-                alive = alive & state.stays_low(loss, setup.divergence, player.steps)
+                alive = alive & state.stays_low(update.loss, setup.divergence, player.steps)
             # a pass over all parameters that only the record needs
-            update = None if setup.optimizer.plain and not player.project else stepped - own
-            telemetry.record(player, inner, state, loss, penalty, norm, gradient, used, update)
-            state.update(player.name, stepped, moments, memory, carry, alive)
+            plain = setup.optimizer.plain and not player.projects
+            telemetry.record(player, inner, state, update, None if plain else update.parameters - own)
+            state.update(player.name, update, alive)
     state.step += 1
 
 

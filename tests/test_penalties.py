@@ -151,10 +151,11 @@ def test_every_models_objective_has_the_slope_of_finite_differences_penalty_incl
     batch = {name: tensor[:, 0] for name, tensor in batches.items()}
 
     def objective(own):
-        gradient, (loss, penalty, _) = player.gradient(
-            own, state.parameters, batch, state.carry, setup.strength
+        update = player.update(
+            *(own, state.parameters, batch, state.carry, setup.strength),
+            *(state.memory, state.moments[player.name], setup.lr, torch.ones(())),
         )
-        return gradient, loss + penalty
+        return update.gradient, update.loss + update.penalty
 
     own = state.parameters[player.name]
     direction, step = torch.randn_like(own), 1e-6

@@ -37,7 +37,7 @@ def measured(comparison: Comparison, count: int, told: Callable[[str], None]) ->
         setup, peak[name] = measure(cells, data, comparison.device)
         runners[name] = ready(setup)
     acting = [
-        name for name, runner in runners.items() if any(player.transform for player in runner.setup.players)
+        name for name, runner in runners.items() if any(player.transforms for player in runner.setup.players)
     ]
     timings = rounds(runners, [NONE, *acting], count, lambda done: told(f"round {done} of {count}"))
     origin = provenance(comparison.device)

@@ -1,0 +1,157 @@
+"""Rewriting a recording changes how long it takes, never what it gives."""
+
+import pytest
+import torch
+from gradients import few_examples
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.func import vmap
+
+from gradbench.simplify import simplify
+from gradbench.tape import record
+
+K, N = 3, 20
+"""Matrices in a stack, and their rows; they have N or a few columns, so that some products are narrow."""
+
+
+def counted(module):
+    """Return how often each operation is called."""
+    names = [str(node.target).rsplit(".", 1)[0].split(".")[-1] for node in module.graph.nodes]
+    return {name: names.count(name) for name in names}
+
+
+def simplified(function, *args):
+    """Return a function's recording, rewritten."""
+    _, recording = record(function, args)
+    simplify(recording.module, "cpu")
+    return recording
+
+
+def stacks(columns=N, count=1):
+    return [torch.randn(K, N, columns, dtype=torch.float64) for _ in range(count)]
+
+
+UNARY = {
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "turned": lambda x: x.mT,
+    "copied": lambda x: x.mT.contiguous(),
+    "negative": torch.neg,
+    "nothing": torch.zeros_like,
+    "total": lambda x: x.sum(dim=1, keepdim=True).expand_as(x),
+    "flat and back": lambda x: x.flatten(1).view(x.shape) if x.is_contiguous() else x,
+    "narrow and back": lambda x: (x @ x[:, :, :3]) @ x[:, :, :3].mT,
+    "column by row": lambda x: x[:, :, :1] @ x[:, :1],
+    "part": lambda x: torch.cat(x.split(7, dim=1), dim=1),
+    "in place": lambda x: x.clone().masked_fill_(x > 0, 1.0).mul_(2.0),
+}
+BINARY = {
+    "sum": torch.add,
+    "difference": torch.sub,
+    "scaled": torch.mul,
+    "product": torch.bmm,
+    "turned product": lambda x, y: (x @ y).mT.contiguous(),
+    "with a bias": lambda x, y: torch.baddbmm(y[:, :1], x, y),
+    "added to": lambda x, y: (x @ y) + y[:, :1],
+    "added up and turned": lambda x, y: (y.mT + x @ y).mT.contiguous().flatten(1).view(K, N, N),
+}
+INSTRUCTIONS = st.lists(
+    st.tuples(st.sampled_from([*UNARY, *BINARY]), st.integers(0, 99), st.integers(0, 99)),
+    min_size=1,
+    max_size=12,
+)
+
+
+def program(instructions):
+    """Return a function of two stacks that carries out instructions, each on results of earlier ones."""
+
+    def function(x, y):
+        made = [x, y]
+        for name, one, other in instructions:
+            first, second = made[one % len(made)], made[other % len(made)]
+            made.append(UNARY[name](first) if name in UNARY else BINARY[name](first, second))
+        return made[-1], made[len(made) // 2]
+
+    return function
+
+
+@given(INSTRUCTIONS)
+@few_examples
+def test_any_program_gives_what_it_gave_time_and_again_and_leaves_its_arguments_alone(instructions):
+    function = program(instructions)
+    recording = simplified(function, *stacks(count=2))
+    for _ in range(2):
+        args = stacks(count=2)
+        before = [x.clone() for x in args]
+        expected = function(*args)
+        scale = max(float(result.abs().max()) for result in expected)
+        for _ in range(2):
+            for ours, theirs in zip(recording(*args), expected, strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12 * scale)
+        assert all(torch.equal(one, other) for one, other in zip(args, before, strict=True))
+
+
+def test_a_penaltys_second_pass_through_relu_is_left_out_since_it_is_zero():
+    def penalty(w, x):
+        w, x = (tensor.detach().requires_grad_() for tensor in (w, x))
+        (slope,) = torch.autograd.grad(torch.relu(torch.relu(x @ w) @ w).sum(), x, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), w)[0]
+
+    w, x = stacks(count=2)
+    _, recording = record(penalty, (w, x))
+    before = counted(recording.module)["bmm"]
+    recording = simplified(penalty, w, x)
+    after = counted(recording.module)
+    assert before - after.get("bmm", 0) - after.get("baddbmm", 0) >= 3
+    torch.testing.assert_close(recording(w, x), penalty(w, x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("function", "gone"),
+    [
+        (lambda x: (x @ x[:, :, :5]).mT.contiguous(), "clone"),
+        (lambda x: x @ x + x[:, :1], "add"),
+        (lambda x: (x @ x).view(K, 2, N // 2, N) + x[:, :1, None], "add"),
+        (lambda x: x[:, :, :1] @ x[:, :1], "bmm"),
+        (lambda x: torch.tanh(x).mul(2.0) + torch.tanh(x).mul(2.0).neg(), "mul"),
+    ],
+)
+def test_what_costs_a_pass_over_memory_goes(function, gone):
+    (x,) = stacks()
+    recording = simplified(function, x)
+    assert counted(record(function, (x,))[1].module)[gone] > 0
+    assert gone not in counted(recording.module)
+    torch.testing.assert_close(recording(x), function(x), rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_read_later_or_given_back_is_not_written_over():
+    def function(x):
+        first = x + 1.0
+        second = torch.relu(first - 2.0)
+        return first, second, second.exp() + first
+
+    (x,) = stacks()
+    recording = simplified(function, x)
+    for _ in range(2):
+        torch.testing.assert_close(recording(x), function(x), rtol=0, atol=0)
+
+
+def test_zeros_that_a_function_writes_to_stay():
+    def function(x):
+        total = torch.zeros_like(x)
+        total.add_(x)
+        return total * x
+
+    (x,) = stacks()
+    recording = simplified(function, x)
+    for _ in range(2):
+        torch.testing.assert_close(recording(x), function(x), rtol=0, atol=0)
+
+
+def test_a_stack_of_one_matrix_is_a_stack():
+    def one(x, y):
+        return torch.relu(x @ y.mT).sum(0), (x @ y).mT @ x
+
+    x, y = (matrices[:1] for matrices in stacks(count=2))
+    recording = simplified(vmap(one), x, y)
+    torch.testing.assert_close(recording(x, y), vmap(one)(x, y), rtol=1e-12, atol=1e-12)
