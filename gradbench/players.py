@@ -45,10 +45,11 @@ class Update:
         carry: what the next update is given, [K, ...] each.
         gradient: [K, P], of loss and penalty.
         norm: of the gradient, [K].
-        used: [K, P], what a transform made of it.
+        used_norm: of what a transform made of it, [K].
         parameters: [K, P], after the step.
         moments: what the optimizer keeps, [K, P] each.
         memory: what transforms keep, per span.
+        bent: [K, P], what a transform made of the gradient; ``None`` where none does more than rescale it.
     """
 
     loss: Tensor
@@ -56,10 +57,18 @@ class Update:
     carry: Tensors
     gradient: Tensor
     norm: Tensor
-    used: Tensor
+    used_norm: Tensor
     parameters: Tensor
     moments: Tensors
     memory: list[Memory]
+    bent: Tensor | None = None
+
+    @property
+    def used(self) -> Tensor:
+        """What was used of the gradient, [K, P]; a pass over memory where it was only rescaled."""
+        if self.bent is not None:
+            return self.bent
+        return self.gradient * (self.used_norm / self.norm).nan_to_num(nan=1.0)[:, None]
 
 
 @dataclass(frozen=True)
@@ -167,6 +176,7 @@ def stack_player(
         return {"gradient": slope, "loss": loss.detach(), "penalty": penalty.detach(), "carry": carry}
 
     transform, project = transform_of(acting, layout), project_of(acting, layout)
+    bends = any(span.regularizer.transform and not span.regularizer.rescales for span in acting)
 
     def step(
         gradient: Tensor,
@@ -177,18 +187,15 @@ def stack_player(
         lr: Tensor,
         t: Tensor,
     ) -> dict[str, Any]:
-        # over the cells that a transform takes the norm of, so that it is taken once
-        norms = [torch.linalg.vector_norm(gradient[span.cells], dim=1) for span in spans]
         used, memory = transform(gradient, strength, memory, own)
         parameters, moments = program.optimizer.step(own, used, moments, lr, t)
-        parameters = project(parameters, strength)
-        return {
-            "norm": together(norms),
-            "used": used,
-            "parameters": parameters,
-            "moments": moments,
-            "memory": memory,
-        }
+        made = {"parameters": project(parameters, strength), "moments": moments, "memory": memory}
+        norms = {"norm": norms_of(gradient), "used_norm": norms_of(used)}
+        return made | norms | ({"bent": used} if bends else {})
+
+    def norms_of(vectors: Tensor) -> Tensor:
+        # over the cells that a transform takes the norm of, so that it is taken once
+        return together([torch.linalg.vector_norm(vectors[span.cells], dim=1) for span in spans])
 
     def whole(
         own: Tensor, parameters: Tensors, batch: Tensors, carry: Tensors, strength: Tensor, *rest: Any

@@ -108,6 +108,7 @@ def simplify(module: GraphModule, kind: str) -> None:
     graph = module.graph
     skip_views(graph)
     skip_zeros(graph)
+    scale_late(graph)
     turn_products(graph, kind)
     skip_views(graph)
     skip_repetitions(graph)
@@ -144,9 +145,12 @@ def insert(before: Node, operation: Any, *args: Any, **kwargs: Any) -> Node:
 def run(node: Node) -> Any:
     """Return what an operation's result is shaped like, from running it on zeros: ``meta`` imports torch's compiler."""
 
-    def zeros(given: Node) -> Tensor:
-        shaped = value(given)
-        return torch.empty_strided(shaped.shape, shaped.stride(), dtype=shaped.dtype).zero_()
+    def zeros(given: Node) -> Any:
+        return tree_map_only(
+            Tensor,
+            lambda shaped: torch.empty_strided(shaped.shape, shaped.stride(), dtype=shaped.dtype).zero_(),
+            given.meta["val"],  # of several results a list
+        )
 
     result = node.target(*map_arg(node.args, zeros), **map_arg(node.kwargs, zeros))  # type: ignore[operator]
     return tree_map_only(Tensor, shape_of, result)
@@ -323,6 +327,36 @@ def skip_zeros(graph: Graph) -> None:
 def alike(one: Node, other: Node) -> bool:
     """Return whether two results have the same shape and type."""
     return (value(one).shape, value(one).dtype) == (value(other).shape, value(other).dtype)
+
+
+def scale_late(graph: Graph) -> None:
+    """Scale a vector's norm, and a step along it, instead of the vector: |s g| = |s| |g|, r (s g) = (r s) g."""
+    for node in list(graph.nodes):
+        if node.target is aten.linalg_vector_norm.default and (scaled := scaled_vector(node.args[0])):
+            vector, factor = scaled
+            norm = insert(node, aten.linalg_vector_norm.default, vector, *node.args[1:])
+            size = insert(node, aten.abs.default, insert(node, aten.select.int, factor, 1, 0))
+            if alike(norm, node) and alike(size, node):
+                replace(node, insert(node, aten.mul.Tensor, norm, size))
+        elif node.target is aten.addcmul.default and (scaled := scaled_vector(node.args[2])):
+            vector, factor = scaled
+            rate = node.args[1]
+            if alike(rate, factor):
+                node.args = (node.args[0], insert(node, aten.mul.Tensor, rate, factor), vector)
+    graph.eliminate_dead_code()
+
+
+def scaled_vector(node: Any) -> tuple[Node, Node] | None:
+    """Return vectors [K, P] and factors [K, 1], where a node is their product."""
+    if not isinstance(node, Node) or node.target is not aten.mul.Tensor:
+        return None
+    vector, factor = node.args
+    if not isinstance(vector, Node) or not isinstance(factor, Node) or value(vector).dim() != 2:
+        return None
+    if value(vector).dtype != value(factor).dtype:
+        return None
+    K, _P = value(vector).shape
+    return (vector, factor) if value(factor).shape == (K, 1) else None
 
 
 def turn_products(graph: Graph, kind: str) -> None:

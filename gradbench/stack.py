@@ -86,7 +86,7 @@ class State:
         ceiling: [K], the loss above which a cell is on its way to divergence.
         above: [K], updates in a row above the ceiling.
         diverged_at: [K], step of divergence, 0 while there is none.
-        last: the regularized player's last gradient and what was used of it, each [K, P].
+        last: the regularized player's last update.
     """
 
     step: int
@@ -98,7 +98,7 @@ class State:
     ceiling: Tensor
     above: Tensor
     diverged_at: Tensor
-    last: tuple[Tensor, Tensor] | None = None
+    last: Update | None = None
 
     def stays_low(self, loss: Tensor, divergence: Divergence, updates_per_step: int) -> Tensor:
         """Count updates above the ceiling and return which cells have not run out of patience. Shapes: [K]."""
@@ -110,7 +110,7 @@ class State:
         return self.above < divergence.patience * updates_per_step
 
     def content(self) -> dict[str, Any]:
-        """Return the state as containers of tensors, for a checkpoint. The last gradients are made anew each step."""
+        """Return the state as containers of tensors, for a checkpoint. The last update is made anew each step."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "last"}
 
     def restore(self, content: Mapping[str, Any]) -> None:

@@ -13,10 +13,7 @@ from gradbench.players import StackedPlayer, Tensors, Update
 from gradbench.regularizers import Regularizer
 from gradbench.stack import CHUNK, Setup, State
 
-EFFECT = ("grad_norm_used", "clipped", "cosine")
-"""What a transform does to a gradient."""
-
-FULL = ("loss", "penalty", "grad_norm", *EFFECT, "update_norm")
+FULL = ("loss", "penalty", "grad_norm", "grad_norm_used", "clipped", "cosine", "update_norm")
 """Series of the regularized player."""
 
 BRIEF = ("loss", "grad_norm")
@@ -81,25 +78,15 @@ class Telemetry:
             moved: by how much the parameters have changed, [K, P]; ``None`` for -lr times the used gradient.
         """
         row = self.blocks[player.name][state.step - self._flushed, inner]
-        loss, norm = update.loss, update.norm
         if not player.regularized:
-            torch.stack([loss, norm], out=row)
+            torch.stack([update.loss, update.norm], out=row)
             return
-        state.last = (update.gradient, update.used)
+        state.last = update
         whole = self.is_kept(state.step + 1)
-        acted = [
-            effect(
-                span.regularizer,
-                update.gradient[span.cells],
-                update.used[span.cells],
-                norm[span.cells],
-                whole,
-            )
-            for span in self.spans
-        ]
+        acted = [effect(span.regularizer, update, span.cells, whole) for span in self.spans]
         effects = [torch.cat(parts) for parts in zip(*acted, strict=True)]
-        distance = self.lr_K * effects[0] if moved is None else torch.linalg.vector_norm(moved, dim=1)
-        torch.stack([loss, update.penalty, norm, *effects, distance], out=row)
+        distance = self.lr_K * update.used_norm if moved is None else torch.linalg.vector_norm(moved, dim=1)
+        torch.stack([update.loss, update.penalty, update.norm, update.used_norm, *effects, distance], out=row)
 
     def is_kept(self, step: int) -> bool:
         """Return whether a step is one that the table of curves has a row of, whatever diverges."""
@@ -148,35 +135,35 @@ def series_of(player: StackedPlayer) -> list[str]:
 
 
 def effect(
-    regularizer: Regularizer, gradient: Tensor, used: Tensor, norm: Tensor, whole: bool = True
-) -> tuple[Tensor, ...]:
+    regularizer: Regularizer, update: Update, cells: slice, whole: bool = True
+) -> tuple[Tensor, Tensor]:
     """Return what a regularizer's transform did, at the least cost: most leave all, or all but a factor.
 
     Args:
         regularizer: whose transform acted.
-        gradient: [K, P].
-        used: [K, P], what became of it.
-        norm: of the gradient, [K].
+        update: what came of it.
+        cells: that it acted on, k of them.
         whole: measure what takes several passes over the gradient, too; else it is NaN.
 
     Returns:
-        ``EFFECT``, each [K]: the used gradient's norm, the share of the raw one's non-zero coordinates that were
-        changed (so 1 or 0 for norm clipping), and the cosine between the two (1 where either is zero).
+        Each [k]: the share of the raw gradient's non-zero coordinates that were changed (so 1 or 0 for norm
+        clipping), and the cosine between raw and used (1 where either is zero).
     """
+    norm, used_norm = update.norm[cells], update.used_norm[cells]
     ones = torch.ones_like(norm)
     if regularizer.transform is None:
-        return norm, torch.zeros_like(norm), ones
-    used_norm = torch.linalg.vector_norm(used, dim=1)
+        return torch.zeros_like(norm), ones
     if regularizer.rescales:
-        return used_norm, (used_norm != norm).to(norm.dtype), ones
+        return (used_norm != norm).to(norm.dtype), ones
     if not whole:
-        return used_norm, torch.full_like(norm, torch.nan), torch.full_like(norm, torch.nan)
+        return torch.full_like(norm, torch.nan), torch.full_like(norm, torch.nan)
+    gradient, used = update.gradient[cells], update.used[cells]
     # sums of |sign|: several times faster on a CPU than counting booleans
     present = gradient.sign().abs_().sum(dim=1)
     changed = (used - gradient).sign_().abs_().sum(dim=1)
     product = norm * used_norm
     dot = torch.linalg.vecdot(gradient, used)
-    return used_norm, changed / present.clamp(min=1.0), torch.where(product > 0, dot / product, ones)
+    return changed / present.clamp(min=1.0), torch.where(product > 0, dot / product, ones)
 
 
 def gradient_histograms(state: State, k: int) -> dict[str, np.ndarray]:
@@ -184,7 +171,7 @@ def gradient_histograms(state: State, k: int) -> dict[str, np.ndarray]:
     if state.last is None:
         return {}
     counts = {"gradients/edges": HISTOGRAM_EDGES}
-    for name, gradient in zip(("raw", "used"), state.last, strict=True):
+    for name, gradient in (("raw", state.last.gradient), ("used", state.last.used)):
         size = gradient[k].abs().double().cpu().numpy()
         logs = np.log10(size[size > 0]).clip(HISTOGRAM_EDGES[0], HISTOGRAM_EDGES[-1])
         counts[f"gradients/{name}"] = np.histogram(logs, HISTOGRAM_EDGES)[0]

@@ -31,6 +31,14 @@ def stacks(columns=N, count=1):
     return [torch.randn(K, N, columns, dtype=torch.float64) for _ in range(count)]
 
 
+def norms(x):
+    return torch.linalg.vector_norm(x.flatten(1), dim=1)
+
+
+def stepped(x, rate, slope):
+    return torch.addcmul(x, rate, slope, value=-1)
+
+
 UNARY = {
     "relu": torch.relu,
     "tanh": torch.tanh,
@@ -42,12 +50,15 @@ UNARY = {
     "flat and back": lambda x: x.flatten(1).view(x.shape) if x.is_contiguous() else x,
     "narrow and back": lambda x: (x @ x[:, :, :3]) @ x[:, :, :3].mT,
     "column by row": lambda x: x[:, :, :1] @ x[:, :1],
+    "scaled whole": lambda x: (x.flatten(1) * norms(torch.sin(x))[:, None]).view_as(x),
+    "normed": lambda x: norms(x.flatten(1) * x[:, 0, :1])[:, None, None].expand_as(x),
     "part": lambda x: torch.cat(x.split(7, dim=1), dim=1),
     "in place": lambda x: x.clone().masked_fill_(x > 0, 1.0).mul_(2.0),
 }
 BINARY = {
     "sum": torch.add,
     "difference": torch.sub,
+    "step": lambda x, y: stepped(x.flatten(1), x[:, 0, 1:2], y.flatten(1) * y[:, 0, :1]).view(K, N, N),
     "scaled": torch.mul,
     "product": torch.bmm,
     "turned product": lambda x, y: (x @ y).mT.contiguous(),
@@ -122,6 +133,21 @@ def test_what_costs_a_pass_over_memory_goes(function, gone):
     assert counted(record(function, (x,))[1].module)[gone] > 0
     assert gone not in counted(recording.module)
     torch.testing.assert_close(recording(x), function(x), rtol=1e-12, atol=1e-12)
+
+
+def test_clipping_by_norm_costs_no_pass_over_the_gradient():
+    def step(own, gradient, rate):
+        norm = torch.linalg.vector_norm(gradient, dim=1)
+        used = gradient * (1.0 / (norm + 1e-6)).clamp(max=1.0)[:, None]
+        return torch.addcmul(own, rate, used, value=-1), norm, torch.linalg.vector_norm(used, dim=1)
+
+    own, gradient = torch.randn(2, K, 100, dtype=torch.float64)
+    rate = torch.rand(K, 1, dtype=torch.float64)
+    recording = simplified(step, own, gradient, rate)
+    whole = [n for n in recording.module.graph.nodes if n.op == "call_function" and n.meta["val"].numel() > K]
+    assert len(whole) == 1, "the step itself"
+    assert counted(recording.module)["linalg_vector_norm"] == 1
+    torch.testing.assert_close(recording(own, gradient, rate), step(own, gradient, rate), rtol=1e-12, atol=0)
 
 
 def test_what_is_read_later_or_given_back_is_not_written_over():

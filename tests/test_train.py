@@ -12,12 +12,13 @@ from small import CONFIGS, CPU, cells, data_of
 from torch import nn
 
 from gradbench.parameters import Layout
+from gradbench.players import Update
 from gradbench.program import build_regularizer
 from gradbench.regularizers import Regularizer
 from gradbench.regularizers.clip_value import clip_value
 from gradbench.seeding import derive, generator
 from gradbench.stack import CHUNK, Divergence, State, begin, draw_chunk, prepare, spans_of
-from gradbench.telemetry import EFFECT, HISTOGRAM_EDGES, Telemetry, effect
+from gradbench.telemetry import HISTOGRAM_EDGES, Telemetry, effect
 from gradbench.train import advance, train, until
 
 
@@ -127,8 +128,11 @@ CLIP_VALUE = clip_value()
 
 def recorded(regularizer, g, u):
     """Return what is recorded of one network's gradient [1, P] and of what was used of it."""
-    values = effect(regularizer, g, u, torch.linalg.vector_norm(g, dim=1))
-    return {name: float(value[0]) for name, value in zip(EFFECT, values, strict=True)}
+    norm, used_norm = (torch.linalg.vector_norm(vector, dim=1) for vector in (g, u))
+    nothing = torch.zeros(1)
+    update = Update(nothing, nothing, {}, g, norm, used_norm, g, {}, [], bent=u)
+    clipped, cosine = effect(regularizer, update, slice(None))
+    return {"grad_norm_used": float(used_norm), "clipped": float(clipped), "cosine": float(cosine)}
 
 
 @given(gradients, gradients)
@@ -160,6 +164,13 @@ def test_a_transform_that_says_it_rescales_does_and_is_recorded_as_it_would_be_m
         used, _ = built.transform(g[0], torch.tensor(strength), built.init(g[0], layout), g[0], layout)
         measured = recorded(replace(built, rescales=False), g, used[None])
         assert recorded(built, g, used[None]) == pytest.approx(measured)
+
+
+def test_what_was_used_of_a_rescaled_gradient_is_found_from_its_norm():
+    g = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
+    norm, nothing = torch.linalg.vector_norm(g, dim=1), torch.zeros(2)
+    update = Update(nothing, nothing, {}, g, norm, norm / 4, g, {}, [])
+    torch.testing.assert_close(update.used, torch.tensor([[0.75, 1.0], [0.0, 0.0]]))
 
 
 def test_gradient_histograms_count_every_nonzero_coordinate():
