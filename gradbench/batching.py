@@ -18,9 +18,7 @@ recordings: dict[Hashable, Callable[..., Any]] = {}
 """What has been recorded in this process; another stack of the same program goes on with it."""
 
 
-def recorded(
-    function: Callable[..., Any], name: Hashable, compiles: bool = False, differentiable: bool = False
-) -> Callable[..., Any]:
+def recorded(function: Callable[..., Any], name: Hashable, compiles: bool = False) -> Callable[..., Any]:
     """Record a function's tensor operations at its first call, simplify them, and run just these.
 
     ``vmap`` and ``autograd`` decide anew at every call what each operation means; a recording has decided. It is run
@@ -30,16 +28,15 @@ def recorded(
         function: of tensors and containers of them, pure, whose course depends on no tensor's value.
         name: functions of one name do the same, to tensors of the same shapes.
         compiles: whether to compile the recording.
-        differentiable: whether autograd is to go on with the results, as with constants.
     """
-    mode = torch.no_grad if differentiable else torch.inference_mode
 
     def replay(*args: Any) -> Any:
         if name not in recordings:
             if len(recordings) == MOST:
                 recordings.clear()
             recordings[name] = prepared(function, args, compiles)
-        with mode():
+        # enabled, or a fused kernel would not keep what its own derivative is recorded to need
+        with torch.inference_mode(), torch.enable_grad():
             return recordings[name](*args)
 
     return replay

@@ -212,15 +212,13 @@ def stack_player(
         *((span.program, span.cells.stop) for span in spans),
     )
     record = (
-        partial(recorded, compiles=execution.compiles, differentiable=execution.fused)
+        partial(recorded, compiles=execution.compiles)
         if execution.records
         else lambda function, _name: function
     )
     if execution.fused:
-        descend, step = looped(descend, K), record(step, ("step", *named))
-        run = whole
-    else:
-        run = record(whole, ("update", *named))
+        descend = looped(descend, K)
+    run = record(whole, ("update", *named))
     return StackedPlayer(
         name=player.name,
         steps=player.steps,

@@ -277,17 +277,25 @@ KEEP_FROM = 0.75
 In a compiled stack all of them stay: compiling anew costs far more."""
 
 
-def without_diverged(setup: Setup, state: State, data: Data) -> tuple[Setup, State]:
-    """Return the stack and its state without the cells that have diverged, where they cost enough arithmetic.
+LOOK_EVERY = 10
+"""Steps between looks for cells to leave out: those that diverge together need one new recording, not several."""
 
-    On a CPU only: there the others keep their bits, and time goes with the number of cells.
+
+def has_thinned(setup: Setup, state: State) -> bool:
+    """Return whether cells have diverged that cost enough arithmetic for the others to go on without them.
+
+    On a CPU only: there to look costs nothing, the others keep their bits, and time goes with the number of cells.
     """
-    if setup.device.type != "cpu" or setup.compiles:
-        return setup, state
-    alive = state.alive.tolist()
-    kept = [k for k, is_alive in enumerate(alive) if is_alive]
-    if not 0 < len(kept) <= KEEP_FROM * len(alive):
-        return setup, state
+    if setup.device.type != "cpu":
+        return False
+    alive = int(state.alive.sum())
+    looks = state.step % LOOK_EVERY == 0 and not setup.compiles
+    return alive == 0 or (looks and alive <= KEEP_FROM * len(state.alive))
+
+
+def without_diverged(setup: Setup, state: State, data: Data) -> tuple[Setup, State]:
+    """Return a stack that :func:`has_thinned`, and its state, without the cells that have diverged."""
+    kept = torch.nonzero(state.alive).flatten().tolist()
     places = [setup.places[k] for k in kept]
     return prepare(setup.cells, data, setup.device, places), state.pick(kept, setup.spans)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from gradbench.checkpoint import Checkpoint
 from gradbench.data import Data
 from gradbench.grid import Cell
-from gradbench.stack import CHUNK, Setup, State, begin, draw_chunk, prepare, without_diverged
+from gradbench.stack import CHUNK, Setup, State, begin, draw_chunk, has_thinned, prepare, without_diverged
 from gradbench.telemetry import Telemetry, gradient_histograms
 
 Report = Callable[[int, list[float]], None]
@@ -72,16 +72,18 @@ def train(
 
     while state.step < setup.steps and telemetry.anyone_alive:
         tick = time.perf_counter()
+        # from the state alone, so that a run that was killed leaves out the same cells
+        if has_thinned(setup, state):
+            setup, state = without_diverged(setup, state, data)
+            telemetry.follow(setup)
+            draws = None
         if draws is None or state.step % CHUNK == 0:
-            if state.step % CHUNK == 0:  # only there, so that a run that was killed leaves out the same cells
-                setup, state = without_diverged(setup, state, data)
-                telemetry.follow(setup)
             draws = draw_chunk(setup, state.step)
         ahead = min(until(CHUNK, state.step), until(setup.eval_every, state.step), setup.steps - state.step)
         before = state.step
         for _ in range(ahead):
             advance(setup, state, draws, telemetry)
-            if device.type == "cpu" and not state.alive.any():  # to look costs nothing there
+            if has_thinned(setup, state):
                 break
         report(state.step, telemetry.flush(state))
         chunk_seconds.append((time.perf_counter() - tick) / (state.step - before) / len(setup.places))

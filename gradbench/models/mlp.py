@@ -9,7 +9,6 @@ from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradbench.input_gradients import slopes
@@ -93,7 +92,7 @@ class Classifier(MeanLoss):
             losses, hits = [], []
             for xs, ys in zip(torch.split(x, PIECE), torch.split(y, PIECE), strict=True):
                 logits = nets["mlp"](xs.flatten(start_dim=1))
-                losses.append(F.cross_entropy(logits, ys, reduction="none"))
+                losses.append(surprise(logits, ys))
                 hits.append(right(logits, ys))
             metrics[f"{split}/loss"] = torch.cat(losses).mean()
             metrics[f"{split}/accuracy"] = torch.cat(hits).mean()
@@ -122,7 +121,11 @@ class Classifier(MeanLoss):
 
 def cross_entropy(net: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
     """Return each example's cross-entropy in nats. Shapes: x [B, ...], y [B] -> [B]."""
-    logits = net(x.flatten(start_dim=1)).to(x.dtype)  # the difference below is too fine for bfloat16
+    return surprise(net(x.flatten(start_dim=1)).to(x.dtype), y)  # a difference too fine for bfloat16
+
+
+def surprise(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the cross-entropy of logits. Shapes: [B, C], [B] -> [B]."""
     # on a CPU log_softmax takes four times as long for few classes
     return torch.logsumexp(logits, dim=1) - logits.gather(1, y[:, None]).squeeze(1)
 
