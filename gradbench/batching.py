@@ -45,10 +45,8 @@ def recorded(function: Callable[..., Any], name: Hashable, compiles: bool = Fals
 def prepared(function: Callable[..., Any], args: tuple[Any, ...], compiles: bool) -> Callable[..., Any]:
     """Return a function's recording for tensors of the shapes and types of just these, simplified or compiled."""
     _, recording = record(function, tree_map(ordinary, args))
-    if compiles:
-        return compiled(recording, args)
-    simplify(recording.module, tree_leaves(args)[0].device.type)
-    return recording
+    simplify(recording.module, tree_leaves(args)[0].device.type, compiles)
+    return compiled(recording, args) if compiles else recording
 
 
 def ordinary(tensor: Tensor) -> Tensor:

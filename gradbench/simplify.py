@@ -98,12 +98,13 @@ METHODS = {
 """Those that torch has as methods only."""
 
 
-def simplify(module: GraphModule, kind: str) -> None:
+def simplify(module: GraphModule, kind: str, compiles: bool = False) -> None:
     """Rewrite a recording in place.
 
     Args:
         module: the recording; each node's ``meta["val"]`` has its result's shape, strides and type.
         kind: of device that it runs on.
+        compiles: leave to a compiler what it does by itself.
     """
     graph = module.graph
     skip_views(graph)
@@ -114,11 +115,12 @@ def simplify(module: GraphModule, kind: str) -> None:
     skip_repetitions(graph)
     add_biases(graph)
     settle(graph)
-    write_over(graph)
-    for node in graph.nodes:
-        if node.target in METHODS:
-            node.op, node.target = "call_method", METHODS[node.target]
-        node.target = BOUND.get(node.target, node.target)
+    if not compiles:
+        write_over(graph)
+        for node in graph.nodes:
+            if node.target in METHODS:
+                node.op, node.target = "call_method", METHODS[node.target]
+            node.target = BOUND.get(node.target, node.target)
     module.recompile()
 
 

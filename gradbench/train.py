@@ -182,5 +182,6 @@ def evaluate(setup: Setup, state: State) -> tuple[dict[str, np.ndarray], list[di
         )
         for name, value in [*((name, values[k]) for name, values in scalars.items()), *further.items()]:
             metrics.setdefault(name, np.full(N, np.nan))[place] = value
-        arrays[place] |= gradient_histograms(state, int(k))
+        if state.step == setup.steps:  # of all evaluations it is the last one's arrays that are kept
+            arrays[place] |= gradient_histograms(state, int(k))
     return metrics, arrays

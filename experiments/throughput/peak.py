@@ -1,11 +1,14 @@
-"""How much of one core's matrix-product peak a training step of ``quick`` reaches.
+"""How much of one core's matrix-product peak a training step of ``quick`` reaches, and where the rest of it goes.
 
     python experiments/throughput/peak.py [--rounds 7]
 
 K cells. The peak is the best of square float32 products of several sizes, measured between the steps. A step is
 gradbench's own ``advance`` on a stack of ``quick`` as it is trained, telemetry and optimizer included, on one thread.
-Its operations are those of the matrix products that plain PyTorch needs for the same cells: 2 per multiply-add,
-counted by ``torch.utils.flop_counter`` while the plain script takes a step. Elementwise work counts as none.
+Its operations are those of the matrix products that it takes: 2 per multiply-add, counted by
+``torch.utils.flop_counter``; where a fused kernel hides them, those that the plain script takes for the same cells.
+Elementwise work counts as none. ``products`` is the share of a step's time that torch's profiler finds in them, so
+``share / products`` is how near to the peak the products themselves come; the rest of the time passes over memory, or
+calls operations.
 """
 
 import argparse
@@ -23,6 +26,7 @@ from omegaconf import OmegaConf
 from peer_cell import Treatment, load_once
 from rich.console import Console
 from rich.table import Table
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from gradbench.data import Data
@@ -34,6 +38,10 @@ from gradbench.train import advance
 
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "throughput"
 TARGETS = {"lstm": 0.55, "mlp": 0.35, "wgan": 0.35}
+PRODUCTS = {
+    *("aten::bmm", "aten::baddbmm", "aten::mm", "aten::addmm"),
+    *("aten::mkldnn_rnn_layer", "aten::mkldnn_rnn_layer_backward"),
+}
 SIZES = (512, 1024, 2048)
 STEPS = 10
 """Steps per measurement; a divisor of CHUNK."""
@@ -46,6 +54,8 @@ class Subject:
     Attributes:
         operations: of all cells, per step.
         run: takes :data:`STEPS` steps and returns the seconds of one.
+        products: seconds of one step in matrix products.
+        calls: of operations in one step, those that operations make included.
     """
 
     model: str
@@ -53,6 +63,8 @@ class Subject:
     width: int
     operations: int
     run: Callable[[], float]
+    products: float
+    calls: float
     seconds: list[float] = field(default_factory=list)
 
 
@@ -95,6 +107,22 @@ def stepper(cells: Sequence[Cell], data: Data) -> Callable[[], float]:
     return run
 
 
+def executed(run: Callable[[], float]) -> int:
+    """Return the matrix products' floating-point operations in one step, as far as they can be seen."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return int(counter.get_total_flops()) // STEPS
+
+
+def profiled(run: Callable[[], float]) -> tuple[float, float]:
+    """Return the seconds of one step in matrix products, and its calls of operations."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        run()
+    events = profiler.key_averages()
+    products = sum(event.self_cpu_time_total for event in events if event.key in PRODUCTS)
+    return products / 1e6 / STEPS, sum(event.count for event in events) / STEPS
+
+
 def subjects() -> list[Subject]:
     """Return the widest stack of each step program of ``quick``."""
     found = []
@@ -105,10 +133,14 @@ def subjects() -> list[Subject]:
         widest = {stack.cells[0].program: stack for stack in sorted(stacks, key=lambda s: len(s.cells))}
         for stack in widest.values():
             penalty = stack.cells[0].config["regularizer"]["family"] == "penalty"
-            each = operations(settings, model, Treatment("gp" if penalty else "none", 1.0), data)
-            K = len(stack.cells)
-            kind = "gp" if penalty else "none, clipping"
-            found.append(Subject(model, kind, K, each * K, stepper(stack.cells, data)))
+            K, kind = len(stack.cells), "gp" if penalty else "none, clipping"
+            run = stepper(stack.cells, data)
+            run()  # warm up: recording, allocation
+            if model == "lstm" and not penalty:
+                count = K * operations(settings, model, Treatment("none", 1.0), data)
+            else:
+                count = executed(run)
+            found.append(Subject(model, kind, K, count, run, *profiled(run)))
     return found
 
 
@@ -128,8 +160,6 @@ def measure(rounds: int) -> pd.DataFrame:
     """Return one row per stack: medians over interleaved rounds, against the best product seen in any of them."""
     torch.set_num_threads(1)
     measured, best = subjects(), peak()
-    for subject in measured:
-        subject.run()  # warm up: recording, allocation
     for _ in range(rounds):
         for subject in measured:
             best = max(best, peak())
@@ -144,6 +174,8 @@ def measure(rounds: int) -> pd.DataFrame:
             "slowest_ms": 1e3 * max(subject.seconds),
             "megaflop": subject.operations / 1e6,
             "peak_gflops": best / 1e9,
+            "products": subject.products / median(subject.seconds),
+            "calls": subject.calls,
             "share": subject.operations / median(subject.seconds) / best,
             "target": TARGETS[subject.model],
         }
@@ -156,13 +188,15 @@ def show(table: pd.DataFrame, console: Console) -> None:
     shown = Table(
         title=f"A step of a stack against one core's matrix-product peak, {table.peak_gflops[0]:.0f} GFLOP/s in float32"
     )
-    for column in ("stack", "width", "ms", "range", "MFLOP", "share", "target"):
+    for column in ("stack", "width", "ms", "range", "calls", "in products", "MFLOP", "share", "target"):
         shown.add_column(column, justify="left" if column == "stack" else "right")
     for row in table.itertuples():
         spread = f"{row.fastest_ms:.1f}-{row.slowest_ms:.1f}"
         numbers = [
             f"{row.step_ms:.1f}",
             spread,
+            f"{row.calls:.0f}",
+            f"{row.products:.0%}",
             f"{row.megaflop:.0f}",
             f"{row.share:.0%}",
             f"{row.target:.0%}",
