@@ -218,7 +218,11 @@ def stack_player(
     )
     if execution.fused:
         descend = looped(descend, K)
-    run = record(whole, ("update", *named))
+    if execution.fused and execution.compiles:  # inductor does not know the kernels
+        descend, step = recorded(descend, ("gradient", *named)), record(step, ("step", *named))
+        run = whole
+    else:
+        run = record(whole, ("update", *named))
     return StackedPlayer(
         name=player.name,
         steps=player.steps,

@@ -148,6 +148,13 @@ def test_a_compiled_stack_trains_to_the_same_numbers_and_to_the_same_bits_wherev
     assert_same_outcome(resumed, compiled)
 
 
+def test_a_fused_lstm_is_compiled_around_its_kernel():
+    values = {"precision": "float32", "seed": [0, 1], "steps": 5, "eval_every": 5}
+    plain, stack = (cells("lstm", "clip_norm", compile=compiles, **values) for compiles in (False, True))
+    eager, compiled = (train(made, data_of(made[0]), CPU) for made in (plain, stack))
+    np.testing.assert_allclose(compiled.curves["loss"], eager.curves["loss"], rtol=1e-4)
+
+
 def test_a_compiled_function_takes_tensors_of_any_strides():
     calls = []
 

@@ -1,4 +1,4 @@
-"""How long a person waits for what trains nothing: help, a plan, a report; each a whole command from a cold process.
+"""How long a person waits for what trains nothing: help, a plan, a report, a first step; each from a cold process.
 
     python experiments/throughput/waiting.py [--rounds 5]
 
@@ -28,6 +28,7 @@ QUICK = Path(__file__).resolve().parents[2] / "results" / "reference" / "quick"
 MANY = 10_000
 GRID = ["model=mlp", "regularizer=clip_norm", f"regularizer.threshold={','.join(map(str, range(1, 101)))}"]
 GRID += [f"seed=range({MANY // 100})"]
+ONE_STEP = ["quick", "model=mlp", "steps=1", "--no-report", "--quiet"]
 LIMITS = {
     "help": 0.3,
     "report of quick": 10.0,
@@ -61,8 +62,12 @@ def measure(rounds: int, cells: int = MANY) -> pd.DataFrame:
             "help": ["--help"],
             "report of quick": ["report", "quick"],
             f"plan of {MANY:,} cells": ["run", *GRID, "--dry-run"],
+            "run of one step": ["run", *ONE_STEP, "--results", "one-{}"],
         }
-        found = {what: [timed(words, folder) for _ in range(rounds)] for what, words in commands.items()}
+        found = {
+            what: [timed([word.format(index) for word in words], folder) for index in range(rounds)]
+            for what, words in commands.items()
+        }
         large_report.write(folder / "large", cells, 300)
         large = large_report.measure(folder / "large")
         found[f"report of {MANY:,} cells"] = [
@@ -70,7 +75,7 @@ def measure(rounds: int, cells: int = MANY) -> pd.DataFrame:
         ]
     columns = ("seconds", "processor_seconds", "peak_mib")
     return pd.DataFrame(
-        {"what": what, "rounds": len(runs), "limit": LIMITS[what]}
+        {"what": what, "rounds": len(runs), "limit": LIMITS.get(what)}
         | {column: median(values) for column, values in zip(columns, zip(*runs, strict=True), strict=True)}
         for what, runs in found.items()
     )
@@ -85,7 +90,7 @@ def show(table: pd.DataFrame, console: Console) -> None:
         numbers = (
             f"{row.seconds:.2f}",
             f"{row.processor_seconds:.2f}",
-            f"{row.limit:g}",
+            "–" if isnan(row.limit) else f"{row.limit:g}",
             "–" if isnan(row.peak_mib) else f"{row.peak_mib:,.0f}",
         )
         shown.add_row(str(row.what), *numbers)
