@@ -197,32 +197,26 @@ def stack_player(
         # over the cells that a transform takes the norm of, so that it is taken once
         return together([torch.linalg.vector_norm(vectors[span.cells], dim=1) for span in spans])
 
-    def whole(
-        own: Tensor, parameters: Tensors, batch: Tensors, carry: Tensors, strength: Tensor, *rest: Any
-    ) -> Any:
-        made = descend(own, parameters, batch, carry, strength)
-        return made | step(made["gradient"], own, strength, *rest)
-
     K = spans[-1].cells.stop
-    named = (
-        name,
-        player.name,
-        K,
-        str(execution.device),
-        *((span.program, span.cells.stop) for span in spans),
-    )
+    acts = ((span.program, span.cells.stop) for span in spans)
+    named = (name, player.name, K, str(execution.device), *acts)
     record = (
         partial(recorded, compiles=execution.compiles)
         if execution.records
         else lambda function, _name: function
     )
-    if execution.fused:
-        descend = looped(descend, K)
-    if execution.fused and execution.compiles:  # inductor does not know the kernels
-        descend, step = recorded(descend, ("gradient", *named)), record(step, ("step", *named))
-        run = whole
-    else:
-        run = record(whole, ("update", *named))
+    gradient, finish = looped(descend, K) if execution.fused else descend, step
+    apart = execution.fused and execution.compiles  # inductor does not know the kernels
+    if apart:
+        gradient, finish = recorded(gradient, ("gradient", *named)), record(step, ("step", *named))
+
+    def whole(
+        own: Tensor, parameters: Tensors, batch: Tensors, carry: Tensors, strength: Tensor, *rest: Any
+    ) -> dict[str, Any]:
+        made: dict[str, Any] = gradient(own, parameters, batch, carry, strength)
+        return made | finish(made["gradient"], own, strength, *rest)
+
+    run = whole if apart else record(whole, ("update", *named))
     return StackedPlayer(
         name=player.name,
         steps=player.steps,

@@ -41,7 +41,6 @@ LINEAR = (
     aten.sum.dim_IntList,
     aten.mul.Scalar,
     aten.div.Scalar,
-    aten.div.Tensor,
     aten.threshold_backward.default,
 )
 """Operations that return zeros where what they are given first is zero."""
@@ -201,14 +200,14 @@ def memory_of(graph: Graph) -> dict[Node, Node]:
     return makers
 
 
-def rewritten(graph: Graph) -> set[Node]:
+def mutated(graph: Graph) -> set[Node]:
     """Return the nodes whose memory the recorded function itself writes to again: they stay as they are."""
     makers = memory_of(graph)
-    written = {makers[node] for node in graph.nodes if node.op == "call_function" and is_mutation(node)}
+    written = {makers[node] for node in graph.nodes if node.op == "call_function" and mutates(node)}
     return {node for node in graph.nodes if makers[node] in written}
 
 
-def is_mutation(node: Node) -> bool:
+def mutates(node: Node) -> bool:
     """Return whether an operation writes to memory that it was given."""
     return bool(getattr(getattr(node.target, "_schema", None), "is_mutable", False))
 
@@ -302,7 +301,7 @@ def skip_zeros(graph: Graph) -> None:
     Zero times infinity counts as zero: a network with an infinite weight has diverged, and its loss says so.
     """
     zero: set[Node] = set()
-    kept = rewritten(graph)
+    kept = mutated(graph)
     for node in graph.nodes:
         if node in kept or node.op != "call_function":
             continue
@@ -311,15 +310,15 @@ def skip_zeros(graph: Graph) -> None:
             node.target in ZEROS
             or (node.target in LINEAR and source(node) in zero)
             or (node.target in BILINEAR and zero.intersection(given))
-            or (node.target is aten.add.Tensor and zero.issuperset(given))
+            or (node.target is aten.add.Tensor and len(given) == 2 and zero.issuperset(given))
         ):
             zero.add(node)
         elif node.target is aten.add.Tensor and not node.kwargs:
             for one, other in (given, reversed(given)) if len(given) == 2 else ():
                 if one in zero and alike(other, node):
                     replace(node, other)
-    for node in zero:
-        if node.target not in ZEROS:
+    for node in list(graph.nodes):
+        if node in zero and node.target not in ZEROS:
             like = next(iter(graph.nodes))  # on the same device
             shape, dtype = list(value(node).shape), value(node).dtype
             replace(node, insert(node, aten.new_zeros.default, like, shape, dtype=dtype))
@@ -409,7 +408,7 @@ def is_copy(node: Node) -> bool:
 
 def skip_repetitions(graph: Graph) -> None:
     """Leave out what has been computed before."""
-    kept = rewritten(graph)
+    kept = mutated(graph)
     first: dict[Any, Node] = {}
     for node in graph.nodes:
         if node.op == "call_function" and node not in kept:
@@ -432,7 +431,7 @@ def hashable(argument: Any) -> Any:
 
 def add_biases(graph: Graph) -> None:
     """Add to a product of matrices while it is taken."""
-    kept = rewritten(graph)
+    kept = mutated(graph)
     for node in graph.nodes:
         if node.target is not aten.add.Tensor or node.kwargs:
             continue
