@@ -11,10 +11,12 @@ from small import CONFIGS, CPU, cells, data_of, keys_of
 from torch import nn
 from torch.func import grad, vmap
 
+from gradbench import batching, players
 from gradbench.config import resolve
 from gradbench.input_gradients import Evaluated, gradient_norms
 from gradbench.parameters import Layout, flatten
 from gradbench.program import build_regularizer
+from gradbench.regularizers import Regularizer
 from gradbench.regularizers.gradient_penalty import gradient_penalty
 from gradbench.stack import begin, draw_chunk, prepare
 
@@ -138,8 +140,19 @@ def test_a_function_that_was_evaluated_at_its_points_pays_as_one_that_was_not_th
 # ---- what every model's loss and penalty make together -----------------------------------------------------
 
 
+def elsewhere(f, points, weight):
+    """Return a price on slopes and values at points that a model does not name, as DRAGAN has them."""
+    return weight * (gradient_norms(f, 1.01 * points + 0.01).square().mean() + f(points).square().mean())
+
+
+@pytest.mark.parametrize("priced", ["gp", "elsewhere"])
 @pytest.mark.parametrize("model", CONFIGS.groups["model"])
-def test_every_models_objective_has_the_slope_of_finite_differences_penalty_included(model):
+def test_every_models_objective_has_the_slope_of_finite_differences_penalty_included(
+    model, priced, monkeypatch
+):
+    if priced == "elsewhere":
+        monkeypatch.setattr(players, "build_regularizer", lambda _config: Regularizer(penalty=elsewhere))
+        monkeypatch.setattr(batching, "recordings", {})
     smooth = {"model__activation": "tanh"} if "model.activation" in keys_of(f"model={model}") else {}
     with_penalty, without = cells(model, "gp", regularizer__lambda=[3.0, 0.0], **smooth)
     setup = prepare([with_penalty, without], data_of(with_penalty), CPU)
