@@ -201,10 +201,17 @@ def memory_of(graph: Graph) -> dict[Node, Node]:
 
 
 def mutated(graph: Graph) -> set[Node]:
-    """Return the nodes whose memory the recorded function itself writes to again: they stay as they are."""
+    """Return the nodes whose memory the recorded function itself writes to again, and those that read it.
+
+    They stay as they are: when they are computed matters.
+    """
     makers = memory_of(graph)
     written = {makers[node] for node in graph.nodes if node.op == "call_function" and mutates(node)}
-    return {node for node in graph.nodes if makers[node] in written}
+    return {
+        node
+        for node in graph.nodes
+        if written.intersection(makers[one] for one in (node, *node.all_input_nodes))
+    }
 
 
 def mutates(node: Node) -> bool:
@@ -332,7 +339,10 @@ def alike(one: Node, other: Node) -> bool:
 
 def scale_late(graph: Graph) -> None:
     """Scale a vector's norm, and a step along it, instead of the vector: |s g| = |s| |g|, r (s g) = (r s) g."""
+    kept = mutated(graph)
     for node in list(graph.nodes):
+        if node in kept:
+            continue
         if node.target is aten.linalg_vector_norm.default and (scaled := scaled_vector(node.args[0])):
             vector, factor = scaled
             norm = insert(node, aten.linalg_vector_norm.default, vector, *node.args[1:])
@@ -366,22 +376,30 @@ def turn_products(graph: Graph, kind: str) -> None:
     (a b)' = b' a', a copy less; and a CPU takes several times as long for a few columns as for as few rows. Of a column
     and a row it is no sum at all.
     """
+    kept = mutated(graph)
     for node in list(graph.nodes):
-        if node.target is not aten.bmm.default:
+        if node.target is not aten.bmm.default or node in kept:
             continue
         left, right = node.args
         readers = list(node.users)
         if value(left).shape[2] == 1:
             replace(node, insert(node, aten.mul.Tensor, left, right))
-        elif len(readers) == 1 and is_turn(readers[0]) and all(map(is_copy, readers[0].users)):
+        elif (
+            len(readers) == 1
+            and is_turn(readers[0])
+            and all(map(is_copy, readers[0].users))
+            and kept.isdisjoint(readers[0].users)
+        ):
             turned = turned_product(node)
             for copy in list(readers[0].users):
                 replace(copy, turned)
         elif kind == "cpu" and value(node).shape[2] < NARROW < value(node).shape[1]:
             turned = insert(node, aten.transpose.int, turned_product(node), 1, 2)
             whole = torch.contiguous_format
-            kept = value(turned).is_contiguous()
-            replace(node, turned if kept else insert(node, aten.clone.default, turned, memory_format=whole))
+            lies_so = value(turned).is_contiguous()
+            replace(
+                node, turned if lies_so else insert(node, aten.clone.default, turned, memory_format=whole)
+            )
     graph.eliminate_dead_code()
 
 
@@ -412,7 +430,10 @@ def skip_repetitions(graph: Graph) -> None:
     first: dict[Any, Node] = {}
     for node in graph.nodes:
         if node.op == "call_function" and node not in kept:
-            same = first.setdefault(hashable((node.target, node.args, node.kwargs)), node)
+            kind = getattr(
+                node.meta.get("val"), "dtype", None
+            )  # 2 and 2.0 are one argument, and may give two types
+            same = first.setdefault((kind, hashable((node.target, node.args, node.kwargs))), node)
             if same is not node:
                 node.replace_all_uses_with(same)
     graph.eliminate_dead_code()
@@ -433,7 +454,7 @@ def add_biases(graph: Graph) -> None:
     """Add to a product of matrices while it is taken."""
     kept = mutated(graph)
     for node in graph.nodes:
-        if node.target is not aten.add.Tensor or node.kwargs:
+        if node.target is not aten.add.Tensor or node.kwargs or node in kept:
             continue
         for term, bias in (node.args, reversed(node.args)):
             if not isinstance(term, Node) or not isinstance(bias, Node) or not alike(term, node):

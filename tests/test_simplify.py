@@ -39,7 +39,17 @@ def stepped(x, rate, slope):
     return torch.addcmul(x, rate, slope, value=-1)
 
 
+def read_before_and_after(x):
+    """Read a view, write to what it is a view of, and read it again."""
+    whole = x.clone()
+    row = whole[:, :1]
+    before = torch.tanh(row)
+    whole.add_(1.0)
+    return (before - 2.0 * torch.tanh(row)).expand_as(x)
+
+
 UNARY = {
+    "before and after": read_before_and_after,
     "relu": torch.relu,
     "tanh": torch.tanh,
     "turned": lambda x: x.mT,
