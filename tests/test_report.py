@@ -5,6 +5,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from scipy import stats as scipy_stats
 from gradbench.errors import UsageError
 from gradbench.report import answers, build, text
 from gradbench.report.audit import audit
-from gradbench.report.compare import comparisons
+from gradbench.report.compare import Comparison, comparisons
 from gradbench.report.curves import scan
+from gradbench.report.figures import divergence
 from gradbench.report.sketch import sketches
 from gradbench.report.style import RC, looks
 from gradbench.report.tables import leaves, load
@@ -137,6 +139,18 @@ def test_a_profile_is_the_share_of_all_cells_that_are_as_good_and_diverged_ones_
         assert rows["share"].to_numpy() == pytest.approx(good.sum(axis=1) / len(own))
     lstm = told[(told["comparison"] == "lstm") & (told["treatment"] == "none")]
     assert set(lstm["share"]) == {0.0}
+
+
+def test_a_title_names_no_strength_that_did_not_always_diverge() -> None:
+    outcomes = {0.01: "dd", 0.1: "dc", 1.0: "dd", 10.0: "dd"}
+    rows = [
+        {"treatment": "gp", "quantity": "lambda", "strength": strength, "seed": seed, "status": status}
+        for strength, ended in outcomes.items()
+        for seed, status in enumerate({"d": "diverged", "c": "completed"}[letter] for letter in ended)
+    ]
+    comparison = Comparison("lstm", "lstm", "test/loss", "min", "nats", pd.DataFrame(rows))
+    title = divergence._title(SimpleNamespace(comparisons=[comparison]))
+    assert title == "lstm always diverges with gp at λ = 0.01 and gp at λ = 1 … 10"
 
 
 def test_diverged_cells_stay_in_the_denominator_and_out_of_the_means(quick: Path) -> None:

@@ -1,5 +1,8 @@
 """The share of diverged cells by strength."""
 
+from collections.abc import Sequence
+from itertools import groupby
+
 import numpy as np
 from matplotlib.axes import Axes
 
@@ -107,16 +110,24 @@ def _title(context: Context) -> str:
         if not lost:
             never.append(comparison.label)
         elif full:
-            always.append(f"{comparison.label} always diverges with {_settings(full)}")
+            always.append(f"{comparison.label} always diverges with {_settings(full, comparison.settings)}")
         else:
-            some.append(f"{comparison.label} sometimes with {_settings(list(lost))}")
+            some.append(f"{comparison.label} sometimes with {_settings(list(lost), comparison.settings)}")
     parts = [*always, *some]
     if not always and some:
         parts[0] = parts[0].replace(" sometimes", " sometimes diverges", 1)
     return "; ".join([*text.capped(parts), *([f"{text.several(never, 'group')} never"] if never else [])])
 
 
-def _settings(settings: list[Setting]) -> str:
-    names = dict.fromkeys(setting.treatment for setting in settings)
-    groups = [[s for s in settings if s.treatment == name] for name in names]
-    return text.listed([text.setting(g[0].treatment, g[0].quantity, [s.strength for s in g]) for g in groups])
+def _settings(some: Sequence[Setting], every: Sequence[Setting]) -> str:
+    """Name some of the settings; a range of strengths leaves none out that lies between."""
+    treatments = list(dict.fromkeys(setting.treatment for setting in every))
+    ordered = sorted(every, key=lambda s: (treatments.index(s.treatment), s.strength or 0.0))
+    runs = [
+        (treatment, list(run))
+        for (treatment, is_named), run in groupby(ordered, key=lambda s: (s.treatment, s in some))
+        if is_named
+    ]
+    return text.listed(
+        [text.setting(treatment, run[0].quantity, [s.strength for s in run]) for treatment, run in runs]
+    )
