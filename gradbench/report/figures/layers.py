@@ -153,9 +153,12 @@ def _title(norms: Norms) -> str:
     if not change:
         return "No gradient reached the critic's first layer"
     least, most = (pick(change, key=lambda s: abs(change[s])) for pick in (min, max))
-    words = [
-        f"{text.number(float(10 ** abs(change[s])), 2)} times {'larger' if change[s] > 0 else 'smaller'} with "
-        f"{text.setting(s.treatment, s.quantity, [s.strength])}"
-        for s in dict.fromkeys((most, least))
-    ]
-    return f"On its way to the first layer the critic's gradient gets {text.listed(words)}"
+
+    def words(setting: Setting) -> str:
+        factor = text.number(float(10 ** abs(change[setting])), 2)
+        times = "no" if factor == "1" else f"{factor} times"
+        size = "larger" if change[setting] > 0 else "smaller"
+        return f"{times} {size} with {text.setting(setting.treatment, setting.quantity, [setting.strength])}"
+
+    named = [words(setting) for setting in dict.fromkeys((most, least))]
+    return f"On its way to the first layer the critic's gradient gets {text.listed(named)}"
