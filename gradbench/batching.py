@@ -18,7 +18,9 @@ recordings: dict[Hashable, Callable[..., Any]] = {}
 """What has been recorded in this process; another stack of the same program goes on with it."""
 
 
-def recorded(function: Callable[..., Any], name: Hashable, compiles: bool = False) -> Callable[..., Any]:
+def recorded(
+    function: Callable[..., Any], name: Hashable, compiles: bool = False, given_away: int = 0
+) -> Callable[..., Any]:
     """Record a function's tensor operations at its first call, simplify them, and run just these.
 
     ``vmap`` and ``autograd`` decide anew at every call what each operation means; a recording has decided. It is run
@@ -28,13 +30,14 @@ def recorded(function: Callable[..., Any], name: Hashable, compiles: bool = Fals
         function: of tensors and containers of them, pure, whose course depends on no tensor's value.
         name: functions of one name do the same, to tensors of the same shapes.
         compiles: whether to compile the recording.
+        given_away: how many arguments, from the first, nobody uses afterwards: results may be written over them.
     """
 
     def replay(*args: Any) -> Any:
         if name not in recordings:
             if len(recordings) == MOST:
                 recordings.clear()
-            recordings[name] = prepared(function, args, compiles)
+            recordings[name] = prepared(function, args, compiles, given_away)
         # enabled, or a fused kernel would not keep what its own derivative is recorded to need
         with torch.inference_mode(), torch.enable_grad():
             return recordings[name](*args)
@@ -42,10 +45,13 @@ def recorded(function: Callable[..., Any], name: Hashable, compiles: bool = Fals
     return replay
 
 
-def prepared(function: Callable[..., Any], args: tuple[Any, ...], compiles: bool) -> Callable[..., Any]:
+def prepared(
+    function: Callable[..., Any], args: tuple[Any, ...], compiles: bool, given_away: int
+) -> Callable[..., Any]:
     """Return a function's recording for tensors of the shapes and types of just these, simplified or compiled."""
     _, recording = record(function, tree_map(ordinary, args))
-    simplify(recording.module, tree_leaves(args)[0].device.type, compiles)
+    free = len(tree_leaves(args[:given_away]))
+    simplify(recording.module, tree_leaves(args)[0].device.type, compiles, free)
     return compiled(recording, args) if compiles else recording
 
 

@@ -22,6 +22,7 @@ from gradbench.parameters import Layout
 from gradbench.program import Program, build_regularizer
 from gradbench.regularizers import Regularizer
 from gradbench.regularizers import State as Memory
+from gradbench.series import told
 
 Tensors = dict[str, Tensor]
 
@@ -45,11 +46,12 @@ class Update:
         carry: what the next update is given, [K, ...] each.
         gradient: [K, P], of loss and penalty.
         norm: of the gradient, [K].
-        used_norm: of what a transform made of it, [K].
         parameters: [K, P], after the step.
         moments: what the optimizer keeps, [K, P] each.
         memory: what transforms keep, per span.
+        used_norm: of what a transform made of it, [K]; of a regularized player, and where anything is recorded.
         bent: [K, P], what a transform made of the gradient; ``None`` where none does more than rescale it.
+        row: what is recorded, [series, K]; ``None`` where nothing is.
     """
 
     loss: Tensor
@@ -57,17 +59,19 @@ class Update:
     carry: Tensors
     gradient: Tensor
     norm: Tensor
-    used_norm: Tensor
     parameters: Tensor
     moments: Tensors
     memory: list[Memory]
+    used_norm: Tensor | None = None
     bent: Tensor | None = None
+    row: Tensor | None = None
 
     @property
     def used(self) -> Tensor:
         """What was used of the gradient, [K, P]; a pass over memory where it was only rescaled."""
         if self.bent is not None:
             return self.bent
+        assert self.used_norm is not None
         return self.gradient * (self.used_norm / self.norm).nan_to_num(nan=1.0)[:, None]
 
 
@@ -77,17 +81,16 @@ class StackedPlayer:
 
     Attributes:
         transforms: whether any cell's regularizer acts on gradients.
-        projects: whether any cell's regularizer acts on parameters.
         batch: ``(parameters of every player, data, draws) -> batches`` of all updates of a step, [K, steps, ...].
-        update: ``(own, parameters, batch, carry, strength, memory, moments, lr [K, 1], t) -> Update``; ``own`` are the
-            player's parameters [K, P], t counts updates from 1.
+        update: ``(own, moments, others, batch, carry, strength, memory, lr [K, 1], t) -> Update``; ``own`` are the
+            player's parameters [K, P], which the update may write over, as it may the moments; ``others`` are the
+            other players' parameters; t counts updates from 1.
     """
 
     name: str
     steps: int
     regularized: bool
     transforms: bool
-    projects: bool
     batch: Callable[[Tensors, Tensors, Tensors], Tensors]
     update: Callable[..., Update]
 
@@ -117,12 +120,14 @@ class Execution:
         fused: the networks use kernels that ``vmap`` cannot stack, so cells are looped over.
         records: whether the others are recorded, and replayed.
         compiles: whether recordings are compiled.
+        measures: whether there is a row of telemetry.
     """
 
     device: torch.device
     fused: bool
     records: bool = True
     compiles: bool = False
+    measures: bool = True
 
 
 def execution_of(
@@ -132,12 +137,13 @@ def execution_of(
     kind: str,
     records: bool = True,
     compiles: bool = False,
+    measures: bool = True,
 ) -> Execution:
     """Choose how a stack is run, from what it is and on what kind of device: never from a stopwatch."""
     # on a CPU a fused kernel for one network beats operations over K; a GPU is only filled by the latter
     penalty = any(span.regularizer.penalty for span in spans)
     fused = program.model.fuses and kind == "cpu" and program.precision != "bfloat16" and not penalty
-    return Execution(device, fused, records, compiles)
+    return Execution(device, fused, records, compiles, measures)
 
 
 def stack_player(
@@ -176,22 +182,36 @@ def stack_player(
         return {"gradient": slope, "loss": loss.detach(), "penalty": penalty.detach(), "carry": carry}
 
     transform, project = transform_of(acting, layout), project_of(acting, layout)
-    bends = any(span.regularizer.transform and not span.regularizer.rescales for span in acting)
+    bends = any(span.regularizer.bends for span in acting)
+    descent = program.optimizer.step_on(execution.device.type, execution.compiles)
 
     def step(
-        gradient: Tensor,
+        made: dict[str, Any],
         own: Tensor,
+        moments: Tensors,
         strength: Tensor,
         memory: list[Memory],
-        moments: Tensors,
         lr: Tensor,
         t: Tensor,
     ) -> dict[str, Any]:
+        gradient = made["gradient"]
         used, memory = transform(gradient, strength, memory, own)
-        parameters, moments = program.optimizer.step(own, used, moments, lr, t)
-        made = {"parameters": project(parameters, strength), "moments": moments, "memory": memory}
-        norms = {"norm": norms_of(gradient), "used_norm": norms_of(used)}
-        return made | norms | ({"bent": used} if bends else {})
+        parameters, moments = descent(own, used, moments, lr, t)
+        parameters = project(parameters, strength)
+        made |= {"parameters": parameters, "moments": moments, "memory": memory, "norm": norms_of(gradient)}
+        if not execution.measures:
+            return made
+        if not player.regularized:
+            return made | {"row": torch.stack([made["loss"], made["norm"]])}
+        made["used_norm"] = norms_of(used)
+        moved = torch.linalg.vector_norm(parameters - own, dim=1)
+        return made | {"row": row_of(made, moved)} | ({"bent": used} if bends else {})
+
+    def row_of(made: dict[str, Any], moved: Tensor) -> Tensor:
+        norm, used_norm = made["norm"], made["used_norm"]
+        acted = [told(span.regularizer, norm[span.cells], used_norm[span.cells]) for span in spans]
+        effects = map(together, zip(*acted, strict=True))
+        return torch.stack([made["loss"], made["penalty"], norm, used_norm, *effects, moved])
 
     def norms_of(vectors: Tensor) -> Tensor:
         # over the cells that a transform takes the norm of, so that it is taken once
@@ -199,11 +219,11 @@ def stack_player(
 
     K = spans[-1].cells.stop
     acts = ((span.program, span.cells.stop) for span in spans)
-    named = (name, player.name, K, str(execution.device), *acts)
+    named = (name, player.name, K, str(execution.device), execution.measures, *acts)
     record = (
         partial(recorded, compiles=execution.compiles)
         if execution.records
-        else lambda function, _name: function
+        else lambda function, _name, **_: function
     )
     gradient, finish = looped(descend, K) if execution.fused else descend, step
     apart = execution.fused and execution.compiles  # inductor does not know the kernels
@@ -211,25 +231,33 @@ def stack_player(
         gradient, finish = recorded(gradient, ("gradient", *named)), record(step, ("step", *named))
 
     def whole(
-        own: Tensor, parameters: Tensors, batch: Tensors, carry: Tensors, strength: Tensor, *rest: Any
+        own: Tensor,
+        moments: Tensors,
+        others: Tensors,
+        batch: Tensors,
+        carry: Tensors,
+        strength: Tensor,
+        memory: list[Memory],
+        lr: Tensor,
+        t: Tensor,
     ) -> dict[str, Any]:
-        made: dict[str, Any] = gradient(own, parameters, batch, carry, strength)
-        return made | finish(made["gradient"], own, strength, *rest)
+        made: dict[str, Any] = gradient(own, others, batch, carry, strength)
+        return finish(made, own, moments, strength, memory, lr, t)
 
-    run = whole if apart else record(whole, ("update", *named))
+    # parameters and moments are given away: nobody reads the old ones
+    run = whole if apart else record(whole, ("update", *named), given_away=2)
     return StackedPlayer(
         name=player.name,
         steps=player.steps,
         regularized=player.regularized,
         transforms=any(span.regularizer.transform for span in acting),
-        projects=any(span.regularizer.project for span in acting),
         batch=record(vmap(vmap(batch, in_dims=(None, None, 0)), in_dims=(0, None, 0)), ("batch", *named)),
         update=lambda *args: Update(**run(*args)),
     )
 
 
 Objective = Callable[..., tuple[Tensor, Tensor, Tensors]]
-"""``(own, parameters, batch, carry, strength) -> loss, penalty, carry``."""
+"""``(own, others, batch, carry, strength) -> loss, penalty, carry``."""
 
 
 def objective_of(
@@ -254,35 +282,35 @@ def objective_of(
         else contextlib.nullcontext
     )
 
-    def networks(own: Tensor, parameters: Tensors) -> Networks:
-        return {key: layouts[key].bind(own if key == name else value) for key, value in parameters.items()}
+    def networks(own: Tensor, others: Tensors) -> Networks:
+        return {key: layouts[key].bind(vectors) for key, vectors in (others | {name: own}).items()}
 
     def loss_alone(
-        own: Tensor, parameters: Tensors, batch: Tensors, carry: Tensors, _strength: Tensor
+        own: Tensor, others: Tensors, batch: Tensors, carry: Tensors, _strength: Tensor
     ) -> tuple[Tensor, Tensor, Tensors]:
         with autocast():
-            loss, carried = model.loss(name, networks(own, parameters), batch, carry)
+            loss, carried = model.loss(name, networks(own, others), batch, carry)
         loss = loss.to(own.dtype)
         return loss, torch.zeros_like(loss), carried
 
     if price is None:
         return stacked(loss_alone)
 
-    def probe(own: Tensor, parameters: Tensors, batch: Tensors, carry: Tensors) -> Probe:
-        return probe_of(model, name, networks(own, parameters), batch, carry)
+    def probe(own: Tensor, others: Tensors, batch: Tensors, carry: Tensors) -> Probe:
+        return probe_of(model, name, networks(own, others), batch, carry)
 
     def points(*args: Any) -> Tensor:
         with autocast():
             return probe(*args)[1]
 
     def values(
-        x: Tensor, own: Tensor, parameters: Tensors, batch: Tensors, carry: Tensors
+        x: Tensor, own: Tensor, others: Tensors, batch: Tensors, carry: Tensors
     ) -> tuple[Tensor, Tensor, Tensors]:
         with autocast():
-            values_B, carried = probe(own, parameters, batch, carry)[0](x)
+            values_B, carried = probe(own, others, batch, carry)[0](x)
             if isinstance(model, MeanLoss):  # one pass serves both
                 return values_B, values_B.mean().to(own.dtype), carried
-            loss, carried = model.loss(name, networks(own, parameters), batch, carry)
+            loss, carried = model.loss(name, networks(own, others), batch, carry)
         return values_B, loss.to(own.dtype), carried
 
     def paid(

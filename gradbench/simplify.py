@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from gradbench.tape import shape_of
 
@@ -97,13 +97,14 @@ METHODS = {
 """Those that torch has as methods only."""
 
 
-def simplify(module: GraphModule, kind: str, compiles: bool = False) -> None:
+def simplify(module: GraphModule, kind: str, compiles: bool = False, free: int = 0) -> None:
     """Rewrite a recording in place.
 
     Args:
         module: the recording; each node's ``meta["val"]`` has its result's shape, strides and type.
         kind: of device that it runs on.
         compiles: leave to a compiler what it does by itself.
+        free: how many inputs, from the first, nobody uses afterwards.
     """
     graph = module.graph
     skip_views(graph)
@@ -115,11 +116,14 @@ def simplify(module: GraphModule, kind: str, compiles: bool = False) -> None:
     add_biases(graph)
     settle(graph)
     if not compiles:
-        write_over(graph)
+        keep_constants(module)
+        write_over(graph, free)
         for node in graph.nodes:
             if node.target in METHODS:
                 node.op, node.target = "call_method", METHODS[node.target]
             node.target = BOUND.get(node.target, node.target)
+    for node in graph.nodes:
+        node.meta.pop("fixed", None)
     module.recompile()
 
 
@@ -181,6 +185,22 @@ def settle(graph: Graph) -> None:
         node.meta["val"] = after
 
 
+def keep_constants(module: GraphModule) -> None:
+    """Compute once what depends on no input."""
+    kept = mutated(module.graph)
+    for node in module.graph.nodes:
+        fixed = node.meta.get("fixed")
+        if fixed is None or node.op != "call_function" or node in kept:
+            continue
+        if fixed.stride() == value(node).stride() and any("fixed" not in user.meta for user in node.users):
+            module.register_buffer(node.name, fixed)
+            with module.graph.inserting_before(node):
+                constant = module.graph.get_attr(node.name)
+            constant.meta["val"] = value(node)
+            node.replace_all_uses_with(constant)
+    module.graph.eliminate_dead_code()
+
+
 # ---- memory ------------------------------------------------------------------------------------------------
 
 
@@ -196,7 +216,7 @@ def memory_of(graph: Graph) -> dict[Node, Node]:
     """Return for each node the one that made the memory in which its result lies."""
     makers: dict[Node, Node] = {}
     for node in graph.nodes:
-        makers[node] = makers[source(node)] if is_view(node) else node
+        makers[node] = makers[(*written_by(node), source(node))[0]] if is_view(node) else node
     return makers
 
 
@@ -206,7 +226,7 @@ def mutated(graph: Graph) -> set[Node]:
     They stay as they are: when they are computed matters.
     """
     makers = memory_of(graph)
-    written = {makers[node] for node in graph.nodes if node.op == "call_function" and mutates(node)}
+    written = {makers[given] for node in graph.nodes for given in written_by(node)}
     return {
         node
         for node in graph.nodes
@@ -214,13 +234,37 @@ def mutated(graph: Graph) -> set[Node]:
     }
 
 
-def mutates(node: Node) -> bool:
-    """Return whether an operation writes to memory that it was given."""
-    return bool(getattr(getattr(node.target, "_schema", None), "is_mutable", False))
+def is_current(earlier: Node, later: Node) -> bool:
+    """Return whether what one node read is as it was when another one runs."""
+    makers = memory_of(later.graph)
+    read, ran = {makers[given] for given in earlier.all_input_nodes}, False
+    for node in later.graph.nodes:
+        if node is later:
+            return True
+        if ran and any(makers[given] in read for given in written_by(node)):
+            return False
+        ran = ran or node is earlier
+    return True
 
 
-def write_over(graph: Graph) -> None:
-    """Have operations write over what they are given, where nobody reads it afterwards."""
+def written_by(node: Node) -> list[Node]:
+    """Return what an operation is given to write to."""
+    if node.target is aten._fused_adam_.default:  # and to gradients, says its schema: where it unscales them
+        return [one for index in (0, 2, 3) for one in node.args[index]]  # type: ignore[union-attr,misc]
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or not schema.is_mutable:
+        return []
+    given = dict(zip((part.name for part in schema.arguments), node.args, strict=False)) | node.kwargs
+    written = [
+        given.get(part.name) for part in schema.arguments if part.alias_info and part.alias_info.is_write
+    ]
+    return [one for one in tree_leaves(written) if isinstance(one, Node)]
+
+
+def write_over(graph: Graph, free: int) -> None:
+    """Have operations write over what they are given, where nobody reads it afterwards: nor, of inputs, the caller."""
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    ours = set(inputs[:free])
     makers = memory_of(graph)
     last = {makers[given]: node for node in graph.nodes for given in node.all_input_nodes}
     heirs: dict[Node, Node] = {}  # who wrote over whose memory
@@ -232,7 +276,7 @@ def write_over(graph: Graph) -> None:
         return made
 
     def may_overwrite(given: Any, node: Node) -> bool:
-        if not isinstance(given, Node) or maker(given).op != "call_function":
+        if not isinstance(given, Node) or (maker(given).op != "call_function" and maker(given) not in ours):
             return False
         whole = maker(given).meta.get("val")
         return (
@@ -246,7 +290,14 @@ def write_over(graph: Graph) -> None:
             and all(other is given or maker(other) is not maker(given) for other in node.all_input_nodes)
         )
 
+    def inherit(node: Node, given: Node) -> None:
+        last[maker(given)] = last.get(node, node)
+        heirs[node] = maker(given)
+
     for node in graph.nodes:
+        if node.target is aten.clone.default and may_overwrite(source(node), node):
+            inherit(node, source(node))
+            node.replace_all_uses_with(source(node))
         if node.target not in IN_PLACE:
             continue
         first, *rest = node.args
@@ -258,8 +309,8 @@ def write_over(graph: Graph) -> None:
             node.target = IN_PLACE[node.target]
             if node.target is aten.threshold_backward.grad_input:
                 node.kwargs = {"grad_input": given}
-            last[maker(given)] = last.get(node, node)
-            heirs[node] = maker(given)
+            inherit(node, given)
+    graph.eliminate_dead_code()
 
 
 # ---- views -------------------------------------------------------------------------------------------------
@@ -267,12 +318,13 @@ def write_over(graph: Graph) -> None:
 
 def skip_views(graph: Graph) -> None:
     """Leave out what changes nothing, and look through one view at what another was taken of."""
+    kept = mutated(graph)
     for node in graph.nodes:
         if node.target in RESHAPES and source(node).target in RESHAPES:
             origin = source(source(node))
             if can_view(origin, node):
                 node.args = (origin, node.args[1])
-        if (same := unchanged_by(node)) is not None:
+        if (same := unchanged_by(node) or part_of(node, kept)) is not None:
             replace(node, same)
     graph.eliminate_dead_code()
 
@@ -287,6 +339,22 @@ def unchanged_by(node: Node) -> Node | None:
         return source(node)
     if node.target is aten.transpose.int and source(node).target is aten.transpose.int:
         return source(source(node)) if node.args[1:] == source(node).args[1:] else None
+    return None
+
+
+def part_of(node: Node, kept: set[Node]) -> Node | None:
+    """Return which of the tensors that were put together a slice is."""
+    if node.target is not aten.slice.Tensor or not is_put_together(source(node)):
+        return None
+    if node in kept or source(node) in kept:
+        return None
+    parts: Any = source(node).args[0]
+    start = 0
+    for part in parts:
+        stop = start + len(value(part))
+        if node.args[1:] == (0, start, stop):
+            return part  # type: ignore[no-any-return]
+        start = stop
     return None
 
 
@@ -338,18 +406,22 @@ def alike(one: Node, other: Node) -> bool:
 
 
 def scale_late(graph: Graph) -> None:
-    """Scale a vector's norm, and a step along it, instead of the vector: |s g| = |s| |g|, r (s g) = (r s) g."""
+    """Scale a vector's norm, and a step along it, instead of the vector: |s g| = |s| |g|, r (s g) = (r s) g.
+
+    How far a step leads is known from what was added: (p + r g) - p = r g.
+    """
     kept = mutated(graph)
     for node in list(graph.nodes):
         if node in kept:
             continue
-        if node.target is aten.linalg_vector_norm.default and (scaled := scaled_vector(node.args[0])):
-            vector, factor = scaled
-            norm = insert(node, aten.linalg_vector_norm.default, vector, *node.args[1:])
-            size = insert(node, aten.abs.default, insert(node, aten.select.int, factor, 1, 0))
-            if alike(norm, node) and alike(size, node):
-                replace(node, insert(node, aten.mul.Tensor, norm, size))
-        elif node.target is aten.addcmul.default and (scaled := scaled_vector(node.args[2])):
+        if node.target is aten.sub.Tensor and not node.kwargs and (taken := step_from(node)):
+            rate, vector, sign = taken
+            if alike(vector, node):
+                rate = rate if sign == 1 else insert(node, aten.mul.Scalar, rate, sign)
+                replace(node, insert(node, aten.mul.Tensor, vector, rate))
+        elif takes_norms(node):
+            replace(node, norm_of(node, source(node)))
+        elif node.target is aten.addcmul.default and (scaled := scaled_vector(node.args[2], node)):
             vector, factor = scaled
             rate = node.args[1]
             if alike(rate, factor):
@@ -357,17 +429,55 @@ def scale_late(graph: Graph) -> None:
     graph.eliminate_dead_code()
 
 
-def scaled_vector(node: Any) -> tuple[Node, Node] | None:
-    """Return vectors [K, P] and factors [K, 1], where a node is their product."""
-    if not isinstance(node, Node) or node.target is not aten.mul.Tensor:
+def takes_norms(node: Node) -> bool:
+    """Return whether an operation takes a norm of each of some vectors [K, P]."""
+    if node.target is not aten.linalg_vector_norm.default or node.kwargs or value(source(node)).dim() != 2:
+        return False
+    order, *axes = node.args[1:]
+    return bool(order != 0 and axes == [[1]] and value(source(node)).dtype == value(node).dtype)
+
+
+def norm_of(node: Node, vectors: Node) -> Node:
+    """Return the norms of vectors [K, P], in front of a node that takes norms, from those of what they were made of."""
+    if (scaled := scaled_vector(vectors, node)) is not None:
+        vectors, factor = scaled
+        size = insert(node, aten.abs.default, insert(node, aten.select.int, factor, 1, 0))
+        return insert(node, aten.mul.Tensor, norm_of(node, vectors), size)
+    if is_put_together(vectors) and is_current(vectors, node):
+        parts: Any = vectors.args[0]
+        return insert(node, aten.cat.default, [norm_of(node, part) for part in parts])
+    return insert(node, aten.linalg_vector_norm.default, vectors, *node.args[1:])
+
+
+def step_from(node: Node) -> tuple[Node, Node, float] | None:
+    """Return r, g and s, where a node subtracts p from p + r g s."""
+    there, here = node.args
+    if not isinstance(there, Node) or there.target is not aten.addcmul.default or not is_current(there, node):
         return None
-    vector, factor = node.args
+    origin, rate, vector = there.args
+    return (rate, vector, there.kwargs.get("value", 1)) if origin is here else None  # type: ignore[return-value]
+
+
+def scaled_vector(vectors: Any, node: Node) -> tuple[Node, Node] | None:
+    """Return vectors [K, P] and factors [K, 1], where what a node is given is their product."""
+    if (
+        not isinstance(vectors, Node)
+        or vectors.target is not aten.mul.Tensor
+        or not is_current(vectors, node)
+    ):
+        return None
+    vector, factor = vectors.args
     if not isinstance(vector, Node) or not isinstance(factor, Node) or value(vector).dim() != 2:
         return None
     if value(vector).dtype != value(factor).dtype:
         return None
     K, _P = value(vector).shape
     return (vector, factor) if value(factor).shape == (K, 1) else None
+
+
+def is_put_together(node: Node) -> bool:
+    """Return whether an operation puts tensors together along their first axis."""
+    return node.target is aten.cat.default and node.args[1:] in ((), (0,))
 
 
 def turn_products(graph: Graph, kind: str) -> None:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from gradbench.batching import looped
+from gradbench.batching import looped, recorded
 from gradbench.data import Data
 from gradbench.devices import bring
-from gradbench.grid import Cell
+from gradbench.grid import Cell, canonical
 from gradbench.models import Model
 from gradbench.optimizers import Optimizer
 from gradbench.parameters import Layout, flatten
@@ -150,6 +150,7 @@ def prepare(
     places: Sequence[int] | None = None,
     records: bool = True,
     kind: str | None = None,
+    measures: bool = True,
 ) -> Setup:
     """Bind a stack's cells to a device.
 
@@ -160,6 +161,7 @@ def prepare(
         places: bind only those at these ascending places.
         records: whether a step's functions are recorded at their first call, and replayed.
         kind: of device that the stack is made for, by default the device's own.
+        measures: whether there is anything to record.
     """
     kind = kind or device.type
     places = range(len(stack)) if places is None else places
@@ -169,7 +171,7 @@ def prepare(
     model, dtype = program.model, program.dtype
     spans = spans_of(cells)
     compiles = bool(cells[0].runtime["compile"])
-    execution = execution_of(program, spans, device, kind, records, compiles)
+    execution = execution_of(program, spans, device, kind, records, compiles, measures)
     layouts = layouts_of(model.networks(execution.fused), device, dtype)
     seeds = sorted({cell.seed for cell in cells})
     seed_of_cell = torch.tensor([seeds.index(cell.seed) for cell in cells]).to(device)
@@ -188,12 +190,20 @@ def prepare(
     one_by_one = kind == "cpu"
     readers = layouts_of(model.networks(fused=one_by_one), device, dtype)
 
-    def evaluate_one(parameters: Tensors, draw: Tensors) -> Tensors:
+    def evaluate_network(parameters: Tensors, draw: Tensors, data: Tensors) -> Tensors:
         return model.evaluate(
-            {name: readers[name].bind(vector) for name, vector in parameters.items()}, tensors, draw
+            {name: readers[name].bind(vector) for name, vector in parameters.items()}, data, draw
         )
 
-    evaluate_all = looped(evaluate_one, len(cells)) if one_by_one else vmap(evaluate_one)
+    evaluate_one = evaluate_network
+    if records and one_by_one and not model.fuses:  # of what does, a fused kernel is nearly all
+        what = canonical([{key: config[key] for key in ("model", "data", "precision")}, cells[0].data_sha256])
+        evaluate_one = recorded(evaluate_network, ("evaluation", what, str(device)))
+
+    def evaluate_cell(parameters: Tensors, draw: Tensors) -> Tensors:
+        return evaluate_one(parameters, draw, tensors)
+
+    evaluate_all = looped(evaluate_cell, len(cells)) if one_by_one else vmap(evaluate_cell)
 
     def evaluate(parameters: Tensors) -> Tensors:
         with torch.set_grad_enabled(any(vectors.requires_grad for vectors in parameters.values())):

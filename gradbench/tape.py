@@ -12,7 +12,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 from torch.utils.weak import WeakIdKeyDictionary
 
-COPY, LIFT = torch.ops.aten.clone.default, torch.ops.aten.lift_fresh.default
+aten = torch.ops.aten
+
+COPY, LIFT = aten.clone.default, aten.lift_fresh.default
+
+SHAPED = (aten.full_like.default, aten.new_zeros.default, aten.ones_like.default, aten.zeros_like.default)
+"""Operations that return the same for all tensors of a shape."""
+
+LARGEST = 2**13
+"""Numbers in a constant that is kept, at most: more of them are filled in as fast as they are read."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +93,12 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own i
         node = self.graph.call_function(COPY if operation is LIFT else operation, *given)
         if isinstance(result, Tensor):
             self.write(result, node)
+            if is_fixed(node) and result.numel() <= LARGEST:
+                node.meta["fixed"] = result
         elif isinstance(result, tuple | list):
             for index, part in enumerate(result):
                 self.write(part, self.graph.call_function(operator.getitem, (node, index)))
-        else:
+        elif operation._schema.returns:  # else it has only written
             raise RuntimeError(f"what {operation} reads, {result}, may be another value at the next call")
         return result
 
@@ -105,6 +115,13 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own i
             self.write(tensor, self.graph.get_attr(name))
         node: Node = self.nodes[tensor]
         return node
+
+
+def is_fixed(node: Node) -> bool:
+    """Return whether an operation always returns the same."""
+    if torch.Tag.nondeterministic_seeded in node.target.tags:  # type: ignore[union-attr]
+        return False
+    return node.target in SHAPED or all("fixed" in given.meta for given in node.all_input_nodes)
 
 
 def shape_of(tensor: Tensor) -> Tensor:

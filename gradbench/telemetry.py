@@ -3,6 +3,7 @@
 K cells, P parameters of a player.
 """
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,14 +11,12 @@ import torch
 from torch import Tensor
 
 from gradbench.players import StackedPlayer, Tensors, Update
-from gradbench.regularizers import Regularizer
+from gradbench.series import BRIEF, EFFECT, FULL, effect
 from gradbench.stack import CHUNK, Setup, State
 
-FULL = ("loss", "penalty", "grad_norm", "grad_norm_used", "clipped", "cosine", "update_norm")
-"""Series of the regularized player."""
-
-BRIEF = ("loss", "grad_norm")
-"""Series of any other player, prefixed by its name."""
+EFFECT_EVERY = 10
+"""Steps, at least, between those at which a bent gradient is compared with what it was: passes over both of them, an
+eighth of an MLP's step. The first is one of them, and every evaluation."""
 
 DIVERGED = "diverged_at"
 """Not a series: stands beside them in a checkpoint."""
@@ -48,7 +47,7 @@ class Telemetry:
         """Record the K cells that are trained from now on; everything before must have been flushed."""
         self.players, self.places, self.spans = setup.players, setup.places, setup.spans
         self.steps, self.record_every, self.eval_every = setup.steps, setup.record_every, setup.eval_every
-        self.lr_K = setup.lr.squeeze(1)
+        self.effect_every = math.ceil(EFFECT_EVERY / setup.record_every)
         K = len(self.places)
         self.blocks: Tensors = {}
         self.buffers: Tensors = {}
@@ -64,33 +63,26 @@ class Telemetry:
         """Whether any cell still trained at the last flush."""
         return bool((self.diverged_at == 0).any())
 
-    def record(
-        self,
-        player: StackedPlayer,
-        inner: int,
-        state: State,
-        update: Update,
-        moved: Tensor | None,
-    ) -> None:
-        """Write one update's values into the buffers: on the device, nothing is read.
-
-        Args:
-            moved: by how much the parameters have changed, [K, P]; ``None`` for -lr times the used gradient.
-        """
+    def record(self, player: StackedPlayer, inner: int, state: State, update: Update) -> None:
+        """Write one update's values into the buffers: on the device, nothing is read."""
+        if update.row is None:
+            return
         row = self.blocks[player.name][state.step - self._flushed, inner]
+        row.copy_(update.row)
         if not player.regularized:
-            torch.stack([update.loss, update.norm], out=row)
             return
         state.last = update
-        whole = self.is_kept(state.step + 1)
-        acted = [effect(span.regularizer, update, span.cells, whole) for span in self.spans]
-        effects = [torch.cat(parts) for parts in zip(*acted, strict=True)]
-        distance = self.lr_K * update.used_norm if moved is None else torch.linalg.vector_norm(moved, dim=1)
-        torch.stack([update.loss, update.penalty, update.norm, update.used_norm, *effects, distance], out=row)
+        if update.bent is None or update.used_norm is None or not self.measures(state.step + 1):
+            return
+        given = (update.gradient, update.bent, update.norm, update.used_norm)
+        for cells in (span.cells for span in self.spans if span.regularizer.bends):
+            row[EFFECT, cells] = torch.stack(effect(*(part[cells] for part in given)))
 
-    def is_kept(self, step: int) -> bool:
-        """Return whether a step is one that the table of curves has a row of, whatever diverges."""
-        return step % self.record_every == 0 or step % self.eval_every == 0 or step == self.steps
+    def measures(self, step: int) -> bool:
+        """Return whether what takes several passes over the gradient is measured at a step."""
+        row, rest = divmod(step, self.record_every)  # of the table of curves, if nothing is left
+        often = rest == 0 and (row - 1) % self.effect_every == 0
+        return often or step % self.eval_every == 0 or step == self.steps
 
     def flush(self, state: State) -> list[float]:
         """Bring what was recorded since the last flush to the host; return the last loss of each of the N cells.
@@ -132,43 +124,6 @@ class Telemetry:
 def series_of(player: StackedPlayer) -> list[str]:
     """Return the names of what is recorded of a player, in the order of its buffer."""
     return list(FULL) if player.regularized else [f"{player.name}/{series}" for series in BRIEF]
-
-
-def effect(
-    regularizer: Regularizer, update: Update, cells: slice, whole: bool = True
-) -> tuple[Tensor, Tensor]:
-    """Return what a regularizer's transform did, at the least cost: most leave all, or all but a factor.
-
-    Args:
-        regularizer: whose transform acted.
-        update: what came of it.
-        cells: that it acted on, k of them.
-        whole: measure what takes several passes over the gradient, too; else it is NaN.
-
-    Returns:
-        Each [k]: the share of the raw gradient's non-zero coordinates that were changed (so 1 or 0 for norm
-        clipping), and the cosine between raw and used (1 where either is zero).
-    """
-    norm, used_norm = update.norm[cells], update.used_norm[cells]
-    ones = torch.ones_like(norm)
-    if regularizer.transform is None:
-        return torch.zeros_like(norm), ones
-    if regularizer.rescales:
-        return (used_norm != norm).to(norm.dtype), ones
-    if not whole:
-        return torch.full_like(norm, torch.nan), torch.full_like(norm, torch.nan)
-    gradient, used = update.gradient[cells], update.used[cells]
-    present, changed = different(gradient, torch.zeros_like(norm)[:, None]), different(used, gradient)
-    product = norm * used_norm
-    dot = torch.linalg.vecdot(gradient, used)
-    return changed / present.clamp(min=1.0), torch.where(product > 0, dot / product, ones)
-
-
-def different(one: Tensor, other: Tensor) -> Tensor:
-    """Return how many coordinates of two vectors differ. Shapes: [k, P] twice -> [k]."""
-    # as numbers: to count booleans takes a CPU several times as long
-    differs: Tensor = torch.ne(one, other, out=torch.empty_like(one))
-    return differs.sum(dim=1)
 
 
 def gradient_histograms(state: State, k: int) -> dict[str, np.ndarray]:

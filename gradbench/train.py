@@ -121,21 +121,19 @@ def advance(setup: Setup, state: State, draws: dict[str, dict[str, Tensor]], tel
         batches = player.batch(
             state.parameters, setup.data, draw
         )  # of all its updates at once, [K, steps, ...]
+        others = {name: vectors for name, vectors in state.parameters.items() if name != player.name}
         for inner in range(player.steps):
-            own = state.parameters[player.name]
             batch = {name: tensor[:, inner] for name, tensor in batches.items()}
             # a tensor, so that a recording need not be made anew for each
             t = torch.tensor(state.step * player.steps + inner + 1, dtype=torch.float64)
             update = player.update(
-                *(own, state.parameters, batch, state.carry, setup.strength),
-                *(state.memory, state.moments[player.name], setup.lr, t),
+                *(state.parameters[player.name], state.moments[player.name], others),
+                *(batch, state.carry, setup.strength, state.memory, setup.lr, t),
             )
-            alive = state.alive & torch.isfinite(update.loss + update.penalty) & torch.isfinite(update.norm)
+            alive = state.alive & torch.isfinite(update.loss + update.penalty + update.norm)
             if player.regularized:
                 alive = alive & state.stays_low(update.loss, setup.divergence, player.steps)
-            # a pass over all parameters that only the record needs
-            plain = setup.optimizer.plain and not player.projects
-            telemetry.record(player, inner, state, update, None if plain else update.parameters - own)
+            telemetry.record(player, inner, state, update)
             state.update(player.name, update, alive)
     state.step += 1
 

@@ -39,6 +39,10 @@ def test_a_replayed_training_gives_the_numbers_of_one_that_is_run(model, regular
     assert batching.recordings, "the second must have been recorded"
     for name, curve in outcomes[0].curves.items():
         np.testing.assert_allclose(outcomes[1].curves[name], curve, rtol=1e-7, atol=1e-10, err_msg=name)
+    for name, values in outcomes[0].evaluations[12].items():
+        np.testing.assert_allclose(
+            outcomes[1].evaluations[12][name], values, rtol=1e-7, atol=1e-10, err_msg=name
+        )
 
 
 def test_what_one_stack_recorded_another_of_its_program_and_width_replays():
@@ -48,7 +52,7 @@ def test_what_one_stack_recorded_another_of_its_program_and_width_replays():
     train(one, data_of(one[0]), CPU)
     names = set(batching.recordings)
     after = train(other, data_of(other[0]), CPU)
-    assert {kind for kind, *_ in names} == {"batch", "update"}
+    assert {kind for kind, *_ in names} == {"batch", "update", "evaluation"}
     assert set(batching.recordings) == names, "nothing is recorded twice"
     for name, curve in alone.curves.items():
         np.testing.assert_array_equal(curve, after.curves[name], err_msg=name)

@@ -139,6 +139,10 @@ def test_a_neutral_strength_follows_none_step_for_step(model, regularizer):
     treated, plain = march([treated], 20)[treated.id], march([none], 20)[none.id]
     # a penalty is measured even where it weighs nothing
     assert treated.pop("penalty").max() == plain.pop("penalty").max() == 0.0
+    for name in ("clipped", "cosine"):  # of a bent gradient, measured at some steps
+        measured = np.isfinite(treated[name])
+        assert measured.any()
+        treated[name], plain[name] = treated[name][measured], plain[name][measured]
     assert_close(treated, plain, 1e-12)
 
 

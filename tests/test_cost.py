@@ -1,6 +1,5 @@
 """`gradbench cost`: what is compared, how it is timed, what is left on disk."""
 
-import copy
 import io
 import re
 
@@ -15,8 +14,9 @@ from gradbench import cli
 from gradbench.costs import timing
 from gradbench.costs.cells import NONE, compare
 from gradbench.costs.output import draw, table
-from gradbench.costs.timing import Runner, Silent, median_interval, ready, rounds
+from gradbench.costs.timing import Runner, median_interval, ready, rounds
 from gradbench.memory import measure
+from gradbench.stack import begin, prepare
 from gradbench.telemetry import Telemetry
 from gradbench.train import advance
 
@@ -107,7 +107,7 @@ def test_each_timing_steps_from_the_same_state(runners, monkeypatch):
     monkeypatch.setattr(timing, "advance", watched)
     runner = Runner(runners["none"].setup, runners["none"].start, runners["none"].draws, steps=2)
     for _ in range(2):
-        runner.run(Telemetry)
+        runner.run()
     assert [step for step, _ in seen] == [0, 1, 0, 1]
     assert seen[0][1].equal(seen[2][1])
     assert seen[1][1].equal(seen[3][1])
@@ -116,33 +116,36 @@ def test_each_timing_steps_from_the_same_state(runners, monkeypatch):
 
 def test_each_round_times_everything_once_in_an_order_of_its_own(runners, monkeypatch):
     order, told = [], []
+    silent = {
+        "clip_norm": Runner(*(getattr(runners["clip_norm"], name) for name in ("setup", "start", "draws")))
+    }
+    timed = {id(runner): name for name, runner in runners.items()} | {id(silent["clip_norm"]): "silent"}
 
-    def run(runner, kind):
-        order.append((next(name for name in runners if runners[name] is runner), kind))
+    def run(runner):
+        order.append(timed[id(runner)])
         return float(len(order)), 0.5
 
     monkeypatch.setattr(Runner, "run", run)
-    found = rounds(runners, ["clip_norm"], 8, told.append)
+    found = rounds(runners, silent, 8, told.append)
     by_round = [order[first : first + 3] for first in range(0, 24, 3)]
-    everything = {("none", Telemetry), ("clip_norm", Telemetry), ("clip_norm", Silent)}
-    assert all(set(part) == everything for part in by_round)
+    assert all(set(part) == {"none", "clip_norm", "silent"} for part in by_round)
     assert len({tuple(part) for part in by_round}) > 2
-    assert all(part[1][0] == "clip_norm" for part in by_round), (
-        "with and without telemetry, one after the other"
-    )
+    assert all(part[1] != "none" for part in by_round), "with and without telemetry, one after the other"
     assert told == list(range(1, 9))
     for name, seconds in found.steps.items():
-        expected = [index + 1 + 0.5 for index, timed in enumerate(order) if timed == (name, Telemetry)]
+        expected = [index + 1 + 0.5 for index, one in enumerate(order) if one == name]
         assert seconds.tolist() == expected
-    silent = [index + 1 for index, timed in enumerate(order) if timed == ("clip_norm", Silent)]
-    np.testing.assert_allclose(found.telemetry["clip_norm"], found.steps["clip_norm"] - silent)
+    without = [index + 1 for index, one in enumerate(order) if one == "silent"]
+    np.testing.assert_allclose(found.telemetry["clip_norm"], found.steps["clip_norm"] - without)
 
 
 def test_silence_records_nothing_and_trains_the_same(runners):
-    runner, trained = runners["clip_norm"], []
-    for kind, recorded in ((Telemetry, True), (Silent, False)):
-        telemetry, state = kind(runner.setup), copy.deepcopy(runner.start)
-        advance(runner.setup, state, runner.draws, telemetry)
+    trained = []
+    stack = cells("mlp", "clip_norm", seed=[0, 1])
+    silent = prepare(stack, data_of(stack[0]), CPU, measures=False)
+    for setup, recorded in ((runners["clip_norm"].setup, True), (silent, False)):
+        telemetry, state = Telemetry(setup), begin(setup)
+        advance(setup, state, runners["clip_norm"].draws, telemetry)
         telemetry.flush(state)
         assert bool((telemetry.curves["loss"][0] > 0).all()) is recorded
         trained.append(state.parameters["mlp"])

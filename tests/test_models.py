@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 from scipy.stats import wasserstein_distance
 from small import CPU, cells, data_of
 from torch import nn
@@ -254,6 +256,25 @@ def test_exact_w1_of_a_shifted_copy_is_the_length_of_the_shift():
     points = np.random.default_rng(0).normal(size=(60, 2))
     assert wasserstein(points, points[::-1] + np.array([3.0, 4.0])) == pytest.approx(5.0)
     assert math.isnan(wasserstein(points * math.nan, points))
+
+
+def test_exact_w1_is_the_best_assignments_however_the_points_lie():
+    random = np.random.default_rng(0)
+    targets = random.normal(size=(40, 2))
+    heap, line = np.zeros((40, 2)), np.linspace(0, 1, 40)[:, None] * np.array([1.0, 1e-9])
+    for points in (
+        heap,
+        line,
+        targets[:1] + 1e-3 * targets,
+        1e6 + targets,
+        1e-6 * targets,
+        targets.repeat(2, 0)[:40],
+    ):
+        cost = cdist(points, targets)
+        assert wasserstein(points, targets) == pytest.approx(
+            cost[linear_sum_assignment(cost)].mean(), rel=1e-12
+        )
+    assert wasserstein(heap, heap) == 0
 
 
 def test_a_perfect_sampler_covers_all_modes_with_99_percent_quality_as_pacgan_says():

@@ -3,6 +3,8 @@
 K cells, P parameters.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 from gradients import few_examples
@@ -42,6 +44,11 @@ PAIRS = {
         torch.optim.RMSprop,
         {"alpha": 0.9, "eps": 1e-3},
     ),
+}
+PAIRS |= {
+    f"{name}, fused": (replace(ours, step=ours.fused), *theirs)
+    for name, (ours, *theirs) in PAIRS.items()
+    if ours.fused
 }
 every_pair = pytest.mark.parametrize(("ours", "theirs", "options"), PAIRS.values(), ids=PAIRS)
 every_optimizer = pytest.mark.parametrize("ours", [pair[0] for pair in PAIRS.values()], ids=PAIRS)

@@ -164,13 +164,15 @@ def test_every_models_objective_has_the_slope_of_finite_differences_penalty_incl
     batch = {name: tensor[:, 0] for name, tensor in batches.items()}
 
     def objective(own):
+        moments = {name: tensor.clone() for name, tensor in state.moments[player.name].items()}
         update = player.update(
-            *(own, state.parameters, batch, state.carry, setup.strength),
-            *(state.memory, state.moments[player.name], setup.lr, torch.ones(())),
+            *(own.clone(), moments, others, batch, state.carry, setup.strength),
+            *(state.memory, setup.lr, torch.ones(())),
         )
         return update.gradient, update.loss + update.penalty
 
-    own = state.parameters[player.name]
+    others = dict(state.parameters)
+    own = others.pop(player.name)
     direction, step = torch.randn_like(own), 1e-6
     slope = (objective(own + step * direction)[1] - objective(own - step * direction)[1]) / (2 * step)
     gradient = objective(own)[0]

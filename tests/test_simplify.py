@@ -20,10 +20,10 @@ def counted(module):
     return {name: names.count(name) for name in names}
 
 
-def simplified(function, *args):
-    """Return a function's recording, rewritten."""
+def simplified(function, *args, free=0):
+    """Return a function's recording, rewritten; its first arguments may be written over."""
     _, recording = record(function, args)
-    simplify(recording.module, "cpu")
+    simplify(recording.module, "cpu", free=free)
     return recording
 
 
@@ -48,7 +48,17 @@ def read_before_and_after(x):
     return (before - 2.0 * torch.tanh(row)).expand_as(x)
 
 
+def written_to_afterwards(x):
+    """Scale vectors, put others together and take a step, write to what they were made of, and measure them."""
+    vectors, own = x.flatten(1).clone(), x.flatten(1).clone()
+    scaled, whole = vectors * x[:, 0, :1], torch.cat([vectors[:1], vectors[1:]])
+    there = stepped(own, x[:, 0, 1:2], vectors)
+    vectors.add_(1.0)
+    return (norms(scaled) + norms(whole) + norms(there - own))[:, None, None].expand_as(x)
+
+
 UNARY = {
+    "written to afterwards": written_to_afterwards,
     "before and after": read_before_and_after,
     "relu": torch.relu,
     "tanh": torch.tanh,
@@ -65,9 +75,29 @@ UNARY = {
     "scaled whole": lambda x: (x.flatten(1) * norms(torch.tanh(x))[:, None]).view_as(x),
     "normed": lambda x: norms(x.flatten(1) * x[:, 0, :1])[:, None, None].expand_as(x),
     "part": lambda x: torch.cat(x.split(7, dim=1), dim=1),
+    "ones": lambda x: torch.ones_like(x) + torch.ones_like(x)[:, :1].mul(3.0),
+    "a copy written to": lambda x: x.clone().add_(1.0),
     "in place": lambda x: x.clone().masked_fill_(x > 0, 1.0).mul_(2.0),
 }
+
+
+def parts(x, y):
+    """Put parts together and take them apart again."""
+    whole = torch.cat([x[:1] * x[:1, :1, :1], y[1:]])
+    return torch.cat([whole[:1], torch.tanh(whole[1:])]) + norms(whole.flatten(1))[:, None, None]
+
+
+def moved(x, y):
+    """Return how far a step leads, of two kinds of cells."""
+    own, slope = x.flatten(1), y.flatten(1)
+    used = torch.cat([slope[:1] * x[:1, 0, :1], torch.relu(slope[1:])])
+    there = stepped(own, x[:, 0, 1:2], used)
+    return there.view(K, N, N) + norms(there - own)[:, None, None]
+
+
 BINARY = {
+    "parts": parts,
+    "moved": moved,
     "sum": torch.add,
     "difference": torch.sub,
     "step": lambda x, y: stepped(x.flatten(1), x[:, 0, 1:2], y.flatten(1) * y[:, 0, :1]).view(K, N, N),
@@ -103,18 +133,19 @@ def program(instructions):
     return function
 
 
-@given(INSTRUCTIONS)
+@given(INSTRUCTIONS, st.integers(0, 2))
 @few_examples
-def test_any_program_gives_what_it_gave_time_and_again_and_leaves_its_arguments_alone(instructions):
+def test_any_program_gives_what_it_gave_and_leaves_alone_what_it_was_not_given_for_good(instructions, free):
     function = program(instructions)
-    recording = simplified(function, *stacks(count=2))
+    recording = simplified(function, *stacks(count=2), free=free)
     for _ in range(2):
         args = stacks(count=2)
         before = [x.clone() for x in args]
         sizes = [1.0]
         expected = function(*args, sizes)
         for _ in range(2):
-            for ours, theirs in zip(recording(*args), expected, strict=True):
+            given = [x.clone() for x in args[:free]] + args[free:]
+            for ours, theirs in zip(recording(*given), expected, strict=True):
                 torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12 * max(sizes))
         assert all(torch.equal(one, other) for one, other in zip(args, before, strict=True))
 
@@ -165,6 +196,45 @@ def test_clipping_by_norm_costs_no_pass_over_the_gradient():
     assert len(whole) == 1, "the step itself"
     assert counted(recording.module)["linalg_vector_norm"] == 1
     torch.testing.assert_close(recording(own, gradient, rate), step(own, gradient, rate), rtol=1e-12, atol=0)
+
+
+def test_a_step_from_what_was_given_for_good_takes_no_memory_and_its_length_no_pass():
+    def step(own, mean, gradient, rate):
+        mean = mean.clone().lerp_(gradient, 0.1)
+        after = torch.addcmul(own, rate, gradient, value=-1)
+        return (
+            after,
+            mean,
+            torch.linalg.vector_norm(gradient, dim=1),
+            torch.linalg.vector_norm(after - own, dim=1),
+        )
+
+    own, mean, gradient = torch.randn(3, K, 100, dtype=torch.float64)
+    rate = torch.rand(K, 1, dtype=torch.float64)
+    recording = simplified(step, own, mean, gradient, rate, free=2)
+    expected = step(own, mean, gradient, rate)
+    given = own.clone(), mean.clone()
+    got = recording(*given, gradient, rate)
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+    assert [tensor.data_ptr() for tensor in got[:2]] == [tensor.data_ptr() for tensor in given]
+    assert counted(recording.module)["linalg_vector_norm"] == 1
+
+
+def test_what_depends_on_no_argument_is_computed_once():
+    def function(x):
+        return x * (torch.ones_like(x)[:, :1] / 3.0).exp(), torch.full_like(x, 2.0)
+
+    (x,) = stacks()
+    recording = simplified(function, x)
+    assert not {"ones_like", "full_like", "exp"} & set(counted(recording.module))
+    for x in stacks(count=2):
+        torch.testing.assert_close(recording(x), function(x), rtol=1e-12, atol=0)
+
+
+def test_random_numbers_are_drawn_anew():
+    (x,) = stacks()
+    recording = simplified(lambda x: torch.rand_like(x[:, :1]) + x, x)
+    assert not torch.equal(recording(x), recording(x))
 
 
 def test_what_is_read_later_or_given_back_is_not_written_over():

@@ -17,8 +17,9 @@ from gradbench.program import build_regularizer
 from gradbench.regularizers import Regularizer
 from gradbench.regularizers.clip_value import clip_value
 from gradbench.seeding import derive, generator
+from gradbench.series import effect, told
 from gradbench.stack import CHUNK, Divergence, State, begin, draw_chunk, prepare, spans_of
-from gradbench.telemetry import HISTOGRAM_EDGES, Telemetry, effect
+from gradbench.telemetry import EFFECT_EVERY, HISTOGRAM_EDGES, Telemetry
 from gradbench.train import advance, train, until
 
 
@@ -129,9 +130,9 @@ CLIP_VALUE = clip_value()
 def recorded(regularizer, g, u):
     """Return what is recorded of one network's gradient [1, P] and of what was used of it."""
     norm, used_norm = (torch.linalg.vector_norm(vector, dim=1) for vector in (g, u))
-    nothing = torch.zeros(1)
-    update = Update(nothing, nothing, {}, g, norm, used_norm, g, {}, [], bent=u)
-    clipped, cosine = effect(regularizer, update, slice(None))
+    clipped, cosine = (
+        effect(g, u, norm, used_norm) if regularizer.bends else told(regularizer, norm, used_norm)
+    )
     return {"grad_norm_used": float(used_norm), "clipped": float(clipped), "cosine": float(cosine)}
 
 
@@ -169,7 +170,7 @@ def test_a_transform_that_says_it_rescales_does_and_is_recorded_as_it_would_be_m
 def test_what_was_used_of_a_rescaled_gradient_is_found_from_its_norm():
     g = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
     norm, nothing = torch.linalg.vector_norm(g, dim=1), torch.zeros(2)
-    update = Update(nothing, nothing, {}, g, norm, norm / 4, g, {}, [])
+    update = Update(nothing, nothing, {}, g, norm, g, {}, [], used_norm=norm / 4)
     torch.testing.assert_close(update.used, torch.tensor([[0.75, 1.0], [0.0, 0.0]]))
 
 
@@ -188,8 +189,10 @@ def test_value_clipping_bends_the_direction_and_norm_clipping_does_not():
     for regularizer, straight in (("clip_norm", True), ("clip_value", False)):
         (cell,) = cells("mlp", regularizer, regularizer__threshold=1e-3)
         curves = train([cell], data_of(cell), CPU).curves
-        assert (curves["clipped"] > 0).all()
-        assert np.allclose(curves["cosine"], 1.0, atol=1e-9) == straight
+        measured = {name: curves[name][np.isfinite(curves[name])] for name in ("clipped", "cosine")}
+        assert (measured["clipped"] > 0).all()
+        assert len(measured["cosine"]) > 0
+        assert np.allclose(measured["cosine"], 1.0, atol=1e-9) == straight
 
 
 def test_purposes_and_seeds_give_unrelated_generators():
@@ -216,23 +219,25 @@ def test_the_recorded_update_norm_is_how_far_the_parameters_moved(regularizer, o
     setup = prepare(stack, data_of(stack[0]), CPU)
     state, telemetry, draws = begin(setup), Telemetry(setup), draw_chunk(setup, 0)
     for step in range(3):
-        before = state.parameters["mlp"]
+        before = state.parameters["mlp"].clone()  # it may be written over
         advance(setup, state, draws, telemetry)
         moved = torch.linalg.vector_norm(state.parameters["mlp"] - before, dim=1)
         torch.testing.assert_close(telemetry.buffers["update_norm"][step, 0], moved, rtol=1e-9, atol=0)
 
 
-def test_steps_without_a_row_lack_what_is_dear_to_measure_and_those_with_one_nothing():
-    every, some = (
-        train(stack, data_of(stack[0]), CPU)
-        for stack in (
-            cells("mlp", "none,clip_norm,clip_value", steps=10, eval_every=4, record_every=record_every)
-            for record_every in (1, 3)
-        )
+@pytest.mark.parametrize("record_every", [1, 3, 2 * EFFECT_EVERY])
+def test_what_is_dear_to_measure_is_at_some_of_the_steps_with_a_row_and_nothing_else_is_lacking(record_every):
+    steps, eval_every = 4 * EFFECT_EVERY + 5, 14
+    stack = cells(
+        *("mlp", "none,clip_norm,clip_value"), steps=steps, eval_every=eval_every, record_every=record_every
     )
-    kept = np.array([step % 3 == 0 or step % 4 == 0 or step == 10 for step in range(1, 11)])
-    for name, curve in every.curves.items():
-        np.testing.assert_array_equal(some.curves[name][kept], curve[kept], err_msg=name)
-        dear = name in ("clipped", "cosine")
-        bends = [False, False, dear]  # the cells: none, clip_norm, clip_value
-        assert np.isnan(some.curves[name][~kept]).all(axis=0).tolist() == bends, name
+    curves = train(stack, data_of(stack[0]), CPU).curves
+    rows = list(range(record_every, steps + 1, record_every))
+    apart = -(-EFFECT_EVERY // record_every)
+    measured = {*rows[::apart], *range(eval_every, steps + 1, eval_every), steps}
+    known = np.array([step in measured for step in range(1, steps + 1)])
+    assert known[record_every - 1], "of the first row, so that a cell that diverges early has one"
+    for name, curve in curves.items():
+        bent = known if name in ("clipped", "cosine") else True  # the cells: none, clip_norm, clip_value
+        assert np.isfinite(curve[:, :2]).all(), name
+        np.testing.assert_array_equal(np.isfinite(curve[:, 2]), bent, err_msg=name)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, parameters_to_vector, vector_to_parameters
 
 from gradbench.data import Data
+from gradbench.telemetry import EFFECT_EVERY
 
 SERIES = ("loss", "penalty", "grad_norm", "grad_norm_used", "clipped", "cosine", "update_norm")
 
@@ -54,6 +55,11 @@ class Record:
     ceiling: float = math.nan
     above: int = 0
 
+    def compares(self, settings: Mapping[str, Any]) -> bool:
+        """Return whether gradients before and after clipping are compared at this step, as gradbench does at some."""
+        step = len(self.rows) + 1
+        return step % EFFECT_EVERY == 1 or step % settings["eval_every"] == 0 or step == settings["steps"]
+
     def diverges(self, loss: float, penalty: float, norm: float) -> bool:
         """Return whether the cell must not take the step that these values led to."""
         if not self.rows:
@@ -82,11 +88,12 @@ def norm_of(vector: Tensor) -> float:
     return float(torch.linalg.vector_norm(vector))
 
 
-def clip(weights: nn.Parameter, treatment: Treatment) -> tuple[float, float, float, float]:
+def clip(weights: nn.Parameter, treatment: Treatment, compares: bool) -> tuple[float, float, float, float]:
     """Clip the gradient in place.
 
     Returns:
-        Its norm before and after, the share of non-zero coordinates that were changed, the cosine between the two.
+        Its norm before and after, the share of non-zero coordinates that were changed, the cosine between the two; the
+        latter are NaN where a bent gradient is not compared with what it was.
     """
     raw = weights.grad
     assert raw is not None
@@ -99,6 +106,9 @@ def clip(weights: nn.Parameter, treatment: Treatment) -> tuple[float, float, flo
         return norm, norm * scale, float(scale < 1), 1.0
     if treatment.name != "clip_value":
         return norm, norm, 0.0, 1.0
+    if not compares:
+        clip_grad_value_([weights], treatment.strength)
+        return norm, norm_of(raw), math.nan, math.nan
     weights.grad = used = raw.clone()
     clip_grad_value_([weights], treatment.strength)
     used_norm = norm_of(used)

@@ -88,7 +88,7 @@ def train(
         else:
             gradients = torch.autograd.grad(loss, parameters)
         weights.grad = join(gradients)
-        norms = clip(weights, treatment)
+        norms = clip(weights, treatment, record.compares(settings))
         value = loss.item()
         diverged = record.diverges(value, price, norms[0])
         record.rows.append((value, price, *norms, 0.0 if diverged else settings["lr"] * norms[1]))

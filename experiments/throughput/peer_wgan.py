@@ -94,7 +94,7 @@ def train(
                 penalty = treatment.strength * excess.square().mean()
                 total, price = loss + penalty, penalty.item()
             weights.grad = join(torch.autograd.grad(total, parameters))
-            norms = clip(weights, treatment)
+            norms = clip(weights, treatment, record.compares(settings))
             value, before = loss.item(), weights.detach().clone()
             if record.diverges(value, price, norms[0]):
                 break

@@ -23,7 +23,6 @@ from gradbench.memory import fits, footprint, free_memory
 from gradbench.program import build
 from gradbench.stack import prepare
 from gradbench.sweep import data_of, make_plan
-from gradbench.telemetry import Telemetry
 from gradbench.width import parameters
 from gradbench.worker import settle
 
@@ -43,7 +42,7 @@ def measure(model: str, rounds: int, device: torch.device) -> dict[int, float]:
     seconds: dict[int, list[float]] = {K: [] for K in widths}
     for _ in range(rounds):
         for K, runner in runners.items():
-            seconds[K].append(sum(runner.run(Telemetry)))
+            seconds[K].append(sum(runner.run()))
     return {K: median(found) for K, found in seconds.items()}
 
 

@@ -10,6 +10,7 @@ from gradbench.costs.timing import median_interval, ready, rounds
 from gradbench.grid import canonical
 from gradbench.memory import footprint, measure
 from gradbench.provenance import provenance
+from gradbench.stack import prepare
 from gradbench.stats import Interval
 from gradbench.sweep import load_once
 from gradbench.worker import settle
@@ -29,17 +30,16 @@ def measured(comparison: Comparison, count: int, told: Callable[[str], None]) ->
         told: is called with what happens now, in a few words.
     """
     settle(comparison.device)
-    runners, predicted, peak = {}, {}, {}
+    runners, silent, predicted, peak = {}, {}, {}, {}
     for name, cells in comparison.stacks.items():
         told(f"memory of {name}")
         data = load_once(canonical(cells[0].config["data"]))
         predicted[name] = footprint(cells[:1], data, comparison.device.type).of(len(cells))
         setup, peak[name] = measure(cells, data, comparison.device)
         runners[name] = ready(setup)
-    acting = [
-        name for name, runner in runners.items() if any(player.transforms for player in runner.setup.players)
-    ]
-    timings = rounds(runners, [NONE, *acting], count, lambda done: told(f"round {done} of {count}"))
+        if name == NONE or any(player.transforms for player in setup.players):
+            silent[name] = ready(prepare(cells, data, comparison.device, measures=False))
+    timings = rounds(runners, silent, count, lambda done: told(f"round {done} of {count}"))
     origin = provenance(comparison.device)
     common = {"width": comparison.width, "rounds": count} | {
         key: origin[key] for key in ("device", "device_name", "torch", "gradbench", "git_commit")

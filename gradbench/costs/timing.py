@@ -1,9 +1,10 @@
 """Timing stacks in interleaved rounds: what slows the machine down for a while slows all of them alike."""
 
 import copy
+import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,18 +13,11 @@ from scipy.stats import quantile_test
 
 from gradbench.stack import CHUNK, Setup, State, begin, draw_chunk
 from gradbench.stats import CONFIDENCE, Interval
-from gradbench.telemetry import Telemetry
+from gradbench.telemetry import EFFECT_EVERY, Telemetry
 from gradbench.train import advance
 
 SHORTEST = 0.01
 """Seconds that one timing should last at least, so that the clock's and the scheduler's grain matter little."""
-
-
-class Silent(Telemetry):
-    """Telemetry that records nothing, to learn what recording costs."""
-
-    def record(self, *_: object) -> None:
-        """Record nothing."""
 
 
 @dataclass
@@ -35,9 +29,9 @@ class Runner:
     draws: dict[str, dict[str, torch.Tensor]]
     steps: int = 1
 
-    def run(self, kind: type[Telemetry]) -> tuple[float, float]:
+    def run(self) -> tuple[float, float]:
         """Return the seconds of one step, and of bringing what was recorded to the host, per step of a chunk."""
-        state, telemetry = copy.deepcopy(self.start), kind(self.setup)
+        state, telemetry = copy.deepcopy(self.start), Telemetry(self.setup)
         clock = clock_of(self.setup.device)
         synchronize(self.setup.device)
         began = clock()
@@ -52,8 +46,9 @@ class Runner:
 def ready(setup: Setup) -> Runner:
     """Return a stack to be timed; its functions have been recorded, its libraries are loaded."""
     runner = Runner(setup, begin(setup), draw_chunk(setup, 0))
-    seconds = min(runner.run(Telemetry)[0] for _ in range(2))
-    runner.steps = int(np.clip(np.ceil(SHORTEST / seconds), 1, min(CHUNK, setup.steps)))
+    seconds = min(runner.run()[0] for _ in range(2))
+    # whole periods: at some steps more is measured than at others
+    runner.steps = min(EFFECT_EVERY * math.ceil(SHORTEST / seconds / EFFECT_EVERY), CHUNK, setup.steps)
     return runner
 
 
@@ -84,30 +79,31 @@ class Timings:
 
 
 def rounds(
-    runners: Mapping[str, Runner], silent: Sequence[str], count: int, told: Callable[[int], None]
+    runners: Mapping[str, Runner], silent: Mapping[str, Runner], count: int, told: Callable[[int], None]
 ) -> Timings:
     """Time every stack once per round, in an order that is drawn anew each round.
 
     Args:
         runners: regularizer -> its stack.
-        silent: those that are also timed without telemetry.
+        silent: of some of them -> the same stack without telemetry, timed just before or after.
         count: of rounds.
         told: is called with the number of each round that is over.
     """
-    kinds: dict[str, list[type[Telemetry]]] = {
-        name: [Telemetry, Silent] if name in silent else [Telemetry] for name in runners
-    }
     order, shuffled = list(runners), random.Random(0)
-    seconds = {(name, kind): np.empty((count, 2)) for name in order for kind in kinds[name]}
+    kinds = {name: [runners, silent] if name in silent else [runners] for name in order}
+    with_it, without = ({name: np.empty(count) for name in some} for some in (runners, silent))
     for index in range(count):
         shuffled.shuffle(order)
         for name in order:
             shuffled.shuffle(kinds[name])
             for kind in kinds[name]:
-                seconds[name, kind][index] = runners[name].run(kind)
+                step, flush = kind[name].run()
+                if kind is runners:
+                    with_it[name][index] = step + flush
+                else:
+                    without[name][index] = step
         told(index + 1)
-    steps = {name: seconds[name, Telemetry].sum(axis=1) for name in runners}
-    return Timings(steps, {name: steps[name] - seconds[name, Silent][:, 0] for name in silent})
+    return Timings(with_it, {name: with_it[name] - without[name] for name in silent})
 
 
 def median_interval(values: np.ndarray) -> Interval:

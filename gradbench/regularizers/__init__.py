@@ -47,3 +47,8 @@ class Regularizer:
     project: Project | None = None
     rescales: bool = False
     init: Callable[[Tensor, Layout], State] = stateless
+
+    @property
+    def bends(self) -> bool:
+        """Whether the transform may change a gradient's direction."""
+        return self.transform is not None and not self.rescales
