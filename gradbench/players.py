@@ -22,7 +22,7 @@ from gradbench.parameters import Layout
 from gradbench.program import Program, build_regularizer
 from gradbench.regularizers import Regularizer
 from gradbench.regularizers import State as Memory
-from gradbench.series import told
+from gradbench.series import effect, told
 
 Tensors = dict[str, Tensor]
 
@@ -82,9 +82,10 @@ class StackedPlayer:
     Attributes:
         transforms: whether any cell's regularizer acts on gradients.
         batch: ``(parameters of every player, data, draws) -> batches`` of all updates of a step, [K, steps, ...].
-        update: ``(own, moments, others, batch, carry, strength, memory, lr [K, 1], t) -> Update``; ``own`` are the
-            player's parameters [K, P], which the update may write over, as it may the moments; ``others`` are the
-            other players' parameters; t counts updates from 1.
+        update: ``(compares, own, moments, others, batch, carry, strength, memory, lr [K, 1], t) -> Update``; ``own``
+            are the player's parameters [K, P], which the update may write over, as it may the moments; ``others`` are
+            the other players' parameters; t counts updates from 1; ``compares`` says whether bent gradients are
+            compared with what they were.
     """
 
     name: str
@@ -186,6 +187,7 @@ def stack_player(
     descent = program.optimizer.step_on(execution.device.type, execution.compiles)
 
     def step(
+        compares: bool,
         made: dict[str, Any],
         own: Tensor,
         moments: Tensors,
@@ -203,15 +205,20 @@ def stack_player(
             return made
         if not player.regularized:
             return made | {"row": torch.stack([made["loss"], made["norm"]])}
-        made["used_norm"] = norms_of(used)
+        norm, used_norm = made["norm"], norms_of(used)
+        acted = []
+        for span in spans:
+            norms = norm[span.cells], used_norm[span.cells]
+            compared = compares and span.regularizer.bends
+            acted.append(
+                effect(gradient[span.cells], used[span.cells], *norms)
+                if compared
+                else told(span.regularizer, *norms)
+            )
         moved = torch.linalg.vector_norm(parameters - own, dim=1)
-        return made | {"row": row_of(made, moved)} | ({"bent": used} if bends else {})
-
-    def row_of(made: dict[str, Any], moved: Tensor) -> Tensor:
-        norm, used_norm = made["norm"], made["used_norm"]
-        acted = [told(span.regularizer, norm[span.cells], used_norm[span.cells]) for span in spans]
         effects = map(together, zip(*acted, strict=True))
-        return torch.stack([made["loss"], made["penalty"], norm, used_norm, *effects, moved])
+        row = torch.stack([made["loss"], made["penalty"], norm, used_norm, *effects, moved])
+        return made | {"row": row, "used_norm": used_norm} | ({"bent": used} if compares else {})
 
     def norms_of(vectors: Tensor) -> Tensor:
         # over the cells that a transform takes the norm of, so that it is taken once
@@ -225,34 +232,47 @@ def stack_player(
         if execution.records
         else lambda function, _name, **_: function
     )
-    gradient, finish = looped(descend, K) if execution.fused else descend, step
+    gradient = looped(descend, K) if execution.fused else descend
     apart = execution.fused and execution.compiles  # inductor does not know the kernels
     if apart:
-        gradient, finish = recorded(gradient, ("gradient", *named)), record(step, ("step", *named))
+        gradient = recorded(gradient, ("gradient", *named))
 
-    def whole(
-        own: Tensor,
-        moments: Tensors,
-        others: Tensors,
-        batch: Tensors,
-        carry: Tensors,
-        strength: Tensor,
-        memory: list[Memory],
-        lr: Tensor,
-        t: Tensor,
-    ) -> dict[str, Any]:
-        made: dict[str, Any] = gradient(own, others, batch, carry, strength)
-        return finish(made, own, moments, strength, memory, lr, t)
+    def updating(compares: bool) -> Callable[..., dict[str, Any]]:
+        finish: Callable[..., dict[str, Any]] = partial(step, compares)
+        if apart:
+            finish = record(finish, ("step", compares, *named))
 
-    # parameters and moments are given away: nobody reads the old ones
-    run = whole if apart else record(whole, ("update", *named), given_away=2)
+        def whole(
+            own: Tensor,
+            moments: Tensors,
+            others: Tensors,
+            batch: Tensors,
+            carry: Tensors,
+            strength: Tensor,
+            memory: list[Memory],
+            lr: Tensor,
+            t: Tensor,
+        ) -> dict[str, Any]:
+            made: dict[str, Any] = gradient(own, others, batch, carry, strength)
+            return finish(made, own, moments, strength, memory, lr, t)
+
+        # parameters and moments are given away: nobody reads the old ones
+        return whole if apart else record(whole, ("update", compares, *named), given_away=2)
+
+    # compiled once only, in which passes are fused: there to compare costs little
+    always = execution.compiles and bends
+    run = {compares: updating(compares) for compares in {always, bends}}
+
+    def update(compares: bool, *args: Any) -> Update:
+        return Update(**run[always or (compares and bends)](*args))
+
     return StackedPlayer(
         name=player.name,
         steps=player.steps,
         regularized=player.regularized,
         transforms=any(span.regularizer.transform for span in acting),
         batch=record(vmap(vmap(batch, in_dims=(None, None, 0)), in_dims=(0, None, 0)), ("batch", *named)),
-        update=lambda *args: Update(**run(*args)),
+        update=update,
     )
 
 

@@ -14,9 +14,6 @@ FULL = ("loss", "penalty", "grad_norm", "grad_norm_used", "clipped", "cosine", "
 BRIEF = ("loss", "grad_norm")
 """Series of any other player, prefixed by its name."""
 
-EFFECT = slice(FULL.index("clipped"), FULL.index("cosine") + 1)
-"""What a transform did, among the series."""
-
 
 def told(regularizer: Regularizer, norm: Tensor, used_norm: Tensor) -> tuple[Tensor, Tensor]:
     """Return what :func:`effect` would, from norms [k] alone; NaN where they do not tell."""

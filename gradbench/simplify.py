@@ -408,18 +408,13 @@ def alike(one: Node, other: Node) -> bool:
 def scale_late(graph: Graph) -> None:
     """Scale a vector's norm, and a step along it, instead of the vector: |s g| = |s| |g|, r (s g) = (r s) g.
 
-    How far a step leads is known from what was added: (p + r g) - p = r g.
+    How far a step leads is known from what was added: |(p + r g) - p| = |r| |g|.
     """
     kept = mutated(graph)
     for node in list(graph.nodes):
         if node in kept:
             continue
-        if node.target is aten.sub.Tensor and not node.kwargs and (taken := step_from(node)):
-            rate, vector, sign = taken
-            if alike(vector, node):
-                rate = rate if sign == 1 else insert(node, aten.mul.Scalar, rate, sign)
-                replace(node, insert(node, aten.mul.Tensor, vector, rate))
-        elif takes_norms(node):
+        if takes_norms(node):
             replace(node, norm_of(node, source(node)))
         elif node.target is aten.addcmul.default and (scaled := scaled_vector(node.args[2], node)):
             vector, factor = scaled
@@ -439,7 +434,7 @@ def takes_norms(node: Node) -> bool:
 
 def norm_of(node: Node, vectors: Node) -> Node:
     """Return the norms of vectors [K, P], in front of a node that takes norms, from those of what they were made of."""
-    if (scaled := scaled_vector(vectors, node)) is not None:
+    if scaled := scaled_vector(vectors, node) or step_of(vectors, node):
         vectors, factor = scaled
         size = insert(node, aten.abs.default, insert(node, aten.select.int, factor, 1, 0))
         return insert(node, aten.mul.Tensor, norm_of(node, vectors), size)
@@ -449,13 +444,18 @@ def norm_of(node: Node, vectors: Node) -> Node:
     return insert(node, aten.linalg_vector_norm.default, vectors, *node.args[1:])
 
 
-def step_from(node: Node) -> tuple[Node, Node, float] | None:
-    """Return r, g and s, where a node subtracts p from p + r g s."""
-    there, here = node.args
+def step_of(vectors: Node, node: Node) -> tuple[Node, Node] | None:
+    """Return g and r, where what a node is given is p ± r g, less p."""
+    if vectors.target is not aten.sub.Tensor or vectors.kwargs or not is_current(vectors, node):
+        return None
+    there, here = vectors.args
     if not isinstance(there, Node) or there.target is not aten.addcmul.default or not is_current(there, node):
         return None
+    rate: Any
+    vector: Any
     origin, rate, vector = there.args
-    return (rate, vector, there.kwargs.get("value", 1)) if origin is here else None  # type: ignore[return-value]
+    plain = origin is here and there.kwargs.get("value", 1) in (1, -1)
+    return (vector, rate) if plain and alike(vector, vectors) and value(rate).shape[1:] == (1,) else None
 
 
 def scaled_vector(vectors: Any, node: Node) -> tuple[Node, Node] | None:

@@ -19,7 +19,7 @@ COPY, LIFT = aten.clone.default, aten.lift_fresh.default
 SHAPED = (aten.full_like.default, aten.new_zeros.default, aten.ones_like.default, aten.zeros_like.default)
 """Operations that return the same for all tensors of a shape."""
 
-LARGEST = 2**13
+LARGEST = 2**11
 """Numbers in a constant that is kept, at most: more of them are filled in as fast as they are read."""
 
 

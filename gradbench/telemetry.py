@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from gradbench.players import StackedPlayer, Tensors, Update
-from gradbench.series import BRIEF, EFFECT, FULL, effect
-from gradbench.stack import CHUNK, Setup, State
+from gradbench.series import BRIEF, FULL
+from gradbench.stack import Setup, State
 
-EFFECT_EVERY = 10
-"""Steps, at least, between those at which a bent gradient is compared with what it was: passes over both of them, an
-eighth of an MLP's step. The first is one of them, and every evaluation."""
+COMPARE_EVERY = 50
+"""Steps, at least, between those at which a bent gradient is compared with what it was: passes over both of them, a
+sixth of an MLP's step. The first is one of them, and every evaluation."""
 
 DIVERGED = "diverged_at"
 """Not a series: stands beside them in a checkpoint."""
@@ -26,12 +26,12 @@ HISTOGRAM_EDGES = np.linspace(-12.0, 4.0, 65)
 
 
 class Telemetry:
-    """Blocks [CHUNK, updates, series, K] on the device; on the host, curves of the N cells of the whole stack.
+    """Rows [series, K] on the device, one per update; on the host, curves of the N cells of the whole stack.
 
     A player with several updates per step is recorded at each, and its curve holds their mean.
 
     Attributes:
-        buffers: series -> its part of a block, [CHUNK, updates, K].
+        rows: player -> what was recorded since the last flush.
         curves: series -> [steps, N]; NaN where not yet recorded, and after a cell has diverged.
         diverged_at: [N], as of the last flush; 0 for a cell that has not.
     """
@@ -47,41 +47,34 @@ class Telemetry:
         """Record the K cells that are trained from now on; everything before must have been flushed."""
         self.players, self.places, self.spans = setup.players, setup.places, setup.spans
         self.steps, self.record_every, self.eval_every = setup.steps, setup.record_every, setup.eval_every
-        self.effect_every = math.ceil(EFFECT_EVERY / setup.record_every)
-        K = len(self.places)
-        self.blocks: Tensors = {}
-        self.buffers: Tensors = {}
-        for player in setup.players:
-            names = series_of(player)
-            shape = (CHUNK, player.steps, len(names), K)
-            block = torch.zeros(shape, dtype=setup.dtype, device=setup.device)
-            self.blocks[player.name] = block
-            self.buffers |= dict(zip(names, block.unbind(dim=2), strict=True))
+        self.compare_every = math.ceil(COMPARE_EVERY / setup.record_every)
+        self.rows: dict[str, list[Tensor]] = {player.name: [] for player in setup.players}
 
     @property
     def anyone_alive(self) -> bool:
         """Whether any cell still trained at the last flush."""
         return bool((self.diverged_at == 0).any())
 
-    def record(self, player: StackedPlayer, inner: int, state: State, update: Update) -> None:
-        """Write one update's values into the buffers: on the device, nothing is read."""
+    def record(self, player: StackedPlayer, state: State, update: Update) -> None:
+        """Keep one update's row: on the device, nothing is read."""
         if update.row is None:
             return
-        row = self.blocks[player.name][state.step - self._flushed, inner]
-        row.copy_(update.row)
-        if not player.regularized:
-            return
-        state.last = update
-        if update.bent is None or update.used_norm is None or not self.measures(state.step + 1):
-            return
-        given = (update.gradient, update.bent, update.norm, update.used_norm)
-        for cells in (span.cells for span in self.spans if span.regularizer.bends):
-            row[EFFECT, cells] = torch.stack(effect(*(part[cells] for part in given)))
+        if player.regularized and state.step + 1 == self.steps:
+            state.last = update  # kept any earlier, its memory would be missing from the cache
+        self.rows[player.name].append(update.row)
 
-    def measures(self, step: int) -> bool:
-        """Return whether what takes several passes over the gradient is measured at a step."""
+    def recorded(self) -> dict[str, Tensor]:
+        """Return player -> its rows since the last flush, means over each step's updates, [steps, series, K]."""
+        found = {}
+        for player in self.players:
+            if rows := self.rows[player.name]:
+                found[player.name] = torch.stack(rows).view(-1, player.steps, *rows[0].shape).mean(dim=1)
+        return found
+
+    def compares(self, step: int) -> bool:
+        """Return whether bent gradients are compared with what they were at a step."""
         row, rest = divmod(step, self.record_every)  # of the table of curves, if nothing is left
-        often = rest == 0 and (row - 1) % self.effect_every == 0
+        often = rest == 0 and (row - 1) % self.compare_every == 0
         return often or step % self.eval_every == 0 or step == self.steps
 
     def flush(self, state: State) -> list[float]:
@@ -89,16 +82,17 @@ class Telemetry:
 
         This is where the loop waits for the device.
         """
-        count = state.step - self._flushed
         self.diverged_at[self.places] = state.diverged_at.cpu().numpy()
         steps = np.arange(self._flushed, state.step)
         after = (self.diverged_at > 0) & (steps[:, None] >= self.diverged_at)
-        means = {name: block[:count].mean(dim=1).cpu().numpy() for name, block in self.blocks.items()}
+        means = {name: values.cpu().numpy() for name, values in self.recorded().items()}
         for player in self.players:
-            for index, series in enumerate(series_of(player)):
-                rows = self.curves[series][self._flushed : state.step]
-                rows[:, self.places] = means[player.name][:, index]
-                rows[after] = np.nan
+            for index, series in enumerate(series_of(player) if player.name in means else ()):
+                curve = self.curves[series][self._flushed : state.step]
+                curve[:, self.places] = means[player.name][:, index]
+                curve[after] = np.nan
+        for rows in self.rows.values():
+            rows.clear()
         self._flushed = state.step
         last: list[float] = np.where(
             self.diverged_at == 0, self.curves["loss"][state.step - 1], np.nan
@@ -122,7 +116,7 @@ class Telemetry:
 
 
 def series_of(player: StackedPlayer) -> list[str]:
-    """Return the names of what is recorded of a player, in the order of its buffer."""
+    """Return the names of what is recorded of a player, in the order of its rows."""
     return list(FULL) if player.regularized else [f"{player.name}/{series}" for series in BRIEF]
 
 

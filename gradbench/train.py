@@ -127,14 +127,16 @@ def advance(setup: Setup, state: State, draws: dict[str, dict[str, Tensor]], tel
             # a tensor, so that a recording need not be made anew for each
             t = torch.tensor(state.step * player.steps + inner + 1, dtype=torch.float64)
             update = player.update(
+                telemetry.compares(state.step + 1),
                 *(state.parameters[player.name], state.moments[player.name], others),
                 *(batch, state.carry, setup.strength, state.memory, setup.lr, t),
             )
             alive = state.alive & torch.isfinite(update.loss + update.penalty + update.norm)
             if player.regularized:
                 alive = alive & state.stays_low(update.loss, setup.divergence, player.steps)
-            telemetry.record(player, inner, state, update)
+            telemetry.record(player, state, update)
             state.update(player.name, update, alive)
+            del update  # the next one finds its memory in the cache
     state.step += 1
 
 

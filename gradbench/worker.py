@@ -4,10 +4,12 @@ It speaks to its parent through a pipe, in tuples whose first item says what hap
 """
 
 import contextlib
+import ctypes
 import json
 import math
 import os
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -123,12 +125,25 @@ def receive(pipe: Connection) -> tuple[Cell, ...] | None:
 def settle(device: torch.device) -> None:
     """Set this process up for one device: one thread on the CPU, the same bits on every run."""
     torch.set_num_threads(1)
+    if sys.platform == "linux":
+        keep_freed_memory()
     if device.type == "cuda":
         torch.cuda.set_device(device)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         # nothing here reads what it did not write
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed: it gives large blocks back at once, and the next step faults them in again."""
+    with contextlib.suppress(AttributeError):  # another libc
+        adjust = ctypes.CDLL(None).mallopt
+        adjust(M_MMAP_THRESHOLD, 32 * 2**20)
+        adjust(M_TRIM_THRESHOLD, 256 * 2**20)
 
 
 @lru_cache(maxsize=4)

@@ -9,7 +9,7 @@ from small import CONFIGS, CPU, cells, data_of
 
 from gradbench.grid import stacks
 from gradbench.stack import begin, draw_chunk, prepare
-from gradbench.telemetry import Telemetry
+from gradbench.telemetry import Telemetry, series_of
 from gradbench.train import advance, train
 
 MODELS = CONFIGS.groups["model"]
@@ -30,7 +30,10 @@ def march(stack, steps, device=CPU, alter=lambda state: None):
     for _ in range(steps):
         advance(setup, state, draws, telemetry)
     series = state.parameters | {
-        name: buffer[:steps].movedim(-1, 0) for name, buffer in telemetry.buffers.items()
+        name: values.select(1, index).movedim(-1, 0)
+        for player in setup.players
+        for index, name in enumerate(series_of(player))
+        for values in [telemetry.recorded()[player.name]]
     }
     return {
         cell.id: {name: tensor[k].double().numpy() for name, tensor in series.items()}
@@ -170,7 +173,7 @@ def test_one_whole_step_runs_on_the_meta_device(model, regularizer):
     state, telemetry = begin(setup), Telemetry(setup)
     advance(setup, state, draw_chunk(setup, 0), telemetry)
     assert state.step == 1
-    for tensor in (*state.parameters.values(), *telemetry.buffers.values(), state.alive):
+    for tensor in (*state.parameters.values(), *telemetry.recorded().values(), state.alive):
         assert tensor.device.type == "meta"
 
 
@@ -190,7 +193,9 @@ def test_bfloat16_follows_float32_with_parameters_and_norms_kept_in_float32(mode
     setup = prepare(low, data_of(low[0]), CPU)
     state = begin(setup)
     assert all(vectors.dtype == torch.float32 for vectors in state.parameters.values())
-    assert Telemetry(setup).buffers["grad_norm"].dtype == torch.float32
+    telemetry = Telemetry(setup)
+    advance(setup, state, draw_chunk(setup, 0), telemetry)
+    assert all(values.dtype == torch.float32 for values in telemetry.recorded().values())
     rough, fine = march(low, 3)[low[0].id], march(high, 3)[high[0].id]
     np.testing.assert_allclose(rough["loss"], fine["loss"], rtol=0.05, atol=0.05)
     assert (rough["loss"] != fine["loss"]).any(), "autocast must have acted"

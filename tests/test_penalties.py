@@ -166,6 +166,7 @@ def test_every_models_objective_has_the_slope_of_finite_differences_penalty_incl
     def objective(own):
         moments = {name: tensor.clone() for name, tensor in state.moments[player.name].items()}
         update = player.update(
+            False,
             *(own.clone(), moments, others, batch, state.carry, setup.strength),
             *(state.memory, setup.lr, torch.ones(())),
         )

@@ -17,9 +17,9 @@ from gradbench.program import build_regularizer
 from gradbench.regularizers import Regularizer
 from gradbench.regularizers.clip_value import clip_value
 from gradbench.seeding import derive, generator
-from gradbench.series import effect, told
+from gradbench.series import FULL, effect, told
 from gradbench.stack import CHUNK, Divergence, State, begin, draw_chunk, prepare, spans_of
-from gradbench.telemetry import EFFECT_EVERY, HISTOGRAM_EDGES, Telemetry
+from gradbench.telemetry import COMPARE_EVERY, HISTOGRAM_EDGES, Telemetry
 from gradbench.train import advance, train, until
 
 
@@ -222,18 +222,20 @@ def test_the_recorded_update_norm_is_how_far_the_parameters_moved(regularizer, o
         before = state.parameters["mlp"].clone()  # it may be written over
         advance(setup, state, draws, telemetry)
         moved = torch.linalg.vector_norm(state.parameters["mlp"] - before, dim=1)
-        torch.testing.assert_close(telemetry.buffers["update_norm"][step, 0], moved, rtol=1e-9, atol=0)
+        torch.testing.assert_close(
+            telemetry.recorded()["mlp"][step, FULL.index("update_norm")], moved, rtol=1e-9, atol=0
+        )
 
 
-@pytest.mark.parametrize("record_every", [1, 3, 2 * EFFECT_EVERY])
+@pytest.mark.parametrize("record_every", [1, 3, 2 * COMPARE_EVERY])
 def test_what_is_dear_to_measure_is_at_some_of_the_steps_with_a_row_and_nothing_else_is_lacking(record_every):
-    steps, eval_every = 4 * EFFECT_EVERY + 5, 14
+    steps, eval_every = 4 * COMPARE_EVERY + 5, 14
     stack = cells(
         *("mlp", "none,clip_norm,clip_value"), steps=steps, eval_every=eval_every, record_every=record_every
     )
     curves = train(stack, data_of(stack[0]), CPU).curves
     rows = list(range(record_every, steps + 1, record_every))
-    apart = -(-EFFECT_EVERY // record_every)
+    apart = -(-COMPARE_EVERY // record_every)
     measured = {*rows[::apart], *range(eval_every, steps + 1, eval_every), steps}
     known = np.array([step in measured for step in range(1, steps + 1)])
     assert known[record_every - 1], "of the first row, so that a cell that diverges early has one"

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, parameters_to_vector, vector_to_parameters
 
 from gradbench.data import Data
-from gradbench.telemetry import EFFECT_EVERY
+from gradbench.telemetry import COMPARE_EVERY
 
 SERIES = ("loss", "penalty", "grad_norm", "grad_norm_used", "clipped", "cosine", "update_norm")
 
@@ -58,7 +58,7 @@ class Record:
     def compares(self, settings: Mapping[str, Any]) -> bool:
         """Return whether gradients before and after clipping are compared at this step, as gradbench does at some."""
         step = len(self.rows) + 1
-        return step % EFFECT_EVERY == 1 or step % settings["eval_every"] == 0 or step == settings["steps"]
+        return step % COMPARE_EVERY == 1 or step % settings["eval_every"] == 0 or step == settings["steps"]
 
     def diverges(self, loss: float, penalty: float, norm: float) -> bool:
         """Return whether the cell must not take the step that these values led to."""

@@ -13,10 +13,10 @@ from scipy.stats import quantile_test
 
 from gradbench.stack import CHUNK, Setup, State, begin, draw_chunk
 from gradbench.stats import CONFIDENCE, Interval
-from gradbench.telemetry import EFFECT_EVERY, Telemetry
+from gradbench.telemetry import COMPARE_EVERY, Telemetry
 from gradbench.train import advance
 
-SHORTEST = 0.01
+SHORTEST = 0.05
 """Seconds that one timing should last at least, so that the clock's and the scheduler's grain matter little."""
 
 
@@ -47,8 +47,9 @@ def ready(setup: Setup) -> Runner:
     """Return a stack to be timed; its functions have been recorded, its libraries are loaded."""
     runner = Runner(setup, begin(setup), draw_chunk(setup, 0))
     seconds = min(runner.run()[0] for _ in range(2))
-    # whole periods: at some steps more is measured than at others
-    runner.steps = min(EFFECT_EVERY * math.ceil(SHORTEST / seconds / EFFECT_EVERY), CHUNK, setup.steps)
+    # where gradients are compared at some steps, whole periods of them
+    period = COMPARE_EVERY if any(span.regularizer.bends for span in setup.spans) else 1
+    runner.steps = min(period * math.ceil(SHORTEST / seconds / period), CHUNK, setup.steps)
     return runner
 
 

@@ -26,14 +26,6 @@ FORKS = sys.platform == "linux"
 PRELOADED = ["gradbench.launchers.preload"]
 """What the server that workers are forked from imports."""
 
-ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    # glibc gives large blocks back to the system as soon as they are free, for the next step to fault in again
-    "MALLOC_MMAP_THRESHOLD_": str(32 * 1024 * 1024),
-    "MALLOC_TRIM_THRESHOLD_": str(256 * 1024 * 1024),
-}
-"""Of the workers."""
-
 
 @dataclass
 class Worker:
@@ -65,7 +57,7 @@ def warm_up() -> None:
     A plain fork would inherit CUDA contexts and locked mutexes. The server has neither: it imports, and does nothing
     else. Whatever becomes of this process, the server ends with it.
     """
-    os.environ.update(ENVIRONMENT)
+    os.environ["OMP_NUM_THREADS"] = "1"
     if FORKS:
         multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
         with deaf():
