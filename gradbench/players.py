@@ -22,7 +22,7 @@ from gradbench.parameters import Layout
 from gradbench.program import Program, build_regularizer
 from gradbench.regularizers import Regularizer
 from gradbench.regularizers import State as Memory
-from gradbench.series import effect, told
+from gradbench.series import BRIEF, FULL, effect, told
 
 Tensors = dict[str, Tensor]
 
@@ -182,48 +182,6 @@ def stack_player(
         carry = {name: tensor.detach() for name, tensor in carry.items()}
         return {"gradient": slope, "loss": loss.detach(), "penalty": penalty.detach(), "carry": carry}
 
-    transform, project = transform_of(acting, layout), project_of(acting, layout)
-    bends = any(span.regularizer.bends for span in acting)
-    descent = program.optimizer.step_on(execution.device.type, execution.compiles)
-
-    def step(
-        compares: bool,
-        made: dict[str, Any],
-        own: Tensor,
-        moments: Tensors,
-        strength: Tensor,
-        memory: list[Memory],
-        lr: Tensor,
-        t: Tensor,
-    ) -> dict[str, Any]:
-        gradient = made["gradient"]
-        used, memory = transform(gradient, strength, memory, own)
-        parameters, moments = descent(own, used, moments, lr, t)
-        parameters = project(parameters, strength)
-        made |= {"parameters": parameters, "moments": moments, "memory": memory, "norm": norms_of(gradient)}
-        if not execution.measures:
-            return made
-        if not player.regularized:
-            return made | {"row": torch.stack([made["loss"], made["norm"]])}
-        norm, used_norm = made["norm"], norms_of(used)
-        acted = []
-        for span in spans:
-            norms = norm[span.cells], used_norm[span.cells]
-            compared = compares and span.regularizer.bends
-            acted.append(
-                effect(gradient[span.cells], used[span.cells], *norms)
-                if compared
-                else told(span.regularizer, *norms)
-            )
-        moved = torch.linalg.vector_norm(parameters - own, dim=1)
-        effects = map(together, zip(*acted, strict=True))
-        row = torch.stack([made["loss"], made["penalty"], norm, used_norm, *effects, moved])
-        return made | {"row": row, "used_norm": used_norm} | ({"bent": used} if compares else {})
-
-    def norms_of(vectors: Tensor) -> Tensor:
-        # over the cells that a transform takes the norm of, so that it is taken once
-        return together([torch.linalg.vector_norm(vectors[span.cells], dim=1) for span in spans])
-
     K = spans[-1].cells.stop
     acts = ((span.program, span.cells.stop) for span in spans)
     named = (name, player.name, K, str(execution.device), execution.measures, *acts)
@@ -233,6 +191,7 @@ def stack_player(
         else lambda function, _name, **_: function
     )
     gradient = looped(descend, K) if execution.fused else descend
+    step = step_of(player, program, layout, spans, execution)
     apart = execution.fused and execution.compiles  # inductor does not know the kernels
     if apart:
         gradient = recorded(gradient, ("gradient", *named))
@@ -259,8 +218,10 @@ def stack_player(
         # parameters and moments are given away: nobody reads the old ones
         return whole if apart else record(whole, ("update", compares, *named), given_away=2)
 
-    # compiled once only, in which passes are fused: there to compare costs little
-    always = execution.compiles and bends
+    bends = any(span.regularizer.bends for span in acting)
+    always = (
+        bends and execution.compiles
+    )  # what is fused compares at little cost, and compiling twice takes longer
     run = {compares: updating(compares) for compares in {always, bends}}
 
     def update(compares: bool, *args: Any) -> Update:
@@ -274,6 +235,63 @@ def stack_player(
         batch=record(vmap(vmap(batch, in_dims=(None, None, 0)), in_dims=(0, None, 0)), ("batch", *named)),
         update=update,
     )
+
+
+def step_of(
+    player: Player, program: Program, layout: Layout, spans: Sequence[Span], execution: Execution
+) -> Callable[..., dict[str, Any]]:
+    """Return what follows a gradient: transform, the optimizer's step, projection, and what is recorded of them.
+
+    That is ``(compares, made, own, moments, strength, memory, lr, t) -> made``, which has the fields of an
+    :class:`Update`; ``made`` has the first four already.
+    """
+    acting = spans if player.regularized else []
+    transform, project = transform_of(acting, layout), project_of(acting, layout)
+    descent = program.optimizer.step_on(execution.device.type, execution.compiles)
+
+    def step(
+        compares: bool,
+        made: dict[str, Any],
+        own: Tensor,
+        moments: Tensors,
+        strength: Tensor,
+        memory: list[Memory],
+        lr: Tensor,
+        t: Tensor,
+    ) -> dict[str, Any]:
+        gradient = made["gradient"]
+        used, memory = transform(gradient, strength, memory, own)
+        parameters, moments = descent(own, used, moments, lr, t)
+        parameters = project(parameters, strength)
+        norm = norms_of(gradient)
+        made = made | {"parameters": parameters, "moments": moments, "memory": memory, "norm": norm}
+        if not execution.measures:
+            return made
+        values = {"loss": made["loss"], "grad_norm": norm}
+        if player.regularized:
+            made["used_norm"] = norms_of(used)
+            values |= effects(compares, gradient, used, norm, made["used_norm"])
+            values |= {"penalty": made["penalty"], "grad_norm_used": made["used_norm"]}
+            values["update_norm"] = torch.linalg.vector_norm(parameters - own, dim=1)
+        made["row"] = torch.stack([values[name] for name in (FULL if player.regularized else BRIEF)])
+        return made | ({"bent": used} if compares else {})
+
+    def effects(compares: bool, gradient: Tensor, used: Tensor, norm: Tensor, used_norm: Tensor) -> Tensors:
+        parts = []
+        for span in spans:
+            cells, norms = span.cells, (norm[span.cells], used_norm[span.cells])
+            if compares and span.regularizer.bends:
+                parts.append(effect(gradient[cells], used[cells], *norms))
+            else:
+                parts.append(told(span.regularizer, *norms))
+        clipped, cosine = map(together, zip(*parts, strict=True))
+        return {"clipped": clipped, "cosine": cosine}
+
+    def norms_of(vectors: Tensor) -> Tensor:
+        # over the cells that a transform takes the norm of, so that it is taken once
+        return together([torch.linalg.vector_norm(vectors[span.cells], dim=1) for span in spans])
+
+    return step
 
 
 Objective = Callable[..., tuple[Tensor, Tensor, Tensors]]
