@@ -17,15 +17,11 @@ from typing import Any
 
 import psutil
 import torch
-from torch import Tensor
-from torch.nn.modules.module import register_module_forward_hook
 from torch.profiler import ProfilerActivity, profile
-from torch.utils._pytree import tree_map
 
 from gradbench.data import Data
 from gradbench.grid import Cell
 from gradbench.ledger import META, Ledger
-from gradbench.players import Tensors
 from gradbench.stack import Setup, begin, draw_chunk, prepare
 from gradbench.telemetry import Telemetry
 from gradbench.train import advance
@@ -116,7 +112,7 @@ def peaks(cells: Sequence[Cell], data: Data, kind: str, steps: int) -> list[int]
     found = []
     host = sum(array.nbytes for array in data.arrays.values())
     with Ledger(kind) as ledger:
-        for telemetry in walk(as_on(kind, cells, data), META):
+        for telemetry in walk(prepare(cells, data, META, records=False, kind=kind), META):
             curves = sum(curve.nbytes // STEPS for curve in telemetry.curves.values()) * steps
             found.append(ledger.take() + (host + curves if kind == "cpu" else WORKSPACE.get(kind, 0)))
     return found
@@ -136,25 +132,6 @@ def walk(setup: Setup, device: torch.device) -> Iterator[Telemetry]:
     yield telemetry
     setup.evaluate(state.parameters)
     yield telemetry
-
-
-def as_on(kind: str, cells: Sequence[Cell], data: Data) -> Setup:
-    """Return a setup on ``meta`` that runs as one on this kind of device does."""
-    setup = prepare(cells, data, META, records=False, kind=kind)
-    if kind != "cpu" or not setup.model.fuses:
-        return setup
-
-    def evaluate(parameters: Tensors) -> Tensors:
-        # a fused kernel keeps what a backward pass would need until it returns, wanted or not
-        with register_module_forward_hook(detached):
-            return setup.evaluate({name: vectors.requires_grad_() for name, vectors in parameters.items()})
-
-    return replace(setup, evaluate=evaluate)
-
-
-def detached(_module: torch.nn.Module, _inputs: Any, outputs: Any) -> Any:
-    """Return a network's outputs without what led to them."""
-    return tree_map(Tensor.detach, outputs)
 
 
 # ---- measured ----------------------------------------------------------------------------------------------

@@ -206,7 +206,7 @@ def prepare(
     evaluate_all = looped(evaluate_cell, len(cells)) if one_by_one else vmap(evaluate_cell)
 
     def evaluate(parameters: Tensors) -> Tensors:
-        with torch.set_grad_enabled(any(vectors.requires_grad for vectors in parameters.values())):
+        with torch.no_grad():
             # what a recording made is no part of autograd, which an evaluation may need: a copy is
             return evaluate_all({name: vectors.clone() for name, vectors in parameters.items()}, once)
 
