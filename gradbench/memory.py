@@ -27,7 +27,7 @@ from gradbench.telemetry import Telemetry
 from gradbench.train import advance
 
 STEPS = 2
-"""Steps that are looked at: the second has the first one's gradients to remember."""
+"""Steps that are looked at: one that is followed by another, and the last, whose gradient is kept for a histogram."""
 
 HEADROOM = 1.25
 """A prediction may be wrong by a quarter: a stack fits where this many times its peak would be free."""

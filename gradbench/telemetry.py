@@ -45,7 +45,7 @@ class Telemetry:
 
     def follow(self, setup: Setup) -> None:
         """Record the K cells that are trained from now on; everything before must have been flushed."""
-        self.players, self.places, self.spans = setup.players, setup.places, setup.spans
+        self.players, self.places = setup.players, setup.places
         self.steps, self.record_every, self.eval_every = setup.steps, setup.record_every, setup.eval_every
         self.compare_every = math.ceil(COMPARE_EVERY / setup.record_every)
         self.rows: dict[str, list[Tensor]] = {player.name: [] for player in setup.players}
