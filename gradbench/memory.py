@@ -20,14 +20,17 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from gradbench.data import Data
+from gradbench.graphs import calls_of
 from gradbench.grid import Cell
 from gradbench.ledger import META, Ledger
 from gradbench.stack import Setup, begin, draw_chunk, prepare
 from gradbench.telemetry import Telemetry
-from gradbench.train import advance
 
 STEPS = 2
 """Steps that are looked at: one that is followed by another, and the last, whose gradient is kept for a histogram."""
+
+LAUNCHED = 3
+"""Steps on a GPU from which on one is a graph."""
 
 HEADROOM = 1.25
 """A prediction may be wrong by a quarter: a stack fits where this many times its peak would be free."""
@@ -109,28 +112,39 @@ def abridged(cell: Cell, seed: int) -> Cell:
 
 def peaks(cells: Sequence[Cell], data: Data, kind: str, steps: int) -> list[int]:
     """Return the peak of each phase in bytes, for so many steps, from a run on ``meta``."""
-    found = []
+    phases = []
     host = sum(array.nbytes for array in data.arrays.values())
     with Ledger(kind) as ledger:
         for telemetry in walk(prepare(cells, data, META, records=False, kind=kind), META):
             curves = sum(curve.nbytes // STEPS for curve in telemetry.curves.values()) * steps
-            found.append(ledger.take() + (host + curves if kind == "cpu" else WORKSPACE.get(kind, 0)))
-    return found
+            phases.append((ledger.take(), ledger.live))
+    more = host + curves if kind == "cpu" else WORKSPACE.get(kind, 0)
+    return [peak + more for peak in peaks_on(kind, phases)]
+
+
+def peaks_on(kind: str, phases: Sequence[tuple[int, int]]) -> list[int]:
+    """Return the peak of each phase of :func:`walk`, of its peak and what is alive after it.
+
+    On a GPU an evaluation finds less memory: graphs keep to themselves what a step needs beside what stays.
+    """
+    found = [peak for peak, _ in phases]
+    (_, before), (step, _) = phases[-3:-1]
+    return [*found[:-1], found[-1] + step - before] if kind == "cuda" else found
 
 
 def walk(setup: Setup, device: torch.device) -> Iterator[Telemetry]:
     """Go through all that a stack does which takes memory, pausing after each phase."""
     with device if device == META else contextlib.nullcontext():  # there, weights have a size and no memory
         state = begin(setup)
-    telemetry = Telemetry(setup)
+    calls, telemetry = calls_of(setup), Telemetry(setup)
     yield telemetry
     draws = draw_chunk(setup, 0)
     draws = draw_chunk(setup, 0)  # while those of the chunk before are still there
     yield telemetry
-    for _ in range(STEPS):
-        advance(setup, state, draws, telemetry)
+    for _ in range(min(LAUNCHED if device.type == "cuda" else STEPS, setup.steps)):
+        calls.advance(state, draws, telemetry)
     yield telemetry
-    setup.evaluate(state.parameters)
+    calls.evaluate(state)
     yield telemetry
 
 
@@ -152,12 +166,13 @@ def measure(
         records: as of ``prepare``.
     """
     if device.type == "cuda":
-        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
+        before, phases = torch.cuda.memory_allocated(device), []
         setup = prepare(cells, data, device, records=records)
-        deque(walk(setup, device), maxlen=0)
-        return setup, int(torch.cuda.max_memory_allocated(device)) - before
+        for _ in walk(setup, device):
+            phases.append((torch.cuda.max_memory_allocated(device), torch.cuda.memory_allocated(device)))
+            torch.cuda.reset_peak_memory_stats(device)
+        return setup, max(peaks_on("cuda", phases)) - before
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler writes lines that nobody can use
     account = [ProfilerActivity.CPU] if device.type == "cpu" else []
     with profile(activities=account, profile_memory=True) as profiler:

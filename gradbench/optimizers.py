@@ -29,7 +29,7 @@ class Optimizer:
     Args:
         init: makes the state.
         step: takes a step.
-        fused: takes it on a CPU in one pass, where torch has a kernel that does.
+        fused: takes it in one pass, where torch has a kernel that does: of CPUs and CUDA devices.
     """
 
     init: Init
@@ -38,7 +38,7 @@ class Optimizer:
 
     def step_on(self, kind: str, compiles: bool) -> Step:
         """Return how a step is taken on a kind of device; a compiler fuses by itself, and does not know the kernel."""
-        return self.fused if self.fused and kind == "cpu" and not compiles else self.step
+        return self.fused if self.fused and kind in ("cpu", "cuda") and not compiles else self.step
 
 
 def check(key: str, value: float, usual: str, below: float = math.inf) -> None:
@@ -138,14 +138,19 @@ def adam(
         parameters, gradient = decayed(parameters, gradient, lr)
         move, mean, square = torch.zeros_like(parameters), state["mean"].clone(), state["square"].clone()
         count = torch.as_tensor(t, dtype=torch.float32)
-        # what torch.optim.Adam(fused=True) calls: one pass instead of nine; cell by cell, so that each keeps its bits
+
+        def parts(whole: Tensor) -> tuple[Tensor, ...]:
+            # a CPU's last few numbers are computed by other instructions: cell by cell, so that each keeps its bits
+            return whole.unbind() if whole.is_cpu else (whole,)
+
+        # what torch.optim.Adam(fused=True) calls: one pass instead of nine
         torch._fused_adam_(
-            move.unbind(),
-            gradient.unbind(),
-            mean.unbind(),
-            square.unbind(),
+            parts(move),
+            parts(gradient),
+            parts(mean),
+            parts(square),
             [],
-            [count] * len(parameters),
+            [count] * len(parts(move)),
             lr=1.0,  # of their own below
             beta1=beta1,
             beta2=beta2,

@@ -107,14 +107,15 @@ def simplify(module: GraphModule, kind: str, compiles: bool = False, free: int =
         free: how many inputs, from the first, nobody uses afterwards.
     """
     graph = module.graph
-    skip_views(graph)
-    skip_zeros(graph)
-    scale_late(graph)
-    turn_products(graph, kind)
-    skip_views(graph)
-    skip_repetitions(graph)
-    add_biases(graph)
-    settle(graph)
+    with torch.device(kind):  # where a wide stack's operations are looked at in no time
+        skip_views(graph)
+        skip_zeros(graph)
+        scale_late(graph)
+        turn_products(graph, kind)
+        skip_views(graph)
+        skip_repetitions(graph)
+        add_biases(graph)
+        settle(graph)
     if not compiles:
         keep_constants(module)
         write_over(graph, free)

@@ -135,9 +135,9 @@ class State:
         per_cell = ("parameters", "moments", "carry", "alive", "ceiling", "above", "diverged_at")
         return State(step=self.step, memory=memory, **{name: of(getattr(self, name)) for name in per_cell})
 
-    def update(self, player: str, update: Update, alive: Tensor) -> None:
-        """Take over the results of one player's update."""
-        self.diverged_at = torch.where(self.alive & ~alive, self.step + 1, self.diverged_at)
+    def update(self, player: str, update: Update, alive: Tensor, number: Tensor) -> None:
+        """Take over the results of one player's update, in a step of this number, []; the first is 1."""
+        self.diverged_at = torch.where(self.alive & ~alive, number, self.diverged_at)
         self.parameters = self.parameters | {player: update.parameters}
         self.moments = self.moments | {player: update.moments}
         self.memory, self.carry, self.alive = update.memory, update.carry, alive

@@ -4,13 +4,13 @@ K cells, P parameters of a player.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gradbench.players import StackedPlayer, Tensors, Update
+from gradbench.players import StackedPlayer, Tensors
 from gradbench.series import BRIEF, FULL
 from gradbench.stack import Setup, State
 
@@ -55,13 +55,10 @@ class Telemetry:
         """Whether any cell still trained at the last flush."""
         return bool((self.diverged_at == 0).any())
 
-    def record(self, player: StackedPlayer, state: State, update: Update) -> None:
-        """Keep one update's row: on the device, nothing is read."""
-        if update.row is None:
-            return
-        if player.regularized and state.step + 1 == self.steps:
-            state.last = update  # kept any earlier, its memory would be missing from the cache
-        self.rows[player.name].append(update.row)
+    def record(self, rows: Mapping[str, Sequence[Tensor]]) -> None:
+        """Keep the rows of a step's updates, [series, K] each, per player: on the device, nothing is read."""
+        for player, found in rows.items():
+            self.rows[player].extend(found)
 
     def recorded(self) -> dict[str, Tensor]:
         """Return player -> its rows since the last flush, means over each step's updates, [steps, series, K]."""

@@ -1,8 +1,7 @@
 """THE loop: one stack of cells from first step to last.
 
 K cells, P parameters of a player, U different seeds. Everything a cell needs has a leading axis K; models and
-regularizers are written for one network, and ``vmap`` adds the axis. A step never waits for the device: no value
-is read, no branch depends on a tensor. Values reach the host once per chunk of steps.
+regularizers are written for one network, and ``vmap`` adds the axis. Values reach the host once per chunk of steps.
 """
 
 import time
@@ -12,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from gradbench.checkpoint import Checkpoint
 from gradbench.data import Data
+from gradbench.graphs import calls_of
 from gradbench.grid import Cell
 from gradbench.stack import CHUNK, Setup, State, begin, draw_chunk, has_thinned, prepare, without_diverged
+from gradbench.step import Calls
 from gradbench.telemetry import Telemetry, gradient_histograms
 
 Report = Callable[[int, list[float]], None]
@@ -65,7 +65,7 @@ def train(
     started = time.perf_counter()
     saved = checkpoint.load(device) if checkpoint is not None else None
     setup = prepare(cells, data, device, saved["places"] if saved else None)
-    state, telemetry = begin(setup), Telemetry(setup)
+    calls, state, telemetry = calls_of(setup), begin(setup), Telemetry(setup)
     outcome, chunk_seconds, draws = Outcome(telemetry.curves), [], None
     if saved:
         restore(saved, state, telemetry, outcome)
@@ -75,21 +75,23 @@ def train(
         # from the state alone, so that a run that was killed leaves out the same cells
         if has_thinned(setup, state):
             setup, state = without_diverged(setup, state, data)
+            calls, draws = calls_of(setup), None
             telemetry.follow(setup)
-            draws = None
-        if draws is None or state.step % CHUNK == 0:
+        if draws is None:
             draws = draw_chunk(setup, state.step)
         ahead = min(until(CHUNK, state.step), until(setup.eval_every, state.step), setup.steps - state.step)
         before = state.step
         for _ in range(ahead):
-            advance(setup, state, draws, telemetry)
+            calls.advance(state, draws, telemetry)
             if has_thinned(setup, state):
                 break
+        if state.step % CHUNK == 0 and state.step < setup.steps:  # while a GPU is still busy
+            draws = draw_chunk(setup, state.step)
         report(state.step, telemetry.flush(state))
         chunk_seconds.append((time.perf_counter() - tick) / (state.step - before) / len(setup.places))
         over = not telemetry.anyone_alive and not outcome.evaluations  # what is measured is known from one
         if state.step % setup.eval_every == 0 or state.step == setup.steps or over:
-            outcome.evaluations[state.step], outcome.arrays = evaluate(setup, state)
+            outcome.evaluations[state.step], outcome.arrays = evaluate(calls, state)
         unfinished = state.step < setup.steps and telemetry.anyone_alive
         if checkpoint is not None and unfinished and checkpoint.due():
             checkpoint.save(content(setup, state, telemetry, outcome))
@@ -108,36 +110,6 @@ def train(
 def until(period: int, step: int) -> int:
     """Return the number of steps from ``step`` to the next multiple of ``period``, at least one."""
     return period - step % period
-
-
-def advance(setup: Setup, state: State, draws: dict[str, dict[str, Tensor]], telemetry: Telemetry) -> None:
-    """Take one training step of all K cells: every player's updates in turn. Reads no value."""
-    for player in setup.players:
-        first = state.step % CHUNK * player.steps
-        draw = {
-            name: tensor_U[:, first : first + player.steps][setup.seed_of_cell]
-            for name, tensor_U in draws[player.name].items()
-        }
-        batches = player.batch(
-            state.parameters, setup.data, draw
-        )  # of all its updates at once, [K, steps, ...]
-        others = {name: vectors for name, vectors in state.parameters.items() if name != player.name}
-        for inner in range(player.steps):
-            batch = {name: tensor[:, inner] for name, tensor in batches.items()}
-            # a tensor, so that a recording need not be made anew for each
-            t = torch.tensor(state.step * player.steps + inner + 1, dtype=torch.float64)
-            update = player.update(
-                telemetry.compares(state.step + 1),
-                *(state.parameters[player.name], state.moments[player.name], others),
-                *(batch, state.carry, setup.strength, state.memory, setup.lr, t),
-            )
-            alive = state.alive & torch.isfinite(update.loss + update.penalty + update.norm)
-            if player.regularized:
-                alive = alive & state.stays_low(update.loss, setup.divergence, player.steps)
-            telemetry.record(player, state, update)
-            state.update(player.name, update, alive)
-            del update  # the next one finds its memory in the cache
-    state.step += 1
 
 
 def content(setup: Setup, state: State, telemetry: Telemetry, outcome: Outcome) -> dict[str, Any]:
@@ -164,12 +136,13 @@ def restore(saved: dict[str, Any], state: State, telemetry: Telemetry, outcome: 
     }
 
 
-def evaluate(setup: Setup, state: State) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
+def evaluate(calls: Calls, state: State) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
     """Return metrics, each [N], and the arrays for figures of each of the whole stack's N cells.
 
     A cell that has diverged has NaN and none.
     """
-    results = {name: tensor.cpu().numpy() for name, tensor in setup.evaluate(state.parameters).items()}
+    setup = calls.setup
+    results = {name: tensor.cpu().numpy() for name, tensor in calls.evaluate(state).items()}
     N = len(setup.cells)
     scalars = {name: values for name, values in results.items() if values.ndim == 1}
     metrics = {name: np.full(N, np.nan) for name in scalars}

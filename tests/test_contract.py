@@ -9,8 +9,9 @@ from small import CONFIGS, CPU, cells, data_of
 
 from gradbench.grid import stacks
 from gradbench.stack import begin, draw_chunk, prepare
+from gradbench.step import advance
 from gradbench.telemetry import Telemetry, series_of
-from gradbench.train import advance, train
+from gradbench.train import train
 
 MODELS = CONFIGS.groups["model"]
 REGULARIZERS = CONFIGS.groups["regularizer"]

@@ -11,14 +11,13 @@ from scipy import stats
 from small import CONFIGS, CPU, cells, data_of
 
 from gradbench import cli
-from gradbench.costs import timing
 from gradbench.costs.cells import NONE, compare
 from gradbench.costs.output import draw, table
 from gradbench.costs.timing import Runner, median_interval, ready, rounds
 from gradbench.memory import measure
 from gradbench.stack import begin, prepare
+from gradbench.step import advance
 from gradbench.telemetry import Telemetry
-from gradbench.train import advance
 
 SMALL = ["model.hidden=4", "model.depth=1", "steps=4", "device=cpu"]
 
@@ -100,12 +99,12 @@ def runners():
 def test_each_timing_steps_from_the_same_state(runners, monkeypatch):
     seen = []
 
-    def watched(setup, state, draws, telemetry):
+    def watched(state, draws, telemetry):
         seen.append((state.step, state.parameters["mlp"].clone()))
-        advance(setup, state, draws, telemetry)
+        advance(runner.setup, state, draws, telemetry)
 
-    monkeypatch.setattr(timing, "advance", watched)
     runner = Runner(runners["none"].setup, runners["none"].start, runners["none"].draws, steps=2)
+    monkeypatch.setattr(runner.calls, "advance", watched)
     for _ in range(2):
         runner.run()
     assert [step for step, _ in seen] == [0, 1, 0, 1]

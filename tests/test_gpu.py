@@ -9,14 +9,18 @@ import pytest
 import torch
 from small import CONFIGS, CPU, cells, data_of
 
+import gradbench.train
+from gradbench.graphs import calls_of
 from gradbench.stack import CHUNK, begin, draw_chunk, prepare
+from gradbench.step import Calls
 from gradbench.telemetry import Telemetry
-from gradbench.train import advance, train
+from gradbench.train import train
 from gradbench.worker import settle
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine"),
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype"),
 ]
 
 every_pair = pytest.mark.parametrize(
@@ -58,12 +62,29 @@ def test_a_step_never_waits_for_the_gpu(model, regularizer, cuda):
     stack = cells(model, regularizer, seed=[0, 1], precision="float32")
     setup = prepare(stack, data_of(stack[0]), cuda)
     state, telemetry, draws = begin(setup), Telemetry(setup), draw_chunk(setup, 0)
-    advance(setup, state, draws, telemetry)  # the first step may initialise libraries
+    called, launched = Calls(setup), calls_of(setup)
+    called.advance(state, draws, telemetry)  # the first step may initialise libraries
+    for _ in range(3):
+        launched.advance(state, draws, telemetry)  # or capture graphs
     torch.cuda.set_sync_debug_mode("error")
     try:
-        advance(setup, state, draws, telemetry)
+        for calls in (called, launched, launched):
+            calls.advance(state, draws, telemetry)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@every_pair
+def test_a_graph_has_the_bits_of_the_calls_it_was_captured_from(model, regularizer, cuda, monkeypatch):
+    stack = cells(model, regularizer, seed=[0, 1], precision="float32", steps=60, eval_every=20)
+    launched = train(stack, data_of(stack[0]), cuda)
+    monkeypatch.setattr(gradbench.train, "calls_of", Calls)
+    called = train(stack, data_of(stack[0]), cuda)
+    for name, curve in called.curves.items():
+        np.testing.assert_array_equal(launched.curves[name], curve, err_msg=name)
+    for step, metrics in called.evaluations.items():
+        for name, values in metrics.items():
+            np.testing.assert_array_equal(launched.evaluations[step][name], values, err_msg=name)
 
 
 @pytest.mark.parametrize("model", CONFIGS.groups["model"])

@@ -14,8 +14,8 @@ from gradbench.parameters import Layout, flatten
 from gradbench.regularizers.spectral_norm import largest_singular_value, spectral_norm
 from gradbench.regularizers.weight_clip import weight_clip
 from gradbench.stack import begin, draw_chunk, prepare
+from gradbench.step import advance
 from gradbench.telemetry import Telemetry
-from gradbench.train import advance
 
 CERTAIN = 200
 """Iterations after which the power method is within 2 %, unless its start is blind to what it seeks."""

@@ -19,8 +19,9 @@ from gradbench.regularizers.clip_value import clip_value
 from gradbench.seeding import derive, generator
 from gradbench.series import FULL, effect, told
 from gradbench.stack import CHUNK, Divergence, State, begin, draw_chunk, prepare, spans_of
+from gradbench.step import advance
 from gradbench.telemetry import COMPARE_EVERY, HISTOGRAM_EDGES, Telemetry
-from gradbench.train import advance, train, until
+from gradbench.train import train, until
 
 
 def test_a_cell_whose_numbers_overflow_diverges_at_that_step_and_its_curve_ends_there():

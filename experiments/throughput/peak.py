@@ -32,9 +32,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from gradbench.data import Data
 from gradbench.grid import Cell
 from gradbench.stack import CHUNK, begin, draw_chunk, prepare
+from gradbench.step import advance
 from gradbench.sweep import make_plan
 from gradbench.telemetry import Telemetry
-from gradbench.train import advance
 
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "throughput"
 TARGETS = {"lstm": 0.55, "mlp": 0.35, "wgan": 0.35}

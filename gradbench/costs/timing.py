@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from scipy.stats import quantile_test
 
+from gradbench.graphs import calls_of
 from gradbench.stack import CHUNK, Setup, State, begin, draw_chunk
 from gradbench.stats import CONFIDENCE, Interval
 from gradbench.telemetry import COMPARE_EVERY, Telemetry
-from gradbench.train import advance
 
 SHORTEST = 0.05
 """Seconds that one timing should last at least, so that the clock's and the scheduler's grain matter little."""
@@ -29,6 +29,9 @@ class Runner:
     draws: dict[str, dict[str, torch.Tensor]]
     steps: int = 1
 
+    def __post_init__(self) -> None:
+        self.calls = calls_of(self.setup)
+
     def run(self) -> tuple[float, float]:
         """Return the seconds of one step, and of bringing what was recorded to the host, per step of a chunk."""
         state, telemetry = copy.deepcopy(self.start), Telemetry(self.setup)
@@ -36,7 +39,7 @@ class Runner:
         synchronize(self.setup.device)
         began = clock()
         for _ in range(self.steps):
-            advance(self.setup, state, self.draws, telemetry)
+            self.calls.advance(state, self.draws, telemetry)
         synchronize(self.setup.device)
         stepped = clock()
         telemetry.flush(state)
@@ -46,10 +49,12 @@ class Runner:
 def ready(setup: Setup) -> Runner:
     """Return a stack to be timed; its functions have been recorded, its libraries are loaded."""
     runner = Runner(setup, begin(setup), draw_chunk(setup, 0))
-    seconds = min(runner.run()[0] for _ in range(2))
+    seconds = min(runner.run()[0] for _ in range(3))
     # where gradients are compared at some steps, whole periods of them
     period = COMPARE_EVERY if any(span.regularizer.bends for span in setup.spans) else 1
     runner.steps = min(period * math.ceil(SHORTEST / seconds / period), CHUNK, setup.steps)
+    for _ in range(2):  # of a GPU's graphs those that a single step does without are made
+        runner.run()
     return runner
 
 

@@ -1,0 +1,109 @@
+"""A step that is launched instead of called: on a CPU what was captured is called anew, with the same memory."""
+
+import numpy as np
+import pytest
+import torch
+from small import CONFIGS, CPU, cells, data_of
+from torch.utils._pytree import tree_leaves
+
+import gradbench.train
+from gradbench.graphs import Graphs, tensors_of, write
+from gradbench.stack import CHUNK, begin, draw_chunk, prepare
+from gradbench.step import Calls
+from gradbench.telemetry import Telemetry
+from gradbench.train import train
+
+every_pair = pytest.mark.parametrize(
+    ("model", "regularizer"),
+    [
+        (model, regularizer)
+        for model in CONFIGS.groups["model"]
+        for regularizer in CONFIGS.groups["regularizer"]
+    ],
+)
+
+
+class Launches:
+    """Stands in for a GPU's graphs, and counts how often each was launched."""
+
+    def __init__(self):
+        self.counts = []
+
+    def __call__(self, function):
+        place = len(self.counts)
+        self.counts.append(0)
+
+        def launch():
+            self.counts[place] += 1
+            return function()
+
+        return launch
+
+
+def march(calls, steps):
+    """Train some steps; return every tensor there is then: of the state, recorded, measured."""
+    state, telemetry = begin(calls.setup), Telemetry(calls.setup)
+    draws = draw_chunk(calls.setup, 0)
+    for _ in range(steps):
+        calls.advance(state, draws, telemetry)
+    everything = [tensors_of(state), telemetry.recorded(), calls.evaluate(state)]
+    everything += [state.last.used] if state.last else []
+    return [tensor.clone() for tensor in tree_leaves(everything)]
+
+
+@every_pair
+def test_a_launched_step_has_the_bits_of_a_called_one(model, regularizer):
+    stack = cells(model, regularizer, seed=[0, 1], precision="float32", steps=4)
+    setup, launches = prepare(stack, data_of(stack[0]), CPU), Launches()
+    graphs, expected = Graphs(setup, launches), march(Calls(setup), 4)
+    for _ in range(3):  # in the third everything is launched
+        before = sum(launches.counts)
+        for one, other in zip(expected, march(graphs, 4), strict=True):
+            torch.testing.assert_close(other, one, rtol=0, atol=0, equal_nan=True)
+    assert sum(launches.counts) - before == 5, "four steps and an evaluation"
+
+
+@pytest.mark.parametrize(
+    ("model", "regularizer"), [("mlp", "clip_value"), ("wgan", "autoclip"), ("lstm", "gp")]
+)
+def test_a_stack_of_launches_trains_as_one_of_calls_over_several_chunks(model, regularizer, monkeypatch):
+    stack = cells(model, regularizer, seed=[0, 1], precision="float32", steps=2 * CHUNK + 7, eval_every=30)
+    called = train(stack, data_of(stack[0]), CPU)
+    launches = Launches()
+    monkeypatch.setattr(gradbench.train, "calls_of", lambda setup: Graphs(setup, launches))
+    launched = train(stack, data_of(stack[0]), CPU)
+    assert sum(launches.counts) > 2 * CHUNK
+    for name, curve in called.curves.items():
+        np.testing.assert_array_equal(launched.curves[name], curve, err_msg=name)
+    for step, metrics in called.evaluations.items():
+        for name, values in metrics.items():
+            np.testing.assert_array_equal(launched.evaluations[step][name], values, err_msg=name)
+    for ours, theirs in zip(launched.arrays, called.arrays, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name, values in theirs.items():
+            np.testing.assert_array_equal(ours[name], values, err_msg=name)
+
+
+def test_memory_stays_where_it_is_and_nothing_is_captured_twice():
+    stack = cells("wgan", "clip_value", seed=[0, 1], steps=2 * CHUNK, eval_every=2 * CHUNK)
+    setup, launches = prepare(stack, data_of(stack[0]), CPU), Launches()
+    graphs, state, telemetry = Graphs(setup, launches), begin(setup), Telemetry(setup)
+    addresses = set()
+    for step in range(2 * CHUNK):
+        if step % CHUNK == 0:
+            draws = draw_chunk(setup, step)
+        graphs.advance(state, draws, telemetry)
+        if step > 2:
+            addresses.add(
+                tuple(leaf.data_ptr() for leaf in tree_leaves([tensors_of(graphs.home), graphs.draws]))
+            )
+    assert len(addresses) == 1
+    # of two that were called first: one compares gradients, one does not; the last of them keeps its gradient
+    assert sorted(launches.counts) == [1, 1, 2 * CHUNK - 4]
+
+
+def test_writing_copies_first_what_would_be_overwritten():
+    a, b = torch.zeros(3), torch.ones(3)
+    write({"a": a, "b": b}, {"a": b, "b": a})
+    assert a.tolist() == [1, 1, 1]
+    assert b.tolist() == [0, 0, 0]
