@@ -166,6 +166,7 @@ def measure(
         records: as of ``prepare``.
     """
     if device.type == "cuda":
+        torch._C._cuda_clearCublasWorkspaces()  # of whatever ran before
         torch.cuda.reset_peak_memory_stats(device)
         before, phases = torch.cuda.memory_allocated(device), []
         setup = prepare(cells, data, device, records=records)

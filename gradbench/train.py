@@ -5,7 +5,8 @@ regularizers are written for one network, and ``vmap`` adds the axis. Values rea
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 
 from gradbench.checkpoint import Checkpoint
 from gradbench.data import Data
+from gradbench.devices import cores
 from gradbench.graphs import calls_of
 from gradbench.grid import Cell
 from gradbench.stack import CHUNK, Setup, State, begin, draw_chunk, has_thinned, prepare, without_diverged
@@ -148,13 +150,24 @@ def evaluate(calls: Calls, state: State) -> tuple[dict[str, np.ndarray], list[di
     metrics = {name: np.full(N, np.nan) for name in scalars}
     arrays: list[dict[str, Any]] = [{} for _ in range(N)]
     large = {name: values for name, values in results.items() if values.ndim > 1}
-    for k in np.flatnonzero(state.alive.cpu().numpy()):
+
+    def summary(k: int) -> tuple[dict[str, float], dict[str, Any]]:
+        return setup.model.summarize({name: values[k] for name, values in large.items()}, setup.arrays)
+
+    alive = np.flatnonzero(state.alive.cpu().numpy())
+    for k, (further, kept) in zip(alive, every(summary, alive, setup.device), strict=True):
         place = setup.places[k]
-        further, arrays[place] = setup.model.summarize(
-            {name: values[k] for name, values in large.items()}, setup.arrays
-        )
+        arrays[place] = kept
         for name, value in [*((name, values[k]) for name, values in scalars.items()), *further.items()]:
             metrics.setdefault(name, np.full(N, np.nan))[place] = value
         if state.step == setup.steps:  # of all evaluations it is the last one's arrays that are kept
             arrays[place] |= gradient_histograms(state, int(k))
     return metrics, arrays
+
+
+def every(function: Callable[[Any], Any], items: Iterable[Any], device: torch.device) -> Iterable[Any]:
+    """Call a function for every item, for a GPU's stack on all cores: on a CPU the others train stacks of their own."""
+    if device.type == "cpu":
+        return map(function, items)
+    with ThreadPoolExecutor(cores() // max(torch.cuda.device_count(), 1) or 1) as pool:
+        return list(pool.map(function, items))

@@ -34,18 +34,28 @@ ROUGH = 1000
 """Times its parameters that a cell's step never took in a trial; below it nothing needs to be predicted."""
 
 
-def width(cell: Cell, data: Data, device: torch.device) -> int:
+def width(cell: Cell, data: Data, device: torch.device, wanted: int | None = None) -> int:
     """Return how wide a stack of cells like this one is: as its config says, or chosen.
 
     A CPU is kept busy by few cells, and works fastest on what its cache holds. A GPU takes all that its memory does,
     or what was measured to fill it.
+
+    Args:
+        cell: one of them.
+        data: what they train on.
+        device: where.
+        wanted: how many there are; where they fit in any case, a GPU's width is no larger, and is known sooner.
     """
     asked = cell.runtime["stack_width"][device.type]
     if asked != AUTO:
         return int(asked)
     if device.type == "cpu":
         return min(max(CACHE // (4 * parameters(build(cell.config, data).model)), 1), WIDEST)
-    room = fits(footprint([cell], data, device.type), capacity(device))
+    size = capacity(device)
+    if wanted is not None and at_most(cell, data, wanted) * HEADROOM <= size:
+        room = wanted
+    else:
+        room = fits(footprint([cell], data, device.type), size)
     full = parameter_bytes(name_of(device), str(cell.config["model"]["name"]))
     if full is not None:
         room = min(room, math.ceil(full / (4 * parameters(build(cell.config, data).model))))
@@ -57,7 +67,7 @@ def pieces(cells: Sequence[Cell], data: Data, device: torch.device) -> int:
 
     On a CPU, where cores share them, a few are rounded up to a power of two: else most cores wait for the last one.
     """
-    fewest = math.ceil(len(cells) / width(cells[0], data, device))
+    fewest = math.ceil(len(cells) / width(cells[0], data, device, len(cells)))
     told = cells[0].runtime["stack_width"][device.type] != AUTO
     if device.type != "cpu" or told or fewest > SHARED or len(cells) < 2 * NARROW:
         return fewest
@@ -86,12 +96,15 @@ def is_too_large(cells: Sequence[Cell], data: Data, device: torch.device) -> boo
     Predicting costs seconds where a recurrence is long: it is left out where memory is free in plenty.
     """
     free = free_memory(device)
-    config = cells[0].config
-    examples = int(config["model"].get("batch_size", 1))
-    rough = 4 * len(cells) * parameters(build(config, data).model) * max(ROUGH, 8 * examples)
-    if rough < free:
+    if at_most(cells[0], data, len(cells)) < free:
         return False
     return (
         footprint(cells, data, device.type).of(len(cells), len({cell.seed for cell in cells})) * HEADROOM
         > free
     )
+
+
+def at_most(cell: Cell, data: Data, K: int) -> int:
+    """Return more bytes than a stack of K cells like this one ever takes."""
+    examples = int(cell.config["model"].get("batch_size", 1))
+    return 4 * K * parameters(build(cell.config, data).model) * max(ROUGH, 8 * examples)

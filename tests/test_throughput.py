@@ -22,6 +22,13 @@ RATES = {"mlp": 0.5, "lstm": 2.0, "wgan": 0.001}
 """High enough to move, low enough for float64 to agree over every step."""
 
 
+@pytest.fixture(autouse=True)
+def kernels():
+    """The language model's script leaves PyTorch's kernels switched off where it took second derivatives."""
+    yield
+    import_module("peer_lstm").with_kernel(True)
+
+
 def peer(cell):
     """Train a cell of gradbench's as the plain script does."""
     script = import_module(f"peer_{cell.config['model']['name']}")
@@ -58,6 +65,29 @@ def test_plain_pytorch_gives_a_cell_up_at_the_same_step(model):
     outcome = train([cell], data_of(cell), CPU)
     _, record = peer(cell)
     assert record.diverged_at == outcome.diverged_at[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "regularizer"),
+    [("mlp", "clip_norm"), ("mlp", "clip_value"), ("lstm", "gp"), ("wgan", "clip_value"), ("wgan", "gp")],
+)
+def test_what_is_read_late_as_from_a_gpu_is_what_is_read_at_once(model, regularizer, monkeypatch):
+    rates = {"optimizer__lr": 300.0 if model == "lstm" else RATES[model], "divergence__patience": 3}
+    strength = {f"regularizer__{key}": value for key, value in STRENGTHS[regularizer].items()}
+    (cell,) = cells(model, regularizer, eval_every=15, steps=30, **rates, **strength)
+    _, at_once = peer(cell)
+    monkeypatch.setattr(
+        import_module("peer_cell").Record, "__post_init__", lambda self: setattr(self, "waits", False)
+    )
+    _, late = peer(cell)
+    assert late.diverged_at == at_once.diverged_at
+    assert (late.diverged_at > 0) == (model == "lstm")
+    columns = (
+        slice(None) if not late.diverged_at else slice(3)
+    )  # of a step that is not taken the rest differs
+    for one, other in zip(at_once.rows, late.rows, strict=True):
+        np.testing.assert_allclose(other[columns], one[columns], rtol=1e-9, atol=1e-12)
+    assert late.evaluations == at_once.evaluations
 
 
 def test_the_yardstick_is_told_to_train_the_cells_of_quick():

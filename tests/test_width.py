@@ -7,8 +7,8 @@ import pytest
 import torch
 from small import CPU, cells, data_of
 
+from gradbench import memory, worker
 from gradbench import width as widths
-from gradbench import worker
 from gradbench.errors import UsageError
 from gradbench.results import Results
 from gradbench.saturation import TABLE, narrowest_full, parameter_bytes, with_rows
@@ -63,6 +63,21 @@ def test_a_gpus_stack_takes_its_memory_whatever_is_free(monkeypatch):
         found.append(width(cell, data_of(cell), torch.device("cuda")))
     assert found[1] > found[0] > 1
     assert found[2] == 1, "a cell that does not fit is tried all the same"
+
+
+def test_a_gpu_predicts_nothing_where_all_cells_fit_in_any_case(monkeypatch):
+    (cell,) = cells("mlp", "none")
+    monkeypatch.setattr(widths, "name_of", lambda _device: "a GPU that nobody has measured")
+    for size, counts, predictions in ((1 << 24, [50, 4000], 4), (1 << 34, [1, 50], 2)):
+        predicted = []
+        monkeypatch.setattr(widths, "capacity", lambda _device, size=size: size)
+        monkeypatch.setattr(
+            widths, "footprint", lambda *args, to=predicted: to.append(args) or memory.footprint(*args)
+        )
+        for count in counts:
+            told, found = (width(cell, data_of(cell), torch.device("cuda"), *args) for args in ((count,), ()))
+            assert min(told, count) == min(found, count)
+        assert len(predicted) == predictions, "one where nobody says how many, one where it is not clear"
 
 
 def test_a_gpu_that_was_measured_is_filled_and_no_more_whatever_the_cell_s_size(monkeypatch, tmp_path):

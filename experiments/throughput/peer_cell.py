@@ -25,6 +25,7 @@ from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, parameters_t
 from gradbench.data import Data
 from gradbench.telemetry import COMPARE_EVERY
 
+CPU = torch.device("cpu")
 SERIES = ("loss", "penalty", "grad_norm", "grad_norm_used", "clipped", "cosine", "update_norm")
 
 
@@ -39,12 +40,17 @@ class Treatment(NamedTuple):
 class Record:
     """What training one cell gave.
 
+    A CPU's values become numbers at once: reading them waits for nothing, and a cell that has diverged stops at that
+    step. Those of a GPU stay tensors until :meth:`settle`, which waits once for many of them.
+
     Attributes:
         factor: the loss is too high above ``first + (factor - 1) * max(|first|, 1)``.
         patience: steps in a row after which it has been too high for too long.
         rows: per step, in the order of :data:`SERIES` and then whatever a model adds.
         evaluations: step -> metric -> value.
         diverged_at: step of divergence, 0 without.
+        device: where the cell is trained.
+        settled: how many rows are numbers.
     """
 
     factor: float
@@ -52,16 +58,47 @@ class Record:
     rows: list[tuple[float, ...]] = field(default_factory=list)
     evaluations: dict[int, dict[str, float]] = field(default_factory=dict)
     diverged_at: int = 0
+    device: torch.device = CPU
     ceiling: float = math.nan
     above: int = 0
+    settled: int = 0
+
+    def __post_init__(self) -> None:
+        self.waits = self.device.type == "cpu"
+
+    def read(self, value: Tensor) -> Any:
+        """Return a value as a number, or as a tensor that will become one."""
+        return value.item() if self.waits else value.detach()
+
+    def norm_of(self, vector: Tensor) -> Any:
+        """Return the L2 norm."""
+        return self.read(torch.linalg.vector_norm(vector))
 
     def compares(self, settings: Mapping[str, Any]) -> bool:
         """Return whether gradients before and after clipping are compared at this step, as gradbench does at some."""
         step = len(self.rows) + 1
         return step % COMPARE_EVERY == 1 or step % settings["eval_every"] == 0 or step == settings["steps"]
 
-    def diverges(self, loss: float, penalty: float, norm: float) -> bool:
-        """Return whether the cell must not take the step that these values led to."""
+    def diverges(self, loss: Any, penalty: Any, norm: Any) -> bool:
+        """Return whether the cell must not take the step that these values led to, where they are known."""
+        return self.waits and self.is_over(loss, penalty, norm)
+
+    def settle(self) -> bool:
+        """Read the rows that are not numbers yet; return whether the cell has diverged in one: it is the last then."""
+        new, self.rows = self.rows[self.settled :], self.rows[: self.settled]
+        tensors = [value for row in new for value in row if isinstance(value, Tensor)]
+        values = iter(torch.stack(tensors).tolist() if tensors else ())
+        for row in new:
+            numbers = tuple(next(values) if isinstance(value, Tensor) else value for value in row)
+            over = not self.waits and self.is_over(*numbers[:3])
+            self.rows.append(numbers)
+            if over:
+                return True
+        self.settled = len(self.rows)
+        return False
+
+    def is_over(self, loss: float, penalty: float, norm: float) -> bool:
+        """Return whether a cell has diverged with the values of its next row."""
         if not self.rows:
             self.ceiling = loss + (self.factor - 1) * max(abs(loss), 1.0)
         self.above = self.above + 1 if loss > self.ceiling else 0
@@ -83,12 +120,9 @@ def join(gradients: Iterable[Tensor]) -> Tensor:
     return torch.cat([gradient.reshape(-1) for gradient in gradients])
 
 
-def norm_of(vector: Tensor) -> float:
-    """Return the L2 norm."""
-    return float(torch.linalg.vector_norm(vector))
-
-
-def clip(weights: nn.Parameter, treatment: Treatment, compares: bool) -> tuple[float, float, float, float]:
+def clip(
+    weights: nn.Parameter, treatment: Treatment, record: Record, compares: bool
+) -> tuple[Any, Any, Any, Any]:
     """Clip the gradient in place.
 
     Returns:
@@ -98,7 +132,11 @@ def clip(weights: nn.Parameter, treatment: Treatment, compares: bool) -> tuple[f
     raw = weights.grad
     assert raw is not None
     total = torch.linalg.vector_norm(raw)
-    norm = total.item()
+    norm = record.read(total)
+    if treatment.name == "clip_norm" and not record.waits:
+        clip_grads_with_norm_([weights], treatment.strength, total)
+        scaled = (treatment.strength / (norm + 1e-6)).clamp(max=1.0)
+        return norm, norm * scaled, (scaled < 1).to(norm.dtype), 1.0
     if treatment.name == "clip_norm":
         scale = min(1.0, treatment.strength / (norm + 1e-6))
         if scale < 1:  # the second half of clip_grad_norm_, which would take the norm again
@@ -108,14 +146,13 @@ def clip(weights: nn.Parameter, treatment: Treatment, compares: bool) -> tuple[f
         return norm, norm, 0.0, 1.0
     if not compares:
         clip_grad_value_([weights], treatment.strength)
-        return norm, norm_of(raw), math.nan, math.nan
+        return norm, record.norm_of(raw), math.nan, math.nan
     weights.grad = used = raw.clone()
     clip_grad_value_([weights], treatment.strength)
-    used_norm = norm_of(used)
-    changed, present = (used - raw).count_nonzero().item(), raw.count_nonzero().item()
-    product = norm * used_norm
-    cosine = torch.dot(raw, used).item() / product if product > 0 else 1.0
-    return norm, used_norm, changed / max(present, 1), cosine
+    used_total = torch.linalg.vector_norm(used)
+    share = (used - raw).count_nonzero() / raw.count_nonzero().clamp(min=1)
+    cosine = torch.nan_to_num(torch.dot(raw, used) / (total * used_total), nan=1.0)
+    return norm, record.read(used_total), record.read(share.to(raw.dtype)), record.read(cosine)
 
 
 class Perceptron(nn.Module):
@@ -137,6 +174,14 @@ class Perceptron(nn.Module):
         return F.linear(x, weight, bias)
 
 
+def on(device: torch.device, data: Data, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return the data's arrays on a device, floating ones in the given dtype."""
+    tensors = {name: torch.as_tensor(array).to(device) for name, array in data.arrays.items()}
+    return {
+        name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
+    }
+
+
 @lru_cache(maxsize=1)
 def load_once(model: str, name: str) -> Data:
     """Return a model's data; loaded once per process."""
@@ -153,7 +198,7 @@ def run(config: DictConfig) -> None:
     treatment, seed = Treatment(*options["treatment"]), options["seed"]
     script, data = import_module(f"peer_{model}"), load_once(model, settings["data"])
     started = time.perf_counter()
-    record: Record = script.train(settings, data, treatment, seed)
+    record: Record = script.train(settings, data, treatment, seed, device=torch.device(options["device"]))
     seconds = time.perf_counter() - started
     write(Path(options["folder"]), script.SERIES, record, seconds, (model, treatment, seed))
 

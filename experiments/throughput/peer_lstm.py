@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from peer_cell import SERIES, Record, Treatment, clip, flatten, join
+from peer_cell import CPU, SERIES, Record, Treatment, clip, flatten, join, on
 from torch import Tensor, nn
 
 from gradbench.data import Data, text
@@ -48,12 +48,13 @@ def windows(settings: Mapping[str, Any], tokens: Tensor, seed: int) -> Tensor:
     T, B = settings["unroll"], settings["batch_size"]
     starts_B = torch.randint(len(tokens), (B,), generator=generator(seed, "streams"))
     time = torch.arange(settings["steps"])[:, None] * T + torch.arange(T + 1)
-    return tokens[(time[..., None] + starts_B) % len(tokens)]
+    return tokens[((time[..., None] + starts_B) % len(tokens)).to(tokens.device)]
 
 
 def with_kernel(on: bool) -> None:
-    """Use oneDNN's LSTM, which has no second derivative, or PyTorch's own operations, which have."""
+    """Use oneDNN's or cuDNN's LSTM, which have no second derivative, or PyTorch's own operations, which have."""
     torch.backends.mkldnn.set_flags(on)  # type: ignore[no-untyped-call]
+    torch.backends.cudnn.enabled = on
 
 
 def train(
@@ -62,19 +63,23 @@ def train(
     treatment: Treatment,
     seed: int,
     dtype: torch.dtype = torch.float32,
+    device: torch.device = CPU,
 ) -> Record:
     """Train one cell; weights and batches are those that gradbench draws for the seed."""
     with_kernel(treatment.name != "gp")
     torch.manual_seed(derive(seed, "weights"))
     sizes = settings["embedding"], settings["hidden"], settings["layers"]
-    net = LanguageModel(data.sizes["vocabulary"], *sizes).to(dtype)
+    net = LanguageModel(data.sizes["vocabulary"], *sizes).to(device, dtype)
     weights, parameters = flatten(net), list(net.parameters())
     optimizer = torch.optim.SGD([weights], settings["lr"])
-    zeros = torch.zeros(settings["layers"], settings["batch_size"], settings["hidden"], dtype=dtype)
+    zeros = torch.zeros(
+        settings["layers"], settings["batch_size"], settings["hidden"], dtype=dtype, device=device
+    )
     state = (zeros, zeros)
-    record = Record(**settings["divergence"])
+    record = Record(**settings["divergence"], device=device)
+    tensors = on(device, data, dtype)
 
-    for step, window in enumerate(windows(settings, torch.as_tensor(data.arrays["train/tokens"]), seed), 1):
+    for step, window in enumerate(windows(settings, tensors["train/tokens"], seed), 1):
         embedded = net.embedding(window[:-1])
         losses_TB, (h, c) = net.losses(embedded, window[1:], state)
         state = (h.detach(), c.detach())
@@ -84,30 +89,34 @@ def train(
             (slope,) = torch.autograd.grad(loss, embedded, create_graph=True)
             penalty = slope.square().sum() * (treatment.strength * window.shape[1])
             gradients = torch.autograd.grad(loss + penalty, parameters)
-            price = penalty.item()
+            price = record.read(penalty)
         else:
             gradients = torch.autograd.grad(loss, parameters)
         weights.grad = join(gradients)
-        norms = clip(weights, treatment, record.compares(settings))
-        value = loss.item()
+        norms = clip(weights, treatment, record, record.compares(settings))
+        value = record.read(loss)
         diverged = record.diverges(value, price, norms[0])
         record.rows.append((value, price, *norms, 0.0 if diverged else settings["lr"] * norms[1]))
         if diverged:
             break
         optimizer.step()
         if step % settings["eval_every"] == 0 or step == settings["steps"]:
+            if record.settle():
+                break
             with_kernel(True)
-            record.evaluations[step] = evaluate(net, settings, data)
+            record.evaluations[step] = evaluate(net, settings, data, tensors)
             with_kernel(treatment.name != "gp")
     return record
 
 
 @torch.no_grad()
-def evaluate(net: LanguageModel, settings: Mapping[str, Any], data: Data) -> dict[str, float]:
+def evaluate(
+    net: LanguageModel, settings: Mapping[str, Any], data: Data, tensors: Mapping[str, Tensor]
+) -> dict[str, float]:
     """Return loss, perplexity and bits per character on both splits, each text read in one pass."""
     metrics = {}
     for split in ("train", "test"):
-        tokens = torch.as_tensor(data.arrays[f"{split}/tokens"])
+        tokens = tensors[f"{split}/tokens"]
         tokens_per_character = len(tokens) / data.sizes[f"{split}/characters"]
         tokens = tokens[: settings["evaluation_tokens"] + 1]
         streams = max(1, min(EVALUATION_STREAMS, (len(tokens) - 1) // settings["unroll"]))

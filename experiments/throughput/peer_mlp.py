@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from peer_cell import SERIES, Perceptron, Record, Treatment, clip, flatten, join
+from peer_cell import CPU, SERIES, Perceptron, Record, Treatment, clip, flatten, join, on
+from torch import Tensor
 
 from gradbench.data import Data, images
 from gradbench.models.batches import epoch_indices
@@ -28,17 +29,18 @@ def train(
     treatment: Treatment,
     seed: int,
     dtype: torch.dtype = torch.float32,
+    device: torch.device = CPU,
 ) -> Record:
     """Train one cell; weights and batches are those that gradbench draws for the seed."""
     torch.manual_seed(derive(seed, "weights"))
     sizes = data.sizes["inputs"], settings["hidden"], settings["depth"], data.sizes["outputs"]
-    net = Perceptron(*sizes).to(dtype)
+    net = Perceptron(*sizes).to(device, dtype)
     weights, parameters, forward = flatten(net), list(net.parameters()), net.forward
     optimizer = torch.optim.SGD([weights], settings["lr"])
-    x_ND = torch.as_tensor(data.arrays["train/x"]).to(dtype).flatten(1)
-    y_N = torch.as_tensor(data.arrays["train/y"])
-    index = epoch_indices(seed, len(x_ND), settings["batch_size"], 0, settings["steps"])
-    record = Record(**settings["divergence"])
+    tensors = on(device, data, dtype)
+    x_ND, y_N = tensors["train/x"].flatten(1), tensors["train/y"]
+    index = epoch_indices(seed, len(x_ND), settings["batch_size"], 0, settings["steps"]).to(device)
+    record = Record(**settings["divergence"], device=device)
 
     for step, (x, y) in enumerate(zip(x_ND[index], y_N[index], strict=True), start=1):
         if treatment.name == "gp":
@@ -48,30 +50,32 @@ def train(
             (slope,) = torch.autograd.grad(loss, x, create_graph=True)
             penalty = slope.square().sum() * (treatment.strength * len(x))
             gradients = torch.autograd.grad(loss + penalty, parameters)
-            price = penalty.item()
+            price = record.read(penalty)
         else:
             loss, price = F.cross_entropy(forward(x), y), 0.0
             gradients = torch.autograd.grad(loss, parameters)
         weights.grad = join(gradients)
-        norms = clip(weights, treatment, record.compares(settings))
-        value = loss.item()
+        norms = clip(weights, treatment, record, record.compares(settings))
+        value = record.read(loss)
         diverged = record.diverges(value, price, norms[0])
         record.rows.append((value, price, *norms, 0.0 if diverged else settings["lr"] * norms[1]))
         if diverged:
             break
         optimizer.step()
         if step % settings["eval_every"] == 0 or step == settings["steps"]:
-            record.evaluations[step] = evaluate(net, data, dtype)
+            if record.settle():
+                break
+            record.evaluations[step] = evaluate(net, tensors, dtype)
     return record
 
 
 @torch.no_grad()
-def evaluate(net: Perceptron, data: Data, dtype: torch.dtype) -> dict[str, float]:
+def evaluate(net: Perceptron, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, float]:
     """Return loss and accuracy on both splits, and their gaps."""
     metrics = {}
     for split in ("train", "test"):
-        x, y = (torch.as_tensor(data.arrays[f"{split}/{name}"]) for name in "xy")
-        logits = net(x.to(dtype).flatten(1))
+        x, y = (tensors[f"{split}/{name}"] for name in "xy")
+        logits = net(x.flatten(1))
         metrics[f"{split}/loss"] = F.cross_entropy(logits, y).item()
         metrics[f"{split}/accuracy"] = (logits.argmax(dim=1) == y).to(dtype).mean().item()
     metrics["gap/loss"] = metrics["test/loss"] - metrics["train/loss"]

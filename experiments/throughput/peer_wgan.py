@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import peer_cell
 import torch
-from peer_cell import Perceptron, Record, Treatment, clip, flatten, join, norm_of
+from peer_cell import CPU, Perceptron, Record, Treatment, clip, flatten, join, on
 from torch import Tensor
 
 from gradbench.data import Data, mixtures
@@ -38,6 +38,7 @@ def draws(settings: Mapping[str, Any], x: Tensor, seed: int) -> Iterator[tuple[T
         real, _, alpha = points_and_weights(len(x), (DRAWN * C, B), own)
         others = torch.randn(DRAWN, B, Z, generator=generator(seed, "generator", first))
         shape = (DRAWN, C, B, -1)
+        real, noise, alpha, others = (drawn.to(x.device) for drawn in (real, noise, alpha, others))
         yield from zip(
             x[real].view(shape),
             noise.to(x.dtype).view(shape),
@@ -60,22 +61,25 @@ def train(
     treatment: Treatment,
     seed: int,
     dtype: torch.dtype = torch.float32,
+    device: torch.device = CPU,
 ) -> Record:
     """Train one cell; weights and draws are those that gradbench makes for the seed."""
     torch.manual_seed(derive(seed, "weights"))
     D, Z, shape = data.sizes["inputs"], settings["noise"], (settings["hidden"], settings["depth"])
-    critic, gen = Perceptron(D, *shape, 1).to(dtype), Perceptron(Z, *shape, D).to(dtype)
+    critic, gen = Perceptron(D, *shape, 1).to(device, dtype), Perceptron(Z, *shape, D).to(device, dtype)
     weights, gen_weights = flatten(critic), flatten(gen)
     parameters, gen_parameters = list(critic.parameters()), list(gen.parameters())
     optimizer, gen_optimizer = (
         torch.optim.Adam([vector], settings["lr"], betas=(0.0, 0.9), fused=True)
         for vector in (weights, gen_weights)
     )
-    x_ND = torch.as_tensor(data.arrays["train/x"]).to(dtype)
+    tensors = on(device, data, dtype)
+    x_ND = tensors["train/x"]
     B = settings["batch_size"]
     # the mean over generated points minus the mean over real ones, as one product
-    signs = torch.cat([torch.full((B,), 1 / B, dtype=dtype), torch.full((B,), -1 / B, dtype=dtype)])
-    record = Record(**settings["divergence"])
+    signs = torch.full((2 * B,), 1 / B, dtype=dtype, device=device)
+    signs[B:] *= -1
+    record = Record(**settings["divergence"], device=device)
 
     for step, (real, noise, alpha, gen_noise) in enumerate(
         (draw for draw, _ in zip(draws(settings, x_ND, seed), range(settings["steps"]), strict=False)), 1
@@ -92,20 +96,20 @@ def train(
                 (slope,) = torch.autograd.grad(critic.forward(middle).sum(), middle, create_graph=True)
                 excess = torch.linalg.vector_norm(slope, dim=1) - 1
                 penalty = treatment.strength * excess.square().mean()
-                total, price = loss + penalty, penalty.item()
+                total, price = loss + penalty, record.read(penalty)
             weights.grad = join(torch.autograd.grad(total, parameters))
-            norms = clip(weights, treatment, record.compares(settings))
-            value, before = loss.item(), weights.detach().clone()
+            norms = clip(weights, treatment, record, record.compares(settings))
+            value, before = record.read(loss), weights.detach().clone()
             if record.diverges(value, price, norms[0]):
                 break
             optimizer.step()
-            updates.append((value, price, *norms, norm_of(weights.detach() - before)))
+            updates.append((value, price, *norms, record.norm_of(weights.detach() - before)))
         if record.diverged_at:
             record.rows.append((value, price, *norms, 0.0, float("nan"), float("nan")))
             break
         gen_loss = -critic.forward(gen.forward(gen_noise)).mean()
         gen_weights.grad = join(torch.autograd.grad(gen_loss, gen_parameters))
-        value, norm = gen_loss.item(), norm_of(gen_weights.grad)
+        value, norm = record.read(gen_loss), record.norm_of(gen_weights.grad)
         means = (sum(column) / len(updates) for column in zip(*updates, strict=True))
         diverged = record.diverges(value, 0.0, norm)
         record.rows.append((*means, value, norm))
@@ -113,7 +117,9 @@ def train(
             break
         gen_optimizer.step()
         if step % settings["eval_every"] == 0 or step == settings["steps"]:
-            record.evaluations[step] = evaluate(critic, gen, settings, data, seed, dtype)
+            if record.settle():
+                break
+            record.evaluations[step] = evaluate(critic, gen, settings, data, seed, tensors)
     return record
 
 
@@ -123,20 +129,20 @@ def evaluate(
     settings: Mapping[str, Any],
     data: Data,
     seed: int,
-    dtype: torch.dtype,
+    tensors: Mapping[str, Tensor],
 ) -> dict[str, float]:
     """Return the critic's estimate and gradient norm on held-out points, exact W1, modes and quality."""
-    x = torch.as_tensor(data.arrays["test/x"]).to(dtype)
+    x = tensors["test/x"]
     own = generator(seed, "evaluation", 0)
-    noise = torch.randn(1, EVALUATION_POINTS, settings["noise"], generator=own)[0].to(dtype)
+    noise = torch.randn(1, EVALUATION_POINTS, settings["noise"], generator=own)[0].to(x)
     index, _, alpha = points_and_weights(len(x), (1, EVALUATION_POINTS), own)
-    real = x[index[0]]
+    real = x[index[0].to(x.device)]
     with torch.no_grad():
         fake = gen.forward(noise)
         estimate = critic.forward(real).mean() - critic.forward(fake).mean()
-    between = torch.lerp(fake, real, alpha[0, :, None].to(dtype)).requires_grad_()
+    between = torch.lerp(fake, real, alpha[0, :, None].to(x)).requires_grad_()
     (slope,) = torch.autograd.grad(critic.forward(between).sum(), between)
-    samples, held_out = fake.numpy(), np.asarray(data.arrays["test/x"])
+    samples, held_out = fake.cpu().numpy(), np.asarray(data.arrays["test/x"])
     n = settings["matched_points"]
     return {
         "test/wasserstein_estimate": estimate.item(),

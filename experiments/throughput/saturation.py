@@ -2,9 +2,10 @@
 
     python experiments/throughput/saturation.py [--rounds 7]
 
-Stacks of 1, 2, 4, … cells, up to what memory holds, are stepped in interleaved rounds; what counts is the narrowest
-whose step takes, per cell, within 5 % of the best. Its parameters in bytes go into the table that gradbench ships,
-under the device's name: commit it, and sweeps on such a device are that wide. Without a GPU it says so and leaves.
+Stacks of 1, 2, 4, … cells are stepped, until a wider one has gained nothing twice or memory is full; what counts is
+the narrowest whose step takes, per cell, within 5 % of the best. Its parameters in bytes go into the table that
+gradbench ships, under the device's name: commit it, and sweeps on such a device are that wide. Without a GPU it says
+so and leaves.
 """
 
 import argparse
@@ -30,20 +31,17 @@ MODELS = ("mlp", "wgan", "lstm", "sequence")
 
 
 def measure(model: str, rounds: int, device: torch.device) -> dict[int, float]:
-    """Return width -> seconds of a step, medians."""
+    """Return width -> seconds of a step, medians; until a wider stack has gained nothing twice, or memory ends."""
     (cell,) = make_plan(None, [f"model={model}", f"device={device}"]).cells
+    data, seconds = data_of(cell), dict[int, float]()
     # what an earlier measurement said must not bound this one
-    data, widest = (
-        data_of(cell),
-        fits(footprint([cell], data_of(cell), device.type), free_memory(device) // 2),
-    )
-    widths = [2**power for power in range(widest.bit_length())]
-    runners = {K: ready(prepare([cell] * K, data, device)) for K in widths}
-    seconds: dict[int, list[float]] = {K: [] for K in widths}
-    for _ in range(rounds):
-        for K, runner in runners.items():
-            seconds[K].append(sum(runner.run()))
-    return {K: median(found) for K, found in seconds.items()}
+    widest, K = fits(footprint([cell], data, device.type), free_memory(device)), 1
+    while widest >= K and not (len(seconds) > 2 and saturation.narrowest_full(seconds) <= K // 4):
+        runner = ready(prepare([cell] * K, data, device))
+        seconds[K] = median(sum(runner.run()) for _ in range(rounds))
+        del runner  # and its memory
+        K *= 2
+    return seconds
 
 
 def main() -> None:

@@ -4,8 +4,6 @@ A worker that dies (killed, out of memory) costs its stack one more try from its
 """
 
 import contextlib
-import os
-import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
@@ -13,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from gradbench.devices import cores
 from gradbench.errors import StorageError
 from gradbench.launchers import Cells, Watcher
 from gradbench.launchers.interruption import Interruption
@@ -33,13 +32,6 @@ def jobs_for(devices: Sequence[torch.device], stacks: int, jobs: int | None) -> 
     """Return how many workers to start: as many as cores on a CPU, one per GPU, unless ``jobs`` says so."""
     automatic = cores() if devices[0].type == "cpu" else len(devices)
     return max(1, min(jobs or automatic, stacks))
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def run(
