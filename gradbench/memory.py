@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import torch
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._pytree import tree_map
 
 from gradbench.data import Data
 from gradbench.graphs import calls_of
@@ -35,8 +36,9 @@ LAUNCHED = 3
 HEADROOM = 1.25
 """A prediction may be wrong by a quarter: a stack fits where this many times its peak would be free."""
 
-WORKSPACE = {"cuda": 32 * 2**20}
-"""Bytes that a device's libraries take once: cuBLAS, as ``CUBLAS_WORKSPACE_CONFIG=:4096:8`` has it (8 × 4 MiB)."""
+WORKSPACE = {"cuda": 3 * 32 * 2**20}
+"""Bytes that a device's libraries take once: cuBLAS, as ``CUBLAS_WORKSPACE_CONFIG=:4096:8`` has it (8 × 4 MiB), for
+each thread and stream that calls it: those of a step, of autograd while it is recorded, of graphs."""
 
 
 # ---- predicted ---------------------------------------------------------------------------------------------
@@ -115,7 +117,7 @@ def peaks(cells: Sequence[Cell], data: Data, kind: str, steps: int) -> list[int]
     phases = []
     host = sum(array.nbytes for array in data.arrays.values())
     with Ledger(kind) as ledger:
-        for telemetry in walk(prepare(cells, data, META, records=False, kind=kind), META):
+        for telemetry in walk(prepare(cells, data, META, records=False, kind=kind), META, kind):
             curves = sum(curve.nbytes // STEPS for curve in telemetry.curves.values()) * steps
             phases.append((ledger.take(), ledger.live))
     more = host + curves if kind == "cpu" else WORKSPACE.get(kind, 0)
@@ -127,24 +129,28 @@ def peaks_on(kind: str, phases: Sequence[tuple[int, int]]) -> list[int]:
 
     On a GPU an evaluation finds less memory: graphs keep to themselves what a step needs beside what stays.
     """
-    found = [peak for peak, _ in phases]
-    (_, before), (step, _) = phases[-3:-1]
-    return [*found[:-1], found[-1] + step - before] if kind == "cuda" else found
+    *before, (evaluation, _) = phases
+    step, stays = before[-1]
+    return [*(peak for peak, _ in before), evaluation + (step - stays if kind == "cuda" else 0)]
 
 
-def walk(setup: Setup, device: torch.device) -> Iterator[Telemetry]:
-    """Go through all that a stack does which takes memory, pausing after each phase."""
+def walk(setup: Setup, device: torch.device, kind: str) -> Iterator[Telemetry]:
+    """Go through all that a stack made for a kind of device does which takes memory, pausing after each phase."""
     with device if device == META else contextlib.nullcontext():  # there, weights have a size and no memory
         state = begin(setup)
     calls, telemetry = calls_of(setup), Telemetry(setup)
     yield telemetry
     draws = draw_chunk(setup, 0)
     draws = draw_chunk(setup, 0)  # while those of the chunk before are still there
+    at_home = (
+        tree_map(torch.clone, draws) if kind == "cuda" and device == META else {}
+    )  # where graphs find them
     yield telemetry
     for _ in range(min(LAUNCHED if device.type == "cuda" else STEPS, setup.steps)):
         calls.advance(state, draws, telemetry)
     yield telemetry
     calls.evaluate(state)
+    del at_home
     yield telemetry
 
 
@@ -170,7 +176,7 @@ def measure(
         torch.cuda.reset_peak_memory_stats(device)
         before, phases = torch.cuda.memory_allocated(device), []
         setup = prepare(cells, data, device, records=records)
-        for _ in walk(setup, device):
+        for _ in walk(setup, device, device.type):
             phases.append((torch.cuda.max_memory_allocated(device), torch.cuda.memory_allocated(device)))
             torch.cuda.reset_peak_memory_stats(device)
         return setup, max(peaks_on("cuda", phases)) - before
@@ -178,7 +184,7 @@ def measure(
     account = [ProfilerActivity.CPU] if device.type == "cpu" else []
     with profile(activities=account, profile_memory=True) as profiler:
         setup = prepare(cells, data, device, records=records)
-        (telemetry,) = deque(walk(setup, device), maxlen=1)
+        (telemetry,) = deque(walk(setup, device, device.type), maxlen=1)
     if not account:
         return setup, None
     events: Any = profiler.profiler.kineto_results.events()
