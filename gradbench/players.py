@@ -44,11 +44,11 @@ class Update:
         loss: [K].
         penalty: [K].
         carry: what the next update is given, [K, ...] each.
-        gradient: [K, P], of loss and penalty.
-        norm: of the gradient, [K].
+        norm: of the gradient of loss and penalty, [K].
         parameters: [K, P], after the step.
         moments: what the optimizer keeps, [K, P] each.
         memory: what transforms keep, per span.
+        gradient: [K, P]; ``None`` where a transform bends it and nobody compares.
         used_norm: of what a transform made of it, [K]; of a regularized player, and where anything is recorded.
         bent: [K, P], what a transform made of the gradient; ``None`` where none does more than rescale it.
         row: what is recorded, [series, K]; ``None`` where nothing is.
@@ -57,11 +57,11 @@ class Update:
     loss: Tensor
     penalty: Tensor
     carry: Tensors
-    gradient: Tensor
     norm: Tensor
     parameters: Tensor
     moments: Tensors
     memory: list[Memory]
+    gradient: Tensor | None = None
     used_norm: Tensor | None = None
     bent: Tensor | None = None
     row: Tensor | None = None
@@ -71,6 +71,7 @@ class Update:
         """What was used of the gradient, [K, P]; a pass over memory where it was only rescaled."""
         if self.bent is not None:
             return self.bent
+        assert self.gradient is not None
         assert self.used_norm is not None
         return self.gradient * (self.used_norm / self.norm).nan_to_num(nan=1.0)[:, None]
 
@@ -247,6 +248,7 @@ def step_of(
     """
     acting = spans if player.regularized else []
     transform, project = transform_of(acting, layout), project_of(acting, layout)
+    bends = any(span.regularizer.bends for span in acting)
     descent = program.optimizer.step_on(execution.device.type, execution.compiles)
 
     def step(
@@ -260,10 +262,12 @@ def step_of(
         t: Tensor,
     ) -> dict[str, Any]:
         gradient = made["gradient"]
+        norm = norms_of(gradient)  # before a transform may write over it
         used, memory = transform(gradient, strength, memory, own)
         parameters, moments = descent(own, used, moments, lr, t)
         parameters = project(parameters, strength)
-        norm = norms_of(gradient)
+        if bends and not compares:
+            del made["gradient"]
         made = made | {"parameters": parameters, "moments": moments, "memory": memory, "norm": norm}
         if not execution.measures:
             return made

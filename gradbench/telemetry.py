@@ -122,6 +122,7 @@ def gradient_histograms(state: State, k: int) -> dict[str, np.ndarray]:
     if state.last is None:
         return {}
     counts = {"gradients/edges": HISTOGRAM_EDGES}
+    assert state.last.gradient is not None
     for name, gradient in (("raw", state.last.gradient), ("used", state.last.used)):
         size = gradient[k].abs().double().cpu().numpy()
         logs = np.log10(size[size > 0]).clip(HISTOGRAM_EDGES[0], HISTOGRAM_EDGES[-1])
