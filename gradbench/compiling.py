@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from gradbench.errors import UsageError
 from gradbench.grammar import one_line
-from gradbench.tape import Recording, dense, record
+from gradbench.tape import Recording, record
 
 OPTIONS = {"deterministic": True}
 """Of inductor, where this torch has them: no choice by a stopwatch may change what is computed."""
@@ -37,8 +37,12 @@ def compiled(recording: Recording, args: tuple[Any, ...]) -> Callable[..., Any]:
     config.compile_threads = 1  # else a pool of processes would stay behind a worker that is killed
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # a CPU needs no CUDA runtime
     options = {name: value for name, value in OPTIONS.items() if name in inductor.list_options()}
-    run = inductor.compile(recording.module, [*dense(args)], options=options)
-    return lambda *given: tree_unflatten(run(*dense(given)), recording.form)
+    output = recording.module.graph.output_node()
+    results, form = tree_flatten(output.args[0])
+    output.args = (tuple(results),)
+    recording.module.recompile()
+    run = inductor.compile(recording.module, [*recording.dense(args)], options=options)
+    return lambda *given: tree_unflatten(run(*recording.dense(given)), form)
 
 
 def check(device: torch.device) -> None:

@@ -264,6 +264,8 @@ def step_of(
         gradient = made["gradient"]
         norm = norms_of(gradient)  # before a transform may write over it
         used, memory = transform(gradient, strength, memory, own)
+        if execution.measures and player.regularized:
+            made = made | {"used_norm": norms_of(used)}  # while it is in the cache
         parameters, moments = descent(own, used, moments, lr, t)
         parameters = project(parameters, strength)
         if bends and not compares:
@@ -273,7 +275,6 @@ def step_of(
             return made
         values = {"loss": made["loss"], "grad_norm": norm}
         if player.regularized:
-            made["used_norm"] = norms_of(used)
             values |= effects(compares, gradient, used, norm, made["used_norm"])
             values |= {"penalty": made["penalty"], "grad_norm_used": made["used_norm"]}
             values["update_norm"] = torch.linalg.vector_norm(parameters - own, dim=1)

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map_only, tree_unflatten
+from torch.utils._pytree import (
+    keystr,
+    tree_flatten,
+    tree_flatten_with_path,
+    tree_map,
+    tree_map_only,
+    tree_unflatten,
+)
 from torch.utils.weak import WeakIdKeyDictionary
 
 aten = torch.ops.aten
@@ -28,21 +35,25 @@ class Recording:
     """A function's operations, without the function.
 
     Attributes:
-        module: takes the tensors of the arguments one by one, and returns those of the result.
-        form: of the result.
+        module: takes the tensors of the arguments one by one, and returns the result.
+        dense: returns these, of arguments of the same form, each contiguous: the module relies on the strides that
+            it was recorded with.
     """
 
     module: GraphModule
-    form: TreeSpec
+    dense: Callable[[tuple[Any, ...]], list[Tensor]]
 
     def __call__(self, *args: Any) -> Any:
         """Return what the function would, for tensors of the same shapes."""
-        return tree_unflatten(self.module.forward(*dense(args)), self.form)
+        return self.module.forward(*self.dense(args))
 
 
-def dense(args: tuple[Any, ...]) -> list[Tensor]:
-    """Return the tensors of containers, each contiguous: a recording relies on the strides it was made with."""
-    return [leaf.contiguous() for leaf in tree_leaves(args)]
+def reader(args: tuple[Any, ...]) -> Callable[[tuple[Any, ...]], list[Tensor]]:
+    """Return what takes the tensors out of containers like these, several times as fast as any walk through them."""
+    paths, _ = tree_flatten_with_path(args)
+    items = ", ".join(f"args{keystr(path)}.contiguous()" for path, _ in paths)
+    read: Callable[[tuple[Any, ...]], list[Tensor]] = eval(f"lambda args: [{items}]")
+    return read
 
 
 def record(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, Recording]:
@@ -51,9 +62,8 @@ def record(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, Re
     inputs = [leaf.detach() for leaf in leaves]  # one of its own for an argument that is given twice
     with Tape(inputs) as tape:
         result = function(*tree_unflatten(inputs, form))
-    results, form = tree_flatten(result)
-    tape.graph.output(tuple(map(tape.node_of, results)))
-    return result, Recording(GraphModule(tape.constants, tape.graph), form)
+    tape.graph.output(tree_map(tape.node_of, result))
+    return result, Recording(GraphModule(tape.constants, tape.graph), reader(args))
 
 
 class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own is not annotated

@@ -16,7 +16,7 @@ from gradbench.stack import Setup, State
 
 COMPARE_EVERY = 50
 """Steps, at least, between those at which a bent gradient is compared with what it was: passes over both of them, a
-sixth of an MLP's step. The first is one of them, and every evaluation."""
+sixth of an MLP's step. Besides those, the first of all and every evaluation."""
 
 DIVERGED = "diverged_at"
 """Not a series: stands beside them in a checkpoint."""
@@ -71,7 +71,7 @@ class Telemetry:
     def compares(self, step: int) -> bool:
         """Return whether bent gradients are compared with what they were at a step."""
         row, rest = divmod(step, self.record_every)  # of the table of curves, if nothing is left
-        often = rest == 0 and (row - 1) % self.compare_every == 0
+        often = rest == 0 and (row == 1 or row % self.compare_every == 0)
         return often or step % self.eval_every == 0 or step == self.steps
 
     def flush(self, state: State) -> list[float]:

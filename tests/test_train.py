@@ -237,7 +237,7 @@ def test_what_is_dear_to_measure_is_at_some_of_the_steps_with_a_row_and_nothing_
     curves = train(stack, data_of(stack[0]), CPU).curves
     rows = list(range(record_every, steps + 1, record_every))
     apart = -(-COMPARE_EVERY // record_every)
-    measured = {*rows[::apart], *range(eval_every, steps + 1, eval_every), steps}
+    measured = {rows[0], *rows[apart - 1 :: apart], *range(eval_every, steps + 1, eval_every), steps}
     known = np.array([step in measured for step in range(1, steps + 1)])
     for name, curve in curves.items():
         bent = known if name in ("clipped", "cosine") else True  # the cells: none, clip_norm, clip_value

@@ -77,7 +77,8 @@ class Record:
     def compares(self, settings: Mapping[str, Any]) -> bool:
         """Return whether gradients before and after clipping are compared at this step, as gradbench does at some."""
         step = len(self.rows) + 1
-        return step % COMPARE_EVERY == 1 or step % settings["eval_every"] == 0 or step == settings["steps"]
+        often = step == 1 or step % COMPARE_EVERY == 0
+        return often or step % settings["eval_every"] == 0 or step == settings["steps"]
 
     def diverges(self, loss: Any, penalty: Any, norm: Any) -> bool:
         """Return whether the cell must not take the step that these values led to, where they are known."""

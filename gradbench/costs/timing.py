@@ -36,6 +36,8 @@ class Runner:
         """Return the seconds of one step, and of bringing what was recorded to the host, per step of a chunk."""
         state, telemetry = copy.deepcopy(self.start), Telemetry(self.setup)
         clock = clock_of(self.setup.device)
+        if self.steps < self.setup.steps:  # the first step is one of a kind
+            self.calls.advance(state, self.draws, telemetry)
         synchronize(self.setup.device)
         began = clock()
         for _ in range(self.steps):
@@ -52,7 +54,7 @@ def ready(setup: Setup) -> Runner:
     seconds = min(runner.run()[0] for _ in range(3))
     # where gradients are compared at some steps, whole periods of them
     period = COMPARE_EVERY if any(span.regularizer.bends for span in setup.spans) else 1
-    runner.steps = min(period * math.ceil(SHORTEST / seconds / period), CHUNK, setup.steps)
+    runner.steps = min(period * math.ceil(SHORTEST / seconds / period), CHUNK, max(setup.steps - 1, 1))
     for _ in range(2):  # of a GPU's graphs those that a single step does without are made
         runner.run()
     return runner

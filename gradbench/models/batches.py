@@ -1,9 +1,18 @@
-"""Shuffled epochs as a function of the update's number, so that any update's batch can be drawn by itself."""
+"""Batches of examples: shuffled epochs as a function of the update's number, so that any update's can be drawn."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gradbench.seeding import generator
+
+
+def rows(table: Tensor, index: Tensor) -> Tensor:
+    """Return the rows of a table at indices that are not negative. Shapes: [N, ...], [...] -> [..., ...].
+
+    As an embedding does: it copies row by row, which takes a CPU a fourth of the time of indexing.
+    """
+    return F.embedding(index, table.reshape(len(table), -1)).view(*index.shape, *table.shape[1:])
 
 
 def epoch_indices(seed: int, examples: int, batch_size: int, first: int, count: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gradbench.input_gradients import slopes
 from gradbench.models import MeanLoss, Networks, Player, Tensors
-from gradbench.models.batches import epoch_indices
+from gradbench.models.batches import epoch_indices, rows
 from gradbench.models.perceptron import Perceptron
 from gradbench.parameters import Network
 
@@ -66,7 +66,7 @@ class Classifier(MeanLoss):
 
     def batch(self, player: str, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
         """Return inputs [B, ...] and classes [B]."""
-        return {"x": data["train/x"][draw["index"]], "y": data["train/y"][draw["index"]]}
+        return {name: rows(data[f"train/{name}"], draw["index"]) for name in ("x", "y")}
 
     def carry(self) -> Tensors:
         """Return nothing: batches are independent."""

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradbench.models import MeanLoss, Networks, Player, Tensors
-from gradbench.models.batches import epoch_indices
+from gradbench.models.batches import epoch_indices, rows
 from gradbench.models.lstm import LSTM
 from gradbench.models.rnn import RNN
 
@@ -100,7 +100,7 @@ class SequenceReading(MeanLoss):
 
     def batch(self, player: str, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
         """Return sequences [B, T, D] and answers [B]."""
-        return {"x": data["train/x"][draw["index"]], "y": data["train/y"][draw["index"]]}
+        return {name: rows(data[f"train/{name}"], draw["index"]) for name in ("x", "y")}
 
     def carry(self) -> Tensors:
         """Return nothing: every sequence starts from a zero state."""

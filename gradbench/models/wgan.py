@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gradbench.input_gradients import gradient_norms, slopes
 from gradbench.models import Model, Networks, Player, Tensors
+from gradbench.models.batches import rows
 from gradbench.models.perceptron import Perceptron
 from gradbench.parameters import Network
 from gradbench.seeding import generator
@@ -103,7 +104,7 @@ class WassersteinGAN(Model):
     def _generate(self, nets: Networks, x: Tensor, draw: Tensors) -> Tensor:
         """Return generated points [B, ...], from the generator or as data plus noise."""
         if self.fixed:
-            return x[draw["base"]] + draw["noise"]
+            return rows(x, draw["base"]) + draw["noise"]
         samples: Tensor = nets["generator"](draw["noise"]).view(-1, *x.shape[1:])
         return samples
 
@@ -111,7 +112,7 @@ class WassersteinGAN(Model):
         """Return real, generated and interpolated points for the critic; the generator needs its noise only."""
         if player == "generator":
             return {"noise": draw["noise"]}
-        real, fake = data["train/x"][draw["real"]], self._generate(nets, data["train/x"], draw)
+        real, fake = rows(data["train/x"], draw["real"]), self._generate(nets, data["train/x"], draw)
         return {"real": real, "fake": fake, "between": interpolate(real, fake, draw["alpha"])}
 
     def carry(self) -> Tensors:
