@@ -30,11 +30,13 @@ class Optimizer:
         init: makes the state.
         step: takes a step.
         fused: takes it in one pass, where torch has a kernel that does: of CPUs and CUDA devices.
+        straight: whether a step is the gradient times the learning rate, and nothing else.
     """
 
     init: Init
     step: Step
     fused: Step | None = None
+    straight: bool = False
 
     def step_on(self, kind: str, compiles: bool) -> Step:
         """Return how a step is taken on a kind of device; a compiler fuses by itself, and does not know the kernel."""
@@ -82,7 +84,7 @@ def sgd(momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
             gradient = gradient + momentum * velocity if nesterov else velocity
         return torch.addcmul(parameters, lr, gradient, value=-1), state
 
-    return Optimizer(init, step)
+    return Optimizer(init, step, straight=not (momentum or weight_decay))
 
 
 def adam(

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from gradbench.batching import looped, recorded
+from gradbench.divergence import Divergence, Life, judged
 from gradbench.grid import Cell
 from gradbench.input_gradients import Evaluated
 from gradbench.models import MeanLoss, Model, Networks, Player
@@ -22,7 +23,7 @@ from gradbench.parameters import Layout
 from gradbench.program import Program, build_regularizer
 from gradbench.regularizers import Regularizer
 from gradbench.regularizers import State as Memory
-from gradbench.series import BRIEF, FULL, effect, told
+from gradbench.series import BRIEF, FULL, effect
 
 Tensors = dict[str, Tensor]
 
@@ -43,6 +44,7 @@ class Update:
     Attributes:
         loss: [K].
         penalty: [K].
+        life: what it left of the cells.
         carry: what the next update is given, [K, ...] each.
         norm: of the gradient of loss and penalty, [K].
         parameters: [K, P], after the step.
@@ -56,6 +58,7 @@ class Update:
 
     loss: Tensor
     penalty: Tensor
+    life: Life
     carry: Tensors
     norm: Tensor
     parameters: Tensor
@@ -82,17 +85,19 @@ class StackedPlayer:
 
     Attributes:
         transforms: whether any cell's regularizer acts on gradients.
+        straight: whether a step is the gradient that is used times the learning rate, and nothing else.
         batch: ``(parameters of every player, data, draws) -> batches`` of all updates of a step, [K, steps, ...].
-        update: ``(compares, own, moments, others, batch, carry, strength, memory, lr [K, 1], t) -> Update``; ``own``
-            are the player's parameters [K, P], which the update may write over, as it may the moments; ``others`` are
-            the other players' parameters; t counts updates from 1; ``compares`` says whether bent gradients are
-            compared with what they were.
+        update: ``(compares, own, moments, others, batch, carry, strength, memory, lr [K, 1], t, life, ceiling [K]) ->
+            Update``; ``own`` are the player's parameters [K, P], which the update may write over, as it may the
+            moments; ``others`` are the other players' parameters; t counts updates from 1; ``compares`` says whether
+            bent gradients are compared with what they were; life and ceiling are those of ``gradbench.divergence``.
     """
 
     name: str
     steps: int
     regularized: bool
     transforms: bool
+    straight: bool
     batch: Callable[[Tensors, Tensors, Tensors], Tensors]
     update: Callable[..., Update]
 
@@ -154,6 +159,7 @@ def stack_player(
     layouts: dict[str, Layout],
     spans: list[Span],
     execution: Execution,
+    divergence: Divergence,
     name: str,
 ) -> StackedPlayer:
     """Write a player's part of a step for one network, and stack it.
@@ -164,6 +170,7 @@ def stack_player(
         layouts: of every player's network.
         spans: the stack's regularizers.
         execution: how its functions are run.
+        divergence: when a cell has diverged.
         name: of the cells' program: what is recorded for one stack is replayed for others of its name and width.
     """
     model, layout = program.model, layouts[player.name]
@@ -192,7 +199,7 @@ def stack_player(
         else lambda function, _name, **_: function
     )
     gradient = looped(descend, K) if execution.fused else descend
-    step = step_of(player, program, layout, spans, execution)
+    step = step_of(player, program, layout, spans, execution, divergence)
     apart = execution.fused and execution.compiles  # inductor does not know the kernels
     if apart:
         gradient = recorded(gradient, ("gradient", *named))
@@ -210,11 +217,10 @@ def stack_player(
             carry: Tensors,
             strength: Tensor,
             memory: list[Memory],
-            lr: Tensor,
-            t: Tensor,
+            *rest: Any,
         ) -> dict[str, Any]:
             made: dict[str, Any] = gradient(own, others, batch, carry, strength)
-            return finish(made, own, moments, strength, memory, lr, t)
+            return finish(made, own, moments, strength, memory, *rest)
 
         # parameters and moments are given away: nobody reads the old ones
         return whole if apart else record(whole, ("update", compares, *named), given_away=2)
@@ -233,22 +239,35 @@ def stack_player(
         steps=player.steps,
         regularized=player.regularized,
         transforms=any(span.regularizer.transform for span in acting),
+        straight=is_straight(program, acting),
         batch=record(vmap(vmap(batch, in_dims=(None, None, 0)), in_dims=(0, None, 0)), ("batch", *named)),
         update=update,
     )
 
 
+def is_straight(program: Program, acting: Sequence[Span]) -> bool:
+    """Return whether a step is the gradient that is used times the learning rate: the norm of that tells its length."""
+    return program.optimizer.straight and not any(span.regularizer.project for span in acting)
+
+
 def step_of(
-    player: Player, program: Program, layout: Layout, spans: Sequence[Span], execution: Execution
+    player: Player,
+    program: Program,
+    layout: Layout,
+    spans: Sequence[Span],
+    execution: Execution,
+    divergence: Divergence,
 ) -> Callable[..., dict[str, Any]]:
     """Return what follows a gradient: transform, the optimizer's step, projection, and what is recorded of them.
 
-    That is ``(compares, made, own, moments, strength, memory, lr, t) -> made``, which has the fields of an
-    :class:`Update`; ``made`` has the first four already.
+    That is ``(compares, made, own, moments, strength, memory, lr, t, life, ceiling) -> made``, which has the fields
+    of an :class:`Update`; ``made`` has loss, penalty, carry and gradient already.
     """
     acting = spans if player.regularized else []
     transform, project = transform_of(acting, layout), project_of(acting, layout)
     bends = any(span.regularizer.bends for span in acting)
+    straight = is_straight(program, acting)
+    patience = divergence.patience * player.steps if player.regularized else None
     descent = program.optimizer.step_on(execution.device.type, execution.compiles)
 
     def step(
@@ -260,6 +279,8 @@ def step_of(
         memory: list[Memory],
         lr: Tensor,
         t: Tensor,
+        life: Life,
+        ceiling: Tensor,
     ) -> dict[str, Any]:
         gradient = made["gradient"]
         norm = norms_of(gradient)  # before a transform may write over it
@@ -270,14 +291,25 @@ def step_of(
         parameters = project(parameters, strength)
         if bends and not compares:
             del made["gradient"]
-        made = made | {"parameters": parameters, "moments": moments, "memory": memory, "norm": norm}
+        life = judged(life, made["loss"] + made["penalty"] + norm, made["loss"], ceiling, patience)
+        made = made | {
+            "parameters": parameters,
+            "moments": moments,
+            "memory": memory,
+            "norm": norm,
+            "life": life,
+        }
         if not execution.measures:
             return made
         values = {"loss": made["loss"], "grad_norm": norm}
         if player.regularized:
             values |= effects(compares, gradient, used, norm, made["used_norm"])
             values |= {"penalty": made["penalty"], "grad_norm_used": made["used_norm"]}
-            values["update_norm"] = torch.linalg.vector_norm(parameters - own, dim=1)
+            values["update_norm"] = (
+                torch.full_like(norm, torch.nan)
+                if straight
+                else torch.linalg.vector_norm(parameters - own, dim=1)
+            )
         made["row"] = torch.stack([values[name] for name in (FULL if player.regularized else BRIEF)])
         return made | ({"bent": used} if compares else {})
 
@@ -287,8 +319,8 @@ def step_of(
             cells, norms = span.cells, (norm[span.cells], used_norm[span.cells])
             if compares and span.regularizer.bends:
                 parts.append(effect(gradient[cells], used[cells], *norms))
-            else:
-                parts.append(told(span.regularizer, *norms))
+            else:  # where directions are kept, norms tell, many steps at once
+                parts.append((torch.full_like(norms[0], torch.nan),) * 2)
         clipped, cosine = map(together, zip(*parts, strict=True))
         return {"clipped": clipped, "cosine": cosine}
 

@@ -16,13 +16,9 @@ BRIEF = ("loss", "grad_norm")
 
 
 def told(regularizer: Regularizer, norm: Tensor, used_norm: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what :func:`effect` would, from norms [k] alone; NaN where they do not tell."""
-    ones = torch.ones_like(norm)
-    if regularizer.transform is None:
-        return torch.zeros_like(norm), ones
-    if regularizer.rescales:
-        return (used_norm != norm).to(norm.dtype), ones
-    return ones * torch.nan, ones * torch.nan
+    """Return what :func:`effect` would of a transform that keeps directions, or none, from norms [..., k] alone."""
+    changed = (used_norm != norm).to(norm.dtype)
+    return changed if regularizer.transform else torch.zeros_like(norm), torch.ones_like(norm)
 
 
 def effect(gradient: Tensor, used: Tensor, norm: Tensor, used_norm: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from gradbench.tape import shape_of
+from gradbench.tape import LARGEST, shape_of
 
 aten = torch.ops.aten
 
@@ -83,7 +83,7 @@ def simplify(module: GraphModule, kind: str, compiles: bool = False, free: int =
     graph = module.graph
     with torch.device(kind):  # where a wide stack's operations are looked at in no time
         skip_views(graph)
-        skip_zeros(graph)
+        skip_zeros(graph, kind)
         scale_late(graph)
         turn_products(graph, kind)
         skip_views(graph)
@@ -98,6 +98,10 @@ def simplify(module: GraphModule, kind: str, compiles: bool = False, free: int =
     for node in graph.nodes:
         node.meta.pop("fixed", None)
     module.recompile()
+    if not compiles:
+        vars(module).update(
+            module.named_buffers()
+        )  # found at once there; a module's own search takes a microsecond
 
 
 def value(node: Node) -> Tensor:
@@ -360,7 +364,7 @@ def can_view(origin: Node, result: Node) -> bool:
 # ---- arithmetic --------------------------------------------------------------------------------------------
 
 
-def skip_zeros(graph: Graph) -> None:
+def skip_zeros(graph: Graph, kind: str) -> None:
     """Leave out arithmetic with zeros: much of a penalty's derivative, where activations are piecewise linear.
 
     Zero times infinity counts as zero: a network with an infinite weight has diverged, and its loss says so.
@@ -384,9 +388,11 @@ def skip_zeros(graph: Graph) -> None:
                     replace(node, other)
     for node in list(graph.nodes):
         if node in zero and node.target not in ZEROS:
-            like = next(iter(graph.nodes))  # on the same device
             shape, dtype = list(value(node).shape), value(node).dtype
-            replace(node, insert(node, aten.new_zeros.default, like, shape, dtype=dtype))
+            zeros = insert(node, aten.zeros.default, shape, dtype=dtype, device=torch.device(kind))
+            if value(node).numel() <= LARGEST:
+                zeros.meta["fixed"] = torch.zeros(shape, dtype=dtype)
+            replace(node, zeros)
     graph.eliminate_dead_code()
 
 

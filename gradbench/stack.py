@@ -15,6 +15,7 @@ from torch.func import vmap
 from gradbench.batching import looped, recorded
 from gradbench.data import Data
 from gradbench.devices import bring
+from gradbench.divergence import Divergence, Life, newborn
 from gradbench.grid import Cell, canonical
 from gradbench.models import Model
 from gradbench.optimizers import Optimizer
@@ -26,19 +27,6 @@ from gradbench.seeding import derive
 
 CHUNK = 50
 """Steps whose random numbers are drawn together. Part of what a seed means: another value, other numbers."""
-
-
-@dataclass(frozen=True)
-class Divergence:
-    """When a cell has diverged although its numbers are finite.
-
-    Args:
-        factor: the loss is too high above ``first + (factor - 1) * max(|first|, 1)``.
-        patience: steps in a row that it must be too high.
-    """
-
-    factor: float
-    patience: int
 
 
 @dataclass(frozen=True)
@@ -82,10 +70,8 @@ class State:
     """What changes from step to step: all that a checkpoint must hold, since random numbers are drawn by step.
 
     Attributes:
-        alive: [K], false once a cell has diverged; nobody looks at its parameters any more.
+        life: of the cells; nobody looks at the parameters of one that is not alive any more.
         ceiling: [K], the loss above which a cell is on its way to divergence.
-        above: [K], updates in a row above the ceiling.
-        diverged_at: [K], step of divergence, 0 while there is none.
         last: the regularized player's last update.
     """
 
@@ -94,20 +80,14 @@ class State:
     moments: dict[str, Tensors]
     memory: list[Memory]
     carry: Tensors
-    alive: Tensor
+    life: Life
     ceiling: Tensor
-    above: Tensor
-    diverged_at: Tensor
     last: Update | None = None
 
-    def stays_low(self, loss: Tensor, divergence: Divergence, updates_per_step: int) -> Tensor:
-        """Count updates above the ceiling and return which cells have not run out of patience. Shapes: [K]."""
-        if self.step == 0:
-            self.ceiling = torch.fmax(
-                self.ceiling, loss + (divergence.factor - 1) * loss.abs().clamp(min=1.0)
-            )
-        self.above = torch.where(loss > self.ceiling, self.above + 1, 0)
-        return self.above < divergence.patience * updates_per_step
+    @property
+    def alive(self) -> Tensor:
+        """Which cells have not diverged, [K]."""
+        return self.life["alive"]
 
     def content(self) -> dict[str, Any]:
         """Return the state as containers of tensors, for a checkpoint. The last update is made anew each step."""
@@ -132,15 +112,14 @@ class State:
             inside = [k - span.cells.start for k in kept if span.cells.start <= k < span.cells.stop]
             if inside:
                 memory.append({name: tensor[inside] for name, tensor in state.items()})
-        per_cell = ("parameters", "moments", "carry", "alive", "ceiling", "above", "diverged_at")
+        per_cell = ("parameters", "moments", "carry", "life", "ceiling")
         return State(step=self.step, memory=memory, **{name: of(getattr(self, name)) for name in per_cell})
 
-    def update(self, player: str, update: Update, alive: Tensor, number: Tensor) -> None:
-        """Take over the results of one player's update, in a step of this number, []; the first is 1."""
-        self.diverged_at = torch.where(self.alive & ~alive, number, self.diverged_at)
+    def update(self, player: str, update: Update) -> None:
+        """Take over the results of one player's update."""
         self.parameters = self.parameters | {player: update.parameters}
         self.moments = self.moments | {player: update.moments}
-        self.memory, self.carry, self.alive = update.memory, update.carry, alive
+        self.memory, self.carry, self.life = update.memory, update.carry, update.life
 
 
 def prepare(
@@ -173,6 +152,7 @@ def prepare(
     compiles = bool(cells[0].runtime["compile"])
     execution = execution_of(program, spans, device, kind, records, compiles, measures)
     layouts = layouts_of(model.networks(execution.fused), device, dtype)
+    divergence = Divergence(**config["divergence"])
     seeds = sorted({cell.seed for cell in cells})
     seed_of_cell = torch.tensor([seeds.index(cell.seed) for cell in cells]).to(device)
     tensors = {
@@ -216,11 +196,11 @@ def prepare(
         steps=config["steps"],
         eval_every=config["eval_every"],
         record_every=config["record_every"],
-        divergence=Divergence(**config["divergence"]),
+        divergence=divergence,
         model=model,
         optimizer=program.optimizer,
         players=[
-            stack_player(player, program, layouts, spans, execution, cells[0].program)
+            stack_player(player, program, layouts, spans, execution, divergence, cells[0].program)
             for player in model.players
         ],
         layouts=layouts,
@@ -264,7 +244,6 @@ def begin(setup: Setup) -> State:
         )
         for span in setup.spans
     ]
-    per_cell = torch.zeros(K, dtype=torch.int64, device=setup.device)
     return State(
         step=0,
         parameters=parameters,
@@ -274,10 +253,8 @@ def begin(setup: Setup) -> State:
             name: tensor.to(setup.device, setup.dtype).expand(K, *tensor.shape)
             for name, tensor in setup.model.carry().items()
         },
-        alive=torch.ones(K, dtype=torch.bool, device=setup.device),
+        life=newborn(K, setup.device),
         ceiling=torch.full((K,), -torch.inf, dtype=setup.dtype, device=setup.device),
-        above=per_cell,
-        diverged_at=per_cell,
     )
 
 
@@ -296,11 +273,10 @@ def has_thinned(setup: Setup, state: State) -> bool:
 
     On a CPU only: there to look costs nothing, the others keep their bits, and time goes with the number of cells.
     """
-    if setup.device.type != "cpu":
+    if setup.device.type != "cpu" or state.step % LOOK_EVERY:
         return False
     alive = int(state.alive.sum())
-    looks = state.step % LOOK_EVERY == 0 and not setup.compiles
-    return alive == 0 or (looks and alive <= KEEP_FROM * len(state.alive))
+    return alive == 0 or (not setup.compiles and alive <= KEEP_FROM * len(state.alive))
 
 
 def without_diverged(setup: Setup, state: State, data: Data) -> tuple[Setup, State]:

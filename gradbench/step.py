@@ -60,7 +60,7 @@ def take(setup: Setup, state: State, draws: Mapping[str, Tensors], step: Tensor,
         compares: as of ``StackedPlayer.update``.
     """
     rows: Rows = {}
-    number = step.long() + 1
+    ceiling = state.ceiling if state.step else torch.full_like(state.ceiling, torch.inf)  # until there is one
     for player in setup.players:
         draw = {name: tensor_U[setup.seed_of_cell] for name, tensor_U in draws[player.name].items()}
         batches = player.batch(
@@ -73,15 +73,15 @@ def take(setup: Setup, state: State, draws: Mapping[str, Tensors], step: Tensor,
                 compares,
                 *(state.parameters[player.name], state.moments[player.name], others),
                 *(batch, state.carry, setup.strength, state.memory, setup.lr),
-                step * player.steps + (inner + 1),
+                *(step * player.steps + (inner + 1), state.life),
+                ceiling,
             )
-            alive = state.alive & torch.isfinite(update.loss + update.penalty + update.norm)
-            if player.regularized:
-                alive = alive & state.stays_low(update.loss, setup.divergence, player.steps)
-                if state.step + 1 == setup.steps:
-                    state.last = update  # kept any earlier, its memory would be missing from the cache
+            if player.regularized and state.step == 0:
+                state.ceiling = torch.fmax(state.ceiling, setup.divergence.ceiling(update.loss))
+            if player.regularized and state.step + 1 == setup.steps:
+                state.last = update  # kept any earlier, its memory would be missing from the cache
             if update.row is not None:
                 rows.setdefault(player.name, []).append(update.row)
-            state.update(player.name, update, alive, number)
+            state.update(player.name, update)
             del update  # the next one finds its memory in the cache
     return rows

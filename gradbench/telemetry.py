@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gradbench.players import StackedPlayer, Tensors
-from gradbench.series import BRIEF, FULL
+from gradbench.series import BRIEF, FULL, told
 from gradbench.stack import Setup, State
 
 COMPARE_EVERY = 50
@@ -37,15 +37,23 @@ class Telemetry:
     """
 
     def __init__(self, setup: Setup) -> None:
-        names = [name for player in setup.players for name in series_of(player)]
-        self.curves = {name: np.full((setup.steps, len(setup.cells)), np.nan) for name in names}
+        self.blocks: dict[str, np.ndarray] = {}
+        self.curves: dict[str, np.ndarray] = {}
+        for player in setup.players:
+            names = series_of(player)
+            self.blocks[player.name] = block = np.full((setup.steps, len(names), len(setup.cells)), np.nan)
+            self.curves |= {name: block[:, index] for index, name in enumerate(names)}
         self.diverged_at = np.zeros(len(setup.cells), dtype=np.int64)
         self._flushed = 0
         self.follow(setup)
 
     def follow(self, setup: Setup) -> None:
         """Record the K cells that are trained from now on; everything before must have been flushed."""
-        self.players, self.places = setup.players, setup.places
+        self.players, self.spans = setup.players, setup.spans
+        whole = len(setup.places) == len(setup.cells)
+        self.places = slice(None) if whole else np.array(setup.places)
+        self.lr = setup.lr[:, 0]
+        self.updates = sum(player.steps for player in setup.players)
         self.steps, self.record_every, self.eval_every = setup.steps, setup.record_every, setup.eval_every
         self.compare_every = math.ceil(COMPARE_EVERY / setup.record_every)
         self.rows: dict[str, list[Tensor]] = {player.name: [] for player in setup.players}
@@ -65,8 +73,22 @@ class Telemetry:
         found = {}
         for player in self.players:
             if rows := self.rows[player.name]:
-                found[player.name] = torch.stack(rows).view(-1, player.steps, *rows[0].shape).mean(dim=1)
+                updates = torch.stack(rows)
+                if player.regularized:
+                    self.tell(player, dict(zip(FULL, updates.unbind(1), strict=True)))
+                each = updates.view(-1, player.steps, *rows[0].shape)
+                found[player.name] = each.mean(dim=1) if player.steps > 1 else updates
         return found
+
+    def tell(self, player: StackedPlayer, series: Mapping[str, Tensor]) -> None:
+        """Fill in what norms tell of a transform and of a step, series [updates, K]: all updates' at once."""
+        if player.straight:
+            torch.mul(series["grad_norm_used"], self.lr, out=series["update_norm"])
+        for span in self.spans:
+            if not span.regularizer.bends:
+                norms = (series[name][:, span.cells] for name in ("grad_norm", "grad_norm_used"))
+                for name, values in zip(("clipped", "cosine"), told(span.regularizer, *norms), strict=True):
+                    series[name][:, span.cells] = values
 
     def compares(self, step: int) -> bool:
         """Return whether bent gradients are compared with what they were at a step."""
@@ -79,15 +101,15 @@ class Telemetry:
 
         This is where the loop waits for the device.
         """
-        self.diverged_at[self.places] = state.diverged_at.cpu().numpy()
+        alive, survived = (state.life[name].cpu().numpy() for name in ("alive", "survived"))
+        self.diverged_at[self.places] = np.where(alive, 0, survived // self.updates + 1)
         steps = np.arange(self._flushed, state.step)
         after = (self.diverged_at > 0) & (steps[:, None] >= self.diverged_at)
-        means = {name: values.cpu().numpy() for name, values in self.recorded().items()}
-        for player in self.players:
-            for index, series in enumerate(series_of(player) if player.name in means else ()):
-                curve = self.curves[series][self._flushed : state.step]
-                curve[:, self.places] = means[player.name][:, index]
-                curve[after] = np.nan
+        for player, means in self.recorded().items():
+            block = self.blocks[player][self._flushed : state.step]
+            block[:, :, self.places] = means.cpu().numpy()
+            if after.any():
+                np.copyto(block, np.nan, where=after[:, None])
         for rows in self.rows.values():
             rows.clear()
         self._flushed = state.step

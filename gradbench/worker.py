@@ -12,6 +12,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -29,6 +30,7 @@ from gradbench.grid import Cell, canonical
 from gradbench.parts import part_name
 from gradbench.provenance import execution, now, provenance
 from gradbench.results import Results, curve_rows, describe
+from gradbench.stack import State
 from gradbench.train import Outcome, train
 from gradbench.width import is_too_large
 
@@ -108,7 +110,7 @@ def checkpoint_of(
     compiled where this one is not, is not gone on from."""
     names = [cell.id for cell in cells]
     belongs = {"cells": names, "torch": torch.__version__, "device": device.type}
-    belongs |= {"execution": execution(cells)}
+    belongs |= {"execution": execution(cells), "state": [field.name for field in fields(State)]}
     path = folder / "checkpoints" / part_name(names).replace(".parquet", ".pt")
     return Checkpoint(path, belongs, float(cells[0].runtime["checkpoint_seconds"]), stop, say)
 

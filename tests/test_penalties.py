@@ -168,7 +168,7 @@ def test_every_models_objective_has_the_slope_of_finite_differences_penalty_incl
         update = player.update(
             False,
             *(own.clone(), moments, others, batch, state.carry, setup.strength),
-            *(state.memory, setup.lr, torch.ones(())),
+            *(state.memory, setup.lr, torch.ones(()), state.life, state.ceiling),
         )
         return update.gradient, update.loss + update.penalty
 

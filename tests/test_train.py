@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from small import CONFIGS, CPU, cells, data_of
 from torch import nn
 
+from gradbench.divergence import Divergence, judged, newborn
 from gradbench.parameters import Layout
 from gradbench.players import Update
 from gradbench.program import build_regularizer
@@ -18,7 +19,7 @@ from gradbench.regularizers import Regularizer
 from gradbench.regularizers.clip_value import clip_value
 from gradbench.seeding import derive, generator
 from gradbench.series import FULL, effect, told
-from gradbench.stack import CHUNK, Divergence, State, begin, draw_chunk, prepare, spans_of
+from gradbench.stack import CHUNK, LOOK_EVERY, begin, draw_chunk, prepare, spans_of
 from gradbench.step import advance
 from gradbench.telemetry import COMPARE_EVERY, HISTOGRAM_EDGES, Telemetry
 from gradbench.train import train, until
@@ -67,14 +68,29 @@ def test_an_infinite_factor_counts_only_losses_that_are_not_finite():
     assert train([cell], data_of(cell), CPU).diverged_at[0] == 0
 
 
-def test_a_critic_is_given_patience_per_step_not_per_update():
-    state = State(0, {}, {}, [], {}, *(torch.zeros(1) for _ in range(4)))
-    state.ceiling = torch.full((1,), -math.inf)
-    divergence = Divergence(factor=2.0, patience=3)
-    state.stays_low(torch.zeros(1), divergence, 5)
-    state.step = 1
-    low = [bool(state.stays_low(torch.full((1,), 9.0), divergence, 5)) for _ in range(15)]
-    assert low == [True] * 14 + [False]
+def test_a_loss_is_too_high_for_too_long_after_as_many_updates_in_a_row_as_it_is_given():
+    life, alive = newborn(1, CPU), []
+    for loss in [9.0] * 4 + [0.0] + [9.0] * 6:
+        size = torch.full((1,), loss)
+        life = judged(life, size, size, torch.ones(1), 5)
+        alive.append(bool(life["alive"]))
+    assert alive == [True] * 9 + [False] * 2
+    assert int(life["survived"]) == 9
+
+
+@pytest.mark.parametrize("size", [math.inf, -math.inf, math.nan])
+def test_no_patience_is_had_with_what_is_not_finite(size):
+    life = judged(newborn(2, CPU), torch.tensor([size, 3e38]), torch.zeros(2), torch.ones(2), None)
+    assert life["alive"].tolist() == [False, True]
+    life = judged(life, torch.zeros(2), torch.zeros(2), torch.ones(2), None)
+    assert life["survived"].tolist() == [0, 2], "once diverged, always diverged"
+
+
+def test_a_critic_is_given_patience_per_step_not_per_update(monkeypatch):
+    monkeypatch.setattr(Divergence, "ceiling", lambda self, loss: torch.full_like(loss, -1e9))
+    (cell,) = cells("wgan", "none", divergence__patience=3)
+    assert cell.config["model"]["critic_steps"] > 1
+    assert train([cell], data_of(cell), CPU).diverged_at[0] == 1 + 3
 
 
 def test_training_ends_early_once_every_cell_has_diverged():
@@ -89,7 +105,7 @@ def test_training_ends_early_once_every_cell_has_diverged():
     )
     told = []
     outcome = train(stack, data_of(stack[0]), CPU, lambda step, losses: told.append((step, losses)))
-    assert [step for step, _ in told] == [max(outcome.diverged_at)]
+    assert [step for step, _ in told] == [LOOK_EVERY] > [max(outcome.diverged_at)]
     assert all(math.isnan(loss) for loss in told[0][1])
     assert outcome.diverged_at.all()
 
@@ -171,7 +187,7 @@ def test_a_transform_that_says_it_rescales_does_and_is_recorded_as_it_would_be_m
 def test_what_was_used_of_a_rescaled_gradient_is_found_from_its_norm():
     g = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
     norm, nothing = torch.linalg.vector_norm(g, dim=1), torch.zeros(2)
-    update = Update(nothing, nothing, {}, norm, g, {}, [], gradient=g, used_norm=norm / 4)
+    update = Update(nothing, nothing, {}, {}, norm, g, {}, [], gradient=g, used_norm=norm / 4)
     torch.testing.assert_close(update.used, torch.tensor([[0.75, 1.0], [0.0, 0.0]]))
 
 
