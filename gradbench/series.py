@@ -15,10 +15,9 @@ BRIEF = ("loss", "grad_norm")
 """Series of any other player, prefixed by its name."""
 
 
-def told(regularizer: Regularizer, norm: Tensor, used_norm: Tensor) -> tuple[Tensor, Tensor]:
+def told(regularizer: Regularizer, norm: Tensor, used_norm: Tensor) -> tuple[Tensor | float, float]:
     """Return what :func:`effect` would of a transform that keeps directions, or none, from norms [..., k] alone."""
-    changed = (used_norm != norm).to(norm.dtype)
-    return changed if regularizer.transform else torch.zeros_like(norm), torch.ones_like(norm)
+    return used_norm != norm if regularizer.transform else 0.0, 1.0
 
 
 def effect(gradient: Tensor, used: Tensor, norm: Tensor, used_norm: Tensor) -> tuple[Tensor, Tensor]:
