@@ -62,6 +62,19 @@ def gradbench(*words: str) -> int:
     return int(stopped.value.code or 0)
 
 
+def test_a_worker_takes_numbers_that_are_too_small_to_matter_for_zeros():
+    code = """
+import torch
+from gradbench.worker import settle
+x = torch.full((64,), 1e-38)
+before = x * 0.1
+settle(torch.device("cpu"))
+print(bool((before > 0).all()), bool((x * 0.1 == 0).all()), bool((x > 0).all()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"] * 3
+
+
 def test_the_server_that_workers_are_forked_from_has_no_threads_and_has_not_touched_a_gpu():
     """Arrow's allocator has a thread of its own, which jemalloc stops and starts around a fork."""
     code = f"""

@@ -35,6 +35,7 @@ from gradbench.stack import CHUNK, begin, draw_chunk, prepare
 from gradbench.step import advance
 from gradbench.sweep import make_plan
 from gradbench.telemetry import Telemetry
+from gradbench.worker import settle
 
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "throughput"
 TARGETS = {"lstm": 0.55, "mlp": 0.35, "wgan": 0.35}
@@ -158,7 +159,7 @@ def peak() -> float:
 
 def measure(rounds: int) -> pd.DataFrame:
     """Return one row per stack: medians over interleaved rounds, against the best product seen in any of them."""
-    torch.set_num_threads(1)
+    settle(torch.device("cpu"))
     measured, best = subjects(), peak()
     for _ in range(rounds):
         for subject in measured:

@@ -193,6 +193,7 @@ def load_once(model: str, name: str) -> Data:
 def run(config: DictConfig) -> None:
     """Train the cell of a job and write its table: one row per step, and beside it what became of it."""
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
     options: Any = OmegaConf.to_container(config, resolve=True)
     model, settings = options["model"], options[options["model"]]
     settings["steps"] = options["steps"] or settings["steps"]
