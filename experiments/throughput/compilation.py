@@ -23,13 +23,14 @@ from rich.table import Table
 from gradbench import compiling
 from gradbench.grid import Cell
 from gradbench.sweep import data_of, make_plan
+from gradbench.worker import settle
 
 MODELS = ("mlp", "wgan", "lstm")
 
 
 def measure(rounds: int, models: Sequence[str] = MODELS) -> pd.DataFrame:
     """Return one row per step program of ``quick``, its widest stack with and without compilation."""
-    torch.set_num_threads(1)
+    settle(torch.device("cpu"))
     compiling.check(torch.device("cpu"))
     found = []
     for model in models:
