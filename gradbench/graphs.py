@@ -36,6 +36,7 @@ class Graphs(Calls):
         self.home: State | None = None
         self.draws: dict[str, Tensors] = {}
         self.brought: Mapping[str, Tensors] | None = None
+        # else the same recording serves both kinds of steps
         self.compares = any(span.regularizer.bends for span in setup.spans) and not setup.compiles
 
     def take(self, state: State, draws: Mapping[str, Tensors], compares: bool) -> Rows:

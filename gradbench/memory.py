@@ -31,7 +31,7 @@ STEPS = 2
 """Steps that are looked at: one that is followed by another, and the last, whose gradient is kept for a histogram."""
 
 LAUNCHED = 3
-"""Steps on a GPU from which on one is a graph."""
+"""Steps that a GPU takes until one is launched as a graph: two that differ are called first."""
 
 HEADROOM = 1.25
 """A prediction may be wrong by a quarter: a stack fits where this many times its peak would be free."""
@@ -142,9 +142,8 @@ def walk(setup: Setup, device: torch.device, kind: str) -> Iterator[Telemetry]:
     yield telemetry
     draws = draw_chunk(setup, 0)
     draws = draw_chunk(setup, 0)  # while those of the chunk before are still there
-    at_home = (
-        tree_map(torch.clone, draws) if kind == "cuda" and device == META else {}
-    )  # where graphs find them
+    # on the device itself graphs do this, to find them in one place
+    at_home = tree_map(torch.clone, draws) if kind == "cuda" and device == META else {}
     yield telemetry
     for _ in range(min(LAUNCHED if device.type == "cuda" else STEPS, setup.steps)):
         calls.advance(state, draws, telemetry)

@@ -81,7 +81,8 @@ def simplify(module: GraphModule, kind: str, compiles: bool = False, free: int =
         free: how many inputs, from the first, nobody uses afterwards.
     """
     graph = module.graph
-    with torch.device(kind):  # where a wide stack's operations are looked at in no time
+    # shapes are found by running operations: a wide stack's take a GPU no time
+    with torch.device(kind):
         skip_views(graph)
         skip_zeros(graph, kind)
         scale_late(graph)
@@ -99,9 +100,8 @@ def simplify(module: GraphModule, kind: str, compiles: bool = False, free: int =
         node.meta.pop("fixed", None)
     module.recompile()
     if not compiles:
-        vars(module).update(
-            module.named_buffers()
-        )  # found at once there; a module's own search takes a microsecond
+        # found at once there; a module's own search takes a microsecond
+        vars(module).update(module.named_buffers())
 
 
 def value(node: Node) -> Tensor:

@@ -33,6 +33,7 @@ class Telemetry:
     Attributes:
         rows: player -> what was recorded since the last flush.
         curves: series -> [steps, N]; NaN where not yet recorded, and after a cell has diverged.
+        blocks: player -> the same numbers, [steps, series, N]: what is flushed is written at once.
         diverged_at: [N], as of the last flush; 0 for a cell that has not.
     """
 

@@ -82,9 +82,8 @@ def test_what_is_read_late_as_from_a_gpu_is_what_is_read_at_once(model, regulari
     _, late = peer(cell)
     assert late.diverged_at == at_once.diverged_at
     assert (late.diverged_at > 0) == (model == "lstm")
-    columns = (
-        slice(None) if not late.diverged_at else slice(3)
-    )  # of a step that is not taken the rest differs
+    # of a step that is not taken the rest differs
+    columns = slice(3) if late.diverged_at else slice(None)
     for one, other in zip(at_once.rows, late.rows, strict=True):
         np.testing.assert_allclose(other[columns], one[columns], rtol=1e-9, atol=1e-12)
     assert late.evaluations == at_once.evaluations
