@@ -38,7 +38,9 @@ def draw(context: Context) -> list[Drawing]:
                 rows.append((comparison, (str(column),), heading))
     room = margin(context)
     title = _title(context)
-    figure, axes = panels(title, [heading for *_, heading in rows], 2, right=room, gap=room + 0.5)
+    # norms have wide ticks, up to 1e+06 and 100,000
+    headings = [heading for *_, heading in rows]
+    figure, axes = panels(title, headings, 2, left=0.95, right=room, gap=room + 0.75)
     for (comparison, columns, _), line in zip(rows, axes, strict=True):
         _row(context, comparison, columns, line)
     alt = f"Gradient norm before and after the treatment against step, log axis. {title}"
