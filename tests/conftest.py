@@ -12,3 +12,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def _own_random_state():
     """No test may depend on what another drew from the global generators."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _own_arithmetic():
+    """A worker flushes denormal numbers; one that a test settles in this process must not do so for the next."""
+    yield
+    torch.set_flush_denormal(False)
