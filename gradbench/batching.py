@@ -12,7 +12,7 @@ from gradbench.simplify import simplify
 from gradbench.tape import record
 
 MOST = 64
-"""Recordings that a process keeps."""
+"""Recordings that a process keeps for stacks to come."""
 
 recordings: dict[Hashable, Callable[..., Any]] = {}
 """What has been recorded in this process; another stack of the same program goes on with it."""
@@ -33,14 +33,18 @@ def recorded(
         given_away: how many arguments, from the first, nobody uses afterwards: results may be written over them.
     """
 
+    kept: list[Callable[..., Any]] = []  # for as long as the stack: graphs read a recording's constants
+
     def replay(*args: Any) -> Any:
-        if name not in recordings:
-            if len(recordings) == MOST:
-                recordings.clear()
-            recordings[name] = prepared(function, args, compiles, given_away)
+        if not kept:
+            if name not in recordings:
+                if len(recordings) == MOST:
+                    recordings.clear()
+                recordings[name] = prepared(function, args, compiles, given_away)
+            kept.append(recordings[name])
         # enabled, or a fused kernel would not keep what its own derivative is recorded to need
         with torch.inference_mode(), torch.enable_grad():
-            return recordings[name](*args)
+            return kept[0](*args)
 
     return replay
 

@@ -54,11 +54,11 @@ class Graphs(Calls):
             after = replace(home, step=count, last=None)
             rows = take(self.setup, after, self.of_step(), self.step, compares)
             write(tensors_of(home), tensors_of(after))
-            return {name: torch.stack(found) for name, found in rows.items()}, after.last
+            return {name: torch.cat(found) for name, found in rows.items()}, after.last
 
         rows, last = self.launch(kind, step)
         state.last = last
-        return {name: list(found.clone()) for name, found in rows.items()}
+        return {name: [found.clone()] for name, found in rows.items()}
 
     def evaluate(self, state: State) -> Tensors:
         """Return metrics [K] and arrays [K, ...], until the next evaluation."""

@@ -53,7 +53,7 @@ class Update:
         gradient: [K, P]; ``None`` where a transform bends it and nobody compares.
         used_norm: of what a transform made of it, [K]; of a regularized player, and where anything is recorded.
         bent: [K, P], what a transform made of the gradient; ``None`` where none does more than rescale it.
-        row: what is recorded, [series, K]; ``None`` where nothing is.
+        row: what is recorded, series by series, [K] each; ``None`` where nothing is.
     """
 
     loss: Tensor
@@ -67,7 +67,7 @@ class Update:
     gradient: Tensor | None = None
     used_norm: Tensor | None = None
     bent: Tensor | None = None
-    row: Tensor | None = None
+    row: list[Tensor] | None = None
 
     @property
     def used(self) -> Tensor:
@@ -225,14 +225,14 @@ def stack_player(
         # parameters and moments are given away: nobody reads the old ones
         return whole if apart else record(whole, ("update", compares, *named), given_away=2)
 
-    bends = any(span.regularizer.bends for span in acting)
+    may = execution.measures and any(span.regularizer.bends for span in acting)
     always = (
-        bends and execution.compiles
+        may and execution.compiles
     )  # what is fused compares at little cost, and compiling twice takes longer
-    run = {compares: updating(compares) for compares in {always, bends}}
+    run = {compares: updating(compares) for compares in {always, may}}
 
     def update(compares: bool, *args: Any) -> Update:
-        return Update(**run[always or (compares and bends)](*args))
+        return Update(**run[always or (compares and may)](*args))
 
     return StackedPlayer(
         name=player.name,
@@ -310,7 +310,7 @@ def step_of(
                 if straight
                 else torch.linalg.vector_norm(parameters - own, dim=1)
             )
-        made["row"] = torch.stack([values[name] for name in (FULL if player.regularized else BRIEF)])
+        made["row"] = [values[name] for name in (FULL if player.regularized else BRIEF)]
         return made | ({"bent": used} if compares else {})
 
     def effects(compares: bool, gradient: Tensor, used: Tensor, norm: Tensor, used_norm: Tensor) -> Tensors:

@@ -13,7 +13,7 @@ from gradbench.stack import CHUNK, Setup, State
 from gradbench.telemetry import Telemetry
 
 Rows = dict[str, list[Tensor]]
-"""Player -> what is recorded of each of its updates, [series, K]."""
+"""Player -> what is recorded of its updates: one after another they are [updates, series, K]."""
 
 
 class Calls:
@@ -81,7 +81,7 @@ def take(setup: Setup, state: State, draws: Mapping[str, Tensors], step: Tensor,
             if player.regularized and state.step + 1 == setup.steps:
                 state.last = update  # kept any earlier, its memory would be missing from the cache
             if update.row is not None:
-                rows.setdefault(player.name, []).append(update.row)
+                rows.setdefault(player.name, []).extend(update.row)
             state.update(player.name, update)
             del update  # the next one finds its memory in the cache
     return rows

@@ -14,9 +14,9 @@ from gradbench.players import StackedPlayer, Tensors
 from gradbench.series import BRIEF, FULL, told
 from gradbench.stack import Setup, State
 
-COMPARE_EVERY = 50
-"""Steps, at least, between those at which a bent gradient is compared with what it was: passes over both of them, a
-sixth of an MLP's step. Besides those, the first of all and every evaluation."""
+COMPARE_EVERY = 100
+"""Steps, at least, between those at which a bent gradient is compared with what it was, which takes a third of an MLP's
+step. Besides those, the first and the last."""
 
 DIVERGED = "diverged_at"
 """Not a series: stands beside them in a checkpoint."""
@@ -26,12 +26,12 @@ HISTOGRAM_EDGES = np.linspace(-12.0, 4.0, 65)
 
 
 class Telemetry:
-    """Rows [series, K] on the device, one per update; on the host, curves of the N cells of the whole stack.
+    """Rows of series on the device, one row per update; on the host, curves of the N cells of the whole stack.
 
     A player with several updates per step is recorded at each, and its curve holds their mean.
 
     Attributes:
-        rows: player -> what was recorded since the last flush.
+        rows: player -> what was recorded since the last flush, to be put together as [updates, series, K].
         curves: series -> [steps, N]; NaN where not yet recorded, and after a cell has diverged.
         blocks: player -> the same numbers, [steps, series, N]: what is flushed is written at once.
         diverged_at: [N], as of the last flush; 0 for a cell that has not.
@@ -55,7 +55,7 @@ class Telemetry:
         self.places = slice(None) if whole else np.array(setup.places)
         self.lr = setup.lr[:, 0]
         self.updates = sum(player.steps for player in setup.players)
-        self.steps, self.record_every, self.eval_every = setup.steps, setup.record_every, setup.eval_every
+        self.steps, self.record_every = setup.steps, setup.record_every
         self.compare_every = math.ceil(COMPARE_EVERY / setup.record_every)
         self.rows: dict[str, list[Tensor]] = {player.name: [] for player in setup.players}
 
@@ -65,7 +65,7 @@ class Telemetry:
         return bool((self.diverged_at == 0).any())
 
     def record(self, rows: Mapping[str, Sequence[Tensor]]) -> None:
-        """Keep the rows of a step's updates, [series, K] each, per player: on the device, nothing is read."""
+        """Keep the rows of a step's updates, per player: on the device, nothing is read."""
         for player, found in rows.items():
             self.rows[player].extend(found)
 
@@ -74,10 +74,11 @@ class Telemetry:
         found = {}
         for player in self.players:
             if rows := self.rows[player.name]:
-                updates = torch.stack(rows)
+                names = series_of(player)
+                updates = torch.cat(rows).view(-1, len(names), len(self.lr))
                 if player.regularized:
-                    self.tell(player, dict(zip(FULL, updates.unbind(1), strict=True)))
-                each = updates.view(-1, player.steps, *rows[0].shape)
+                    self.tell(player, dict(zip(names, updates.unbind(1), strict=True)))
+                each = updates.view(-1, player.steps, *updates.shape[1:])
                 found[player.name] = each.mean(dim=1) if player.steps > 1 else updates
         return found
 
@@ -95,7 +96,7 @@ class Telemetry:
         """Return whether bent gradients are compared with what they were at a step."""
         row, rest = divmod(step, self.record_every)  # of the table of curves, if nothing is left
         often = rest == 0 and (row == 1 or row % self.compare_every == 0)
-        return often or step % self.eval_every == 0 or step == self.steps
+        return often or step == self.steps
 
     def flush(self, state: State) -> list[float]:
         """Bring what was recorded since the last flush to the host; return the last loss of each of the N cells.

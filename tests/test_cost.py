@@ -17,7 +17,7 @@ from gradbench.costs.timing import Runner, median_interval, ready, rounds
 from gradbench.memory import measure
 from gradbench.stack import begin, prepare
 from gradbench.step import advance
-from gradbench.telemetry import Telemetry
+from gradbench.telemetry import COMPARE_EVERY, Telemetry
 
 SMALL = ["model.hidden=4", "model.depth=1", "steps=4", "device=cpu"]
 
@@ -99,18 +99,37 @@ def runners():
 def test_each_timing_steps_from_the_same_state(runners, monkeypatch):
     seen = []
 
-    def watched(state, draws, telemetry):
+    def watched(state, *rest):
         seen.append((state.step, state.parameters["mlp"].clone()))
-        advance(runner.setup, state, draws, telemetry)
+        return take(state, *rest)
 
     runner = Runner(runners["none"].setup, runners["none"].start, runners["none"].draws, steps=2)
-    monkeypatch.setattr(runner.calls, "advance", watched)
+    take = runner.calls.take
+    monkeypatch.setattr(runner.calls, "take", watched)
     for _ in range(2):
         runner.run()
     assert [step for step, _ in seen] == [0, 1, 2] * 2, "the first is not timed"
     for one, again in zip(seen[:3], seen[3:], strict=True):
         assert one[1].equal(again[1])
     assert not seen[0][1].equal(seen[1][1])
+
+
+def test_of_steps_that_compare_gradients_each_timing_counts_one_in_many(monkeypatch):
+    stack = cells("mlp", "clip_value", seed=[0, 1])
+    runner = ready(prepare(stack, data_of(stack[0]), CPU))
+    assert runner.steps > 1
+    clock, lasts = [0.0], {False: 2.0, True: 300.0}
+    take = runner.calls.take
+
+    def watched(state, draws, compares):
+        clock[0] += lasts[compares]
+        return take(state, draws, compares)
+
+    monkeypatch.setattr(runner.calls, "take", watched)
+    monkeypatch.setattr("gradbench.costs.timing.clock_of", lambda device: lambda: clock[0])
+    seconds, flush = runner.run()
+    assert seconds == pytest.approx(2.0 + 298.0 / COMPARE_EVERY)
+    assert flush == 0.0
 
 
 def test_each_round_times_everything_once_in_an_order_of_its_own(runners, monkeypatch):
@@ -134,7 +153,7 @@ def test_each_round_times_everything_once_in_an_order_of_its_own(runners, monkey
     for name, seconds in found.steps.items():
         expected = [index + 1 + 0.5 for index, one in enumerate(order) if one == name]
         assert seconds.tolist() == expected
-    without = [index + 1 for index, one in enumerate(order) if one == "silent"]
+    without = [index + 1 + 0.5 for index, one in enumerate(order) if one == "silent"]
     np.testing.assert_allclose(found.telemetry["clip_norm"], found.steps["clip_norm"] - without)
 
 

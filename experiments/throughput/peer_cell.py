@@ -77,8 +77,7 @@ class Record:
     def compares(self, settings: Mapping[str, Any]) -> bool:
         """Return whether gradients before and after clipping are compared at this step, as gradbench does at some."""
         step = len(self.rows) + 1
-        often = step == 1 or step % COMPARE_EVERY == 0
-        return often or step % settings["eval_every"] == 0 or step == settings["steps"]
+        return step in (1, settings["steps"]) or step % COMPARE_EVERY == 0
 
     def diverges(self, loss: Any, penalty: Any, norm: Any) -> bool:
         """Return whether the cell must not take the step that these values led to, where they are known."""

@@ -26,7 +26,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from peak import RESULTS, stepper
 
-from gradbench import batching
 from gradbench.factory import load_data
 from gradbench.launchers.local import cores
 from gradbench.report.style import FAINT, KNOWN, RC, Look
@@ -255,7 +254,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=RESULTS, help="where scaling.csv, .png and .svg go")
     options = parser.parse_args(arguments)
     settle(torch.device("cpu"))
-    batching.MOST = 1000  # all stacks are alive at once, and none is to be recorded twice
     bench = Bench()
     points = bench.points()
     bench.measure(options.rounds)
