@@ -85,10 +85,10 @@ def parts(corpus: Corpus, source: str, test_share: float | None, limit: int | No
     return corpus.train[:limit], corpus.test[:limit]
 
 
-def tokenise(text: str, level: str) -> list[str]:
-    """Split a text into tokens; at character level their concatenation is the text again."""
+def tokenise(text: str, level: str) -> Sequence[str]:
+    """Split a text into tokens; at character level it is its own."""
     if level == "character":
-        return list(text)
+        return text
     if level == "word":
         return [LINE_END if token == "\n" else token for token in WORD.findall(text)]
     return text.replace("\n", f" {LINE_END} ").split()
@@ -120,5 +120,12 @@ def vocabulary_of(train: Sequence[str], test: Sequence[str], level: str, cap: in
 
 def numbered(tokens: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:
     """Return the number of each token, 0 (``<unk>``) for a word that is not known, [N]."""
+    if isinstance(tokens, str):  # all are known, in the order of their code points
+        return np.searchsorted(code_points("".join(known)), code_points(tokens))
     number = {token: index for index, token in enumerate(known)}
     return np.fromiter((number.get(token, 0) for token in tokens), np.int64, len(tokens))
+
+
+def code_points(text: str) -> NDArray[np.uint32]:
+    """Return the code point of each character, [N]."""
+    return np.frombuffer(text.encode("utf-32-le"), "<u4")
