@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.func import vmap
 
+from gradbench.regularizers.clip_value import clip_value
+from gradbench.regularizers.weight_clip import weight_clip
 from gradbench.simplify import simplify
 from gradbench.tape import record
 
@@ -84,6 +86,8 @@ UNARY = {
     "part": lambda x: torch.cat(x.split(7, dim=1), dim=1),
     "ones": lambda x: torch.ones_like(x) + torch.ones_like(x)[:, :1].mul(3.0),
     "a copy written to": lambda x: x.clone().add_(1.0),
+    "clamped": lambda x: torch.clamp(x, -x[:, :1].abs(), x[:, :1].abs()),
+    "clamped from above": lambda x: torch.clamp(x, max=x[:, :1]),
     "in place": lambda x: x.clone().masked_fill_(x > 0, 1.0).mul_(2.0),
 }
 
@@ -226,6 +230,26 @@ def test_a_step_from_what_was_given_for_good_takes_no_memory_and_its_length_no_p
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
     assert [tensor.data_ptr() for tensor in got[:2]] == [tensor.data_ptr() for tensor in given]
     assert counted(recording.module)["linalg_vector_norm"] == 1
+
+
+@pytest.mark.parametrize("regularizer", [clip_value(), weight_clip()], ids=["gradient", "weights"])
+def test_a_cpu_clamps_from_below_and_then_from_above_what_is_infinite_or_no_number_too(regularizer):
+    def clamp(x, threshold):
+        if regularizer.project:
+            return regularizer.project(x, threshold, None)
+        return regularizer.transform(x, threshold, {})[0]
+
+    def function(x, thresholds):
+        return vmap(clamp)(x + 0.0, thresholds)
+
+    x, thresholds = torch.randn(4, 30), torch.tensor([0.1, 1.0, 3.0, torch.inf])
+    x[:, :3] = torch.tensor([torch.inf, -torch.inf, torch.nan])
+    recording = simplified(function, x, thresholds)
+    names = counted(recording.module)
+    assert "clamp" not in names
+    assert (names["maximum"], names["minimum"]) == (1, 1)
+    expected = torch.clamp(x, -thresholds[:, None], thresholds[:, None])
+    torch.testing.assert_close(recording(x, thresholds), expected, rtol=0, atol=0, equal_nan=True)
 
 
 def test_what_depends_on_no_argument_is_computed_once():
