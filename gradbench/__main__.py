@@ -1,6 +1,18 @@
-"""``python -m gradbench``."""
+"""``gradbench``, and ``python -m gradbench``."""
 
-from gradbench.cli import main
+import sys
+
+
+def main() -> None:
+    """Run the command line; before it is even imported, what a sweep's workers are forked from starts to import."""
+    if sys.argv[1:2] == ["run"] and not {"-h", "--help", "--dry-run"} & set(sys.argv):
+        from gradbench.launchers import processes
+
+        processes.warm_up()
+    from gradbench import cli
+
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

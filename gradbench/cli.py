@@ -132,18 +132,21 @@ def run(
     if len(names) > 1:
         raise UsageError(f"one experiment at a time, got {', '.join(names)}; overrides look like key=value")
     experiment = names[0] if names else None if overrides else "quick"
-    if not dry_run:
-        from gradbench.launchers import processes
+    if dry_run:
+        with uncollected():
+            from gradbench import sweep
 
-        processes.warm_up()  # it imports while this process imports, plans and checks
+            plan = sweep.make_plan(experiment, overrides, results, config_dir)
+        print_plan(plan, jobs)
+        return
+    from gradbench.launchers import processes
+
+    processes.warm_up()  # it imports torch while this process imports the rest and composes configs
     with uncollected():
         from gradbench import sweep
         from gradbench.progress import watch
 
-        plan = sweep.make_plan(experiment, overrides, results, config_dir)
-    if dry_run:
-        print_plan(plan, jobs)
-        return
+        plan = sweep.make_plan(experiment, overrides, results, config_dir, processes.elsewhere)
     plan, notes = sweep.prepare(plan)
     for line in notes:
         err.print(plain(line), highlight=False, markup=False, soft_wrap=True)
@@ -209,9 +212,10 @@ def print_plan(plan: "Plan", jobs: int | None) -> None:
     workers = jobs_for(plan.devices, len(todo), jobs)
     seconds = sweep.expected_seconds(plan)
     unknown = "unknown: nothing like these cells has been trained here yet"
+    kind_of_device, _, _ = plan.devices[0].partition(":")
     for line in (
         f"{count(done, 'cell')} done, {len(plan.cells) - done} to run ({counts['failed']} of them failed before), "
-        f"{len(todo)} of {count(len(plan.stacks), 'stack')}, {count(workers, 'worker')} on {plan.devices[0].type}",
+        f"{len(todo)} of {count(len(plan.stacks), 'stack')}, {count(workers, 'worker')} on {kind_of_device}",
         f"expected time: {unknown if seconds is None else duration(seconds / workers)}",
         f"results: {plan.folder}",
     ):

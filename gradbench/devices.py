@@ -1,8 +1,6 @@
 """Which device trains: names to ``torch.device``, refused by name where there is none."""
 
-import os
 import platform
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -37,13 +35,6 @@ def resolve(name: str) -> list[torch.device]:
     if not chosen:
         raise UsageError(f"device={name} is not on this machine; here: auto, {', '.join(here)}")
     return [torch.device(device) for device in chosen]
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def name_of(device: torch.device) -> str:

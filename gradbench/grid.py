@@ -299,23 +299,21 @@ class Stack:
         return digest(sorted(cell.id for cell in self.cells))
 
 
-def stacks(cells: Iterable[Cell], pieces: Callable[[Sequence[Cell]], int]) -> list[Stack]:
-    """Group cells into stacks, by what they are alone: not by their order, nor by a stopwatch.
-
-    Args:
-        cells: the whole grid, finished cells included.
-        pieces: how many stacks cells of one program make.
-    """
+def programs(cells: Iterable[Cell]) -> list[list[Cell]]:
+    """Group cells by their step program, by what they are alone: not by their order."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(cell.program, []).append(cell)
-    grouped = []
-    for program in sorted(groups):
-        members = sorted(
+    return [
+        sorted(
             groups[program],
             key=lambda cell: (cell.regularizer_program, cell.strength, cell.lr, cell.seed, cell.id),
         )
-        count = pieces(members)
-        bounds = [round(index * len(members) / count) for index in range(count + 1)]
-        grouped += [Stack(tuple(members[a:b])) for a, b in itertools.pairwise(bounds)]
-    return grouped
+        for program in sorted(groups)
+    ]
+
+
+def stacks(members: Sequence[Cell], count: int) -> list[Stack]:
+    """Return cells of one program as so many stacks, as equally large as can be."""
+    bounds = [round(index * len(members) / count) for index in range(count + 1)]
+    return [Stack(tuple(members[a:b])) for a, b in itertools.pairwise(bounds)]

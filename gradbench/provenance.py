@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from gradbench import __version__
-from gradbench.devices import name_of
 from gradbench.grid import Cell
 
 COMPARED = ("gradbench", "torch", "device", "execution")
@@ -40,8 +38,13 @@ def execution(cells: Sequence[Cell]) -> str:
     return "compiled" if any(cell.runtime["compile"] for cell in cells) else "eager"
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
-    """Return the columns that say which code ran where."""
+def provenance(name: str) -> dict[str, Any]:
+    """Return the columns that say which code ran on which device."""
+    import torch  # most sweeps ask for this in their workers alone, and their own process is spared the import
+
+    from gradbench.devices import name_of
+
+    device = torch.device(name)
     commit, dirty = git_state()
     return {
         "gradbench": __version__,
@@ -59,7 +62,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def apart(stored: pd.DataFrame, cells: Sequence[Cell], device: torch.device) -> list[str]:
+def apart(stored: pd.DataFrame, cells: Sequence[Cell], device: str) -> list[str]:
     """Say which rows of a results folder are not of this sweep, and which of its own were made elsewhere.
 
     Nothing is mixed: other data or another config make another cell. Other versions or another kind of device do

@@ -4,11 +4,11 @@ import contextlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -18,13 +18,11 @@ from gradbench.data import Data
 from gradbench.errors import UsageError
 from gradbench.factory import load_data
 from gradbench.grammar import Words, one_line
-from gradbench.grid import RUNTIME, Cell, Stack, canonical, digest, expand, stacks
+from gradbench.grid import RUNTIME, Cell, Stack, canonical, digest, expand, programs, stacks
 from gradbench.reservations import Reservations
 from gradbench.results import FINISHED, Results
 
 if TYPE_CHECKING:
-    import torch
-
     from gradbench.launchers import Watcher
 
 RESULTS = Path("results")
@@ -44,7 +42,7 @@ class Plan:
         cells: the whole grid.
         stacks: the whole grid as stacks; the ones with unfinished cells are trained.
         statuses: cell -> status, of the cells that have one.
-        devices: where it trains.
+        devices: names of those that it trains on.
     """
 
     experiment: Experiment
@@ -52,7 +50,7 @@ class Plan:
     cells: list[Cell]
     stacks: list[Stack]
     statuses: dict[str, str]
-    devices: "list[torch.device]"
+    devices: list[str]
 
     def todo(self) -> list[tuple[Cell, ...]]:
         """Return what is left of each stack, the largest first."""
@@ -81,6 +79,7 @@ def make_plan(
     words: list[str],
     results: Path | None = None,
     config_dir: Path | None = None,
+    call: Callable[..., Any] = lambda function, *args: function(*args),
 ) -> Plan:
     """Return the plan of a command line.
 
@@ -89,28 +88,61 @@ def make_plan(
         words: overrides in Hydra's grammar.
         results: the results folder; by default one below ``results/``, named after experiment and overrides.
         config_dir: the user's own config folder.
+        call: calls a function that needs torch, here or in another process.
 
     Raises:
         UsageError: for anything a user can get wrong.
     """
-    from gradbench.devices import resolve  # torch is imported once the words are known to be fine
-    from gradbench.width import pieces
-
     configs = Configs(config_dir)
     experiment = configs.experiment(experiment_name) if experiment_name else Experiment("sweep")
     typed = configs.parse(words)
     parsed = experiment.scaled(typed)
     cells = expand(configs, experiment, parsed, fingerprint)
-    devices = resolve(only_value("device", [cell.runtime["device"] for cell in cells]))
+    device = only_value("device", [cell.runtime["device"] for cell in cells])
     stored = Results(results or RESULTS / folder_name(experiment, typed))
     stored.check()
-    validate(cells)
-    if any(cell.runtime["compile"] for cell in cells):
-        from gradbench import compiling
-
-        compiling.check(devices[0])
-    grouped = stacks(cells, lambda members: pieces(members, data_of(members[0]), devices[0]))
+    groups = programs(cells)
+    sizes = {key: load_once(key).sizes for key in {canonical(cell.config["data"]) for cell in cells}}
+    devices, counts = call(examine, groups, device, sizes)
+    grouped = [
+        stack for members, count in zip(groups, counts, strict=True) for stack in stacks(members, count)
+    ]
     return Plan(experiment, stored.folder, cells, grouped, stored.statuses(), devices)
+
+
+def examine(
+    groups: Sequence[Sequence[Cell]], device: str, sizes: Mapping[str, Mapping[str, int]]
+) -> tuple[list[str], list[int]]:
+    """Find out what of a plan only torch knows.
+
+    Args:
+        groups: cells by their program.
+        device: as asked for.
+        sizes: of each data config's data, by its JSON.
+
+    Returns:
+        The names of the devices, and how many stacks each group makes.
+
+    Raises:
+        UsageError: where there is no such device, or something cannot be made.
+    """
+    from gradbench import compiling
+    from gradbench.devices import resolve
+    from gradbench.width import pieces
+
+    known = {key: Data({}, found) for key, found in sizes.items()}
+
+    def sized(cell: Cell) -> Data:
+        return known[canonical(cell.config["data"])]
+
+    devices = resolve(device)
+    cells = [cell for members in groups for cell in members]
+    validate(cells, sized)
+    if any(cell.runtime["compile"] for cell in cells):
+        compiling.check(devices[0])
+    # of a CPU's stacks networks decide, of a GPU's memory does, which data take as well
+    read = sized if devices[0].type == "cpu" else data_of
+    return list(map(str, devices)), [pieces(members, read(members[0]), devices[0]) for members in groups]
 
 
 @cache
@@ -148,8 +180,12 @@ def folder_name(experiment: Experiment, words: Words) -> str:
     return re.sub(r"[^\w+.-]", "_", "-".join(filter(None, parts)))
 
 
-def validate(cells: Sequence[Cell]) -> None:
+def validate(cells: Sequence[Cell], data_of: Callable[[Cell], Data] = data_of) -> None:
     """Build what each kind of stack is made of, so that a mistake shows before anything is trained.
+
+    Args:
+        cells: of all kinds.
+        data_of: returns what a cell trains on; its sizes are enough.
 
     Raises:
         UsageError: where a model, regularizer or optimizer cannot be made.
@@ -159,7 +195,7 @@ def validate(cells: Sequence[Cell]) -> None:
 
     programs = {(cell.program, cell.regularizer_program): cell for cell in cells}
     for cell in programs.values():
-        model = build(cell.config, load_once(canonical(cell.config["data"]))).model
+        model = build(cell.config, data_of(cell)).model
         build_regularizer(cell.config)
         try:
             with shapes_alone():  # a plan allocates nothing

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from gradbench.checkpoint import Checkpoint
+from gradbench.cores import cores
 from gradbench.data import Data
-from gradbench.devices import cores
 from gradbench.graphs import calls_of
 from gradbench.grid import Cell
 from gradbench.stack import CHUNK, Setup, State, begin, draw_chunk, has_thinned, prepare, without_diverged

@@ -175,19 +175,19 @@ def finished_rows(
                 "width": len(cells),
             }
             | {name: math.nan if diverged_at else float(values[k]) for name, values in last.items()}
-            | provenance(device)
+            | provenance(str(device))
             | {"execution": execution(cells), "started": started, "finished": now()}
         )
     return rows
 
 
 def failed_rows(
-    cells: Sequence[Cell], error: str, device: torch.device, started: str
+    cells: Sequence[Cell], error: str, device: torch.device | str, started: str
 ) -> list[dict[str, Any]]:
     """Return the rows of a stack that raised."""
     outcome = {"status": "failed", "error": error, "width": len(cells), "execution": execution(cells)}
     outcome |= {"started": started, "finished": now()}
-    return [describe(cell) | outcome | provenance(device) for cell in cells]
+    return [describe(cell) | outcome | provenance(str(device)) for cell in cells]
 
 
 def curves_of(cells: Sequence[Cell], outcome: Outcome) -> pd.DataFrame:

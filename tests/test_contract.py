@@ -7,7 +7,7 @@ import pytest
 import torch
 from small import CONFIGS, CPU, cells, data_of
 
-from gradbench.grid import stacks
+from gradbench.grid import programs, stacks
 from gradbench.stack import begin, draw_chunk, prepare
 from gradbench.step import advance
 from gradbench.telemetry import Telemetry, series_of
@@ -83,7 +83,8 @@ def test_a_cell_does_not_depend_on_other_regularizers_in_its_stack(model):
         seed=[0, 1],
         **CALM,
     )
-    (stack,) = stacks(grid, lambda _members: 1)
+    (members,) = programs(grid)
+    (stack,) = stacks(members, 1)
     together = march(stack.cells, 20)
     for cell in stack.cells[::4]:
         assert_close(march([cell], 20)[cell.id], together[cell.id], 1e-12)

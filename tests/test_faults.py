@@ -204,7 +204,7 @@ class InThreads:
 
         def work():
             while (stack := receive(theirs)) is not None:
-                tell(theirs, *attempt(stack, folder, device, theirs))
+                tell(theirs, *attempt(stack, folder, torch.device(device), theirs))
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()

@@ -15,7 +15,7 @@ from gradbench import rules
 from gradbench.config import Configs, Experiment
 from gradbench.errors import UsageError
 from gradbench.grammar import Axis, Words, literal
-from gradbench.grid import Cell, Stack, canonical, expand, stacks
+from gradbench.grid import Cell, Stack, canonical, expand, programs, stacks
 
 CONFIGS = Configs()
 NONE = Experiment("none")
@@ -418,34 +418,34 @@ GRID = cells(
 )
 
 
-def ten(members):
-    return math.ceil(len(members) / 10)
+def stacked(grid, most=10):
+    return [stack for members in programs(grid) for stack in stacks(members, math.ceil(len(members) / most))]
 
 
 @settings(max_examples=20)
 @given(st.permutations(GRID))
 def test_stacks_depend_on_the_cells_and_not_on_their_order(shuffled):
-    assert [stack.id for stack in stacks(shuffled, ten)] == [stack.id for stack in stacks(GRID, ten)]
+    assert [stack.id for stack in stacked(shuffled)] == [stack.id for stack in stacked(GRID)]
 
 
 @pytest.mark.parametrize("most", [1, 7, 64, 1000])
 def test_stacks_hold_every_cell_once_and_no_more_than_fit(most):
-    grouped = stacks(GRID, lambda members: math.ceil(len(members) / most))
+    grouped = stacked(GRID, most)
     assert Counter(cell.id for stack in grouped for cell in stack.cells) == Counter(ids(GRID))
     assert max(len(stack.cells) for stack in grouped) <= most
 
 
 def test_cells_of_a_stack_differ_in_numbers_alone_and_penalties_stack_among_themselves():
-    for stack in stacks(GRID, ten):
+    for stack in stacked(GRID):
         assert len({cell.program for cell in stack.cells}) == 1
         families = {cell.config["regularizer"]["family"] for cell in stack.cells}
         assert families == {"penalty"} or "penalty" not in families
 
 
 def test_cells_of_one_regularizer_stand_together_in_a_stack():
-    for stack in stacks(GRID, ten):
-        programs = [cell.regularizer_program for cell in stack.cells]
-        assert len([key for key, _ in itertools.groupby(programs)]) == len(set(programs))
+    for stack in stacked(GRID):
+        kinds = [cell.regularizer_program for cell in stack.cells]
+        assert len([key for key, _ in itertools.groupby(kinds)]) == len(set(kinds))
 
 
 def test_a_stack_is_named_after_its_cells():

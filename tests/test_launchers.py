@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 
 from gradbench.errors import UsageError
 from gradbench.launchers.local import jobs_for
@@ -187,4 +186,4 @@ def test_an_interrupted_sweep_keeps_what_is_finished(home):
     ],
 )
 def test_there_are_as_many_workers_as_devices_stacks_and_the_user_allow(devices, stacks, jobs, expected):
-    assert jobs_for([torch.device(name) for name in devices], stacks, jobs) == expected
+    assert jobs_for(devices, stacks, jobs) == expected

@@ -113,3 +113,17 @@ def test_what_must_open_fast_imports_nothing_heavy(statement, heavy):
     script = f"{statement}; import sys; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_process_that_a_sweep_is_started_in_leaves_torch_to_its_workers(tmp_path):
+    words = ["run", "model=mlp", "steps=2", "device=cpu", "--jobs", "1", "--results", str(tmp_path / "out")]
+    script = f"""
+import sys
+from gradbench import cli
+try:
+    cli.main({words!r})
+except SystemExit as end:
+    print(end.code, "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 False"

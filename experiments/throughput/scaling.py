@@ -26,8 +26,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from peak import RESULTS, stepper
 
+from gradbench.cores import cores
 from gradbench.factory import load_data
-from gradbench.launchers.local import cores
 from gradbench.report.style import FAINT, KNOWN, RC, Look
 from gradbench.sweep import make_plan
 from gradbench.worker import settle

@@ -40,7 +40,7 @@ def measured(comparison: Comparison, count: int, told: Callable[[str], None]) ->
         if name == NONE or any(player.transforms for player in setup.players):
             silent[name] = ready(prepare(cells, data, comparison.device, measures=False))
     timings = rounds(runners, silent, count, lambda done: told(f"round {done} of {count}"))
-    origin = provenance(comparison.device)
+    origin = provenance(str(comparison.device))
     common = {"width": comparison.width, "rounds": count} | {
         key: origin[key] for key in ("device", "device_name", "torch", "gradbench", "git_commit")
     }

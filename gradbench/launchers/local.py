@@ -9,9 +9,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 
-import torch
-
-from gradbench.devices import cores
+from gradbench.cores import cores
 from gradbench.errors import StorageError
 from gradbench.launchers import Cells, Watcher
 from gradbench.launchers.interruption import Interruption
@@ -19,7 +17,6 @@ from gradbench.launchers.processes import Starter, Worker
 from gradbench.provenance import now
 from gradbench.reservations import Finished, Reservations
 from gradbench.results import Results
-from gradbench.worker import failed_rows
 
 TRIES = 2
 """How often a stack is given to a worker before its cells count as failed."""
@@ -28,16 +25,16 @@ TICK = 0.1
 """Seconds between looks at signals and at other runs' reservations."""
 
 
-def jobs_for(devices: Sequence[torch.device], stacks: int, jobs: int | None) -> int:
+def jobs_for(devices: Sequence[str], stacks: int, jobs: int | None) -> int:
     """Return how many workers to start: as many as cores on a CPU, one per GPU, unless ``jobs`` says so."""
-    automatic = cores() if devices[0].type == "cpu" else len(devices)
+    automatic = cores() if list(devices) == ["cpu"] else len(devices)
     return max(1, min(jobs or automatic, stacks))
 
 
 def run(
     stacks: Sequence[Cells],
     folder: Path,
-    devices: Sequence[torch.device],
+    devices: Sequence[str],
     jobs: int | None,
     watcher: Watcher,
     reservations: Reservations,
@@ -49,7 +46,7 @@ def run(
     Args:
         stacks: in the order in which they are taken; put the longest first.
         folder: the results folder, which every worker writes to.
-        devices: one per GPU, or the CPU; workers take them in turn.
+        devices: names, one per GPU, or the CPU's; workers take them in turn.
         jobs: number of workers; ``None`` for as many as there are cores or GPUs.
         watcher: is told what happens.
         reservations: on the folder's cells. A stack that another run trains is waited for.
@@ -92,7 +89,7 @@ class Pool:
         self.finished = Finished(folder)
         self.stopping = self.waited = False
 
-    def run(self, devices: Sequence[torch.device]) -> None:
+    def run(self, devices: Sequence[str]) -> None:
         """Train everything that waits, with one worker per given device."""
         try:
             while self.waiting or any(worker.stack is not None for worker in self.workers):
@@ -110,7 +107,7 @@ class Pool:
         finally:
             self.dismiss()
 
-    def staff(self, devices: Sequence[torch.device]) -> None:
+    def staff(self, devices: Sequence[str]) -> None:
         """Start a worker on every device that has none, as long as there are more stacks than idle workers."""
         free = list(devices)
         for worker in self.workers:
@@ -216,6 +213,8 @@ class Pool:
             self.waiting.appendleft(stack)
             self.watcher.retried(stack, death)
             return
+        from gradbench.worker import failed_rows  # imports torch, which this process needs for nothing else
+
         reason = f"{death}, {TRIES} times"
         rows = failed_rows(self.stacks[stack], reason, worker.device, now())
         with contextlib.suppress(StorageError):  # without a row the cell is unfinished, which it is

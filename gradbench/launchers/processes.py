@@ -5,20 +5,23 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from gradbench.launchers.interruption import deaf
 
 if TYPE_CHECKING:  # what is heavy is imported while the server imports it too
-    import torch
-
     from gradbench.grid import Cell
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 FORKS = sys.platform == "linux"
 """Whether workers are forked from a server; where forks are not to be trusted (macOS) each is a new program."""
@@ -33,7 +36,7 @@ class Worker:
 
     process: BaseProcess
     pipe: Connection
-    device: "torch.device"
+    device: str
     stack: int | None = None
 
     def tell(self, cells: "tuple[Cell, ...] | None") -> None:
@@ -73,16 +76,41 @@ class Starter:
         )
         warm_up()
 
-    def start(self, folder: Path, device: "torch.device") -> Worker:
+    def start(self, folder: Path, device: str) -> Worker:
         """Return a new worker, which writes to a results folder and uses one device."""
-        from gradbench.worker import serve
-
         ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=serve, args=(theirs, folder, str(device)), daemon=True)
+        process = self.context.Process(target=work, args=(theirs, folder, device), daemon=True)
         with contextlib.nullcontext() if FORKS else deaf():
             process.start()
         theirs.close()  # so that a dead worker reads as the end of the pipe
         return Worker(process, ours, device)
+
+
+def work(pipe: Connection, folder: Path, device: str) -> None:
+    """Be a worker: what that takes is imported in its own process."""
+    from gradbench.worker import serve
+
+    serve(pipe, folder, device)
+
+
+def elsewhere(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function where the workers are forked from: what is imported there this process need not import.
+
+    Args:
+        function: of a module; it, what it is given and what it returns or raises travel.
+    """
+    if not FORKS:
+        return function(*args, **kwargs)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("forkserver"), ignore) as pool:
+        with deaf():
+            asked = pool.submit(function, *args, **kwargs)
+        return asked.result()
+
+
+def ignore() -> None:
+    """Leave it to the parent what Ctrl-C and SIGTERM mean."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def cause(exitcode: int | None) -> str:
