@@ -225,14 +225,13 @@ def stack_player(
         # parameters and moments are given away: nobody reads the old ones
         return whole if apart else record(whole, ("update", compares, *named), given_away=2)
 
-    may = execution.measures and any(span.regularizer.bends for span in acting)
-    always = (
-        may and execution.compiles
-    )  # what is fused compares at little cost, and compiling twice takes longer
-    run = {compares: updating(compares) for compares in {always, may}}
+    some = execution.measures and any(span.regularizer.bends for span in acting)
+    # what is fused compares at little cost, and compiling twice takes longer
+    always = some and execution.compiles
+    run = {compares: updating(compares) for compares in {always, some}}
 
     def update(compares: bool, *args: Any) -> Update:
-        return Update(**run[always or (compares and may)](*args))
+        return Update(**run[always or (compares and some)](*args))
 
     return StackedPlayer(
         name=player.name,

@@ -55,9 +55,12 @@ NARROW = 16
 IN_PLACE = {
     aten.add.Tensor: aten.add_.Tensor,
     aten.addcmul.default: aten.addcmul_.default,
+    aten.clamp.Tensor: aten.clamp_.Tensor,
     aten.div.Scalar: aten.div_.Scalar,
     aten.div.Tensor: aten.div_.Tensor,
     aten.exp.default: aten.exp_.default,
+    aten.maximum.default: aten.maximum.out,
+    aten.minimum.default: aten.minimum.out,
     aten.mul.Scalar: aten.mul_.Scalar,
     aten.mul.Tensor: aten.mul_.Tensor,
     aten.neg.default: aten.neg_.default,
@@ -65,8 +68,6 @@ IN_PLACE = {
     aten.sigmoid.default: aten.sigmoid_.default,
     aten.sub.Tensor: aten.sub_.Tensor,
     aten.tanh.default: aten.tanh_.default,
-    aten.maximum.default: aten.maximum.out,
-    aten.minimum.default: aten.minimum.out,
     aten.threshold_backward.default: aten.threshold_backward.grad_input,
 }
 """Operations that can write what they return over what they are given first."""

@@ -306,10 +306,12 @@ def test_products_that_overlap_give_each_cell_once():
 
 
 @pytest.mark.parametrize("name", CONFIGS.experiments)
-def test_every_cell_of_a_shipped_experiment_is_reached_by_its_command(name):
+def test_a_cell_of_a_shipped_experiment_is_reached_by_its_command(name):
     grid = expand(CONFIGS, CONFIGS.experiment(name), Words(), unread)
     assert len(set(ids(grid))) == len(grid)
-    for cell in grid:
+    one_per_seed = {cell.seed: cell for cell in grid}
+    one_per_setting = {canonical(cell.config | {"seed": 0}): cell for cell in grid}
+    for cell in [*one_per_seed.values(), *one_per_setting.values()]:
         assert ids(rerun(cell.command())) == [cell.id]
 
 
