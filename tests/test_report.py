@@ -405,6 +405,22 @@ def test_learning_rates_in_one_folder_are_compared_apart(tmp_path: Path) -> None
     assert "kept apart" in warnings_of(tmp_path)
 
 
+def test_what_follows_from_an_option_does_not_name_a_comparison(tmp_path: Path) -> None:
+    wine = {"data": "wine", "data.kind": None, "data.scale": 1.0}
+    mixture = {"data": "gaussians8", "data.kind": "gaussians8", "data.scale": 1.0}
+    for part, own in (("a", wine), ("b", mixture)):
+        synthetic.write(tmp_path, models=["wgan"], strengths=FEW, leaves=own, part=part)
+    assert set(load(tmp_path).cells["comparison"]) == {"wgan (data=wine)", "wgan (data=gaussians8)"}
+    synthetic.write(
+        tmp_path, models=["wgan"], strengths=FEW, leaves=wine | {"data.scale": 2.0}, part="another scale"
+    )
+    assert set(load(tmp_path).cells["comparison"]) == {
+        "wgan (data=wine, scale=1)",
+        "wgan (data=wine, scale=2)",
+        "wgan (data=gaussians8, scale=1)",
+    }
+
+
 def test_groups_stand_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     for depth in (16, 2, 8):
         leaves = {"model.depth": depth}

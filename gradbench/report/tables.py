@@ -156,19 +156,26 @@ def _treatments(cells: pd.DataFrame) -> list[str]:
 def _comparisons(cells: pd.DataFrame) -> pd.Series:
     """Name each cell's group: the model, and every leaf that varies among that model's cells.
 
-    The data's fingerprint counts as a leaf: the same name over other data is another comparison.
+    Left out is what follows from a group's option that varies. The data's fingerprint counts as a leaf of its group:
+    the same name over other data is another comparison.
     """
     fixed = [c for c in leaves(cells) if c != "seed" and c != "model" and not c.startswith("regularizer")]
     if "data_sha256" in cells:
         fixed.append("data_sha256")
     names = cells["model"].astype(str)
     for _, rows in cells.groupby("model"):
-        varying = [leaf for leaf in fixed if not same(rows[leaf].astype(str))]
-        if len(varying) > 1 and "data_sha256" in varying and "data" in varying:
-            varying.remove("data_sha256")
-        if varying:
-            names.loc[rows.index] += [f" ({words})" for words in _settings(rows, varying)]
+        values = rows[fixed].astype(str)
+        varying = [leaf for leaf in fixed if not same(values[leaf])]
+        telling = [leaf for leaf in varying if not _follows(leaf, varying, values)]
+        if telling:
+            names.loc[rows.index] += [f" ({words})" for words in _settings(rows, telling)]
     return names
+
+
+def _follows(leaf: str, varying: Sequence[str], values: pd.DataFrame) -> bool:
+    """Return whether a leaf is the same wherever its group's option is, which varies as well."""
+    group = "data" if leaf == "data_sha256" else leaf.split(".")[0]
+    return leaf != group and group in varying and values.groupby(group)[leaf].nunique().max() == 1
 
 
 def _settings(rows: pd.DataFrame, columns: Sequence[str]) -> Iterable[str]:
