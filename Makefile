@@ -19,7 +19,7 @@ run: $(READY)  ## train the default experiment and write its report
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-article: $(READY)  ## train all experiments of the article, what is finished excepted, and judge its claims; SCALE=small: half an hour
+article: $(READY)  ## train all experiments of the article, what is finished excepted, and judge its claims; SCALE=small: a quarter of an hour
 	@for name in $(ARTICLE); do \
 		$(BIN)/gradbench run $$name scale=$(SCALE) --results $(RUN)/$$name || test $$? -eq 1 || exit; \
 	done
