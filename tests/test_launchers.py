@@ -15,6 +15,7 @@ import pytest
 
 from gradbench.errors import UsageError
 from gradbench.launchers.local import jobs_for
+from gradbench.launchers.processes import elsewhere
 from gradbench.sweep import make_plan
 
 OWN = """
@@ -187,3 +188,20 @@ def test_an_interrupted_sweep_keeps_what_is_finished(home):
 )
 def test_there_are_as_many_workers_as_devices_stacks_and_the_user_allow(devices, stacks, jobs, expected):
     assert jobs_for(devices, stacks, jobs) == expected
+
+
+def dies_elsewhere(home):
+    if os.getpid() != home:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+
+def refuses(words):
+    raise UsageError(words)
+
+
+def test_what_is_asked_of_another_process_is_found_out_here_if_that_one_is_killed():
+    assert elsewhere(os.getpid) != os.getpid()
+    assert elsewhere(dies_elsewhere, os.getpid()) == os.getpid()
+    with pytest.raises(UsageError, match="so it is"):
+        elsewhere(refuses, "so it is")

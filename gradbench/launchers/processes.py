@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -96,15 +97,18 @@ def work(pipe: Connection, folder: Path, device: str) -> None:
 def elsewhere(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function where the workers are forked from: what is imported there this process need not import.
 
+    Where that process is killed, the function is called here.
+
     Args:
         function: of a module; it, what it is given and what it returns or raises travel.
     """
-    if not FORKS:
-        return function(*args, **kwargs)
-    with ProcessPoolExecutor(1, multiprocessing.get_context("forkserver"), ignore) as pool:
-        with deaf():
-            asked = pool.submit(function, *args, **kwargs)
-        return asked.result()
+    if FORKS:
+        context = multiprocessing.get_context("forkserver")
+        with contextlib.suppress(BrokenProcessPool), ProcessPoolExecutor(1, context, ignore) as pool:
+            with deaf():
+                asked = pool.submit(function, *args, **kwargs)
+            return asked.result()
+    return function(*args, **kwargs)
 
 
 def ignore() -> None:
