@@ -27,6 +27,9 @@ T = TypeVar("T")
 FORKS = sys.platform == "linux"
 """Whether workers are forked from a server; where forks are not to be trusted (macOS) each is a new program."""
 
+NO_POOL = (BrokenProcessPool, NotImplementedError, OSError)
+"""What is raised where a process pool has died or cannot be made."""
+
 PRELOADED = ["gradbench.launchers.preload"]
 """What the server that workers are forked from imports."""
 
@@ -97,14 +100,14 @@ def work(pipe: Connection, folder: Path, device: str) -> None:
 def elsewhere(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function where the workers are forked from: what is imported there this process need not import.
 
-    Where that process is killed, the function is called here.
+    Where that process is killed, or there can be none (no shared memory), the function is called here.
 
     Args:
         function: of a module; it, what it is given and what it returns or raises travel.
     """
     if FORKS:
         context = multiprocessing.get_context("forkserver")
-        with contextlib.suppress(BrokenProcessPool), ProcessPoolExecutor(1, context, ignore) as pool:
+        with contextlib.suppress(*NO_POOL), ProcessPoolExecutor(1, context, ignore) as pool:
             with deaf():
                 asked = pool.submit(function, *args, **kwargs)
             return asked.result()
