@@ -205,12 +205,3 @@ def test_what_is_asked_of_another_process_is_found_out_here_if_that_one_is_kille
     assert elsewhere(dies_elsewhere, os.getpid()) == os.getpid()
     with pytest.raises(UsageError, match="so it is"):
         elsewhere(refuses, "so it is")
-
-
-@pytest.mark.parametrize("error", [NotImplementedError, PermissionError])
-def test_where_no_other_process_can_be_asked_it_is_found_out_here(error, monkeypatch):
-    def fails(*_args):
-        raise error
-
-    monkeypatch.setattr("multiprocessing.context.BaseContext.Lock", fails)  # there is no shared memory
-    assert elsewhere(os.getpid) == os.getpid()

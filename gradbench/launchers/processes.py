@@ -6,15 +6,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from gradbench.launchers.interruption import deaf
 
@@ -26,9 +24,6 @@ T = TypeVar("T")
 
 FORKS = sys.platform == "linux"
 """Whether workers are forked from a server; where forks are not to be trusted (macOS) each is a new program."""
-
-NO_POOL = (BrokenProcessPool, NotImplementedError, OSError)
-"""What is raised where a process pool has died or cannot be made."""
 
 PRELOADED = ["gradbench.launchers.preload"]
 """What the server that workers are forked from imports."""
@@ -100,24 +95,38 @@ def work(pipe: Connection, folder: Path, device: str) -> None:
 def elsewhere(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function where the workers are forked from: what is imported there this process need not import.
 
-    Where that process is killed, or there can be none (no shared memory), the function is called here.
+    Where that process is killed, the function is called here.
 
     Args:
         function: of a module; it, what it is given and what it returns or raises travel.
     """
-    if FORKS:
-        context = multiprocessing.get_context("forkserver")
-        with contextlib.suppress(*NO_POOL), ProcessPoolExecutor(1, context, ignore) as pool:
-            with deaf():
-                asked = pool.submit(function, *args, **kwargs)
-            return asked.result()
-    return function(*args, **kwargs)
+    if not FORKS:
+        return function(*args, **kwargs)
+    context = multiprocessing.get_context("forkserver")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=answer, args=(theirs, function, args, kwargs), daemon=True)
+    process.start()
+    theirs.close()  # so that its death reads as the end of the pipe
+    try:
+        returned, outcome = ours.recv()
+    except (EOFError, ConnectionError):
+        return function(*args, **kwargs)
+    finally:
+        ours.close()
+    process.join()
+    if not returned:
+        raise outcome
+    return outcome  # type: ignore[no-any-return]
 
 
-def ignore() -> None:
-    """Leave it to the parent what Ctrl-C and SIGTERM mean."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def answer(pipe: Connection, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    """Send what a function returned, or what it raised; where the parent has gone, nobody hears."""
+    try:
+        outcome = True, function(*args, **kwargs)
+    except Exception as error:
+        outcome = False, error
+    with contextlib.suppress(OSError):
+        pipe.send(outcome)
 
 
 def cause(exitcode: int | None) -> str:
