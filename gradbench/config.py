@@ -126,6 +126,8 @@ class Configs:
             with initialize_config_dir(str(shipped("conf")), version_base="1.3"):
                 composed = compose("config", overrides=[*words, *search], return_hydra_config=True)
         except Exception as error:  # Hydra, OmegaConf and YAML have a dozen for what they refuse
+            if stems_from_interrupt(error):
+                raise KeyboardInterrupt from error
             raise UsageError(f"cannot compose {' '.join(words)}: {one_line(error)}") from error
         chosen = composed.hydra.runtime.choices
         choices = {group: str(chosen[group]) for group in GROUPS if group in chosen}
@@ -312,3 +314,10 @@ def leaves(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
         else:
             found.append((f"{prefix}{key}", value))
     return found
+
+
+def stems_from_interrupt(error: BaseException | None) -> bool:
+    """Return whether an error is what became of a Ctrl-C: OmegaConf stumbles when it is interrupted."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None

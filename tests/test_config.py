@@ -271,3 +271,18 @@ def test_configs_and_experiments_travel_inside_the_wheel(tmp_path):
     )
     expected = [tmp_path / "gradbench" / name for name in ("__init__.py", "conf", "experiments")]
     assert done.stdout.split() == list(map(str, expected))
+
+
+def test_an_interrupt_that_omegaconf_stumbles_over_is_an_interrupt(monkeypatch):
+    def stumbles(*_args, **_options):
+        try:
+            try:
+                raise KeyboardInterrupt
+            finally:
+                raise AttributeError("_flags")
+        except AttributeError as error:
+            raise ValueError from error
+
+    monkeypatch.setattr("gradbench.config.compose", stumbles)
+    with pytest.raises(KeyboardInterrupt):
+        Configs().compose(("model=mlp",))
