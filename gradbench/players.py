@@ -225,13 +225,13 @@ def stack_player(
         # parameters and moments are given away: nobody reads the old ones
         return whole if apart else record(whole, ("update", compares, *named), given_away=2)
 
-    some = execution.measures and any(span.regularizer.bends for span in acting)
+    comparable = execution.measures and any(span.regularizer.bends for span in acting)
     # what is fused compares at little cost, and compiling twice takes longer
-    always = some and execution.compiles
-    run = {compares: updating(compares) for compares in {always, some}}
+    always = comparable and execution.compiles
+    run = {compares: updating(compares) for compares in {always, comparable}}
 
     def update(compares: bool, *args: Any) -> Update:
-        return Update(**run[always or (compares and some)](*args))
+        return Update(**run[always or (compares and comparable)](*args))
 
     return StackedPlayer(
         name=player.name,

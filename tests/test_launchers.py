@@ -3,6 +3,7 @@
 The regularizers here are a user's own: a YAML file in a config folder, a module on PYTHONPATH, nothing else.
 """
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -205,3 +206,14 @@ def test_what_is_asked_of_another_process_is_found_out_here_if_that_one_is_kille
     assert elsewhere(dies_elsewhere, os.getpid()) == os.getpid()
     with pytest.raises(UsageError, match="so it is"):
         elsewhere(refuses, "so it is")
+
+
+def test_what_is_asked_of_another_process_ends_where_nobody_waits_for_it():
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            elsewhere(time.sleep, 600)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert not multiprocessing.active_children()

@@ -112,8 +112,9 @@ def elsewhere(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     except (EOFError, ConnectionError):
         return function(*args, **kwargs)
     finally:
+        process.kill()  # it has answered, or was interrupted, and does not hear the signal that would end it
+        process.join()
         ours.close()
-    process.join()
     if not returned:
         raise outcome
     return outcome  # type: ignore[no-any-return]
