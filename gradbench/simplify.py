@@ -3,6 +3,7 @@
 Results differ by rounding at most. The same recording always becomes the same program.
 """
 
+from collections.abc import Collection, Sequence
 from types import BuiltinFunctionType, MethodDescriptorType
 from typing import Any
 
@@ -87,7 +88,7 @@ def simplify(module: GraphModule, kind: str, compiles: bool = False, free: int =
     with torch.device(kind):
         skip_views(graph)
         skip_zeros(graph, kind)
-        scale_late(graph)
+        scale_late(graph, kind)
         clamp_twice(graph, kind)
         turn_products(graph, kind)
         skip_views(graph)
@@ -125,6 +126,15 @@ def insert(before: Node, operation: Any, *args: Any, **kwargs: Any) -> Node:
         node = before.graph.call_function(operation, args, kwargs)
     node.meta["val"] = run(node)
     return node
+
+
+def filled(operation: Any, shape: list[int], before: Node, kind: str) -> Node:
+    """Return zeros or ones in front of a node, of the type of its result."""
+    dtype = value(before).dtype
+    made = insert(before, operation, shape, dtype=dtype, device=torch.device(kind))
+    if value(made).numel() <= LARGEST:
+        made.meta["fixed"] = operation(shape, dtype=dtype, device=torch.device(kind))
+    return made
 
 
 def run(node: Node) -> Any:
@@ -167,10 +177,13 @@ def settle(graph: Graph) -> None:
 
 def call_directly(node: Node) -> None:
     """Call an operation as a tensor's method, or as torch's function, where it is one: a microsecond or two faster."""
+    if (method := method_of(node)) is not None:
+        node.op, (node.target, node.args, node.kwargs) = "call_method", method
+        return
     schema = getattr(node.target, "_schema", None)
     if schema is None or any("Tensor?[]" in str(part.type) for part in schema.arguments):
         return  # what may be no tensor only operations take in lists
-    name = "view" if node.target in RESHAPES else schema.name.removeprefix("aten::")
+    name = schema.name.removeprefix("aten::")
     method, function = getattr(torch.Tensor, name, None), getattr(torch, name, None)
     if name.startswith("linalg_"):
         function = getattr(torch.linalg, name.removeprefix("linalg_"), None)
@@ -180,6 +193,28 @@ def call_directly(node: Node) -> None:
         node.op, node.target = "call_method", name
     elif isinstance(function, BuiltinFunctionType):
         node.target = function
+
+
+def method_of(node: Node) -> tuple[str, tuple[Any, ...], dict[str, Any]] | None:
+    """Return a method of another name that does what an operation does, and its arguments; none where there is none."""
+    if node.target in RESHAPES:
+        return "view", node.args, {}
+    if node.target is aten.slice.Tensor and len(node.args) == 4:
+        start, stop = reach(node)
+        return "narrow", (*node.args[:2], start, stop - start), {}
+    if node.target is aten.split.Tensor:
+        size: Any
+        axis: Any
+        size, axis = (*node.args[1:], 0)[:2]
+        sizes = [part.shape[axis] for part in torch.split(value(source(node)), size, axis)]
+        return "split_with_sizes", (source(node), sizes, axis), {}
+    if (
+        node.target is aten._to_copy.default
+        and value(node).dtype != value(source(node)).dtype  # else it would be no copy
+        and node.kwargs.keys() <= {"dtype", "device", "layout"}
+    ):
+        return "to", node.args, {name: node.kwargs[name] for name in node.kwargs if name != "layout"}
+    return None
 
 
 def keep_constants(module: GraphModule) -> None:
@@ -209,12 +244,51 @@ def is_view(node: Node) -> bool:
     return schema is None or node.target in RESHAPES or any(part.alias_info for part in schema.returns)
 
 
-def memory_of(graph: Graph) -> dict[Node, Node]:
-    """Return for each node the one that made the memory in which its result lies."""
+def memory_of(graph: Graph, apart: Collection[Node] = ()) -> dict[Node, Node]:
+    """Return for each node the one that made the memory in which its result lies.
+
+    Args:
+        graph: of these nodes.
+        apart: views that count as makers of their own.
+    """
     makers: dict[Node, Node] = {}
     for node in graph.nodes:
-        makers[node] = makers[(*written_by(node), source(node))[0]] if is_view(node) else node
+        own = node in apart or not is_view(node)
+        makers[node] = node if own else makers[(*written_by(node), source(node))[0]]
     return makers
+
+
+def cut_up(graph: Graph) -> dict[Node, list[Node]]:
+    """Return what is only read slice by slice, each of other vectors [K, P]: its slices, in order, if they are all."""
+    found = {}
+    for node in graph.nodes:
+        slices = list(node.users)
+        if node.op == "call_function" and not is_view(node) and all(is_slice(one) for one in slices):
+            slices.sort(key=reach)
+            if slices and covers(node, slices) and value(node).is_contiguous():
+                found[node] = slices
+    return found
+
+
+def is_slice(node: Node) -> bool:
+    """Return whether an operation takes some vectors of [K, P] after another."""
+    return bool(node.target is aten.slice.Tensor and len(node.args) == 4 and node.args[1] == 0)
+
+
+def reach(piece: Node) -> tuple[int, int]:
+    """Return where a slice starts along its axis, and where it has ended."""
+    axis: Any
+    _whole, axis, *ends = piece.args
+    start, stop, _step = slice(*ends).indices(value(source(piece)).shape[axis])
+    return start, stop
+
+
+def covers(whole: Node, pieces: Sequence[Node]) -> bool:
+    """Return whether slices one after another are all of what they are taken of."""
+    if not all(is_slice(piece) and source(piece) is whole for piece in pieces):
+        return False
+    starts, stops = zip(*map(reach, pieces), strict=True)
+    return [*starts, len(value(whole))] == [0, *stops]
 
 
 def mutated(graph: Graph) -> set[Node]:
@@ -261,8 +335,9 @@ def written_by(node: Node) -> list[Node]:
 def write_over(graph: Graph, free: int) -> None:
     """Have operations write over what they are given, where nobody reads it afterwards: nor, of inputs, the caller."""
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
-    ours = set(inputs[:free])
-    makers = memory_of(graph)
+    ours, pieces = set(inputs[:free]), cut_up(graph)
+    makers = memory_of(graph, apart={piece for several in pieces.values() for piece in several})
+    place = {node: index for index, node in enumerate(graph.nodes)}
     last = {makers[given]: node for node in graph.nodes for given in node.all_input_nodes}
     heirs: dict[Node, Node] = {}  # who wrote over whose memory
 
@@ -291,7 +366,25 @@ def write_over(graph: Graph, free: int) -> None:
         last[maker(given)] = last.get(node, node)
         heirs[node] = maker(given)
 
+    def put_back(node: Node) -> Node | None:
+        """Return what was cut up, where a node puts together what was written over all of it."""
+        if not is_put_together(node):
+            return None
+        parts: Any = node.args[0]
+        for whole, several in pieces.items():
+            if [maker(part) for part in parts] == several and all(map(same_place, parts, several)):
+                return whole
+        return None
+
+    def same_place(part: Node, piece: Node) -> bool:
+        return alike(part, piece) and value(part).is_contiguous()
+
     for node in graph.nodes:
+        if (whole := put_back(node)) is not None:
+            readers = [last[memory] for memory in (node, *pieces[whole]) if memory in last]
+            last[node] = max(readers, key=place.__getitem__)
+            heirs.update(dict.fromkeys([whole, *pieces[whole]], node))
+            node.replace_all_uses_with(whole)
         if node.target is aten.clone.default and may_overwrite(source(node), node):
             inherit(node, source(node))
             node.replace_all_uses_with(source(node))
@@ -322,7 +415,7 @@ def skip_views(graph: Graph) -> None:
             origin = source(source(node))
             if can_view(origin, node):
                 node.args = (origin, node.args[1])
-        if (same := unchanged_by(node) or part_of(node, kept)) is not None:
+        if (same := unchanged_by(node) or part_of(node, kept) or whole_of(node, kept)) is not None:
             replace(node, same)
     graph.eliminate_dead_code()
 
@@ -337,6 +430,8 @@ def unchanged_by(node: Node) -> Node | None:
         return source(node)
     if node.target is aten.transpose.int and source(node).target is aten.transpose.int:
         return source(source(node)) if node.args[1:] == source(node).args[1:] else None
+    if is_turn(node) and is_turn(source(node)):
+        return source(source(node))
     return None
 
 
@@ -354,6 +449,15 @@ def part_of(node: Node, kept: set[Node]) -> Node | None:
             return part  # type: ignore[no-any-return]
         start = stop
     return None
+
+
+def whole_of(node: Node, kept: set[Node]) -> Node | None:
+    """Return what was cut up, where a node puts the slices together again."""
+    if not is_put_together(node) or node in kept:
+        return None
+    parts: Any = node.args[0]
+    whole = source(parts[0]) if is_slice(parts[0]) else None
+    return whole if whole is not None and covers(whole, parts) else None
 
 
 def can_view(origin: Node, result: Node) -> bool:
@@ -392,11 +496,7 @@ def skip_zeros(graph: Graph, kind: str) -> None:
                     replace(node, other)
     for node in list(graph.nodes):
         if node in zero and node.target not in ZEROS:
-            shape, dtype = list(value(node).shape), value(node).dtype
-            zeros = insert(node, aten.zeros.default, shape, dtype=dtype, device=torch.device(kind))
-            if value(node).numel() <= LARGEST:
-                zeros.meta["fixed"] = torch.zeros(shape, dtype=dtype)
-            replace(node, zeros)
+            replace(node, filled(aten.zeros.default, list(value(node).shape), node, kind))
     graph.eliminate_dead_code()
 
 
@@ -405,7 +505,7 @@ def alike(one: Node, other: Node) -> bool:
     return (value(one).shape, value(one).dtype) == (value(other).shape, value(other).dtype)
 
 
-def scale_late(graph: Graph) -> None:
+def scale_late(graph: Graph, kind: str) -> None:
     """Scale a vector's norm, and a step along it, instead of the vector: |s g| = |s| |g|, r (s g) = (r s) g.
 
     How far a step leads is known from what was added: |(p + r g) - p| = |r| |g|.
@@ -416,7 +516,9 @@ def scale_late(graph: Graph) -> None:
             continue
         if takes_norms(node):
             replace(node, norm_of(node, source(node)))
-        elif node.target is aten.addcmul.default and (scaled := scaled_vector(node.args[2], node)):
+        elif node.target is aten.addcmul.default and (
+            scaled := scaled_vector(node.args[2], node) or scaled_vectors(node.args[2], node, kind)
+        ):
             vector, factor = scaled
             rate = node.args[1]
             if alike(rate, factor):
@@ -485,6 +587,22 @@ def scaled_vector(vectors: Any, node: Node) -> tuple[Node, Node] | None:
     return (vector, factor) if value(factor).shape == (K, 1) else None
 
 
+def scaled_vectors(vectors: Any, node: Node, kind: str) -> tuple[Node, Node] | None:
+    """Return vectors [K, P] and factors [K, 1], where what a node is given is put together of products and others."""
+    if not isinstance(vectors, Node) or not is_put_together(vectors) or not is_current(vectors, node):
+        return None
+    parts: Any = vectors.args[0]
+    products = [scaled_vector(part, node) for part in parts]
+    if not any(products) or any(value(part).dim() != 2 for part in parts):
+        return None
+    plain, factors = [], []
+    for part, product in zip(parts, products, strict=True):
+        vector, factor = product or (part, filled(aten.ones.default, [len(value(part)), 1], part, kind))
+        plain.append(vector)
+        factors.append(factor)
+    return insert(node, aten.cat.default, plain), insert(node, aten.cat.default, factors)
+
+
 def is_put_together(node: Node) -> bool:
     """Return whether an operation puts tensors together along their first axis."""
     return node.target is aten.cat.default and node.args[1:] in ((), (0,))
@@ -514,12 +632,7 @@ def turn_products(graph: Graph, kind: str) -> None:
             for copy in list(readers[0].users):
                 replace(copy, turned)
         elif kind == "cpu" and value(node).shape[2] < NARROW < value(node).shape[1]:
-            turned = insert(node, aten.transpose.int, turned_product(node), 1, 2)
-            whole = torch.contiguous_format
-            lies_so = value(turned).is_contiguous()
-            replace(
-                node, turned if lies_so else insert(node, aten.clone.default, turned, memory_format=whole)
-            )
+            replace(node, insert(node, aten.transpose.int, turned_product(node), 1, 2))
     graph.eliminate_dead_code()
 
 
@@ -536,7 +649,10 @@ def turned_factors(node: Node) -> tuple[Node, Node]:
 
 def is_turn(node: Node) -> bool:
     """Return whether an operation transposes each matrix of a stack."""
-    return node.target is aten.transpose.int and set(node.args[1:]) in ({1, 2}, {-1, -2})
+    if node.target is aten.permute.default:
+        return bool(node.args[1] == [0, 2, 1])
+    stack = node.target is aten.transpose.int and value(node).dim() == 3
+    return stack and set(node.args[1:]) in ({1, 2}, {-1, -2})
 
 
 def is_copy(node: Node) -> bool:
@@ -579,21 +695,24 @@ def add_biases(graph: Graph) -> None:
         for term, bias in (node.args, reversed(node.args)):
             if not isinstance(term, Node) or not isinstance(bias, Node) or not alike(term, node):
                 continue
-            product = source(term) if term.target in RESHAPES else term
+            turned = is_turn(term)
+            product = source(term) if turned or term.target in RESHAPES else term
             if (
                 product.target is aten.bmm.default
                 and len(product.users) == len(term.users) == 1
                 and product not in kept
                 and value(bias).dtype == value(node).dtype
-                and (shape := as_bias(bias, product)) is not None
+                and (shape := as_bias(bias, term if turned else product)) is not None
             ):
                 bias = insert(node, aten.view.default, bias, shape)
-                readers = list(node.users)
-                if term is product and all(map(is_turn, readers)):
+                if turned:
+                    bias = insert(node, aten.transpose.int, bias, 1, 2)
+                    added = insert(node, aten.baddbmm.default, bias, *product.args)
+                    replace(node, insert(node, aten.transpose.int, added, 1, 2))
+                elif term is product and all(map(is_turn, node.users)):
                     bias = insert(node, aten.transpose.int, bias, 1, 2)
                     added = insert(node, aten.baddbmm.default, bias, *turned_factors(product))
-                    for reader in readers:
-                        replace(reader, added)
+                    replace(node, insert(node, aten.transpose.int, added, 1, 2))
                 else:
                     added = insert(node, aten.baddbmm.default, bias, *product.args)
                     replace(node, insert(node, aten.view.default, added, list(value(node).shape)))

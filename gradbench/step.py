@@ -63,12 +63,12 @@ def take(setup: Setup, state: State, draws: Mapping[str, Tensors], step: Tensor,
     ceiling = state.ceiling if state.step else torch.full_like(state.ceiling, torch.inf)  # until there is one
     for player in setup.players:
         draw = {name: tensor_U[setup.seed_of_cell] for name, tensor_U in draws[player.name].items()}
-        batches = player.batch(
-            state.parameters, setup.data, draw
-        )  # of all its updates at once, [K, steps, ...]
+        # of all its updates at once, [K, steps, ...]; one update's are wanted side by side
+        batches = player.batch(state.parameters, setup.data, draw)
+        batches = {name: tensor.transpose(0, 1).contiguous() for name, tensor in batches.items()}
         others = {name: vectors for name, vectors in state.parameters.items() if name != player.name}
         for inner in range(player.steps):
-            batch = {name: tensor[:, inner] for name, tensor in batches.items()}
+            batch = {name: tensor[inner] for name, tensor in batches.items()}
             update = player.update(
                 compares,
                 *(state.parameters[player.name], state.moments[player.name], others),

@@ -106,8 +106,27 @@ def moved(x, y):
     return there.view(K, N, N) + norms(there - own)[:, None, None]
 
 
+def cut_up(x, y):
+    """Treat each vector in its own way, put them together, and read one of them and the whole again."""
+    whole = (x + y).flatten(1)
+    bent = torch.tanh(whole[1:2])
+    used = torch.cat([torch.relu(whole[:1]), bent, whole[2:]])
+    return (torch.exp(-used.square()) + used + bent.sum()).view(K, N, N)
+
+
+def cut_and_read(x, y):
+    """Put vectors together in another order, twice the same, some too few, and with one that is read again."""
+    whole = (x * y).flatten(1)
+    first, others = torch.tanh(whole[:1]), torch.relu(whole[1:])
+    turned = torch.cat([others, first])
+    doubled = torch.cat([first, others[:1], first]) + whole[:1]
+    return (turned + doubled + torch.cat([first, others])).view(K, N, N)
+
+
 BINARY = {
     "parts": parts,
+    "cut up": cut_up,
+    "cut and read": cut_and_read,
     "moved": moved,
     "sum": torch.add,
     "difference": torch.sub,
@@ -182,6 +201,9 @@ def test_a_penaltys_second_pass_through_relu_is_left_out_since_it_is_zero():
         (lambda x: (x @ x[:, :, :5]).mT.contiguous(), "clone"),
         (lambda x: x @ x + x[:, :1], "add"),
         (lambda x: (x @ x).view(K, 2, N // 2, N) + x[:, :1, None], "add"),
+        (lambda x: ((x @ x[:, :, :5]) + x[:, :1, :5]).permute(0, 2, 1).contiguous(), "clone"),
+        (lambda x: ((x @ x[:, :, :5]) + x[:, :1, :5]).permute(0, 2, 1).contiguous(), "add"),
+        (lambda x: torch.cat([x[:1], x[1:2], x[2:]]), "cat"),
         (lambda x: x[:, :, :1] @ x[:, :1], "bmm"),
         (lambda x: torch.tanh(x).mul(2.0) + torch.tanh(x).mul(2.0).neg(), "mul"),
     ],
@@ -208,6 +230,32 @@ def test_clipping_by_norm_costs_no_pass_over_the_gradient():
     assert len(whole) == 1, "the step itself"
     assert counted(recording.module)["linalg_vector_norm"] == 1
     torch.testing.assert_close(recording(own, gradient, rate), step(own, gradient, rate), rtol=1e-12, atol=0)
+
+
+def treated(gradient, strength):
+    """Return one vector as it is, one scaled and one clamped."""
+    norm = torch.linalg.vector_norm(gradient[1:2], dim=1)
+    scaled = gradient[1:2] * (strength[1:2] / norm).clamp(max=1.0)[:, None]
+    return torch.cat([gradient[:1], scaled, torch.clamp(gradient[2:], min=-strength[2:], max=strength[2:])])
+
+
+@pytest.mark.parametrize("step", [torch.add, stepped], ids=["moments", "step"])
+def test_cells_with_treatments_of_their_own_cost_no_pass_over_those_of_others(step):
+    def function(own, x, y, strength):
+        used = treated(x + y, strength)
+        return (step(own, used) if step is torch.add else step(own, strength[:, None], used)), norms(used)
+
+    own, x, y = torch.randn(3, K, 100, dtype=torch.float64)
+    strength = torch.rand(K, dtype=torch.float64)
+    recording = simplified(function, own, x, y, strength, free=1)
+    expected = function(own, x, y, strength)
+    torch.testing.assert_close(recording(own.clone(), x, y, strength), expected, rtol=1e-12, atol=1e-12)
+    made = [
+        name_of(node.target)
+        for node in recording.module.graph.nodes
+        if node.op.startswith("call_") and node.meta["val"].numel() == K * 100
+    ]
+    assert made == ["add", "add_" if step is torch.add else "addcmul_"]
 
 
 def test_a_step_from_what_was_given_for_good_takes_no_memory_and_its_length_no_pass():

@@ -126,8 +126,8 @@ def cross_entropy(net: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tens
 
 def surprise(logits: Tensor, y: Tensor) -> Tensor:
     """Return the cross-entropy of logits. Shapes: [B, C], [B] -> [B]."""
-    # on a CPU log_softmax takes four times as long for few classes
-    return torch.logsumexp(logits, dim=1) - logits.gather(1, y[:, None]).squeeze(1)
+    # classes first: on a CPU log_softmax takes twenty times as long along a last axis of a few numbers
+    return -torch.log_softmax(logits.T, dim=0).gather(0, y[None]).squeeze(0)
 
 
 def right(logits: Tensor, y: Tensor) -> Tensor:
