@@ -55,7 +55,7 @@ def prepared(
     """Return a function's recording for tensors of the shapes and types of just these, simplified or compiled."""
     recording = record(function, tree_map(ordinary, args))[1]  # the result goes before anything else is made
     free = len(tree_leaves(args[:given_away]))
-    simplify(recording.module, tree_leaves(args)[0].device.type, compiles, free)
+    simplify(recording, tree_leaves(args)[0].device.type, compiles, free)
     return compiled(recording, args) if compiles else recording
 
 

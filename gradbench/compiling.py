@@ -37,10 +37,9 @@ def compiled(recording: Recording, args: tuple[Any, ...]) -> Callable[..., Any]:
     config.compile_threads = 1  # else a pool of processes would stay behind a worker that is killed
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # a CPU needs no CUDA runtime
     options = {name: value for name, value in OPTIONS.items() if name in inductor.list_options()}
-    output = recording.module.graph.output_node()
+    output = recording.graph.output_node()
     results, form = tree_flatten(output.args[0])
     output.args = (tuple(results),)
-    recording.module.recompile()
     run = inductor.compile(recording.module, [*recording.dense(args)], options=options)
     return lambda *given: tree_unflatten(run(*recording.dense(given)), form)
 

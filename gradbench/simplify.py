@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from gradbench.tape import LARGEST, shape_of
+from gradbench.tape import LARGEST, Recording, shape_of
 
 aten = torch.ops.aten
 
@@ -74,16 +74,16 @@ IN_PLACE = {
 """Operations that can write what they return over what they are given first."""
 
 
-def simplify(module: GraphModule, kind: str, compiles: bool = False, free: int = 0) -> None:
-    """Rewrite a recording in place.
+def simplify(recording: Recording, kind: str, compiles: bool = False, free: int = 0) -> None:
+    """Rewrite a recording in place, before it is run.
 
     Args:
-        module: the recording; each node's ``meta["val"]`` has its result's shape, strides and type.
+        recording: in its graph each node's ``meta["val"]`` has its result's shape, strides and type.
         kind: of device that it runs on.
         compiles: leave to a compiler what it does by itself.
         free: how many inputs, from the first, nobody uses afterwards.
     """
-    graph = module.graph
+    graph = recording.graph
     # shapes are found by running operations: a wide stack's take a GPU no time
     with torch.device(kind):
         skip_views(graph)
@@ -96,16 +96,12 @@ def simplify(module: GraphModule, kind: str, compiles: bool = False, free: int =
         add_biases(graph)
         settle(graph)
     if not compiles:
-        keep_constants(module)
+        keep_constants(recording)
         write_over(graph, free)
         for node in graph.nodes:
             call_directly(node)
     for node in graph.nodes:
         node.meta.pop("fixed", None)
-    module.recompile()
-    if not compiles:
-        # found at once there; a module's own search takes a microsecond
-        vars(module).update(module.named_buffers())
 
 
 def value(node: Node) -> Tensor:
@@ -158,9 +154,16 @@ def replace(node: Node, by: Node) -> None:
     node.replace_all_uses_with(by)
 
 
+def prune(graph: Graph) -> None:
+    """Leave out what nobody reads, and what only that read."""
+    for node in reversed(graph.nodes):
+        if not node.users and node.op in ("call_function", "get_attr") and not written_by(node):
+            graph.erase_node(node)
+
+
 def settle(graph: Graph) -> None:
     """Follow up on numbers that lie in another order than recorded: copy them where no view fits any more."""
-    graph.eliminate_dead_code()
+    prune(graph)
     for node in graph.nodes:
         if node.op != "call_function" or not any(given.meta.get("moved") for given in node.all_input_nodes):
             continue
@@ -217,20 +220,21 @@ def method_of(node: Node) -> tuple[str, tuple[Any, ...], dict[str, Any]] | None:
     return None
 
 
-def keep_constants(module: GraphModule) -> None:
+def keep_constants(recording: Recording) -> None:
     """Compute once what depends on no input."""
-    kept = mutated(module.graph)
-    for node in module.graph.nodes:
+    graph = recording.graph
+    kept = mutated(graph)
+    for node in graph.nodes:
         fixed = node.meta.get("fixed")
         if fixed is None or node.op != "call_function" or node in kept:
             continue
         if fixed.stride() == value(node).stride() and any("fixed" not in user.meta for user in node.users):
-            module.register_buffer(node.name, fixed)
-            with module.graph.inserting_before(node):
-                constant = module.graph.get_attr(node.name)
+            recording.constants[node.name] = fixed
+            with graph.inserting_before(node):
+                constant = graph.get_attr(node.name)
             constant.meta["val"] = value(node)
             node.replace_all_uses_with(constant)
-    module.graph.eliminate_dead_code()
+    prune(graph)
 
 
 # ---- memory ------------------------------------------------------------------------------------------------
@@ -401,7 +405,7 @@ def write_over(graph: Graph, free: int) -> None:
                 part.name: given for part in node.target._schema.arguments if part.is_out
             }
             inherit(node, given)
-    graph.eliminate_dead_code()
+    prune(graph)
 
 
 # ---- views -------------------------------------------------------------------------------------------------
@@ -417,7 +421,7 @@ def skip_views(graph: Graph) -> None:
                 node.args = (origin, node.args[1])
         if (same := unchanged_by(node) or part_of(node, kept) or whole_of(node, kept)) is not None:
             replace(node, same)
-    graph.eliminate_dead_code()
+    prune(graph)
 
 
 def unchanged_by(node: Node) -> Node | None:
@@ -497,7 +501,7 @@ def skip_zeros(graph: Graph, kind: str) -> None:
     for node in list(graph.nodes):
         if node in zero and node.target not in ZEROS:
             replace(node, filled(aten.zeros.default, list(value(node).shape), node, kind))
-    graph.eliminate_dead_code()
+    prune(graph)
 
 
 def alike(one: Node, other: Node) -> bool:
@@ -523,7 +527,7 @@ def scale_late(graph: Graph, kind: str) -> None:
             rate = node.args[1]
             if alike(rate, factor):
                 node.args = (node.args[0], insert(node, aten.mul.Tensor, rate, factor), vector)
-    graph.eliminate_dead_code()
+    prune(graph)
 
 
 def clamp_twice(graph: Graph, kind: str) -> None:
@@ -533,7 +537,7 @@ def clamp_twice(graph: Graph, kind: str) -> None:
             numbers, least, most = node.all_input_nodes
             raised = insert(node, aten.maximum.default, numbers, least)
             replace(node, insert(node, aten.minimum.default, raised, most))
-    graph.eliminate_dead_code()
+    prune(graph)
 
 
 def takes_norms(node: Node) -> bool:
@@ -633,7 +637,7 @@ def turn_products(graph: Graph, kind: str) -> None:
                 replace(copy, turned)
         elif kind == "cpu" and value(node).shape[2] < NARROW < value(node).shape[1]:
             replace(node, insert(node, aten.transpose.int, turned_product(node), 1, 2))
-    graph.eliminate_dead_code()
+    prune(graph)
 
 
 def turned_product(node: Node) -> Node:
@@ -672,7 +676,7 @@ def skip_repetitions(graph: Graph) -> None:
             same = first.setdefault((kind, hashable((node.target, node.args, node.kwargs))), node)
             if same is not node:
                 node.replace_all_uses_with(same)
-    graph.eliminate_dead_code()
+    prune(graph)
 
 
 def hashable(argument: Any) -> Any:

@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -35,13 +36,24 @@ class Recording:
     """A function's operations, without the function.
 
     Attributes:
-        module: takes the tensors of the arguments one by one, and returns the result.
-        dense: returns these, of arguments of the same form, each contiguous: the module relies on the strides that
+        graph: the operations; it takes the tensors of the arguments one by one, and returns the result.
+        constants: tensors that it reads, by name.
+        dense: returns the tensors of arguments of the same form, each contiguous: the graph relies on the strides that
             it was recorded with.
     """
 
-    module: GraphModule
+    graph: Graph
+    constants: dict[str, Tensor]
     dense: Callable[[tuple[Any, ...]], list[Tensor]]
+
+    @cached_property
+    def module(self) -> GraphModule:
+        """The graph as a program, made when it is first run: what changes the graph afterwards is not in it."""
+        module = GraphModule(self.constants, self.graph)
+        vars(module).update(
+            module.named_buffers()
+        )  # found at once there; a module's own search takes a microsecond
+        return module
 
     def __call__(self, *args: Any) -> Any:
         """Return what the function would, for tensors of the same shapes."""
@@ -63,7 +75,7 @@ def record(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, Re
     with Tape(inputs) as tape:
         result = function(*tree_unflatten(inputs, form))
     tape.graph.output(tree_map(tape.node_of, result))
-    return result, Recording(GraphModule(tape.constants, tape.graph), reader(args))
+    return result, Recording(tape.graph, tape.constants, reader(args))
 
 
 class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own is not annotated

@@ -32,7 +32,7 @@ def name_of(target):
 def simplified(function, *args, free=0):
     """Return a function's recording, rewritten; its first arguments may be written over."""
     _, recording = record(function, args)
-    simplify(recording.module, "cpu", free=free)
+    simplify(recording, "cpu", free=free)
     return recording
 
 
