@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from gradbench.players import Tensors
@@ -52,7 +53,7 @@ class Graphs(Calls):
 
         def step() -> tuple[Tensors, Any]:
             after = replace(home, step=count, last=None)
-            rows = take(self.setup, after, self.of_step(), self.step, compares)
+            rows = take(self.setup, after, self.of_step(), self.count, compares)
             write(tensors_of(home), tensors_of(after))
             return {name: torch.cat(found) for name, found in rows.items()}, after.last
 
@@ -98,6 +99,10 @@ class Graphs(Calls):
         elif self.brought is not draws:
             write(self.draws, draws)
         self.brought = draws
+
+    def count(self, steps: int, inner: int) -> Tensor:
+        """Return which update of all it is, as ``take`` wants it, by a count of steps that the device has."""
+        return self.step * steps + (inner + 1)
 
     def of_step(self) -> dict[str, Tensors]:
         """Return a step's part of a chunk's random numbers, by a count that the device has."""

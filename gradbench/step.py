@@ -3,7 +3,7 @@
 K cells, U different seeds. A step never waits for the device: no value is read, no branch depends on a tensor.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -36,8 +36,12 @@ class Calls:
                 name: tensor_U[:, first : first + player.steps]
                 for name, tensor_U in draws[player.name].items()
             }
-        step = torch.full((), state.step, dtype=torch.float64, device=self.setup.device)
-        return take(self.setup, state, of_step, step, compares)
+
+        def count(steps: int, inner: int) -> Tensor:
+            updates = state.step * steps + inner + 1
+            return torch.full((), updates, dtype=torch.float64, device=self.setup.device)
+
+        return take(self.setup, state, of_step, count, compares)
 
     def evaluate(self, state: State) -> Tensors:
         """Return metrics [K] and arrays [K, ...]."""
@@ -49,20 +53,30 @@ def advance(setup: Setup, state: State, draws: Mapping[str, Tensors], telemetry:
     Calls(setup).advance(state, draws, telemetry)
 
 
-def take(setup: Setup, state: State, draws: Mapping[str, Tensors], step: Tensor, compares: bool) -> Rows:
+def take(
+    setup: Setup,
+    state: State,
+    draws: Mapping[str, Tensors],
+    count: Callable[[int, int], Tensor],
+    compares: bool,
+) -> Rows:
     """Take a step: every player's updates in turn.
 
     Args:
         setup: of the stack.
         state: becomes the next one, but for its count of steps; that is read where it is the first or the last.
         draws: random numbers of this step, per player [U, player.steps, ...].
-        step: how many came before it, [], where the stack trains: a value would be recorded as a constant.
+        count: returns which update of all a player's is the one after so many in this step, of how many in each: [],
+            where the stack trains, since a value would be recorded as a constant.
         compares: as of ``StackedPlayer.update``.
     """
     rows: Rows = {}
     ceiling = state.ceiling if state.step else torch.full_like(state.ceiling, torch.inf)  # until there is one
     for player in setup.players:
-        draw = {name: tensor_U[setup.seed_of_cell] for name, tensor_U in draws[player.name].items()}
+        draw = {
+            name: tensor_U.index_select(0, setup.seed_of_cell)
+            for name, tensor_U in draws[player.name].items()
+        }
         # of all its updates at once, [K, steps, ...]; one update's are wanted side by side
         batches = player.batch(state.parameters, setup.data, draw)
         batches = {name: tensor.transpose(0, 1).contiguous() for name, tensor in batches.items()}
@@ -73,7 +87,7 @@ def take(setup: Setup, state: State, draws: Mapping[str, Tensors], step: Tensor,
                 compares,
                 *(state.parameters[player.name], state.moments[player.name], others),
                 *(batch, state.carry, setup.strength, state.memory, setup.lr),
-                *(step * player.steps + (inner + 1), state.life),
+                *(count(player.steps, inner), state.life),
                 ceiling,
             )
             if player.regularized and state.step == 0:

@@ -87,15 +87,17 @@ class WassersteinGAN(Model):
     def draw(
         self, purpose: str, seed: int, first: int, count: int, data: Mapping[str, np.ndarray]
     ) -> Tensors:
-        """Return data indices, noise and interpolation weights: leading axis ``count``, then B (or N)."""
+        """Return noise, for the critic also data indices and interpolation weights: axes ``count``, B (or N)."""
         random = generator(seed, purpose, first)
         batch = EVALUATION_POINTS if purpose == "evaluation" else self.batch_size
         split = "test" if purpose == "evaluation" else "train"
         shape = (count, batch)
         points = data[f"{split}/x"].shape
         noise = points[1:] if self.fixed else (self.noise,)
-        return {
-            "noise": torch.randn(*shape, *noise, generator=random),
+        drawn = {"noise": torch.randn(*shape, *noise, generator=random)}
+        if purpose == "generator":
+            return drawn
+        return drawn | {
             "real": torch.randint(points[0], shape, generator=random),
             "base": torch.randint(points[0], shape, generator=random),
             "alpha": torch.rand(shape, generator=random),
