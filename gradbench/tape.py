@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
+from torch.fx.node import map_aggregate
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import (
     keystr,
     tree_flatten,
     tree_flatten_with_path,
     tree_map,
-    tree_map_only,
     tree_unflatten,
 )
 from torch.utils.weak import WeakIdKeyDictionary
@@ -109,7 +109,7 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own i
         Raises:
             RuntimeError: where a value is read.
         """
-        given = tree_map_only(Tensor, self.node_of, (args, kwargs or {}))
+        given: Any = map_aggregate((args, kwargs or {}), self.given)
         result = operation(*args, **(kwargs or {}))
         # a constant is copied: what changes it in place must not change it for the next replay
         node = self.graph.call_function(COPY if operation is LIFT else operation, *given)
@@ -128,6 +128,10 @@ class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own i
         """Take down which node a tensor comes from."""
         self.nodes[tensor] = node
         node.meta["val"] = shape_of(tensor)
+
+    def given(self, argument: Any) -> Any:
+        """Return an argument as a graph has it."""
+        return self.node_of(argument) if isinstance(argument, Tensor) else argument
 
     def node_of(self, tensor: Tensor) -> Node:
         """Return the node that a tensor comes from."""
