@@ -300,8 +300,11 @@ def mutated(graph: Graph) -> set[Node]:
 
     They stay as they are: when they are computed matters.
     """
+    targets = [given for node in graph.nodes for given in written_by(node)]
+    if not targets:
+        return set()
     makers = memory_of(graph)
-    written = {makers[given] for node in graph.nodes for given in written_by(node)}
+    written = {makers[given] for given in targets}
     return {
         node
         for node in graph.nodes
