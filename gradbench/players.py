@@ -51,7 +51,8 @@ class Update:
         moments: what the optimizer keeps, [K, P] each.
         memory: what transforms keep, per span.
         gradient: [K, P]; ``None`` where a transform bends it and nobody compares.
-        used_norm: of what a transform made of it, [K]; of a regularized player, and where anything is recorded.
+        used_norm: of what a transform made of it, [K]; of a regularized player, and where anything is recorded. NaN
+            where that was bent and is not compared.
         bent: [K, P], what a transform made of the gradient; ``None`` where none does more than rescale it.
         row: what is recorded, series by series, [K] each; ``None`` where nothing is.
     """
@@ -285,7 +286,7 @@ def step_of(
         norm = norms_of(gradient)  # before a transform may write over it
         used, memory = transform(gradient, strength, memory, own)
         if execution.measures and player.regularized:
-            made = made | {"used_norm": norms_of(used)}  # while it is in the cache
+            made = made | {"used_norm": measured(compares, norms_of(used))}  # while it is in the cache
         parameters, moments = descent(own, used, moments, lr, t)
         parameters = project(parameters, strength)
         if bends and not compares:
@@ -307,7 +308,7 @@ def step_of(
             values["update_norm"] = (
                 torch.full_like(norm, torch.nan)
                 if straight
-                else torch.linalg.vector_norm(parameters - own, dim=1)
+                else measured(compares, torch.linalg.vector_norm(parameters - own, dim=1))
             )
         made["row"] = [values[name] for name in (FULL if player.regularized else BRIEF)]
         return made | ({"bent": used} if compares else {})
@@ -326,6 +327,16 @@ def step_of(
     def norms_of(vectors: Tensor) -> Tensor:
         # over the cells that a transform takes the norm of, so that it is taken once
         return together([torch.linalg.vector_norm(vectors[span.cells], dim=1) for span in spans])
+
+    def measured(compares: bool, norms: Tensor) -> Tensor:
+        # of what is bent they take a pass: of what is rescaled, the norm before tells
+        parts = (norms[span.cells] for span in spans)
+        return together(
+            [
+                torch.full_like(part, torch.nan) if span.regularizer.bends and not compares else part
+                for span, part in zip(spans, parts, strict=True)
+            ]
+        )
 
     return step
 

@@ -14,9 +14,9 @@ from gradbench.players import StackedPlayer, Tensors
 from gradbench.series import BRIEF, FULL, told
 from gradbench.stack import Setup, State
 
-COMPARE_EVERY = 100
-"""Steps, at least, between those at which a bent gradient is compared with what it was, which takes a third of an MLP's
-step. Besides those, the first and the last."""
+COMPARE_EVERY = 50
+"""Steps, at least, between those at which a bent gradient is measured and compared with what it was, which takes a
+third of an MLP's step. Besides those, the first and the last."""
 
 DIVERGED = "diverged_at"
 """Not a series: stands beside them in a checkpoint."""

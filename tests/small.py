@@ -59,3 +59,6 @@ def data_of(cell: Cell) -> Data:
 
 
 CPU = torch.device("cpu")
+
+DEAR = ("grad_norm_used", "clipped", "cosine", "update_norm")
+"""Series that are measured at some steps only of what may bend a gradient."""

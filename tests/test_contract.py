@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from small import CONFIGS, CPU, cells, data_of
+from small import CONFIGS, CPU, DEAR, cells, data_of
 
 from gradbench.grid import programs, stacks
 from gradbench.stack import begin, draw_chunk, prepare
@@ -144,7 +144,7 @@ def test_a_neutral_strength_follows_none_step_for_step(model, regularizer):
     treated, plain = march([treated], 20)[treated.id], march([none], 20)[none.id]
     # a penalty is measured even where it weighs nothing
     assert treated.pop("penalty").max() == plain.pop("penalty").max() == 0.0
-    for name in ("clipped", "cosine"):  # of a bent gradient, measured at some steps
+    for name in DEAR:  # of a bent gradient, measured at some steps
         measured = np.isfinite(treated[name])
         assert measured.any()
         treated[name], plain[name] = treated[name][measured], plain[name][measured]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small import CONFIGS, CPU, cells, data_of
+from small import CONFIGS, CPU, DEAR, cells, data_of
 from torch import nn
 
 from gradbench.divergence import Divergence, judged, newborn
@@ -254,6 +254,6 @@ def test_what_is_dear_to_measure_is_at_some_of_the_steps_with_a_row_and_nothing_
     measured = {rows[0], *rows[apart - 1 :: apart], steps}
     known = np.array([step in measured for step in range(1, steps + 1)])
     for name, curve in curves.items():
-        bent = known if name in ("clipped", "cosine") else True  # the cells: none, clip_norm, clip_value
+        bent = known if name in DEAR else True  # the cells: none, clip_norm, clip_value
         assert np.isfinite(curve[:, :2]).all(), name
         np.testing.assert_array_equal(np.isfinite(curve[:, 2]), bent, err_msg=name)

@@ -126,8 +126,8 @@ def clip(
     """Clip the gradient in place.
 
     Returns:
-        Its norm before and after, the share of non-zero coordinates that were changed, the cosine between the two; the
-        latter are NaN where a bent gradient is not compared with what it was.
+        Its norm before and after, the share of non-zero coordinates that were changed, the cosine between the two; all
+        but the first are NaN where a bent gradient is not compared with what it was.
     """
     raw = weights.grad
     assert raw is not None
@@ -146,7 +146,7 @@ def clip(
         return norm, norm, 0.0, 1.0
     if not compares:
         clip_grad_value_([weights], treatment.strength)
-        return norm, record.norm_of(raw), math.nan, math.nan
+        return norm, math.nan, math.nan, math.nan
     weights.grad = used = raw.clone()
     clip_grad_value_([weights], treatment.strength)
     used_total = torch.linalg.vector_norm(used)

@@ -98,12 +98,15 @@ def train(
                 penalty = treatment.strength * excess.square().mean()
                 total, price = loss + penalty, record.read(penalty)
             weights.grad = join(torch.autograd.grad(total, parameters))
-            norms = clip(weights, treatment, record, record.compares(settings))
-            value, before = record.read(loss), weights.detach().clone()
+            compares = record.compares(settings)
+            norms = clip(weights, treatment, record, compares)
+            measures = compares or treatment.name != "clip_value"  # as gradbench does
+            value, before = record.read(loss), weights.detach().clone() if measures else None
             if record.diverges(value, price, norms[0]):
                 break
             optimizer.step()
-            updates.append((value, price, *norms, record.norm_of(weights.detach() - before)))
+            moved = record.norm_of(weights.detach() - before) if before is not None else float("nan")
+            updates.append((value, price, *norms, moved))
         if record.diverged_at:
             record.rows.append((value, price, *norms, 0.0, float("nan"), float("nan")))
             break

@@ -23,8 +23,8 @@ from gradbench.stats import mean_interval
 
 CAPTION = (
     "Means over all recorded steps of a cell, then over seeds, with 95% Student t intervals; a diverged "
-    "cell counts with the steps it made. Where a gradient's direction may change, share and cosine are of the "
-    "first step, every hundredth and the last. Left, the share of coordinates that the treatment changed (norm "
+    "cell counts with the steps it made. Where a gradient's direction may change, all three are of the first "
+    "step, every fiftieth and the last. Left, the share of coordinates that the treatment changed (norm "
     "clipping changes all or none). Middle, the norm used over the norm given, a geometric mean. Right, "
     "the cosine between the two gradients: 1 keeps the direction. A treatment that did nothing would lie "
     "at 0, 1 and 1."
