@@ -13,8 +13,9 @@ from gradbench.report.figures.traces import label, traces
 CAPTION = (
     "Geometric means over short spans of steps and over seeds, with a 95% Student t band over seeds "
     "unless one diverged; thin lines are the seeds, a hollow marker is where one diverged. Left, the L2 "
-    "norm over all of the player's parameters as backward gave it; right, as the optimizer used it. Both "
-    "panels of a row share one log axis. A treatment that does nothing looks the same left and right; if "
+    "norm over all of the player's parameters as backward gave it; right, as the optimizer used it: where its "
+    "direction may change, at the first step, every fiftieth and the last. Both panels of a row share one "
+    "log axis. A treatment that does nothing looks the same left and right; if "
     "no treatment changed the course of training, the lines on the left would coincide."
 )
 
