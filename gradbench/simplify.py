@@ -439,6 +439,9 @@ def unchanged_by(node: Node) -> Node | None:
         return source(source(node)) if node.args[1:] == source(node).args[1:] else None
     if is_turn(node) and is_turn(source(node)):
         return source(source(node))
+    if node.target is aten.select.int and source(node).target in RESHAPES:  # a column, of a vector
+        vector = source(source(node))
+        return vector if value(vector).shape == value(node).shape == value(source(node)).shape[:1] else None
     return None
 
 
