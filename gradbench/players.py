@@ -329,14 +329,12 @@ def step_of(
         return together([torch.linalg.vector_norm(vectors[span.cells], dim=1) for span in spans])
 
     def measured(compares: bool, norms: Tensor) -> Tensor:
-        # of what is bent they take a pass: of what is rescaled, the norm before tells
-        parts = (norms[span.cells] for span in spans)
-        return together(
-            [
-                torch.full_like(part, torch.nan) if span.regularizer.bends and not compares else part
-                for span, part in zip(spans, parts, strict=True)
-            ]
-        )
+        # of what is bent they take a pass: where directions are kept, the norm before tells
+        parts = [norms[span.cells] for span in spans]
+        for index, span in enumerate(spans):
+            if span.regularizer.bends and not compares:
+                parts[index] = torch.full_like(parts[index], torch.nan)
+        return together(parts)
 
     return step
 

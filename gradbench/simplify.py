@@ -204,7 +204,7 @@ def method_of(node: Node) -> tuple[str, tuple[Any, ...], dict[str, Any]] | None:
         return "view", node.args, {}
     if node.target is aten.slice.Tensor and len(node.args) == 4:
         start, stop = reach(node)
-        return "narrow", (*node.args[:2], start, stop - start), {}
+        return "narrow", (*node.args[:2], start, max(stop - start, 0)), {}
     if node.target is aten.split.Tensor:
         size: Any
         axis: Any
@@ -263,7 +263,7 @@ def memory_of(graph: Graph, apart: Collection[Node] = ()) -> dict[Node, Node]:
 
 
 def cut_up(graph: Graph) -> dict[Node, list[Node]]:
-    """Return what is only read slice by slice, each of other vectors [K, P]: its slices, in order, if they are all."""
+    """Return results [K, ...] that are read in slices only, which are all of their rows: result -> slices, in order."""
     found = {}
     for node in graph.nodes:
         slices = list(node.users)
@@ -275,7 +275,7 @@ def cut_up(graph: Graph) -> dict[Node, list[Node]]:
 
 
 def is_slice(node: Node) -> bool:
-    """Return whether an operation takes some vectors of [K, P] after another."""
+    """Return whether an operation takes some rows of [K, ...], one after another."""
     return bool(node.target is aten.slice.Tensor and len(node.args) == 4 and node.args[1] == 0)
 
 
@@ -715,13 +715,10 @@ def add_biases(graph: Graph) -> None:
                 and (shape := as_bias(bias, term if turned else product)) is not None
             ):
                 bias = insert(node, aten.view.default, bias, shape)
-                if turned:
+                if turned or (term is product and all(map(is_turn, node.users))):
+                    factors = product.args if turned else turned_factors(product)
                     bias = insert(node, aten.transpose.int, bias, 1, 2)
-                    added = insert(node, aten.baddbmm.default, bias, *product.args)
-                    replace(node, insert(node, aten.transpose.int, added, 1, 2))
-                elif term is product and all(map(is_turn, node.users)):
-                    bias = insert(node, aten.transpose.int, bias, 1, 2)
-                    added = insert(node, aten.baddbmm.default, bias, *turned_factors(product))
+                    added = insert(node, aten.baddbmm.default, bias, *factors)
                     replace(node, insert(node, aten.transpose.int, added, 1, 2))
                 else:
                     added = insert(node, aten.baddbmm.default, bias, *product.args)

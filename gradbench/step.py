@@ -66,8 +66,8 @@ def take(
         setup: of the stack.
         state: becomes the next one, but for its count of steps; that is read where it is the first or the last.
         draws: random numbers of this step, per player [U, player.steps, ...].
-        count: returns which update of all a player's is the one after so many in this step, of how many in each: [],
-            where the stack trains, since a value would be recorded as a constant.
+        count: ``(updates of a player per step, those before in this step) -> t``, which counts its updates from 1; [],
+            where the stack trains: a value would be recorded as a constant.
         compares: as of ``StackedPlayer.update``.
     """
     rows: Rows = {}

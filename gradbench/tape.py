@@ -50,9 +50,8 @@ class Recording:
     def module(self) -> GraphModule:
         """The graph as a program, made when it is first run: what changes the graph afterwards is not in it."""
         module = GraphModule(self.constants, self.graph)
-        vars(module).update(
-            module.named_buffers()
-        )  # found at once there; a module's own search takes a microsecond
+        # found at once there; a module's own search takes a microsecond
+        vars(module).update(module.named_buffers())
         return module
 
     def __call__(self, *args: Any) -> Any:
