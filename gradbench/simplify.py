@@ -388,6 +388,7 @@ def write_over(graph: Graph, free: int) -> None:
 
     for node in graph.nodes:
         if (whole := put_back(node)) is not None:
+            # one memory again: whoever reads any of it last is the last of its readers
             readers = [last[memory] for memory in (node, *pieces[whole]) if memory in last]
             last[node] = max(readers, key=place.__getitem__)
             heirs.update(dict.fromkeys([whole, *pieces[whole]], node))
