@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
 
 from gradbench.players import Tensors
 from gradbench.stack import CHUNK, Setup, State
 from gradbench.step import Calls, Rows, take
+from gradbench.torch_internals import tree_leaves, tree_map
 
 Launch = Callable[[], Any]
 """Runs what was captured; what it returns is written over by the next launch."""
@@ -37,13 +37,13 @@ class Graphs(Calls):
         self.home: State | None = None
         self.draws: dict[str, Tensors] = {}
         self.brought: Mapping[str, Tensors] | None = None
-        # else the same recording serves both kinds of steps
-        self.compares = any(span.regularizer.bends for span in setup.spans) and not setup.compiles
+        # else the same trace serves both kinds of steps
+        self.compares = any(span.regularizer.bends for span in setup.spans)
 
     def take(self, state: State, draws: Mapping[str, Tensors], compares: bool) -> Rows:
         """Take a step with its part of a chunk's random numbers."""
         compares = compares and self.compares
-        if self.is_first(compares):  # records its operations, and has libraries prepare themselves
+        if self.is_first(compares):  # traces its operations, and has libraries prepare themselves
             return super().take(state, draws, compares)
         home, count = self.settle(state), state.step
         self.bring(draws)

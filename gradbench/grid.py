@@ -16,7 +16,7 @@ from gradbench.errors import UsageError, nearest
 from gradbench.grammar import MOST, Axis, Words, literal
 from gradbench.rules import Passed, beyond_64_bits, check
 
-RUNTIME = ("device", "checkpoint_seconds", "compile", "stack_width")
+RUNTIME = ("device", "checkpoint_seconds", "stack_width")
 """Top-level keys that say how a cell is run, never what it is."""
 
 LOCATIONS = ("path", "root", "download")
@@ -85,7 +85,7 @@ class Cell:
         config = {key: value for key, value in self.config.items() if key != "seed"}
         config["optimizer"] = {key: value for key, value in config["optimizer"].items() if key != "lr"}
         config["regularizer"] = "shared" if shares else self.regularizer_program
-        return canonical([config, self.data_sha256, self.runtime["stack_width"], self.runtime["compile"]])
+        return canonical([config, self.data_sha256, self.runtime["stack_width"]])
 
     @property
     def words(self) -> list[str]:

@@ -15,7 +15,7 @@ ROWS = 12
 
 COST = ("step_seconds", "seconds", "width")
 PROVENANCE = (
-    *("gradbench", "torch", "python", "device", "device_name", "execution"),
+    *("gradbench", "torch", "python", "device", "device_name"),
     *("git_commit", "git_dirty", "data_sha256", "format", "started", "finished"),
 )
 

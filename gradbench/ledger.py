@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from gradbench.torch_internals import DispatchMode, schema_of, storage_key, tree_leaves
 
 META = torch.device("meta")
 
@@ -20,7 +20,7 @@ Form = tuple[torch.Size, tuple[int, ...], torch.dtype]
 """Shape, strides and type of a tensor."""
 
 
-class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own is not annotated
+class Ledger(DispatchMode):
     """Adds up the bytes of all tensors alive, and remembers the most there were.
 
     Tensors on ``meta`` stand for those of the device. For a CPU those that are on the CPU now count as well, and
@@ -31,18 +31,13 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
     """
 
     def __init__(self, kind: str) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.counted = {"meta", "cpu"} if kind == "cpu" else {"meta"}
         self.block = BLOCK.get(kind, 1)
         self.live = self.peak = 0
         self.sizes: dict[int, int] = {}
         self.watched: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         self.known: dict[Any, Form] = {}
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Nothing here is compiled; to say so would import the compiler."""
-        return False
 
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -62,7 +57,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
 
         Shape inference is Python for most operations, and a recurrence has thousands of them.
         """
-        schema = operation._schema
+        schema = schema_of(operation)
         if schema.is_mutable or len(schema.returns) != 1 or schema.returns[0].alias_info is not None:
             return operation(*args, **kwargs)
         key = operation, described(args), described(kwargs)
@@ -71,16 +66,18 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
             return torch.empty_strided(shape, stride, dtype=dtype, device=META)
         result = operation(*args, **kwargs)
         given = {
-            leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)
+            storage_key(leaf.untyped_storage())
+            for leaf in tree_leaves((args, kwargs))
+            if isinstance(leaf, Tensor)
         }
-        is_new = isinstance(result, Tensor) and result.untyped_storage()._cdata not in given
+        is_new = isinstance(result, Tensor) and storage_key(result.untyped_storage()) not in given
         if is_new and result.device == META:
             self.known[key] = result.shape, result.stride(), result.dtype
         return result
 
     def count(self, storage: torch.UntypedStorage, size: int | None = None) -> None:
         """Count a storage, at a given size or its own, until nothing refers to it."""
-        key = storage._cdata
+        key = storage_key(storage)
         if key not in self.sizes:
             size = math.ceil(storage.nbytes() / self.block) * self.block if size is None else size
             self.sizes[key] = size
@@ -90,9 +87,10 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
 
     def release(self, storage: torch.UntypedStorage) -> int:
         """Count a storage no longer although it is there; return its bytes, 0 where it was not counted."""
-        size = self.sizes.get(storage._cdata, 0)
+        key = storage_key(storage)
+        size = self.sizes.get(key, 0)
         if size:
-            self.sizes[storage._cdata] = 0
+            self.sizes[key] = 0
             self.live -= size
         return size
 

@@ -13,12 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
 from torch.profiler import ProfilerActivity, profile
-from torch.utils._pytree import tree_map
 
 from gradbench.data import Data
 from gradbench.graphs import calls_of
@@ -26,6 +24,7 @@ from gradbench.grid import Cell
 from gradbench.ledger import META, Ledger
 from gradbench.stack import Setup, begin, draw_chunk, prepare
 from gradbench.telemetry import Telemetry
+from gradbench.torch_internals import clear_cublas_workspaces, memory_events, tree_map
 
 STEPS = 2
 """Steps that are looked at: one that is followed by another, and the last, whose gradient is kept for a histogram."""
@@ -108,8 +107,7 @@ def abridged(cell: Cell, seed: int) -> Cell:
     """Return a cell that takes as much memory in few steps."""
     config = dict(cell.config) | {"seed": seed, "steps": STEPS}
     precision = "float32" if config["precision"] == "bfloat16" else config["precision"]
-    runtime = dict(cell.runtime) | {"compile": False}  # on ``meta`` there is nothing to compile for
-    return replace(cell, config=config | {"precision": precision}, runtime=runtime)
+    return replace(cell, config=config | {"precision": precision})
 
 
 def peaks(cells: Sequence[Cell], data: Data, kind: str, steps: int) -> list[int]:
@@ -117,7 +115,7 @@ def peaks(cells: Sequence[Cell], data: Data, kind: str, steps: int) -> list[int]
     phases = []
     host = sum(array.nbytes for array in data.arrays.values())
     with Ledger(kind) as ledger:
-        for telemetry in walk(prepare(cells, data, META, records=False, kind=kind), META, kind):
+        for telemetry in walk(prepare(cells, data, META, traces=False, kind=kind), META, kind):
             curves = sum(curve.nbytes // STEPS for curve in telemetry.curves.values()) * steps
             phases.append((ledger.take(), ledger.live))
     more = host + curves if kind == "cpu" else WORKSPACE.get(kind, 0)
@@ -157,7 +155,7 @@ def walk(setup: Setup, device: torch.device, kind: str) -> Iterator[Telemetry]:
 
 
 def measure(
-    cells: Sequence[Cell], data: Data, device: torch.device, records: bool = True
+    cells: Sequence[Cell], data: Data, device: torch.device, traces: bool = True
 ) -> tuple[Setup, int | None]:
     """Return a stack's setup, and its peak in bytes from really going through its phases on a device.
 
@@ -168,13 +166,13 @@ def measure(
         cells: of one stack.
         data: what they train on.
         device: where.
-        records: as of ``prepare``.
+        traces: as of ``prepare``.
     """
     if device.type == "cuda":
-        torch._C._cuda_clearCublasWorkspaces()  # of whatever ran before
+        clear_cublas_workspaces()  # of whatever ran before
         torch.cuda.reset_peak_memory_stats(device)
         before, phases = torch.cuda.memory_allocated(device), []
-        setup = prepare(cells, data, device, records=records)
+        setup = prepare(cells, data, device, traces=traces)
         for _ in walk(setup, device, device.type):
             phases.append((torch.cuda.max_memory_allocated(device), torch.cuda.memory_allocated(device)))
             torch.cuda.reset_peak_memory_stats(device)
@@ -182,13 +180,14 @@ def measure(
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler writes lines that nobody can use
     account = [ProfilerActivity.CPU] if device.type == "cpu" else []
     with profile(activities=account, profile_memory=True) as profiler:
-        setup = prepare(cells, data, device, records=records)
+        setup = prepare(cells, data, device, traces=traces)
         (telemetry,) = deque(walk(setup, device, device.type), maxlen=1)
     if not account:
         return setup, None
-    events: Any = profiler.profiler.kineto_results.events()
     changes = sorted(
-        (int(event.start_ns()), int(event.nbytes())) for event in events if event.name() == "[memory]"
+        (int(event.start_ns()), int(event.nbytes()))
+        for event in memory_events(profiler)
+        if event.name() == "[memory]"
     )
     host = [*data.arrays.values(), *telemetry.curves.values()]
     return setup, max(accumulate(change for _, change in changes)) + sum(array.nbytes for array in host)

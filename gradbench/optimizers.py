@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gradbench.errors import UsageError
+from gradbench.torch_internals import fused_adam_
 
 State = dict[str, Tensor]
 
@@ -38,9 +39,9 @@ class Optimizer:
     fused: Step | None = None
     straight: bool = False
 
-    def step_on(self, kind: str, compiles: bool) -> Step:
-        """Return how a step is taken on a kind of device; a compiler fuses by itself, and does not know the kernel."""
-        return self.fused if self.fused and kind in ("cpu", "cuda") and not compiles else self.step
+    def step_on(self, kind: str) -> Step:
+        """Return how a step is taken on a type of device."""
+        return self.fused if self.fused and kind in ("cpu", "cuda") else self.step
 
 
 def check(key: str, value: float, usual: str, below: float = math.inf) -> None:
@@ -146,7 +147,7 @@ def adam(
             return whole.unbind() if whole.is_cpu else (whole,)
 
         # what torch.optim.Adam(fused=True) calls: one pass instead of nine
-        torch._fused_adam_(
+        fused_adam_(
             parts(move),
             parts(gradient),
             parts(mean),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from gradbench.batching import looped, recorded
+from gradbench.batching import looped
 from gradbench.divergence import Divergence, Life, judged
 from gradbench.grid import Cell
 from gradbench.input_gradients import Evaluated
@@ -24,6 +24,7 @@ from gradbench.program import Program, build_regularizer
 from gradbench.regularizers import Regularizer
 from gradbench.regularizers import State as Memory
 from gradbench.series import BRIEF, FULL, effect
+from gradbench.tracing.cache import traced
 
 Tensors = dict[str, Tensor]
 
@@ -126,15 +127,13 @@ class Execution:
     Args:
         device: where.
         fused: the networks use kernels that ``vmap`` cannot stack, so cells are looped over.
-        records: whether the others are recorded, and replayed.
-        compiles: whether recordings are compiled.
+        traces: whether updates and batches are traced, and replayed.
         measures: whether there is a row of telemetry.
     """
 
     device: torch.device
     fused: bool
-    records: bool = True
-    compiles: bool = False
+    traces: bool = True
     measures: bool = True
 
 
@@ -143,15 +142,14 @@ def execution_of(
     spans: Sequence[Span],
     device: torch.device,
     kind: str,
-    records: bool = True,
-    compiles: bool = False,
+    traces: bool = True,
     measures: bool = True,
 ) -> Execution:
     """Choose how a stack is run, from what it is and on what kind of device: never from a stopwatch."""
     # on a CPU a fused kernel for one network beats operations over K; a GPU is only filled by the latter
     penalty = any(span.regularizer.penalty for span in spans)
     fused = program.model.fuses and kind == "cpu" and program.precision != "bfloat16" and not penalty
-    return Execution(device, fused, records, compiles, measures)
+    return Execution(device, fused, traces, measures)
 
 
 def stack_player(
@@ -172,7 +170,7 @@ def stack_player(
         spans: the stack's regularizers.
         execution: how its functions are run.
         divergence: when a cell has diverged.
-        name: of the cells' program: what is recorded for one stack is replayed for others of its name and width.
+        name: of the cells' program: what is traced for one stack is replayed for others of its name and width.
     """
     model, layout = program.model, layouts[player.name]
     acting = spans if player.regularized else []
@@ -193,23 +191,11 @@ def stack_player(
 
     K = spans[-1].cells.stop
     acts = ((span.program, span.cells.stop) for span in spans)
-    named = (name, player.name, K, str(execution.device), execution.measures, *acts)
-    record = (
-        partial(recorded, compiles=execution.compiles)
-        if execution.records
-        else lambda function, _name, **_: function
-    )
+    key = (name, player.name, K, str(execution.device), execution.measures, *acts)
     gradient = looped(descend, K) if execution.fused else descend
     step = step_of(player, program, layout, spans, execution, divergence)
-    apart = execution.fused and execution.compiles  # inductor does not know the kernels
-    if apart:
-        gradient = recorded(gradient, ("gradient", *named))
 
     def updating(compares: bool) -> Callable[..., dict[str, Any]]:
-        finish: Callable[..., dict[str, Any]] = partial(step, compares)
-        if apart:
-            finish = record(finish, ("step", compares, *named))
-
         def whole(
             own: Tensor,
             moments: Tensors,
@@ -221,18 +207,18 @@ def stack_player(
             *rest: Any,
         ) -> dict[str, Any]:
             made: dict[str, Any] = gradient(own, others, batch, carry, strength)
-            return finish(made, own, moments, strength, memory, *rest)
+            return step(compares, made, own, moments, strength, memory, *rest)
 
-        # parameters and moments are given away: nobody reads the old ones
-        return whole if apart else record(whole, ("update", compares, *named), given_away=2)
+        # nobody reads the old parameters and moments
+        return traced(whole, ("update", compares, *key), donated=2) if execution.traces else whole
 
     comparable = execution.measures and any(span.regularizer.bends for span in acting)
-    # what is fused compares at little cost, and compiling twice takes longer
-    always = comparable and execution.compiles
-    run = {compares: updating(compares) for compares in {always, comparable}}
+    run = {compares: updating(compares) for compares in {False, comparable}}
+    of_updates = vmap(batch, in_dims=(None, None, 0), randomness="different")
+    batches = vmap(of_updates, in_dims=(0, None, 0), randomness="different")
 
     def update(compares: bool, *args: Any) -> Update:
-        return Update(**run[always or (compares and comparable)](*args))
+        return Update(**run[compares and comparable](*args))
 
     return StackedPlayer(
         name=player.name,
@@ -240,7 +226,7 @@ def stack_player(
         regularized=player.regularized,
         transforms=any(span.regularizer.transform for span in acting),
         straight=is_straight(program, acting),
-        batch=record(vmap(vmap(batch, in_dims=(None, None, 0)), in_dims=(0, None, 0)), ("batch", *named)),
+        batch=traced(batches, ("batch", *key)) if execution.traces else batches,
         update=update,
     )
 
@@ -268,7 +254,7 @@ def step_of(
     bends = any(span.regularizer.bends for span in acting)
     straight = is_straight(program, acting)
     patience = divergence.patience * player.steps if player.regularized else None
-    descent = program.optimizer.step_on(execution.device.type, execution.compiles)
+    descent = program.optimizer.step_on(execution.device.type)
 
     def step(
         compares: bool,
@@ -357,7 +343,8 @@ def objective_of(
     """
     model, name = program.model, player.name
     price = spans[0].regularizer.penalty if spans else None
-    stacked = (lambda f: f) if execution.fused else vmap
+    # what draws random numbers is refused by the tracer, which says what to do
+    stacked = (lambda f: f) if execution.fused else partial(vmap, randomness="different")
     kind = execution.device.type
     autocast = (
         (lambda: torch.autocast(kind, torch.bfloat16))

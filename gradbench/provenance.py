@@ -13,7 +13,7 @@ import pandas as pd
 from gradbench import __version__
 from gradbench.grid import Cell
 
-COMPARED = ("gradbench", "torch", "device", "execution")
+COMPARED = ("gradbench", "torch", "device")
 """Columns in which rows that differ are pointed out: the same cell may come out differently there."""
 
 
@@ -31,11 +31,6 @@ def git_state(folder: Path = Path(__file__).parent) -> tuple[str | None, bool | 
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no", "--", "."))
     except (OSError, subprocess.SubprocessError):
         return None, None
-
-
-def execution(cells: Sequence[Cell]) -> str:
-    """Return how the steps of cells are run, as the tables call it."""
-    return "compiled" if any(cell.runtime["compile"] for cell in cells) else "eager"
 
 
 def provenance(name: str) -> dict[str, Any]:
@@ -92,7 +87,7 @@ def apart(stored: pd.DataFrame, cells: Sequence[Cell], device: str) -> list[str]
         others = others[~changed]
     if len(others):
         lines.append(f"this folder also holds cells of another grid or config: {len(others)}, left alone")
-    now_made_by = provenance(device) | {"execution": execution(cells)}
+    now_made_by = provenance(device)
     for column in COMPARED:
         for value, rows in finished.groupby(column) if column in finished else ():
             if value != now_made_by[column]:

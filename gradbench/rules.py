@@ -40,7 +40,6 @@ RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
     "divergence.factor": ("> 1", lambda v: v > 1, "inf counts only losses that are not finite"),
     "divergence.patience": (">= 1", lambda v: v >= 1, "give a number of steps like 50"),
     "checkpoint_seconds": (">= 0", lambda v: v >= 0, "0 saves at every chunk of steps, inf never"),
-    "compile": ("true or false", lambda v: isinstance(v, bool), "false runs each operation as it is"),
     "stack_width.cpu": WIDTH,
     "stack_width.cuda": WIDTH,
     "stack_width.mps": WIDTH,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
-from gradbench.batching import looped, recorded
+from gradbench.batching import looped
 from gradbench.data import Data
 from gradbench.devices import bring
 from gradbench.divergence import Divergence, Life, newborn
@@ -24,6 +24,7 @@ from gradbench.players import Span, StackedPlayer, Tensors, Update, execution_of
 from gradbench.program import build
 from gradbench.regularizers import State as Memory
 from gradbench.seeding import derive
+from gradbench.tracing.cache import traced
 
 CHUNK = 50
 """Steps whose random numbers are drawn together. Part of what a seed means: another value, other numbers."""
@@ -57,7 +58,6 @@ class Setup:
     arrays: Mapping[str, np.ndarray]
     dtype: torch.dtype
     evaluate: Callable[[Tensors], Tensors]  # parameters -> metrics [K], arrays [K, ...]
-    compiles: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -127,7 +127,7 @@ def prepare(
     data: Data,
     device: torch.device,
     places: Sequence[int] | None = None,
-    records: bool = True,
+    traces: bool = True,
     kind: str | None = None,
     measures: bool = True,
 ) -> Setup:
@@ -138,7 +138,7 @@ def prepare(
         data: what they train on.
         device: where.
         places: bind only those at these ascending places.
-        records: whether a step's functions are recorded at their first call, and replayed.
+        traces: whether a step's functions are traced at their first call, and replayed.
         kind: of device that the stack is made for, by default the device's own.
         measures: whether there is anything to record.
     """
@@ -149,8 +149,7 @@ def prepare(
     program = build(config, data)
     model, dtype = program.model, program.dtype
     spans = spans_of(cells)
-    compiles = bool(cells[0].runtime["compile"])
-    execution = execution_of(program, spans, device, kind, records, compiles, measures)
+    execution = execution_of(program, spans, device, kind, traces, measures)
     layouts = layouts_of(model.networks(execution.fused), device, dtype)
     divergence = Divergence(**config["divergence"])
     seeds = sorted({cell.seed for cell in cells})
@@ -176,9 +175,9 @@ def prepare(
         )
 
     evaluate_one = evaluate_network
-    if records and one_by_one and not model.fuses:  # of what does, a fused kernel is nearly all
+    if traces and one_by_one and not model.fuses:  # a fused kernel takes nearly all of a model's time
         what = canonical([{key: config[key] for key in ("model", "data", "precision")}, cells[0].data_sha256])
-        evaluate_one = recorded(evaluate_network, ("evaluation", what, str(device)))
+        evaluate_one = traced(evaluate_network, ("evaluation", what, str(device)))
 
     def evaluate_cell(parameters: Tensors, draw: Tensors) -> Tensors:
         return evaluate_one(parameters, draw, tensors)
@@ -187,7 +186,7 @@ def prepare(
 
     def evaluate(parameters: Tensors) -> Tensors:
         with torch.no_grad():
-            # what a recording made is no part of autograd, which an evaluation may need: a copy is
+            # what a trace made was made in inference mode; an evaluation may need autograd, which takes a copy
             return evaluate_all({name: vectors.clone() for name, vectors in parameters.items()}, once)
 
     return Setup(
@@ -213,7 +212,6 @@ def prepare(
         arrays=data.arrays,
         dtype=dtype,
         evaluate=evaluate,
-        compiles=compiles,
     )
 
 
@@ -259,13 +257,11 @@ def begin(setup: Setup) -> State:
 
 
 KEEP_FROM = 0.75
-"""Share of cells alive above which the diverged ones stay: leaving them out costs a new recording.
-
-In a compiled stack all of them stay: compiling anew costs far more."""
+"""Share of cells alive above which the diverged ones stay: leaving them out costs a new trace."""
 
 
 LOOK_EVERY = 10
-"""Steps between looks for cells to leave out: those that diverge together need one new recording, not several."""
+"""Steps between looks for cells to leave out: those that diverge together need one new trace, not several."""
 
 
 def has_thinned(setup: Setup, state: State) -> bool:
@@ -276,7 +272,7 @@ def has_thinned(setup: Setup, state: State) -> bool:
     if setup.device.type != "cpu" or state.step % LOOK_EVERY:
         return False
     alive = int(state.alive.sum())
-    return alive == 0 or (not setup.compiles and alive <= KEEP_FROM * len(state.alive))
+    return alive <= KEEP_FROM * len(state.alive)
 
 
 def without_diverged(setup: Setup, state: State, data: Data) -> tuple[Setup, State]:

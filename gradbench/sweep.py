@@ -126,7 +126,6 @@ def examine(
     Raises:
         UsageError: where there is no such device, or something cannot be made.
     """
-    from gradbench import compiling
     from gradbench.devices import resolve
     from gradbench.width import pieces
 
@@ -138,8 +137,6 @@ def examine(
     devices = resolve(device)
     cells = [cell for members in groups for cell in members]
     validate(cells, sized)
-    if any(cell.runtime["compile"] for cell in cells):
-        compiling.check(devices[0])
     # of a CPU's stacks networks decide, of a GPU's memory does, which data take as well
     read = sized if devices[0].type == "cpu" else data_of
     return list(map(str, devices)), [pieces(members, read(members[0]), devices[0]) for members in groups]

@@ -28,9 +28,10 @@ from gradbench.errors import StorageError
 from gradbench.factory import load_data
 from gradbench.grid import Cell, canonical
 from gradbench.parts import part_name
-from gradbench.provenance import execution, now, provenance
+from gradbench.provenance import now, provenance
 from gradbench.results import Results, curve_rows, describe
 from gradbench.stack import State
+from gradbench.torch_internals import keep_uninitialized_memory
 from gradbench.train import Outcome, train
 from gradbench.width import is_too_large
 
@@ -106,11 +107,10 @@ def checkpoint_of(
     stop: Callable[[], bool],
     say: Callable[[str], None],
 ) -> Checkpoint:
-    """Return where a stack in progress is saved; one of other cells, torch or kind of device, or that was
-    compiled where this one is not, is not gone on from."""
+    """Return where a stack in progress is saved; one of other cells, torch or kind of device is not gone on from."""
     names = [cell.id for cell in cells]
     belongs = {"cells": names, "torch": torch.__version__, "device": device.type}
-    belongs |= {"execution": execution(cells), "state": [field.name for field in fields(State)]}
+    belongs["state"] = [field.name for field in fields(State)]
     path = folder / "checkpoints" / part_name(names).replace(".parquet", ".pt")
     return Checkpoint(path, belongs, float(cells[0].runtime["checkpoint_seconds"]), stop, say)
 
@@ -135,8 +135,7 @@ def settle(device: torch.device) -> None:
         torch.cuda.set_device(device)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-        # nothing here reads what it did not write
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        keep_uninitialized_memory()  # nothing here reads what it did not write
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
@@ -176,7 +175,7 @@ def finished_rows(
             }
             | {name: math.nan if diverged_at else float(values[k]) for name, values in last.items()}
             | provenance(str(device))
-            | {"execution": execution(cells), "started": started, "finished": now()}
+            | {"started": started, "finished": now()}
         )
     return rows
 
@@ -185,7 +184,7 @@ def failed_rows(
     cells: Sequence[Cell], error: str, device: torch.device | str, started: str
 ) -> list[dict[str, Any]]:
     """Return the rows of a stack that raised."""
-    outcome = {"status": "failed", "error": error, "width": len(cells), "execution": execution(cells)}
+    outcome = {"status": "failed", "error": error, "width": len(cells)}
     outcome |= {"started": started, "finished": now()}
     return [describe(cell) | outcome | provenance(str(device)) for cell in cells]
 

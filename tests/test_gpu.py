@@ -103,18 +103,6 @@ def test_random_numbers_of_the_next_chunk_are_copied_while_the_host_goes_on(mode
             torch.testing.assert_close(draws[player][name].cpu(), tensor, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("model", "regularizer"), [("mlp", "clip_norm"), ("wgan", "gp")])
-def test_a_compiled_stack_trains_to_the_same_numbers_on_a_gpu(model, regularizer, cuda):
-    eager, compiled = (
-        train(made, data_of(made[0]), cuda)
-        for made in (
-            cells(model, regularizer, seed=[0, 1], optimizer__lr=0.01, compile=on) for on in (False, True)
-        )
-    )
-    for name, curve in eager.curves.items():
-        np.testing.assert_allclose(compiled.curves[name], curve, rtol=1e-7, atol=1e-9, err_msg=name)
-
-
 def test_a_sweep_on_a_gpu_is_trained_by_a_worker_of_its_own(tmp_path):
     words = ["model=mlp", "regularizer=none,gp", "seed=0,1", "steps=60", "device=cuda", "--no-report"]
     command = [sys.executable, "-m", "gradbench", "run", *words, "--results", str(tmp_path / "out")]

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from small import CONFIGS, CPU, cells, data_of
 
 from gradbench import memory
-from gradbench.batching import recordings
 from gradbench.ledger import Ledger
 from gradbench.memory import HEADROOM, Footprint, Line, cgroup_rooms, fits, footprint, free_memory, measure
+from gradbench.tracing.cache import TRACE_CACHE
 
 every_model = pytest.mark.parametrize("model", CONFIGS.groups["model"])
 
@@ -36,18 +36,20 @@ def within_a_quarter(predicted, measured):
 def test_a_prediction_is_within_a_quarter_of_what_the_allocator_hands_out(model, regularizer):
     K = 4 if model == "lstm" else 12
     stack = sized(model, regularizer, K)
-    _, measured = measure(stack, data_of(stack[0]), CPU, records=False)
+    _, measured = measure(stack, data_of(stack[0]), CPU, traces=False)
     predicted = footprint(stack, data_of(stack[0]), "cpu").of(K)
     assert within_a_quarter(predicted, measured), f"predicted {predicted:,}, measured {measured:,} bytes"
 
 
-def test_recording_a_step_and_replaying_it_takes_no_more():
+def test_tracing_a_step_and_replaying_it_takes_hardly_more():
     stack = sized("mlp", "gp", 12)
-    recordings.clear()
-    (_, plain), (_, recorded) = (measure(stack, data_of(stack[0]), CPU, records) for records in (False, True))
-    assert any(stack[0].program in name for name in recordings if isinstance(name, tuple))
-    assert within_a_quarter(footprint(stack, data_of(stack[0]), "cpu").of(12), recorded)
-    assert recorded <= 1.05 * plain
+    TRACE_CACHE.clear()
+    (_, plain), (_, replayed) = (measure(stack, data_of(stack[0]), CPU, traces) for traces in (False, True))
+    assert any(stack[0].program in name for name in TRACE_CACHE if isinstance(name, tuple))
+    assert within_a_quarter(footprint(stack, data_of(stack[0]), "cpu").of(12), replayed)
+    assert (
+        replayed <= 1.2 * plain
+    )  # a product that is fused with an addition waits for it, and so do its factors
 
 
 def test_a_mixed_stack_is_predicted_by_its_most_demanding_regularizer():

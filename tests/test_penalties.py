@@ -11,7 +11,7 @@ from small import CONFIGS, CPU, cells, data_of, keys_of
 from torch import nn
 from torch.func import grad, vmap
 
-from gradbench import batching, players
+from gradbench import players
 from gradbench.config import resolve
 from gradbench.input_gradients import Evaluated, gradient_norms
 from gradbench.parameters import Layout, flatten
@@ -19,6 +19,7 @@ from gradbench.program import build_regularizer
 from gradbench.regularizers import Regularizer
 from gradbench.regularizers.gradient_penalty import gradient_penalty
 from gradbench.stack import begin, draw_chunk, prepare
+from gradbench.tracing import cache
 
 COMPOSED = {
     name: resolve(CONFIGS.compose((f"regularizer={name}", "model=wgan"))[0])
@@ -152,7 +153,7 @@ def test_every_models_objective_has_the_slope_of_finite_differences_penalty_incl
 ):
     if priced == "elsewhere":
         monkeypatch.setattr(players, "build_regularizer", lambda _config: Regularizer(penalty=elsewhere))
-        monkeypatch.setattr(batching, "recordings", {})
+        monkeypatch.setattr(cache, "TRACE_CACHE", {})
     smooth = {"model__activation": "tanh"} if "model.activation" in keys_of(f"model={model}") else {}
     with_penalty, without = cells(model, "gp", regularizer__lambda=[3.0, 0.0], **smooth)
     setup = prepare([with_penalty, without], data_of(with_penalty), CPU)

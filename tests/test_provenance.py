@@ -151,7 +151,6 @@ def test_versions_devices_and_commits_are_all_compared():
         "python",
         "device",
         "device_name",
-        "execution",
         "git_commit",
     }
 

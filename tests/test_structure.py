@@ -1,6 +1,7 @@
 """The house: imports flow one way, and what must open fast imports nothing heavy."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -127,3 +128,24 @@ except SystemExit as end:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 False"
+
+
+PRIVATE = ("_schema", "_cdata", "kineto_results")
+"""Attributes of torch's objects that are private, or not meant for others."""
+
+
+def private_torch(path):
+    """Return the private names of torch that a file uses: in imports, after ``torch.``, and on torch's objects."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = {name for name in imports(path) if within(name, "torch") and "._" in name}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            dotted = ast.unparse(node)
+            if node.attr in PRIVATE or re.match(r"torch\.(?!ops\.).*\b_[a-z]", dotted):
+                names.add(dotted)
+    return names
+
+
+def test_what_is_private_in_torch_is_used_in_one_module():
+    users = {module for module, path in MODULES.items() if private_torch(path)}
+    assert users == {"gradbench.torch_internals"}

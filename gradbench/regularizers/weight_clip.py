@@ -20,6 +20,6 @@ def weight_clip() -> Regularizer:
     """
 
     def project(parameters_P: Tensor, threshold: Tensor, *_: object) -> Tensor:
-        return torch.clamp(parameters_P, min=-threshold, max=threshold)
+        return torch.minimum(torch.maximum(parameters_P, -threshold), threshold)  # as in clip_value
 
     return Regularizer(project=project)

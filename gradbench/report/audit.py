@@ -15,7 +15,6 @@ VERSIONS = {
     "python": "Python",
     "device": "device",
     "device_name": "device name",
-    "execution": "execution",
     "git_commit": "commit",
 }
 
