@@ -44,15 +44,12 @@ def make(config: Mapping[str, Any], group: str, without: str | None = None, **ar
         raise UsageError(f"{group}={node['name']}: {explain(cause, node['_target_'], config)}") from error
 
 
-def without_versions(node: Any) -> Any:
-    """Return a config without each ``version`` that stands beside a ``_target_``: it is for ids, and no argument."""
-    if isinstance(node, list):
-        return list(map(without_versions, node))
-    if not isinstance(node, Mapping):
-        return node
-    names_code = TARGET in node
+def without_versions(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a node without each ``version`` that stands beside a ``_target_``: it is for ids, and no argument."""
     return {
-        key: without_versions(value) for key, value in node.items() if not (names_code and key == VERSION)
+        key: without_versions(value) if isinstance(value, Mapping) else value
+        for key, value in node.items()
+        if not (key == VERSION and TARGET in node)
     }
 
 

@@ -36,26 +36,22 @@ def identity(config: Mapping[str, Any], neutral: Mapping[str, Any], sources: Map
         A new nested dict (its lists are the config's), with a key ``_source_sha256`` in each node of ``sources``.
     """
 
-    def kept(value: Any, place: str) -> Any:
-        if isinstance(value, list):
-            return [kept(item, f"{place}.{index}") for index, item in enumerate(value)]
-        if not isinstance(value, dict):
-            return value
+    def kept(node: Mapping[str, Any], place: str) -> Config:
         result: Config = {SOURCE: sources[place]} if place in sources else {}
-        for key, item in value.items():
+        for key, value in node.items():
             dotted = f"{place}.{key}" if place else key
-            if dotted in LABELS or (dotted in neutral and is_same(item, neutral[dotted])):
+            if dotted in LABELS or (dotted in neutral and is_same(value, neutral[dotted])):
                 continue
-            if is_elsewhere(place, key) or (key == TARGET and is_shipped(place, value)):
+            if is_elsewhere(place, key) or (key == TARGET and is_shipped(place, node)):
                 continue
-            inner = kept(item, dotted)
+            if not isinstance(value, dict):
+                result[key] = value
             # a node of neutral values alone is as good as absent; a group always has its place
-            if inner or item == inner or dotted in GROUPS:
+            elif (inner := kept(value, dotted)) or not value or dotted in GROUPS:
                 result[key] = inner
         return result
 
-    found: Config = kept(config, "")
-    return found
+    return kept(config, "")
 
 
 def is_elsewhere(place: str, key: str) -> bool:
@@ -85,16 +81,13 @@ def shipped_target(group: str, name: str) -> str | None:
 # ---- targets of somebody's own -----------------------------------------------------------------------------
 
 
-def foreign_targets(config: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    """Yield (node, target) of each ``_target_`` outside gradbench, in lists too; a loader of data is none."""
-    if place == "data":
-        return
-    nodes = config.items() if isinstance(config, dict) else enumerate(config)
-    for key, value in nodes:
+def foreign_targets(config: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (node, target) of each ``_target_`` outside gradbench, but for what loads data: a fingerprint covers it."""
+    for key, value in config.items() if place != "data" else ():
         if key == TARGET and str(value).partition(".")[0] != OWN:
             yield place, str(value)
-        elif isinstance(value, dict | list):
-            yield from foreign_targets(value, f"{place}.{key}" if place else str(key))
+        elif isinstance(value, dict):
+            yield from foreign_targets(value, f"{place}.{key}" if place else key)
 
 
 def sources_of(config: Mapping[str, Any], targets: Mapping[str, str]) -> dict[str, str]:
@@ -108,8 +101,8 @@ def sources_of(config: Mapping[str, Any], targets: Mapping[str, str]) -> dict[st
     return {node: sha256 for node, sha256 in found.items() if sha256}
 
 
-def has_version(config: Any, place: str) -> bool:
+def has_version(config: Mapping[str, Any], place: str) -> bool:
     """Return whether the node at a dotted place says which version of its target it means."""
     for part in filter(None, place.split(".")):
-        config = config[int(part)] if isinstance(config, list) else config[part]
+        config = config[part]
     return config.get(VERSION) is not None

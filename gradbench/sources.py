@@ -83,7 +83,11 @@ def find(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
         with contextlib.suppress(Exception):  # a finder may be anybody's
             if spec := finder.find_spec(name, path):
                 return spec
-    return None
+    # a folder without __init__.py inside another: finders look for the parent among what has been imported
+    below = [Path(folder) / name.rpartition(".")[2] for folder in path or ()]
+    spec = ModuleSpec(name, None, is_package=True)
+    spec.submodule_search_locations = [str(folder) for folder in below if folder.is_dir()]
+    return spec if spec.submodule_search_locations else None
 
 
 def folder_of(spec: ModuleSpec) -> Path | None:

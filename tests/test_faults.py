@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from small import CPU, cells
 
 import gradbench.worker
-from gradbench import cli, sweep
+from gradbench import FORMAT, cli, sweep
 from gradbench.checkpoint import Checkpoint
 from gradbench.errors import DamagedError
 from gradbench.files import check_arrays, read_arrays, read_table, set_aside, write_arrays, write_table
@@ -441,7 +441,7 @@ def test_set_aside_files_pile_up_and_replace_nothing(tmp_path):
 
 def test_a_part_of_a_newer_format_is_refused_everywhere_and_left_alone(finished, capsys):
     part = sorted((finished.folder / "cells").iterdir())[0]
-    table = pd.read_parquet(part).assign(format=2, cell="0123456789abcdef")
+    table = pd.read_parquet(part).assign(format=FORMAT + 1, cell="0123456789abcdef")
     newer = part.with_name("newer.parquet")
     table.to_parquet(newer)
     content = newer.read_bytes()
@@ -450,7 +450,7 @@ def test_a_part_of_a_newer_format_is_refused_everywhere_and_left_alone(finished,
             cli.main(words)
         assert stopped.value.code == 2
         err = capsys.readouterr().err
-        assert "newer.parquet is of results format 2" in err
+        assert f"newer.parquet is of results format {FORMAT + 1}" in err
         assert "pip install -U gradbench" in err
         assert len(err.splitlines()) == 1
     assert newer.read_bytes() == content
