@@ -110,7 +110,8 @@ def test_an_installed_package_counts_as_a_whole_and_a_lone_module_alone(tmp_path
 
 
 @pytest.mark.parametrize(
-    "target", ["nowhere.Net", "math.sqrt", "sys.exit", "collections.OrderedDict", "functools.partial", "", "..x"]
+    "target",
+    ["nowhere.Net", "math.sqrt", "sys.exit", "collections.OrderedDict", "functools.partial", "", "..x"],
 )
 def test_what_is_not_found_built_in_or_standard_has_no_hash(target):
     assert hashed(target) is None
