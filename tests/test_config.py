@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from gradbench.config import Configs, resolve, shipped
 from gradbench.errors import UsageError
 from gradbench.grammar import literal
-from gradbench.neutral import is_same, pop_neutral
+from gradbench.neutral import pop_neutral
 
 CONFIGS = Configs()
 REPOSITORY = Path(__file__).parent.parent
