@@ -2,5 +2,5 @@
 
 __version__ = "0.1.0"
 
-FORMAT = 1
+FORMAT = 2
 """Version of the results format; part of every cell's id."""

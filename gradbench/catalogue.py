@@ -7,7 +7,7 @@ import yaml
 
 from gradbench.config import REFERENCE, Configs, leaves
 from gradbench.errors import UsageError, nearest
-from gradbench.factory import DESCRIPTIVE
+from gradbench.factory import NO_ARGUMENTS
 
 KINDS = {"models": "model", "regularizers": "regularizer", "data": "data", "optimizers": "optimizer"}
 """What ``info`` calls a group."""
@@ -56,8 +56,8 @@ def option_entry(configs: Configs, group: str, name: str) -> Entry:
     """Return one option of a group, with the defaults it brings."""
     path = configs.path(group, name)
     text = path.read_text(encoding="utf-8")
-    config, _ = configs.compose((f"{group}={name}",))
-    hidden = DESCRIPTIVE[group] - {"lr"} | {"_target_"}
+    config = configs.compose((f"{group}={name}",)).config
+    hidden = NO_ARGUMENTS[group] - {"lr"} | {"_target_"}
     keys = [
         # a default that is taken from another key shows that key
         f"{key}={REFERENCE.sub(lambda found: found[1], str(value))}"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from gradbench.claims.schema import claims_of
 from gradbench.errors import UsageError, nearest
 from gradbench.grammar import MOST, Axis, Words, axis, literal, one_line, parse_word
+from gradbench.neutral import NEUTRAL, pop_neutral
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -28,6 +29,20 @@ COLLECTIONS = (yaml.SafeLoader.DEFAULT_MAPPING_TAG, yaml.SafeLoader.DEFAULT_SEQU
 """What OmegaConf makes a config of."""
 
 Config = dict[str, Any]
+
+
+class Composed(NamedTuple):
+    """What Hydra composes.
+
+    Attributes:
+        config: nested; interpolations are not resolved yet.
+        choices: the option of every one of ``GROUPS``.
+        neutral: dotted key -> the value at which it changes nothing.
+    """
+
+    config: Config
+    choices: dict[str, str]
+    neutral: dict[str, Any]
 
 
 def shipped(folder: str) -> Path:
@@ -115,8 +130,8 @@ class Configs:
         roots = [shipped("conf")] + ([self.folder] if self.folder else [])
         return next(path for root in roots if (path := root / group / f"{option}.yaml").is_file())
 
-    def _compose(self, words: tuple[str, ...]) -> tuple[Config, dict[str, str]]:
-        """Return a composed config, its interpolations unresolved, and the option of every one of ``GROUPS``.
+    def _compose(self, words: tuple[str, ...]) -> Composed:
+        """Return a composed config, what was chosen, and what its files declare neutral.
 
         Raises:
             UsageError: in one line, for anything Hydra refuses.
@@ -135,7 +150,8 @@ class Configs:
         del composed["hydra"]
         config = OmegaConf.to_container(composed)
         assert isinstance(config, dict)
-        return {str(key): value for key, value in config.items()}, choices
+        named = {str(key): value for key, value in config.items()}
+        return Composed(named, choices, neutral=pop_neutral(named))
 
     def parse(self, words: list[str]) -> Words:
         """Parse command-line overrides, sweeps included.
@@ -147,6 +163,10 @@ class Configs:
         verbatim = []
         for word in words:
             override = parse_word(word)
+            if override.is_delete() and NEUTRAL in override.key_or_group.split("."):
+                raise UsageError(
+                    f"{word}: only a config folder says which values are neutral; leave the word out"
+                )
             if override.is_delete() or (override.package is not None and not override.is_sweep_override()):
                 verbatim.append(word)
                 continue

@@ -7,14 +7,15 @@ from hydra.utils import instantiate
 
 from gradbench.data import Data
 from gradbench.errors import UsageError
+from gradbench.identity import TARGET, VERSION
 
-DESCRIPTIVE = {
+NO_ARGUMENTS = {
     "model": {"name", "metric", "goal", "unit", "gradient_center"},
     "regularizer": {"name", "family", "strength"},
     "optimizer": {"name", "lr"},
     "data": {"name"},
 }
-"""Keys of each group that describe it, and are no arguments of its ``_target_``."""
+"""Keys of each group that are no arguments of its ``_target_``."""
 
 
 def make(config: Mapping[str, Any], group: str, without: str | None = None, **arguments: Any) -> Any:
@@ -30,8 +31,8 @@ def make(config: Mapping[str, Any], group: str, without: str | None = None, **ar
         UsageError: where the target cannot be imported or refuses its arguments.
     """
     node = config[group]
-    skipped = DESCRIPTIVE[group] | {without}
-    kept = {key: value for key, value in node.items() if key not in skipped}
+    skipped = NO_ARGUMENTS[group] | {without}
+    kept = without_versions({key: value for key, value in node.items() if key not in skipped})
     try:
         return instantiate(kept, _convert_="all", **arguments)
     except UsageError:
@@ -41,6 +42,15 @@ def make(config: Mapping[str, Any], group: str, without: str | None = None, **ar
         if isinstance(cause, UsageError):
             raise cause from None
         raise UsageError(f"{group}={node['name']}: {explain(cause, node['_target_'], config)}") from error
+
+
+def without_versions(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a node without each ``version`` that stands beside a ``_target_``: it is for ids, and no argument."""
+    return {
+        key: without_versions(value) if isinstance(value, Mapping) else value
+        for key, value in node.items()
+        if not (key == VERSION and TARGET in node)
+    }
 
 
 def explain(cause: BaseException, target: str, config: Mapping[str, Any]) -> str:

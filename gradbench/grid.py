@@ -6,7 +6,7 @@ import json
 import math
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -14,13 +14,11 @@ from gradbench import FORMAT
 from gradbench.config import GROUPS, REFERENCE, Config, Configs, Experiment, leaves, put, resolve
 from gradbench.errors import UsageError, nearest
 from gradbench.grammar import MOST, Axis, Words, literal
+from gradbench.identity import foreign_targets, identity, sources_of
 from gradbench.rules import Passed, beyond_64_bits, check
 
 RUNTIME = ("device", "checkpoint_seconds", "stack_width")
 """Top-level keys that say how a cell is run, never what it is."""
-
-LOCATIONS = ("path", "root", "download")
-"""Keys of the data group that say where the data lies; its fingerprint says what it is."""
 
 SHARED_PASS = ("none", "clipping", "projection")
 """Regularizer families whose cells can share forward and backward; a penalty has its own."""
@@ -38,6 +36,8 @@ class Cell:
             the same config again.
         runtime: how it is run.
         options: of the command line, without which it would not compose: ``--config-dir``.
+        neutral: dotted key -> the value at which it changes nothing.
+        sources: node of the config -> hash of the source of the target that it names, where that is not gradbench's.
     """
 
     config: Mapping[str, Any]
@@ -46,13 +46,18 @@ class Cell:
     settings: tuple[str, ...]
     runtime: Mapping[str, Any]
     options: tuple[str, ...] = ()
+    neutral: Mapping[str, Any] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> Config:
+        """What it computes, as a nested dict of one's own."""
+        return identity(self.config, self.neutral, self.sources)
 
     @cached_property
     def id(self) -> str:
-        """16 hex digits: a hash of the resolved config, the data's content and the results format alone."""
-        config = dict(self.config)
-        config["data"] = {key: value for key, value in config["data"].items() if key not in LOCATIONS}
-        return digest([FORMAT, self.data_sha256, config])
+        """16 hex digits: a hash of what it computes, the data's content and the results format alone."""
+        return digest([FORMAT, self.data_sha256, self.identity])
 
     @property
     def seed(self) -> int:
@@ -74,15 +79,15 @@ class Cell:
     @cached_property
     def regularizer_program(self) -> str:
         """The regularizer without its strength: cells that agree in it run the same hooks."""
-        regularizer = dict(self.config["regularizer"])
-        regularizer.pop(regularizer["strength"] or "", None)
+        regularizer = self.identity["regularizer"]
+        regularizer.pop(self.config["regularizer"]["strength"] or "", None)
         return canonical(regularizer)
 
     @cached_property
     def program(self) -> str:
         """What cells must agree in to share a stack: all but strength, learning rate and seed."""
         shares = self.config["regularizer"]["family"] in SHARED_PASS
-        config = {key: value for key, value in self.config.items() if key != "seed"}
+        config = {key: value for key, value in self.identity.items() if key != "seed"}
         config["optimizer"] = {key: value for key, value in config["optimizer"].items() if key != "lr"}
         config["regularizer"] = "shared" if shares else self.regularizer_program
         return canonical([config, self.data_sha256, self.runtime["stack_width"]])
@@ -204,6 +209,8 @@ class Base:
         options: of the command line, without which it would not compose.
         defaults: dotted key -> value, of every leaf.
         keys: those of leaves, and of the nodes above them.
+        neutral: dotted key -> the value at which it changes nothing.
+        targets: node -> the target outside gradbench that it names.
     """
 
     config: Config
@@ -212,6 +219,8 @@ class Base:
     options: tuple[str, ...]
     defaults: dict[str, Any]
     keys: frozenset[str]
+    neutral: dict[str, Any]
+    targets: dict[str, str]
 
 
 def bases(configs: Configs, product: Sequence[Axis], verbatim: tuple[str, ...]) -> Iterator[Base]:
@@ -223,11 +232,12 @@ def bases(configs: Configs, product: Sequence[Axis], verbatim: tuple[str, ...]) 
         further: list[str] = []
         for axis, option in zip(groups, chosen, strict=True):
             (own if axis.key in GROUPS else further).append(f"{'+' * axis.added}{axis.key}={option}")
-        config, choices = configs.compose((*own, *further, *verbatim))
+        config, choices, neutral = configs.compose((*own, *further, *verbatim))
         defaults = dict(leaves(config))
         nodes = (itertools.accumulate(key.split("."), "{}.{}".format) for key in defaults)
         keys = frozenset(itertools.chain(*nodes))
-        yield Base(config, choices, (*further, *verbatim), options, defaults, keys)
+        targets = dict(foreign_targets(config))
+        yield Base(config, choices, (*further, *verbatim), options, defaults, keys, neutral, targets)
 
 
 def expand_base(base: Base, axes: Sequence[Axis], fingerprint: Callable[[Config], str]) -> Iterator[Cell]:
@@ -245,7 +255,10 @@ def expand_base(base: Base, axes: Sequence[Axis], fingerprint: Callable[[Config]
         check(config, base.defaults, passed)
         runtime = {key: config.pop(key) for key in RUNTIME}
         words = (*settings, *base.words)
-        yield Cell(config, fingerprint(config), base.choices, words, runtime, base.options)
+        sources = sources_of(config, base.targets)
+        yield Cell(
+            config, fingerprint(config), base.choices, words, runtime, base.options, base.neutral, sources
+        )
 
 
 def fit(key: str, value: Any, default: Any) -> Any:

@@ -11,6 +11,7 @@ and no two writers share a file. The part in ``cells`` is written last: what sta
 
 import contextlib
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from gradbench.files import (
     write_table,
 )
 from gradbench.grid import Cell
+from gradbench.identity import SOURCE
 from gradbench.parts import (
     conform,
     failure_part,
@@ -98,8 +100,13 @@ class Results:
         return (self.folder / "experiment.yaml").is_file() or (self.folder / "cells").is_dir()
 
     def statuses(self) -> dict[str, str]:
-        """Return cell -> status, for every cell that has one; a finished status outranks ``failed``."""
-        cells = self.cells(columns=["cell", "status"])
+        """Return cell -> status, for every cell that has one; a finished status outranks ``failed``.
+
+        Raises:
+            UsageError: as :meth:`cells`, and where an older gradbench made the folder, whose cells have other ids.
+        """
+        cells = self.cells(columns=["cell", "status", "format", "gradbench"])
+        refuse_older(self.folder, cells)
         return dict(zip(cells["cell"], cells["status"], strict=True)) if len(cells) else {}
 
     def cells(self, columns: list[str] | None = None) -> pd.DataFrame:
@@ -203,6 +210,25 @@ class Results:
                         write_table(path, conform(read_table(path), whole))
 
 
+def refuse_older(folder: Path, cells: pd.DataFrame) -> None:
+    """Refuse a table of cells of an older results format, whose ids no cell of today has.
+
+    Raises:
+        UsageError: where there is such a row.
+    """
+    if "format" not in cells:
+        return
+    formats = pd.to_numeric(cells["format"], errors="coerce")
+    older = cells[formats < FORMAT]
+    if len(older):
+        version = older["gradbench"].iloc[0] if "gradbench" in older else "of unknown version"
+        raise UsageError(
+            f"{folder} holds cells of results format {formats.min():.0f}, made by gradbench {version}, and ids differ "
+            f"since format {FORMAT}, so none would count as finished: choose another folder with --results DIR, or "
+            f"move this one away; gradbench report {shlex.quote(str(folder))} still reads it"
+        )
+
+
 # ---- rows --------------------------------------------------------------------------------------------------
 
 
@@ -214,6 +240,7 @@ def describe(cell: Cell) -> dict[str, Any]:
         group, _, rest = key.partition(".")
         column = group if group in GROUPS and rest == "name" else key
         columns[column] = json.dumps(value) if isinstance(value, list) else value
+    columns |= {f"{node}.{SOURCE}": sha256 for node, sha256 in cell.sources.items()}
     return columns | {"command": cell.command(), "data_sha256": cell.data_sha256, "format": FORMAT}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from gradbench.config import Config, leaves
 from gradbench.errors import UsageError
 from gradbench.grammar import literal
+from gradbench.neutral import NEUTRAL
 
 REQUIRED = {
     "model": ("name", "metric", "goal", "unit"),
@@ -129,6 +130,11 @@ def check_leaf(key: str, value: Any, written: Mapping[str, Any]) -> None:
         f"{key}{value}".encode()
     except UnicodeEncodeError as error:
         raise UsageError(f"{key} must be Unicode text, got {literal(value)}; write it in UTF-8") from error
+    if NEUTRAL in key.split("."):
+        raise UsageError(
+            f"{key}: only a config folder says which values are neutral; write 'neutral: {{KEY: VALUE}}' beside the "
+            "key in its YAML file"
+        )
     named = INSTRUCTION.search(key) and value != written.get(key)
     if named or (isinstance(value, list) and any(map(names_code, value))):
         raise UsageError(

@@ -101,13 +101,14 @@ def make_plan(
     device = only_value("device", [cell.runtime["device"] for cell in cells])
     stored = Results(results or RESULTS / folder_name(experiment, typed))
     stored.check()
+    statuses = stored.statuses()
     groups = programs(cells)
     sizes = {key: load_once(key).sizes for key in {canonical(cell.config["data"]) for cell in cells}}
     devices, counts = call(examine, groups, device, sizes)
     grouped = [
         stack for members, count in zip(groups, counts, strict=True) for stack in stacks(members, count)
     ]
-    return Plan(experiment, stored.folder, cells, grouped, stored.statuses(), devices)
+    return Plan(experiment, stored.folder, cells, grouped, statuses, devices)
 
 
 def examine(

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from gradbench.config import Configs, resolve, shipped
 from gradbench.errors import UsageError
 from gradbench.grammar import literal
+from gradbench.neutral import pop_neutral
 
 CONFIGS = Configs()
 REPOSITORY = Path(__file__).parent.parent
@@ -135,7 +136,8 @@ def test_a_malformed_word_is_refused_in_one_line_that_says_why(words, said):
 def test_a_composed_config_is_what_hydra_itself_composes(words):
     with initialize_config_dir(str(shipped("conf")), version_base="1.3"):
         expected = OmegaConf.to_container(compose("config", overrides=list(words)), resolve=True)
-    config, choices = CONFIGS.compose(words)
+    config, choices, neutral = CONFIGS.compose(words)
+    assert pop_neutral(expected) == neutral
     assert resolve(config) == expected
     for word in words:
         group, option = word.split("=")

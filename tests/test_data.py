@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from gradbench.data import Data, splits
 from gradbench.errors import UsageError
+from gradbench.neutral import pop_neutral
 
 CONF = Path(__file__).parent.parent / "conf" / "data"
 YAMLS = sorted(path.stem for path in CONF.glob("*.yaml"))
@@ -32,6 +33,7 @@ def composed(name: str) -> dict[str, object]:
         config = compose(name)
     loaded = OmegaConf.to_container(config)
     assert isinstance(loaded, dict)
+    pop_neutral(loaded)
     return {str(key): value for key, value in loaded.items()}
 
 
@@ -43,6 +45,16 @@ def loader(config: dict[str, object]):
 def test_fingerprint_is_the_same_for_equal_content():
     assert example().fingerprint == example().fingerprint
     assert re.fullmatch("[0-9a-f]{64}", example().fingerprint)
+
+
+def test_the_fingerprint_of_a_small_data_set_is_what_it_was():
+    """Stored results name it: another one would have every cell trained again."""
+    assert example().fingerprint == "fd65841b8671d14fadaa2d9e48464309f9f8fc72f7e12f0b3363b4ab15719fd5"
+
+
+def test_a_record_of_other_fields_has_another_fingerprint():
+    one, other = (Data({"x": np.zeros(2, [(name, "<f4")])}, {}).fingerprint for name in "ab")
+    assert one != other
 
 
 def test_fingerprint_ignores_order_byte_order_and_memory_layout():
@@ -68,9 +80,10 @@ def test_fingerprint_changes_when_one_value_changes(index):
         lambda a, s: ({"train/z": a["train/x"], "train/y": a["train/y"]}, s),
         lambda a, s: ({**a, "train/x": a["train/x"].reshape(3, 2)}, s),
         lambda a, s: ({**a, "train/y": a["train/y"].view(np.uint64)}, s),
+        lambda a, s: ({**a, "train/y": a["train/y"].view([("label", "<i8")])}, s),
         lambda a, s: (a, {**s, "outputs": 3}),
     ],
-    ids=["one array more", "another name", "another shape", "another dtype", "another size"],
+    ids=["one array more", "another name", "another shape", "another dtype", "a record", "another size"],
 )
 def test_fingerprint_covers_names_shapes_dtypes_and_sizes(change):
     plain = example()

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from small import CPU, cells
 
 import gradbench.worker
-from gradbench import cli, sweep
+from gradbench import FORMAT, cli, sweep
 from gradbench.checkpoint import Checkpoint
 from gradbench.errors import DamagedError
 from gradbench.files import check_arrays, read_arrays, read_table, set_aside, write_arrays, write_table
@@ -441,7 +441,7 @@ def test_set_aside_files_pile_up_and_replace_nothing(tmp_path):
 
 def test_a_part_of_a_newer_format_is_refused_everywhere_and_left_alone(finished, capsys):
     part = sorted((finished.folder / "cells").iterdir())[0]
-    table = pd.read_parquet(part).assign(format=2, cell="0123456789abcdef")
+    table = pd.read_parquet(part).assign(format=FORMAT + 1, cell="0123456789abcdef")
     newer = part.with_name("newer.parquet")
     table.to_parquet(newer)
     content = newer.read_bytes()
@@ -450,10 +450,54 @@ def test_a_part_of_a_newer_format_is_refused_everywhere_and_left_alone(finished,
             cli.main(words)
         assert stopped.value.code == 2
         err = capsys.readouterr().err
-        assert "newer.parquet is of results format 2" in err
+        assert f"newer.parquet is of results format {FORMAT + 1}" in err
         assert "pip install -U gradbench" in err
         assert len(err.splitlines()) == 1
     assert newer.read_bytes() == content
+
+
+# ---- an older format -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def older(finished):
+    """A folder as format 1 left it."""
+    for path in (finished.folder / "cells").iterdir():
+        pd.read_parquet(path).assign(format=1, gradbench="0.0.9").to_parquet(path)
+    return finished
+
+
+@pytest.mark.parametrize("options", [["--dry-run"], ["--no-report"], ["seed=7"]])
+def test_a_run_into_a_folder_of_an_older_format_says_what_to_do_and_trains_nothing(older, capsys, options):
+    before = {path: path.read_bytes() for path in older.folder.rglob("*") if path.is_file()}
+    words = [word for word in WORDS if options != ["seed=7"] or not word.startswith("seed")]
+    assert gradbench_run(*words, "--results", "x", *options) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "x holds cells of results format 1, made by gradbench 0.0.9" in said
+    assert f"ids differ since format {FORMAT}" in said
+    assert "--results DIR" in said
+    assert "gradbench report x still reads it" in said
+    assert {path: path.read_bytes() for path in older.folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_folder_that_is_partly_of_an_older_format_is_refused_as_well(older, capsys):
+    (older.folder / "cells/newer.parquet").write_bytes(b"")
+    table = older.cells().head(1).assign(format=FORMAT, cell="0123456789abcdef")
+    table.to_parquet(older.folder / "cells/newer.parquet")
+    assert gradbench_run(*WORDS, "--results", "x") == 2
+    assert "results format 1" in capsys.readouterr().err
+
+
+def test_what_an_older_format_holds_is_still_reported_shown_and_compared(older, tmp_path, capsys):
+    assert load(older.folder).cells["format"].unique().tolist() == [1]
+    assert build(older.folder).page.is_file()
+    cell = older.cells()["cell"].iloc[0]
+    assert gradbench_run(*WORDS, "--results", "y", "--no-report", "--quiet") == 0
+    for words in (["show", cell, "--results", "x"], ["claims", "x"], ["report", "x"], ["report", "x", "y"]):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(words)
+        assert stopped.value.code == 0, (words, capsys.readouterr().err)
 
 
 # ---- clocks ----------------------------------------------------------------------------------------------------

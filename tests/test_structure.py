@@ -54,7 +54,10 @@ def offenders(importers, forbidden):
 
 COMPONENTS = ["gradbench.models", "gradbench.regularizers", "gradbench.data"]
 LOOP = ["gradbench.train", "gradbench.stack", "gradbench.telemetry"]
-PLANNING = ["gradbench.config", "gradbench.grid", "gradbench.results", "gradbench.factory"]
+PLANNING = [
+    *("gradbench.config", "gradbench.grid", "gradbench.results", "gradbench.factory"),
+    *("gradbench.identity", "gradbench.neutral", "gradbench.sources"),
+]
 READING = ["gradbench.report", "gradbench.stats", "gradbench.claims.rules"]
 BASICS = [
     f"gradbench.{name}" for name in ("optimizers", "parameters", "seeding", "input_gradients", "errors")

@@ -47,7 +47,7 @@ class Data:
         """
         parts = {name: _little_endian(array) for name, array in sorted(self.arrays.items())}
         header = {
-            "arrays": [[name, part.dtype.str, part.shape] for name, part in parts.items()],
+            "arrays": [[name, _described(part.dtype), part.shape] for name, part in parts.items()],
             "sizes": dict(self.sizes),
         }
         # The header fixes how many bytes each array contributes, so no two contents share one byte stream.
@@ -55,6 +55,11 @@ class Data:
         for part in parts.values():
             digest.update(part.tobytes())
         return digest.hexdigest()
+
+
+def _described(dtype: np.dtype[np.generic]) -> object:
+    """Return what a dtype's bytes mean; of a record, which ``str`` calls mere bytes, its fields."""
+    return dtype.descr if dtype.names else dtype.str
 
 
 def _little_endian(array: Array) -> Array:
