@@ -15,7 +15,6 @@ from gradbench.input_gradients import slopes
 from gradbench.models import MeanLoss, Networks, Player, Tensors
 from gradbench.models.batches import epoch_indices, rows
 from gradbench.models.perceptron import Perceptron
-from gradbench.parameters import Network
 
 PIECE = 2048
 """Examples that are evaluated together, which bounds memory for large splits."""
@@ -101,7 +100,7 @@ class Classifier(MeanLoss):
         metrics["gap/accuracy"] = metrics["train/accuracy"] - metrics["test/accuracy"]
         return metrics
 
-    def _attack(self, net: Network, x: Tensor, y: Tensor) -> Tensors:
+    def _attack(self, net: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensors:
         """Return the accuracy under attack, and the mean norm of the gradient that leads it."""
         hits, norms = [], []
         for xs, ys in zip(torch.split(x, PIECE), torch.split(y, PIECE), strict=True):

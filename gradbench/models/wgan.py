@@ -16,7 +16,6 @@ from gradbench.input_gradients import gradient_norms, slopes
 from gradbench.models import Model, Networks, Player, Tensors
 from gradbench.models.batches import rows
 from gradbench.models.perceptron import Perceptron
-from gradbench.parameters import Network
 from gradbench.seeding import generator
 
 EVALUATION_POINTS = 2500
@@ -158,7 +157,7 @@ class WassersteinGAN(Model):
             "gradient_norms": norms,
             "samples": fake,
             "layer_gradients": layer_gradients(nets["critic"], some, *self.shape),
-            "weights": torch.cat([tensor.flatten() for tensor in nets["critic"].parameters.values()]),
+            "weights": torch.cat([tensor.flatten() for tensor in nets["critic"].parameters()]),
         }
         if x[0].numel() == 2:
             results["surface"] = values(nets["critic"], grid(x)).view(SURFACE, SURFACE)
@@ -191,7 +190,7 @@ def values(critic: Callable[..., Tensor], points: Tensor, *shifts: Tensor) -> Te
     return critic(points.flatten(start_dim=1), *shifts).squeeze(-1)
 
 
-def layer_gradients(critic: Network, points: Tensor, hidden: int, depth: int) -> Tensor:
+def layer_gradients(critic: Callable[..., Tensor], points: Tensor, hidden: int, depth: int) -> Tensor:
     """Return how strongly the critic's value depends on the activations of each hidden layer.
 
     That is the L2 norm of the value's gradient with respect to the layer's H activations, a mean over the points;
