@@ -130,5 +130,9 @@ def surprise(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def right(logits: Tensor, y: Tensor) -> Tensor:
-    """Return 1 where the likeliest class is the right one, else 0. Shapes: [B, C], [B] -> [B]."""
-    return (logits.argmax(dim=1) == y).to(logits.dtype)
+    """Return 1 where the likeliest class is the right one, else 0. Shapes: [B, C], [B] -> [B].
+
+    NaN where the largest logit is not finite: no class is the likeliest then, and ``max`` would name the first.
+    """
+    largest, likeliest = logits.max(dim=1)
+    return torch.where(largest.isfinite(), (likeliest == y).to(logits.dtype), torch.nan)

@@ -33,6 +33,9 @@ BLUR, ROUNDS, TINY = 0.1, 10, 1e-300
 WEIGHT_BINS = 128
 """Bins of the stored histogram of the critic's parameters."""
 
+FARTHEST = 1e300
+"""Size of a parameter up to which it is counted there: the width of a histogram must be a float."""
+
 
 class WassersteinGAN(Model):
     """A critic D and a generator G: D's loss is E D(G(z)) - E D(x), G's is -E D(G(z)).
@@ -214,7 +217,7 @@ def growth(norms_L: np.ndarray) -> float:
 
 def weight_histogram(parameters_P: np.ndarray) -> dict[str, np.ndarray]:
     """Return the histogram of a network's parameters, biases included: edges and counts."""
-    reach = float(np.abs(parameters_P).max())
+    reach = min(float(np.abs(parameters_P).max()), FARTHEST)
     counts, edges = np.histogram(parameters_P, WEIGHT_BINS, (-reach, reach) if reach > 0 else (-1.0, 1.0))
     return {"weights/edges": edges, "weights/counts": counts}
 
@@ -242,12 +245,12 @@ def grid(points: Tensor) -> Tensor:
 def wasserstein(samples: np.ndarray, targets: np.ndarray) -> float:
     """Return the exact Wasserstein-1 distance between two equal-sized sets of points, [N, ...] each.
 
-    The optimal transport between equal-sized samples is an assignment problem. NaN where a sample is not finite.
+    The optimal transport between equal-sized samples is an assignment problem. NaN where a distance is not finite.
     """
     a, b = samples.reshape(len(samples), -1).astype(float), targets.reshape(len(targets), -1).astype(float)
-    if not np.isfinite(a).all():
-        return float("nan")
     cost = cdist(a, b)
+    if not np.isfinite(cost).all():
+        return float("nan")
     return float(cost[linear_sum_assignment(reduced(cost))].mean())
 
 
@@ -272,8 +275,11 @@ def reduced(cost: np.ndarray) -> np.ndarray:
 def mode_metrics(samples: np.ndarray, centres: np.ndarray, sigma: float) -> dict[str, float]:
     """Return how many modes are covered and the share of high-quality samples, as PacGAN counts them.
 
-    A sample [D] is of high quality within 3 sigma of its nearest mode; a mode is covered once it has one.
+    A sample [D] is of high quality within 3 sigma of its nearest mode; a mode is covered once it has one. NaN where a
+    sample is not finite.
     """
+    if not np.isfinite(samples).all():
+        return {"test/modes": float("nan"), "test/quality": float("nan")}
     distances = np.linalg.norm(samples[:, None] - centres[None], axis=-1)
     nearest, good = distances.argmin(axis=1), distances.min(axis=1) <= 3 * sigma
     return {"test/modes": float(len(np.unique(nearest[good]))), "test/quality": float(good.mean())}
