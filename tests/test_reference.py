@@ -29,6 +29,9 @@ every_model = pytest.mark.parametrize("model", MODELS)
 # rounding grows where training is chaotic: a calm learning rate
 CALM = {"optimizer__lr": [0.01, 0.02]}
 
+SOONER = {"zclip": {"regularizer__warmup": 5}, "gp_lp": {"regularizer__center": 0.01}}
+"""Options with which a regularizer acts on a small network within a few steps."""
+
 RELATIVE, ABSOLUTE = 1e-11, 1e-12
 """How far float64 may differ: the order of sums, and nothing else."""
 
@@ -43,7 +46,8 @@ def strengths(regularizer):
 
 def pair(model, regularizer, **values):
     """Return two cells of one stack, of different seeds, strengths and learning rates."""
-    grid = cells(model, regularizer, seed=[0, 3], **(CALM | strengths(regularizer) | values))
+    given = CALM | strengths(regularizer) | SOONER.get(regularizer, {}) | values
+    grid = cells(model, regularizer, seed=[0, 3], **given)
     return [grid[0], grid[-1]]
 
 
@@ -79,8 +83,14 @@ def alone(cell):
     return {name: np.array(values) for name, values in found.items()}
 
 
-def assert_follows(stack, relative=RELATIVE, absolute=ABSOLUTE):
-    """Hold every cell of a stack to the reference, step by step."""
+@cache
+def untreated(model):
+    """Return what :func:`alone` does of the second cell of a pair, without a regularizer."""
+    return alone(pair(model, "none")[1])
+
+
+def assert_follows(stack):
+    """Hold every cell of a stack to the reference, step by step; return the last one's."""
     for cell, ours in zip(stack, stacked(stack), strict=True):
         reference = alone(cell)
         for name, values in ours.items():
@@ -88,15 +98,23 @@ def assert_follows(stack, relative=RELATIVE, absolute=ABSOLUTE):
             assert measured[0].all()
             assert measured[-1].all()
             np.testing.assert_allclose(
-                values[measured], reference[name][measured], relative, absolute, err_msg=name
+                values[measured], reference[name][measured], RELATIVE, ABSOLUTE, err_msg=name
             )
+    return reference
 
 
 @pytest.mark.parametrize(
     ("model", "regularizer"), [(model, regularizer) for model in MODELS for regularizer in REGULARIZERS]
 )
 def test_every_cell_of_a_stack_follows_the_reference_step_by_step(model, regularizer):
-    assert_follows(pair(model, regularizer))
+    treated, plain = assert_follows(pair(model, regularizer)), untreated(model)
+    acts = any(not np.array_equal(treated[player], plain[player]) for player in plain if "/" not in player)
+    assert acts == (regularizer != "none"), "else nothing of it is held to anything"
+
+
+@every_model
+def test_a_stack_follows_the_reference_into_its_second_chunk_of_random_numbers(model):
+    assert_follows(pair(model, "clip_norm", steps=CHUNK + 3, eval_every=CHUNK + 3))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
