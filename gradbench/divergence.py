@@ -1,5 +1,11 @@
-"""When a cell has diverged: judged at every update, and never by reading a value. K cells."""
+"""When a cell has diverged: judged at every update, and never by reading a value. K cells, P parameters of a player.
 
+An update is judged by its loss, penalty and gradient. What it makes of the parameters shows in the next update's loss.
+After the last update there is none: a cell whose parameters or compared metric are not finite then has diverged, too.
+"""
+
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -47,3 +53,10 @@ def judged(life: Life, sizes: Tensor, loss: Tensor, ceiling: Tensor, patience: i
         above = (above + 1) * (loss > ceiling)
         alive = alive & (above < patience)
     return {"alive": alive, "above": above, "survived": life["survived"] + alive}
+
+
+def has_finite(parameters: Mapping[str, Tensor]) -> Tensor:
+    """Return which cells' parameters are all finite, every player's, [K]; a player's are [K, P]."""
+    # the largest size: one pass without a copy, and unlike a sum it cannot overflow
+    largest = [torch.linalg.vector_norm(vectors, ord=math.inf, dim=1) for vectors in parameters.values()]
+    return torch.stack(largest).isfinite().all(dim=0)

@@ -4,7 +4,7 @@ P parameters of one network, K networks stacked. A flat vector makes the gradien
 one norm, one clip, one optimizer step, whatever tensors the network has.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,19 +15,27 @@ from torch.func import functional_call
 
 @dataclass(frozen=True)
 class Network:
-    """A module with parameters given from outside: called as the module is.
+    """A module with parameters given from outside: called, and asked for its parameters, as the module is.
 
     Attributes:
         module: gives the structure.
-        parameters: by name; views of one flat vector.
+        tensors: the parameters by name; views of one flat vector.
     """
 
     module: nn.Module
-    parameters: Mapping[str, Tensor]
+    tensors: Mapping[str, Tensor]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the module would with these parameters."""
-        return functional_call(self.module, dict(self.parameters), args, kwargs)
+        return functional_call(self.module, dict(self.tensors), args, kwargs)
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Return an iterator over the parameters, as ``nn.Module.parameters``."""
+        return iter(self.tensors.values())
+
+    def get_parameter(self, name: str) -> Tensor:
+        """Return the parameter of a name, as ``nn.Module.get_parameter``."""
+        return self.tensors[name]
 
 
 class Layout:

@@ -16,6 +16,7 @@ import torch
 from gradbench.checkpoint import Checkpoint
 from gradbench.cores import cores
 from gradbench.data import Data
+from gradbench.divergence import has_finite
 from gradbench.graphs import calls_of
 from gradbench.grid import Cell
 from gradbench.stack import CHUNK, Setup, State, begin, draw_chunk, has_thinned, prepare, without_diverged
@@ -99,6 +100,8 @@ def train(
             checkpoint.save(content(setup, state, telemetry, outcome))
 
     outcome.diverged_at = telemetry.diverged_at
+    if state.step == setup.steps:
+        judge_end(setup, state, outcome)
     # a cell may have diverged since the last evaluation
     outcome.arrays = [
         {} if diverged else arrays
@@ -141,7 +144,7 @@ def restore(saved: dict[str, Any], state: State, telemetry: Telemetry, outcome: 
 def evaluate(calls: Calls, state: State) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
     """Return metrics, each [N], and the arrays for figures of each of the whole stack's N cells.
 
-    A cell that has diverged has NaN and none.
+    A cell that has diverged, or whose parameters are not finite, has NaN and none.
     """
     setup = calls.setup
     results = {name: tensor.cpu().numpy() for name, tensor in calls.evaluate(state).items()}
@@ -154,8 +157,8 @@ def evaluate(calls: Calls, state: State) -> tuple[dict[str, np.ndarray], list[di
     def summary(k: int) -> tuple[dict[str, float], dict[str, Any]]:
         return setup.model.summarize({name: values[k] for name, values in large.items()}, setup.arrays)
 
-    alive = np.flatnonzero(state.alive.cpu().numpy())
-    for k, (further, kept) in zip(alive, every(summary, alive, setup.device), strict=True):
+    sound = np.flatnonzero((state.alive & has_finite(state.parameters)).cpu().numpy())
+    for k, (further, kept) in zip(sound, every(summary, sound, setup.device), strict=True):
         place = setup.places[k]
         arrays[place] = kept
         for name, value in [*((name, values[k]) for name, values in scalars.items()), *further.items()]:
@@ -163,6 +166,24 @@ def evaluate(calls: Calls, state: State) -> tuple[dict[str, np.ndarray], list[di
         if state.step == setup.steps:  # of all evaluations it is the last one's arrays that are kept
             arrays[place] |= gradient_histograms(state, int(k))
     return metrics, arrays
+
+
+def judge_end(setup: Setup, state: State, outcome: Outcome) -> None:
+    """Mark cells as diverged at the last step whose parameters or compared metric are not finite after it.
+
+    The parameters are those of every player. Such a cell's metrics of the last evaluation become NaN. In an earlier
+    evaluation a compared metric that is not finite does not count, since training may recover; nor does any other
+    metric ever.
+    """
+    metrics = outcome.evaluations[setup.steps]
+    broken = np.zeros(len(setup.cells), dtype=bool)
+    broken[setup.places] = ~has_finite(state.parameters).cpu().numpy()
+    compared = setup.cells[0].config["model"]["metric"]
+    if compared in metrics:
+        broken |= ~np.isfinite(metrics[compared])
+    outcome.diverged_at[broken & (outcome.diverged_at == 0)] = setup.steps
+    for values in metrics.values():
+        values[broken] = np.nan
 
 
 def every(function: Callable[[Any], Any], items: Iterable[Any], device: torch.device) -> Iterable[Any]:

@@ -17,7 +17,7 @@ from torch import nn
 from gradbench.errors import UsageError
 from gradbench.models.batches import epoch_indices
 from gradbench.models.lstm import LSTM, LanguageModelling
-from gradbench.models.mlp import Classifier, cross_entropy
+from gradbench.models.mlp import Classifier, cross_entropy, right
 from gradbench.models.perceptron import Perceptron
 from gradbench.models.wgan import (
     WassersteinGAN,
@@ -255,7 +255,8 @@ def test_exact_w1_of_points_on_a_line_equals_scipys(points):
 def test_exact_w1_of_a_shifted_copy_is_the_length_of_the_shift():
     points = np.random.default_rng(0).normal(size=(60, 2))
     assert wasserstein(points, points[::-1] + np.array([3.0, 4.0])) == pytest.approx(5.0)
-    assert math.isnan(wasserstein(points * math.nan, points))
+    for far in (math.nan, math.inf, 1e200):  # the square of a distance overflows
+        assert math.isnan(wasserstein(points * far, points))
 
 
 def test_exact_w1_is_the_best_assignments_however_the_points_lie():
@@ -289,6 +290,26 @@ def test_a_perfect_sampler_covers_all_modes_with_99_percent_quality_as_pacgan_sa
 
 def test_samples_far_from_every_mode_cover_none():
     assert mode_metrics(np.full((10, 2), 5.0), np.eye(2), 0.02) == {"test/modes": 0.0, "test/quality": 0.0}
+
+
+def test_samples_that_are_no_points_have_no_count_of_modes():
+    samples = np.zeros((10, 2))
+    samples[3, 1] = math.nan
+    assert all(math.isnan(value) for value in mode_metrics(samples, np.eye(2), 0.02).values())
+
+
+def test_a_histogram_of_parameters_holds_the_largest_floats_aside_those_beyond_its_end():
+    counted = weight_histogram(np.array([-1e308, -1.0, 1.0]))
+    assert counted["weights/counts"].sum() == 2
+
+
+def test_a_class_is_right_or_wrong_only_where_a_logit_is_the_largest():
+    logits = torch.tensor([[0.0, 1.0], [2.0, 1.0], [-math.inf, 1.0], [math.nan, 1.0], [0.0, math.inf]])
+    torch.testing.assert_close(
+        right(logits, torch.tensor([1, 1, 1, 0, 1])),
+        torch.tensor([1.0, 0.0, 1.0, math.nan, math.nan]),
+        equal_nan=True,
+    )
 
 
 def test_a_fixed_generator_leaves_only_the_critic_and_generates_data_plus_unit_noise():

@@ -1,5 +1,7 @@
 """The model that reads sequences, against nn.RNN, nn.LSTM, torch.optim and NumPy's eigenvalues."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -106,9 +108,26 @@ def test_a_task_is_solved_below_one_percent_of_error_and_not_at_it():
 def test_numbers_are_squared_errors_and_right_within_004_and_classes_are_cross_entropies():
     numbers, targets = torch.tensor([[0.5], [0.46], [0.4]]), torch.tensor([0.5, 0.5, 0.5])
     torch.testing.assert_close(losses(numbers, targets), torch.tensor([0.0, 0.0016, 0.01]))
-    assert right(numbers + 1e-4, targets).tolist() == [True, True, False]
+    assert right(numbers + 1e-4, targets).tolist() == [1.0, 1.0, 0.0]
     logits, classes = torch.randn(5, 4), torch.tensor([0, 1, 2, 3, 0])
     torch.testing.assert_close(losses(logits, classes), -logits.log_softmax(dim=1)[torch.arange(5), classes])
+
+
+def test_an_answer_that_is_not_finite_is_neither_right_nor_wrong_and_solves_nothing():
+    broken = torch.tensor([[math.nan], [math.inf], [0.0]])
+    torch.testing.assert_close(
+        right(broken, torch.zeros(3)), torch.tensor([math.nan, math.nan, 1.0]), equal_nan=True
+    )
+    logits = torch.tensor([[0.0, math.nan], [1.0, 0.0]])
+    torch.testing.assert_close(
+        right(logits, torch.tensor([0, 0])), torch.tensor([math.nan, 1.0]), equal_nan=True
+    )
+    model = SequenceReading({"features": 1, "length": 10, "answers": 1}, "rnn", 3, 1.0, 2)
+    data = {f"{split}/x": torch.zeros(3, 10, 1) for split in ("train", "test")}
+    data |= {f"{split}/y": torch.zeros(3) for split in ("train", "test")}
+    metrics = model.evaluate({"reader": lambda x: broken}, data, {})
+    assert metrics["test/accuracy"].isnan()
+    assert metrics["test/solved"].isnan()
 
 
 def test_gradients_explode_with_length_for_a_large_radius_and_vanish_for_a_small_one():

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from gradbench.parameters import Network
 
-Networks = Mapping[str, Network]
-"""Every player's network, as a function of its inputs."""
+Networks = Mapping[str, Network | nn.Module]
+"""Every player's network: called with its inputs, asked for ``parameters()`` or ``get_parameter(name)``."""
 
 Tensors = dict[str, Tensor]
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from gradbench.errors import UsageError
 from gradbench.models import MeanLoss, Networks, Player, Tensors
 from gradbench.models.recurrence import Recurrence
-from gradbench.parameters import Network
 from gradbench.seeding import generator
 
 State = tuple[Tensor, Tensor]
@@ -198,7 +197,7 @@ class LanguageModelling(MeanLoss):
             logits, (h, c) = nets[player](embedded, (carry["h"], carry["c"]))
             return cross_entropy(logits, batch["y"]).mean(dim=1), {"h": h.detach(), "c": c.detach()}
 
-        return stream_losses, F.embedding(batch["x"], nets[player].parameters["embedding.weight"])
+        return stream_losses, F.embedding(batch["x"], nets[player].get_parameter("embedding.weight"))
 
     def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
         """Return loss (nats per token), perplexity per token and bits per character on both splits."""
@@ -212,7 +211,7 @@ class LanguageModelling(MeanLoss):
             metrics[f"{split}/bits_per_character"] = loss * tokens_per_character / math.log(2)
         return metrics
 
-    def _read(self, net: Network, text: Tensor) -> Tensor:
+    def _read(self, net: Callable[..., tuple[Tensor, State]], text: Tensor) -> Tensor:
         """Return the mean loss over a text [N], read in parallel streams from a zero state."""
         streams = max(1, min(EVALUATION_STREAMS, (text.shape[0] - 1) // self.unroll))
         length = (text.shape[0] - 1) // streams

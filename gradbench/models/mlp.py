@@ -15,7 +15,6 @@ from gradbench.input_gradients import slopes
 from gradbench.models import MeanLoss, Networks, Player, Tensors
 from gradbench.models.batches import epoch_indices, rows
 from gradbench.models.perceptron import Perceptron
-from gradbench.parameters import Network
 
 PIECE = 2048
 """Examples that are evaluated together, which bounds memory for large splits."""
@@ -101,7 +100,7 @@ class Classifier(MeanLoss):
         metrics["gap/accuracy"] = metrics["train/accuracy"] - metrics["test/accuracy"]
         return metrics
 
-    def _attack(self, net: Network, x: Tensor, y: Tensor) -> Tensors:
+    def _attack(self, net: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensors:
         """Return the accuracy under attack, and the mean norm of the gradient that leads it."""
         hits, norms = [], []
         for xs, ys in zip(torch.split(x, PIECE), torch.split(y, PIECE), strict=True):
@@ -131,5 +130,9 @@ def surprise(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def right(logits: Tensor, y: Tensor) -> Tensor:
-    """Return 1 where the likeliest class is the right one, else 0. Shapes: [B, C], [B] -> [B]."""
-    return (logits.argmax(dim=1) == y).to(logits.dtype)
+    """Return 1 where the likeliest class is the right one, else 0. Shapes: [B, C], [B] -> [B].
+
+    NaN where the largest logit is not finite: no class is the likeliest then, and ``max`` would name the first.
+    """
+    largest, likeliest = logits.max(dim=1)
+    return torch.where(largest.isfinite(), (likeliest == y).to(logits.dtype), torch.nan)

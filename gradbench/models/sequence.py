@@ -122,8 +122,10 @@ class SequenceReading(MeanLoss):
             read = slice(len(data["test/y"]))
             answers, y = nets["reader"](data[f"{split}/x"][read]), data[f"{split}/y"][read]
             metrics[f"{split}/loss"] = losses(answers, y).mean()
-            metrics[f"{split}/accuracy"] = right(answers, y).to(answers.dtype).mean()
-        metrics["test/solved"] = (metrics["test/accuracy"] > SOLVED).to(metrics["test/loss"].dtype)
+            metrics[f"{split}/accuracy"] = accuracy = right(answers, y).mean()
+        metrics["test/solved"] = torch.where(
+            accuracy.isnan(), accuracy, (accuracy > SOLVED).to(accuracy.dtype)
+        )
         return metrics
 
     def summarize(
@@ -141,7 +143,14 @@ def losses(answers: Tensor, y: Tensor) -> Tensor:
 
 
 def right(answers: Tensor, y: Tensor) -> Tensor:
-    """Return which answers are right. Shapes: answers [B, C], y [B] -> [B]."""
+    """Return 1 where an answer is right, 0 where it is wrong. Shapes: answers [B, C], y [B] -> [B].
+
+    NaN where the number, or the largest of the logits, is not finite: then there is no answer.
+    """
     if y.is_floating_point():
-        return (answers.squeeze(-1) - y).abs() <= TOLERANCE
-    return answers.argmax(dim=1) == y
+        size = (answers.squeeze(-1) - y).abs()
+        hits = size <= TOLERANCE
+    else:
+        size, likeliest = answers.max(dim=1)
+        hits = likeliest == y
+    return torch.where(size.isfinite(), hits.to(answers.dtype), torch.nan)

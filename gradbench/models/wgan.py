@@ -16,7 +16,6 @@ from gradbench.input_gradients import gradient_norms, slopes
 from gradbench.models import Model, Networks, Player, Tensors
 from gradbench.models.batches import rows
 from gradbench.models.perceptron import Perceptron
-from gradbench.parameters import Network
 from gradbench.seeding import generator
 
 EVALUATION_POINTS = 2500
@@ -33,6 +32,9 @@ BLUR, ROUNDS, TINY = 0.1, 10, 1e-300
 
 WEIGHT_BINS = 128
 """Bins of the stored histogram of the critic's parameters."""
+
+FARTHEST = 1e300
+"""Size of a parameter up to which it is counted there: the width of a histogram must be a float."""
 
 
 class WassersteinGAN(Model):
@@ -158,7 +160,7 @@ class WassersteinGAN(Model):
             "gradient_norms": norms,
             "samples": fake,
             "layer_gradients": layer_gradients(nets["critic"], some, *self.shape),
-            "weights": torch.cat([tensor.flatten() for tensor in nets["critic"].parameters.values()]),
+            "weights": torch.cat([tensor.flatten() for tensor in nets["critic"].parameters()]),
         }
         if x[0].numel() == 2:
             results["surface"] = values(nets["critic"], grid(x)).view(SURFACE, SURFACE)
@@ -191,7 +193,7 @@ def values(critic: Callable[..., Tensor], points: Tensor, *shifts: Tensor) -> Te
     return critic(points.flatten(start_dim=1), *shifts).squeeze(-1)
 
 
-def layer_gradients(critic: Network, points: Tensor, hidden: int, depth: int) -> Tensor:
+def layer_gradients(critic: Callable[..., Tensor], points: Tensor, hidden: int, depth: int) -> Tensor:
     """Return how strongly the critic's value depends on the activations of each hidden layer.
 
     That is the L2 norm of the value's gradient with respect to the layer's H activations, a mean over the points;
@@ -215,7 +217,7 @@ def growth(norms_L: np.ndarray) -> float:
 
 def weight_histogram(parameters_P: np.ndarray) -> dict[str, np.ndarray]:
     """Return the histogram of a network's parameters, biases included: edges and counts."""
-    reach = float(np.abs(parameters_P).max())
+    reach = min(float(np.abs(parameters_P).max()), FARTHEST)
     counts, edges = np.histogram(parameters_P, WEIGHT_BINS, (-reach, reach) if reach > 0 else (-1.0, 1.0))
     return {"weights/edges": edges, "weights/counts": counts}
 
@@ -243,12 +245,12 @@ def grid(points: Tensor) -> Tensor:
 def wasserstein(samples: np.ndarray, targets: np.ndarray) -> float:
     """Return the exact Wasserstein-1 distance between two equal-sized sets of points, [N, ...] each.
 
-    The optimal transport between equal-sized samples is an assignment problem. NaN where a sample is not finite.
+    The optimal transport between equal-sized samples is an assignment problem. NaN where a distance is not finite.
     """
     a, b = samples.reshape(len(samples), -1).astype(float), targets.reshape(len(targets), -1).astype(float)
-    if not np.isfinite(a).all():
-        return float("nan")
     cost = cdist(a, b)
+    if not np.isfinite(cost).all():
+        return float("nan")
     return float(cost[linear_sum_assignment(reduced(cost))].mean())
 
 
@@ -273,8 +275,11 @@ def reduced(cost: np.ndarray) -> np.ndarray:
 def mode_metrics(samples: np.ndarray, centres: np.ndarray, sigma: float) -> dict[str, float]:
     """Return how many modes are covered and the share of high-quality samples, as PacGAN counts them.
 
-    A sample [D] is of high quality within 3 sigma of its nearest mode; a mode is covered once it has one.
+    A sample [D] is of high quality within 3 sigma of its nearest mode; a mode is covered once it has one. NaN where a
+    sample is not finite.
     """
+    if not np.isfinite(samples).all():
+        return {"test/modes": float("nan"), "test/quality": float("nan")}
     distances = np.linalg.norm(samples[:, None] - centres[None], axis=-1)
     nearest, good = distances.argmin(axis=1), distances.min(axis=1) <= 3 * sigma
     return {"test/modes": float(len(np.unique(nearest[good]))), "test/quality": float(good.mean())}

@@ -149,6 +149,9 @@ def _rules(results: Results) -> list[Finding]:
     found = []
     for rule in results.cells[columns].drop_duplicates().to_dict("records"):
         words = ", ".join(f"{leaf}={value}" for leaf, value in rule.items())
-        rules = f"diverged means: a loss or gradient that is not finite, or the rule {words}"
+        rules = (
+            "diverged means: a loss or gradient that is not finite, parameters or a compared metric that are not "
+            f"finite at the end, or the rule {words}"
+        )
         found.append(Finding(rules, warning=False))
     return found

@@ -1,0 +1,160 @@
+"""The oracle: one cell in ordinary PyTorch, to which every model x regularizer and every optimizer is held.
+
+Models, regularizers and optimizers are discovered from conf/: a new YAML is tested at once. K cells.
+"""
+
+from collections import deque
+from dataclasses import replace
+from functools import cache
+from itertools import groupby
+
+import numpy as np
+import pytest
+import torch
+from small import CONFIGS, CPU, cells, data_of
+
+from gradbench.errors import UsageError
+from gradbench.parameters import flatten
+from gradbench.program import build
+from gradbench.reference import as_tensor, make_optimizer, train_one
+from gradbench.stack import CHUNK, begin, draw_chunk, prepare
+from gradbench.step import advance
+from gradbench.telemetry import Telemetry, series_of
+from gradbench.train import train
+
+MODELS, REGULARIZERS, OPTIMIZERS = (CONFIGS.groups[group] for group in ("model", "regularizer", "optimizer"))
+
+every_model = pytest.mark.parametrize("model", MODELS)
+
+# rounding grows where training is chaotic: a calm learning rate
+CALM = {"optimizer__lr": [0.01, 0.02]}
+
+SOONER = {"zclip": {"regularizer__warmup": 5}, "gp_lp": {"regularizer__center": 0.01}}
+"""Options with which a regularizer acts on a small network within a few steps."""
+
+RELATIVE, ABSOLUTE = 1e-11, 1e-12
+"""How far float64 may differ: the order of sums, and nothing else."""
+
+
+@cache
+def strengths(regularizer):
+    """Return a regularizer's default strength and a third of it, as an axis."""
+    node = CONFIGS.compose((f"regularizer={regularizer}",))[0]["regularizer"]
+    key = node["strength"]
+    return {f"regularizer__{key}": [node[key], node[key] / 3]} if key else {}
+
+
+def pair(model, regularizer, **values):
+    """Return two cells of one stack, of different seeds, strengths and learning rates."""
+    given = CALM | strengths(regularizer) | SOONER.get(regularizer, {}) | values
+    grid = cells(model, regularizer, seed=[0, 3], **given)
+    return [grid[0], grid[-1]]
+
+
+def stacked(stack):
+    """Train a stack; return per cell, step by step, series [steps] and every player's parameters [steps, P]."""
+    setup = prepare(stack, data_of(stack[0]), CPU)
+    state, telemetry, parameters = begin(setup), Telemetry(setup), []
+    for step in range(setup.steps):
+        if step % CHUNK == 0:
+            draws = draw_chunk(setup, step)
+        advance(setup, state, draws, telemetry)
+        parameters.append({name: vectors.clone() for name, vectors in state.parameters.items()})
+    recorded = telemetry.recorded()
+    found = {name: torch.stack([of_step[name] for of_step in parameters]) for name in parameters[0]} | {
+        f"{player.name}/{name.removeprefix(player.name + '/')}": recorded[player.name][:, index]
+        for player in setup.players
+        for index, name in enumerate(series_of(player))
+    }
+    return [{name: values[:, k].numpy() for name, values in found.items()} for k in range(len(stack))]
+
+
+def alone(cell):
+    """Train the reference; return what :func:`stacked` does of a cell. Series are means over a step's updates."""
+    found = {}
+    for _, updates in groupby(train_one(cell, data_of(cell)), key=lambda update: update.step):
+        series, of_step = {}, {}
+        for update in updates:
+            for name, value in update.series.items():
+                series.setdefault(f"{update.player}/{name}", []).append(value)
+            of_step = {name: flatten(network).numpy() for name, network in update.networks.items()}
+        for name, value in (of_step | {name: np.mean(values) for name, values in series.items()}).items():
+            found.setdefault(name, []).append(value)
+    return {name: np.array(values) for name, values in found.items()}
+
+
+@cache
+def untreated(model):
+    """Return what :func:`alone` does of the second cell of a pair, without a regularizer."""
+    return alone(pair(model, "none")[1])
+
+
+def assert_follows(stack):
+    """Hold every cell of a stack to the reference, step by step; return the last one's."""
+    for cell, ours in zip(stack, stacked(stack), strict=True):
+        reference = alone(cell)
+        for name, values in ours.items():
+            measured = np.isfinite(values)  # what may bend a gradient is compared with it at some steps
+            assert measured[0].all()
+            assert measured[-1].all()
+            np.testing.assert_allclose(
+                values[measured], reference[name][measured], RELATIVE, ABSOLUTE, err_msg=name
+            )
+    return reference
+
+
+@pytest.mark.parametrize(
+    ("model", "regularizer"), [(model, regularizer) for model in MODELS for regularizer in REGULARIZERS]
+)
+def test_every_cell_of_a_stack_follows_the_reference_step_by_step(model, regularizer):
+    treated, plain = assert_follows(pair(model, regularizer)), untreated(model)
+    acts = any(not np.array_equal(treated[player], plain[player]) for player in plain if "/" not in player)
+    assert acts == (regularizer != "none"), "else nothing of it is held to anything"
+
+
+@every_model
+def test_a_stack_follows_the_reference_into_its_second_chunk_of_random_numbers(model):
+    assert_follows(pair(model, "clip_norm", steps=CHUNK + 3, eval_every=CHUNK + 3))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("model", ["mlp", "wgan"])
+def test_every_optimizer_of_conf_follows_torchs(optimizer, model):
+    assert_follows(pair(model, "clip_norm", optimizer=optimizer, optimizer__lr=[0.01, 0.003]))
+
+
+def test_sgd_follows_torchs_with_all_its_options():
+    options = {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}
+    assert_follows(pair("mlp", "clip_norm", **{f"optimizer__{key}": value for key, value in options.items()}))
+
+
+@every_model
+def test_final_metrics_are_what_the_model_measures_of_plain_modules(model):
+    stack = pair(model, "clip_norm")
+    data = data_of(stack[0])
+    outcome = train(stack, data, CPU)
+    for k, cell in enumerate(stack):
+        networks = deque(train_one(cell, data), maxlen=1).pop().networks
+        program = build(cell.config, data)
+        examples = {name: as_tensor(array, program.dtype) for name, array in data.arrays.items()}
+        draws = program.model.draw("evaluation", cell.seed, 0, 1, data.arrays)
+        with torch.no_grad():
+            found = program.model.evaluate(
+                networks,
+                examples,
+                {name: as_tensor(numbers[0], program.dtype) for name, numbers in draws.items()},
+            )
+        arrays = {name: tensor.numpy() for name, tensor in found.items() if tensor.dim()}
+        metrics = {name: float(tensor) for name, tensor in found.items() if not tensor.dim()}
+        metrics |= program.model.summarize(arrays, data.arrays)[0]
+        ours = {name: values[k] for name, values in outcome.evaluations[20].items()}
+        assert ours == pytest.approx(metrics, rel=RELATIVE, abs=ABSOLUTE)
+
+
+def test_an_optimizer_that_torch_does_not_have_is_refused_by_name():
+    (cell,) = cells("mlp", "none")
+    foreign = replace(
+        cell, config=cell.config | {"optimizer": {"name": "mine", "_target_": "mine.make", "lr": 1.0}}
+    )
+    with pytest.raises(UsageError, match=r"mine\.make.*gradbench\.optimizers\.sgd"):
+        make_optimizer(foreign, torch.nn.Linear(2, 1))
