@@ -44,7 +44,7 @@ TARGETS = {
 }
 """How many times faster gradbench is meant to be."""
 
-FURTHER = ("peak", "waiting", "scaling", "compilation", "saturation", "gpu")
+FURTHER = ("peak", "waiting", "scaling", "passes", "saturation", "gpu")
 """Scripts that measure something else, one after the other."""
 
 KEEPING = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}
