@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gradbench.errors import UsageError
-from gradbench.torch_internals import fused_adam_
+from gradbench.functional.torch_internals import fused_adam_
 
 State = dict[str, Tensor]
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from gradbench.claims.contrasts import Contrast, decide
 from gradbench.claims.findings import Part
+from gradbench.claims.samples import Row, Side
 from gradbench.claims.schema import Claim, claims_of
-from gradbench.claims.sides import Row, Side
 
 CONTRAST = {
     "id": "1",

@@ -8,9 +8,9 @@ import pandas as pd
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from gradbench.config import Configs, leaves, shipped
-from gradbench.files import write_table
-from gradbench.grammar import literal
+from gradbench.config.compose import Configs, leaves, shipped
+from gradbench.config.overrides import literal
+from gradbench.storage.parquet import write_table
 
 CONFIGS = Configs()
 KEYS = sorted(

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gradbench.parameters import Layout, flatten
+from gradbench.functional.flat_params import Layout, flatten
 
 NET = nn.Sequential(nn.Conv2d(2, 3, 2), nn.Linear(5, 4), nn.LayerNorm(4), nn.Linear(4, 3)).double()
 """Only its shapes matter: a kernel, matrices, vectors."""

@@ -4,10 +4,12 @@ from functools import cache
 
 import torch
 
-from gradbench.config import Axis, Configs, Experiment, Words
+from gradbench.config.compose import Axis, Configs, Experiment, Words
+from gradbench.config.hashing import canonical
+from gradbench.config.instantiate import load_data
 from gradbench.data import Data
-from gradbench.factory import load_data
-from gradbench.grid import Cell, canonical, expand
+from gradbench.grid.cell import Cell
+from gradbench.grid.expand import expand
 
 CONFIGS = Configs()
 
@@ -30,7 +32,7 @@ SIZES = {
 
 @cache
 def keys_of(*choices: str) -> frozenset[str]:
-    from gradbench.config import leaves
+    from gradbench.config.compose import leaves
 
     return frozenset(key for key, _ in leaves(CONFIGS.compose(choices)[0]))
 

@@ -31,7 +31,7 @@ from typing import NoReturn
 import numpy as np
 import pandas as pd
 
-from gradbench import cli
+from gradbench.cli import main as cli
 
 EXPERIMENT = """
 question: Is anything lost?
@@ -277,7 +277,7 @@ def compare(folder: Path, reference: Path) -> None:
 
 def soak(home: Path, kills: int, seed: int, fresh: bool) -> Counter[str]:
     """Kill sweeps so often; return what was hit."""
-    from gradbench.sweep import make_plan
+    from gradbench.sweep.plan import make_plan
 
     os.chdir(home)
     Path("soak.yaml").write_text(EXPERIMENT, encoding="utf-8")
@@ -310,7 +310,7 @@ def main() -> None:
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     print(f"seed {seed}", file=sys.stderr)
     os.environ["OMP_NUM_THREADS"] = "1"
-    from gradbench.launchers.processes import PRELOADED
+    from gradbench.launchers.forkserver import PRELOADED
 
     for module in PRELOADED:  # once, for every copy
         import_module(module)

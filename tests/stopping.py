@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gradbench.checkpoint import Checkpoint
+from gradbench.training.checkpoint import Checkpoint
 
 
 class StopError(Exception):

@@ -21,12 +21,12 @@ import yaml
 from pandas.testing import assert_frame_equal
 from test_readme import ROOT
 
-from gradbench import cli
-from gradbench.config import Configs
+from gradbench.cli import main as cli
+from gradbench.config.compose import Configs
 from gradbench.errors import UsageError
-from gradbench.report.style import RC
-from gradbench.report.verdicts import frozen_experiment, table, verdicts
-from gradbench.verdicts import BEGIN, END, judge, put_into
+from gradbench.report.claims.overview import BEGIN, END, judge, put_into
+from gradbench.report.claims.verdicts import frozen_experiment, table, verdicts
+from gradbench.report.figures.style import RC
 
 SCRIPT = ROOT / "experiments" / "article" / "reference.py"
 KEPT = ROOT / "results" / "article"

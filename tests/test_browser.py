@@ -17,8 +17,10 @@ import synthetic
 import yaml
 from test_report import EVIL
 
-from gradbench.report import build, claims, compare
-from gradbench.report.style import RC
+from gradbench.report import build
+from gradbench.report.analysis import comparison as compare
+from gradbench.report.claims import section as claims
+from gradbench.report.figures.style import RC
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

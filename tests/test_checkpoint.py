@@ -7,8 +7,8 @@ import torch
 from small import CONFIGS, CPU, cells, data_of
 from stopping import StopError, always, assert_same_outcome, stop_at
 
-from gradbench.checkpoint import Checkpoint
-from gradbench.train import train
+from gradbench.training.checkpoint import Checkpoint
+from gradbench.training.loop import train
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import pytest
 from claimed import CONTRAST, INTERIOR, SHIFT, claim, decided, experiment, row
 from scipy.stats import binomtest
 
-from gradbench.claims.along import slopes_of
 from gradbench.claims.contrasts import Contrast, decide
-from gradbench.claims.rules import TESTS
+from gradbench.claims.judge import TESTS
+from gradbench.claims.trends import slopes_of
 
 
 @pytest.mark.parametrize("value", [0.0, 2.0])

@@ -8,7 +8,7 @@ import pytest
 from claimed import CONTRAST, INTERIOR, SHIFT, TREND, claim, decided, experiment, row
 
 from gradbench.claims.contrasts import Contrast
-from gradbench.claims.rules import TESTS, combined
+from gradbench.claims.judge import TESTS, combined
 from gradbench.claims.schema import Claim
 
 

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from gradbench.claims.findings import Finding
-from gradbench.claims.measures import Evidence
-from gradbench.claims.rules import TESTS, Judgement, judge, parts
+from gradbench.claims.judge import TESTS, Judgement, judge, parts
+from gradbench.claims.metrics import Evidence
+from gradbench.claims.samples import Side
 from gradbench.claims.schema import Claim, claims_of
-from gradbench.claims.sides import Side
 
 PLACES = {"plane": 2, "wine": 13, "digits": 64}
 LOADERS = {"plane": "mixtures.load", "wine": "tables.load", "digits": "images.load"}

@@ -14,10 +14,10 @@ import typer
 import yaml
 from rich.console import Console
 
-from gradbench import cli
-from gradbench.config import Configs
-from gradbench.grid import Cell
-from gradbench.progress import Lines, Live, Quiet, watch
+from gradbench.cli import main as cli
+from gradbench.cli.progress import Lines, Live, Quiet, watch
+from gradbench.config.compose import Configs
+from gradbench.grid.cell import Cell
 
 COMMANDS = {
     command.name or command.callback.__name__: command.callback for command in cli.app.registered_commands
@@ -89,7 +89,7 @@ def test_an_interrupt_is_status_130_and_says_that_the_same_command_goes_on(monke
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gradbench.sweep.make_plan", interrupted)
+    monkeypatch.setattr("gradbench.sweep.plan.make_plan", interrupted)
     assert gradbench("run", "quick") == 130
     assert "the same command goes on" in capsys.readouterr().err
 
@@ -135,7 +135,7 @@ def test_help_names_every_command(words, capsys):
 def test_help_and_version_import_neither_torch_nor_hydra():
     for words in (["--help"], ["--version"], ["run", "--help"]):
         code = (
-            "import sys; from gradbench.cli import main\n"
+            "import sys; from gradbench.cli.main import main\n"
             f"try: main({words})\n"
             "except SystemExit as stop: assert not stop.code\n"
             "heavy = {'torch', 'hydra', 'pandas', 'matplotlib'} & set(sys.modules)\n"

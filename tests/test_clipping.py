@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from gradbench.parameters import Layout
+from gradbench.functional.flat_params import Layout
 from gradbench.regularizers.agc import agc, clipped_names
 from gradbench.regularizers.block_rms import block_rms
 from gradbench.regularizers.clip_norm import clip_norm

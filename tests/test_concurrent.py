@@ -11,10 +11,11 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from gradbench import cli, leftovers
-from gradbench.grid import digest
-from gradbench.reservations import Finished, Reservations
-from gradbench.results import Results
+from gradbench.cli import main as cli
+from gradbench.config.hashing import digest
+from gradbench.storage import cleanup as leftovers
+from gradbench.storage.locks import Finished, Reservations
+from gradbench.storage.results import Results
 
 ONE, TWO, THREE = (SimpleNamespace(id=digest(number)) for number in range(3))
 
@@ -22,7 +23,7 @@ RESERVE = """
 import sys, time
 from pathlib import Path
 from types import SimpleNamespace
-from gradbench.reservations import Reservations
+from gradbench.storage.locks import Reservations
 with Reservations(Path(sys.argv[1])) as reservations:
     print(reservations.take([SimpleNamespace(id=cell) for cell in sys.argv[2:]]), flush=True)
     time.sleep(600)

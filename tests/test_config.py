@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from gradbench.config import Configs, resolve, shipped
+from gradbench.config.compose import Configs, resolve, shipped
+from gradbench.config.neutral import pop_neutral
+from gradbench.config.overrides import literal
 from gradbench.errors import UsageError
-from gradbench.grammar import literal
-from gradbench.neutral import pop_neutral
 
 CONFIGS = Configs()
 REPOSITORY = Path(__file__).parent.parent
@@ -258,7 +258,7 @@ def test_configs_and_experiments_travel_inside_the_wheel(tmp_path):
     for source, target in wheel["force-include"].items():
         shutil.copytree(REPOSITORY / source, tmp_path / target, ignore=ignored)
     code = (
-        "from gradbench.config import Configs, shipped; import gradbench\n"
+        "from gradbench.config.compose import Configs, shipped; import gradbench\n"
         "configs = Configs()\n"
         "configs.experiment('quick'), configs.compose(('model=lstm', 'regularizer=gp'))\n"
         "print(gradbench.__file__, shipped('conf'), shipped('experiments'), sep='\\n')"
@@ -285,6 +285,6 @@ def test_an_interrupt_that_omegaconf_stumbles_over_is_an_interrupt(monkeypatch):
         except AttributeError as error:
             raise ValueError from error
 
-    monkeypatch.setattr("gradbench.config.compose", stumbles)
+    monkeypatch.setattr("gradbench.config.compose.compose", stumbles)
     with pytest.raises(KeyboardInterrupt):
         Configs().compose(("model=mlp",))

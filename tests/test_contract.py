@@ -7,11 +7,12 @@ import pytest
 import torch
 from small import CONFIGS, CPU, DEAR, cells, data_of
 
-from gradbench.grid import programs, stacks
-from gradbench.stack import begin, draw_chunk, prepare
-from gradbench.step import advance
-from gradbench.telemetry import Telemetry, series_of
-from gradbench.train import train
+from gradbench.grid.stacks import programs, stacks
+from gradbench.training.draws import draw_chunk
+from gradbench.training.loop import train
+from gradbench.training.setup import begin, prepare
+from gradbench.training.step import advance
+from gradbench.training.telemetry import Telemetry, series_of
 
 MODELS = CONFIGS.groups["model"]
 REGULARIZERS = CONFIGS.groups["regularizer"]

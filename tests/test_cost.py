@@ -10,14 +10,14 @@ from rich.console import Console
 from scipy import stats
 from small import CONFIGS, CPU, cells, data_of
 
-from gradbench import cli
-from gradbench.costs.cells import NONE, compare
-from gradbench.costs.output import draw, table
-from gradbench.costs.timing import Runner, median_interval, ready, rounds
-from gradbench.memory import measure
-from gradbench.stack import begin, prepare
-from gradbench.step import advance
-from gradbench.telemetry import COMPARE_EVERY, Telemetry
+from gradbench.cli import main as cli
+from gradbench.memory.estimate import measure
+from gradbench.profiling.cases import NONE, compare
+from gradbench.profiling.output import draw, table
+from gradbench.profiling.timing import Runner, median_interval, ready, rounds
+from gradbench.training.setup import begin, prepare
+from gradbench.training.step import advance
+from gradbench.training.telemetry import COMPARE_EVERY, Telemetry
 
 SMALL = ["model.hidden=4", "model.depth=1", "steps=4", "device=cpu"]
 
@@ -126,7 +126,7 @@ def test_of_steps_that_compare_gradients_each_timing_counts_one_in_many(monkeypa
         return take(state, draws, compares)
 
     monkeypatch.setattr(runner.calls, "take", watched)
-    monkeypatch.setattr("gradbench.costs.timing.clock_of", lambda device: lambda: clock[0])
+    monkeypatch.setattr("gradbench.profiling.timing.clock_of", lambda device: lambda: clock[0])
     seconds, flush = runner.run()
     assert seconds == pytest.approx(2.0 + 298.0 / COMPARE_EVERY)
     assert flush == 0.0
@@ -249,6 +249,6 @@ def test_a_terminal_of_80_columns_shows_every_number():
 
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_timed(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("gradbench.costs.measure.measured", None)
+    monkeypatch.setattr("gradbench.profiling.measure.measured", None)
     assert gradbench("cost", *SMALL, "--results", str(tmp_path / "file"), "--width", "1") == 1
     assert "cannot write" in capsys.readouterr().err

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from gradbench.config.neutral import pop_neutral
 from gradbench.data import Data, splits
 from gradbench.errors import UsageError
-from gradbench.neutral import pop_neutral
 
 CONF = Path(__file__).parent.parent / "conf" / "data"
 YAMLS = sorted(path.stem for path in CONF.glob("*.yaml"))

@@ -8,10 +8,11 @@ import torch
 from small import CONFIGS, CPU, cells, data_of
 from stopping import StopError, always, assert_same_outcome, stop_at
 
-from gradbench.divergence import has_finite
-from gradbench.stack import CHUNK, without_diverged
-from gradbench.train import evaluate, train
-from gradbench.worker import arrays_of, curves_of, finished_rows
+from gradbench.launchers.rows import arrays_of, curves_of, finished_rows
+from gradbench.training.divergence import has_finite
+from gradbench.training.draws import CHUNK
+from gradbench.training.loop import evaluate, train
+from gradbench.training.setup import without_diverged
 
 
 def wild_and_calm(model, **values):
@@ -36,10 +37,10 @@ def test_leaving_out_diverged_cells_changes_no_bit_of_the_others(model, monkeypa
         widths.append(len(setup.places))
         return setup, state
 
-    monkeypatch.setattr("gradbench.train.without_diverged", watched)
+    monkeypatch.setattr("gradbench.training.loop.without_diverged", watched)
     left_out = train(stack, data, CPU)
     assert widths == [1], "the others must have been left out"
-    monkeypatch.setattr("gradbench.train.has_thinned", lambda setup, state: False)
+    monkeypatch.setattr("gradbench.training.loop.has_thinned", lambda setup, state: False)
     kept = train(stack, data, CPU)
     assert list(left_out.diverged_at > 0) == [True, True, False, True]
     assert_same_outcome(left_out, kept)
@@ -153,7 +154,7 @@ def test_only_the_compared_metric_of_the_last_evaluation_counts(
             metrics[metric][0] = value
         return metrics, arrays
 
-    monkeypatch.setattr("gradbench.train.evaluate", altered)
+    monkeypatch.setattr("gradbench.training.loop.evaluate", altered)
     stack = cells("mlp", "none", seed=[0, 1], eval_every=10)
     assert list(train(stack, data_of(stack[0]), CPU).diverged_at) == [diverged_at, 0]
 
@@ -165,7 +166,7 @@ def test_one_that_diverges_earlier_keeps_its_step_and_one_that_breaks_at_the_end
         found = has_finite(parameters)
         return torch.zeros_like(found) if len(found) == 1 else found
 
-    monkeypatch.setattr("gradbench.train.has_finite", broken_at_the_end)
+    monkeypatch.setattr("gradbench.training.loop.has_finite", broken_at_the_end)
     outcome = train(stack, data, CPU)
     assert outcome.diverged_at[2] == 2 * CHUNK + 20
     assert (outcome.diverged_at[[0, 1, 3]] < 10).all()

@@ -21,18 +21,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import CPU, cells
 
-import gradbench.worker
-from gradbench import FORMAT, cli, sweep
-from gradbench.checkpoint import Checkpoint
+import gradbench.launchers.worker
+from gradbench import FORMAT
+from gradbench.atomic import set_aside
+from gradbench.cli import main as cli
+from gradbench.cli.progress import Lines
 from gradbench.errors import DamagedError
-from gradbench.files import check_arrays, read_arrays, read_table, set_aside, write_arrays, write_table
-from gradbench.launchers.processes import Worker
-from gradbench.progress import Lines
-from gradbench.report import build, contents
-from gradbench.report.style import RC
-from gradbench.report.tables import load
-from gradbench.results import Results, curve_rows, describe
-from gradbench.worker import attempt, receive, tell
+from gradbench.launchers.forkserver import Worker
+from gradbench.launchers.worker import attempt, receive, tell
+from gradbench.report import build
+from gradbench.report.figures.style import RC
+from gradbench.report.load.cells import load
+from gradbench.report.render import contents
+from gradbench.storage.parquet import check_arrays, read_arrays, read_table, write_arrays, write_table
+from gradbench.storage.results import Results, curve_rows, describe
+from gradbench.sweep import plan as sweep
+from gradbench.training.checkpoint import Checkpoint
 
 WORDS = ["model=mlp", "model.hidden=4", "steps=2", "regularizer=none,gp", "seed=0,1"]
 TIMING = {"step_seconds", "seconds", "started", "finished"}
@@ -508,7 +512,7 @@ def test_a_clock_that_jumps_changes_neither_what_is_saved_nor_what_is_done(
 ):
     """The wall clock goes back a century between a stack's start and its end, and files come from the future."""
     years = iter(["2126", "2026", "2026"] * 2)
-    monkeypatch.setattr(gradbench.worker, "now", lambda: f"{next(years)}-11-22T08:00:00+00:00")
+    monkeypatch.setattr(gradbench.launchers.worker, "now", lambda: f"{next(years)}-11-22T08:00:00+00:00")
     monkeypatch.setattr(time, "time", lambda: random.Random(0).uniform(0, 1e10))
     results = Results(tmp_path / "x")
     results.create({})

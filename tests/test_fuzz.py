@@ -1,8 +1,8 @@
 """Whatever is handed to the command line ends in success or in one line and status 2, and changes nothing.
 
-Every case goes through ``gradbench.cli.main`` in this process. To make thousands of them cheap, composed configs are
-kept from case to case, the King James text is a short one, pictures have few pixels, networks of any size are planned
-on the meta device, which has no memory to fill, and there is no network to download from.
+Every case goes through ``gradbench.cli.main.main`` in this process. To make thousands of them cheap, composed
+configs are kept from case to case, the King James text is a short one, pictures have few pixels, networks of any size are
+planned on the meta device, which has no memory to fill, and there is no network to download from.
 """
 
 import contextlib
@@ -20,11 +20,12 @@ import torch
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
-from gradbench import cli, sweep
-from gradbench.config import Configs
+from gradbench.cli import main as cli
+from gradbench.config.compose import Configs
 from gradbench.data import corpora, images
 from gradbench.errors import UsageError
-from gradbench.report.style import RC
+from gradbench.report.figures.style import RC
+from gradbench.sweep import plan as sweep
 
 OVERRIDES, EXPERIMENTS, TABLES, FILES = 600, 450, 450, 550
 """Cases of each kind: 2,050 in all."""

@@ -9,13 +9,14 @@ import pytest
 import torch
 from small import CONFIGS, CPU, cells, data_of
 
-import gradbench.train
-from gradbench.graphs import calls_of
-from gradbench.stack import CHUNK, begin, draw_chunk, prepare
-from gradbench.step import Calls
-from gradbench.telemetry import Telemetry
-from gradbench.train import train
-from gradbench.worker import settle
+import gradbench.training.loop
+from gradbench.launchers.worker import settle
+from gradbench.training.cuda_graphs import calls_of
+from gradbench.training.draws import CHUNK, draw_chunk
+from gradbench.training.loop import train
+from gradbench.training.setup import begin, prepare
+from gradbench.training.step import Calls
+from gradbench.training.telemetry import Telemetry
 
 pytestmark = [
     pytest.mark.gpu,
@@ -78,7 +79,7 @@ def test_a_step_never_waits_for_the_gpu(model, regularizer, cuda):
 def test_a_graph_has_the_bits_of_the_calls_it_was_captured_from(model, regularizer, cuda, monkeypatch):
     stack = cells(model, regularizer, seed=[0, 1], precision="float32", steps=60, eval_every=20)
     launched = train(stack, data_of(stack[0]), cuda)
-    monkeypatch.setattr(gradbench.train, "calls_of", Calls)
+    monkeypatch.setattr(gradbench.training.loop, "calls_of", Calls)
     called = train(stack, data_of(stack[0]), cuda)
     for name, curve in called.curves.items():
         np.testing.assert_array_equal(launched.curves[name], curve, err_msg=name)

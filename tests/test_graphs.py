@@ -6,13 +6,14 @@ import torch
 from small import CONFIGS, CPU, cells, data_of
 from torch.utils._pytree import tree_leaves
 
-import gradbench.train
-from gradbench.graphs import Graphs, tensors_of, write
-from gradbench.stack import CHUNK, begin, draw_chunk, prepare
-from gradbench.step import Calls
-from gradbench.telemetry import COMPARE_EVERY, Telemetry
+import gradbench.training.loop
 from gradbench.tracing import cache
-from gradbench.train import train
+from gradbench.training.cuda_graphs import Graphs, tensors_of, write
+from gradbench.training.draws import CHUNK, draw_chunk
+from gradbench.training.loop import train
+from gradbench.training.setup import begin, prepare
+from gradbench.training.step import Calls
+from gradbench.training.telemetry import COMPARE_EVERY, Telemetry
 
 every_pair = pytest.mark.parametrize(
     ("model", "regularizer"),
@@ -71,7 +72,7 @@ def test_a_stack_of_launches_trains_as_one_of_calls_over_several_chunks(model, r
     stack = cells(model, regularizer, seed=[0, 1], precision="float32", steps=2 * CHUNK + 7, eval_every=30)
     called = train(stack, data_of(stack[0]), CPU)
     launches = Launches()
-    monkeypatch.setattr(gradbench.train, "calls_of", lambda setup: Graphs(setup, launches))
+    monkeypatch.setattr(gradbench.training.loop, "calls_of", lambda setup: Graphs(setup, launches))
     launched = train(stack, data_of(stack[0]), CPU)
     assert sum(launches.counts) > 2 * CHUNK
     for name, curve in called.curves.items():

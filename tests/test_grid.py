@@ -11,11 +11,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from gradbench import rules
-from gradbench.config import Configs, Experiment
+from gradbench.config import validate as rules
+from gradbench.config.compose import Configs, Experiment
+from gradbench.config.hashing import canonical
+from gradbench.config.overrides import Axis, Words, literal
 from gradbench.errors import UsageError
-from gradbench.grammar import Axis, Words, literal
-from gradbench.grid import Cell, Stack, canonical, expand, programs, stacks
+from gradbench.grid.cell import Cell
+from gradbench.grid.expand import expand
+from gradbench.grid.stacks import Stack, programs, stacks
 
 CONFIGS = Configs()
 NONE = Experiment("none")
@@ -470,6 +473,6 @@ def test_planning_composes_once_per_choice_of_groups_however_many_cells_there_ar
     configs = Configs()
     cells(*words, configs=configs)
     assert configs.compose.cache_info().misses == 2
-    monkeypatch.setattr("gradbench.config.OmegaConf", None)
+    monkeypatch.setattr("gradbench.config.compose.OmegaConf", None)
     assert len(cells(*words, "seed=range(20)", configs=configs)) == 400
     assert configs.compose.cache_info().misses == 2

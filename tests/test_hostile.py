@@ -20,21 +20,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import CPU, cells
 
-from gradbench import cli, untrusted
-from gradbench.checkpoint import Checkpoint
+from gradbench.atomic import write_atomically
+from gradbench.cli import main as cli
+from gradbench.cli.show import find_cell
+from gradbench.config.hashing import canonical
 from gradbench.errors import DamagedError, UsageError
-from gradbench.files import read_arrays, read_table, write_atomically
-from gradbench.grid import canonical
-from gradbench.inspection import find_cell
-from gradbench.report import build, contents, summary
-from gradbench.report.answer import answer
-from gradbench.report.audit import audit
-from gradbench.report.cells import listing, points
-from gradbench.report.compare import comparisons
-from gradbench.report.curves import scan
-from gradbench.report.tables import load
-from gradbench.results import Results
-from gradbench.worker import attempt, checkpoint_of
+from gradbench.launchers.worker import attempt, checkpoint_of
+from gradbench.report import build
+from gradbench.report.analysis import tables as summary
+from gradbench.report.analysis.answer import answer
+from gradbench.report.analysis.audit import audit
+from gradbench.report.analysis.comparison import comparisons
+from gradbench.report.load.cells import load
+from gradbench.report.load.curves import scan
+from gradbench.report.render import contents
+from gradbench.report.render.cells import listing, points
+from gradbench.storage import sanitize as untrusted
+from gradbench.storage.parquet import read_arrays, read_table
+from gradbench.storage.results import Results
+from gradbench.training.checkpoint import Checkpoint
 
 ESCAPES = "\x1b]0;owned\x07\x1b[31m\x9b2J\u202egnp.exe\r[red]markup[/] [link=file:///etc]x[/link]"
 SCRIPT = "<img src=x onerror=alert(1)><script>alert(1)</script>"
@@ -156,7 +160,7 @@ def test_nothing_stored_is_instantiated(folder, tmp_path, monkeypatch, capsys):
         raise AssertionError("a stored target was called")
 
     monkeypatch.setattr("hydra.utils.instantiate", forbidden)
-    monkeypatch.setattr("gradbench.factory.instantiate", forbidden)
+    monkeypatch.setattr("gradbench.config.instantiate.instantiate", forbidden)
     target = {f"{group}._target_": "os.mkdir" for group in ("model", "regularizer", "data", "optimizer")}
     change(folder, **target, **{"model.path": str(tmp_path / "crater")})
     cell = pd.read_parquet(folder / "cells")["cell"][0]

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from gradbench.config import GROUPS, Config, Configs, Experiment, leaves, put, shipped
+from gradbench.config.compose import GROUPS, Config, Configs, Experiment, leaves, put, shipped
+from gradbench.config.identity import LABELS, LOCATIONS, TARGET, shipped_target
+from gradbench.config.neutral import is_same, pop_neutral
 from gradbench.errors import UsageError
-from gradbench.grid import Cell, copied, expand, programs
-from gradbench.identity import LABELS, LOCATIONS, TARGET, shipped_target
-from gradbench.neutral import is_same, pop_neutral
+from gradbench.grid.cell import Cell
+from gradbench.grid.expand import copied, expand
+from gradbench.grid.stacks import programs
 
 CONFIGS = Configs()
 

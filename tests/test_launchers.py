@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 
 from gradbench.errors import UsageError
+from gradbench.launchers.forkserver import elsewhere
 from gradbench.launchers.local import jobs_for
-from gradbench.launchers.processes import elsewhere
-from gradbench.sweep import make_plan
+from gradbench.sweep.plan import make_plan
 
 OWN = """
 import os

@@ -9,10 +9,10 @@ import synthetic
 from matplotlib.container import ErrorbarContainer
 from scipy.stats import gmean
 
-from gradbench.report import tables
-from gradbench.report.compare import comparisons
+from gradbench.report.analysis.comparison import comparisons
 from gradbench.report.figures import layers
-from gradbench.report.style import looks
+from gradbench.report.figures.style import looks
+from gradbench.report.load import cells as tables
 
 NORMS = {"none": 3.0, "gp": 1.0, "weight_clip": 0.1}  # factor per layer, from the last to the first
 

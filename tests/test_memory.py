@@ -7,9 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import CONFIGS, CPU, cells, data_of
 
-from gradbench import memory
-from gradbench.ledger import Ledger
-from gradbench.memory import HEADROOM, Footprint, Line, cgroup_rooms, fits, footprint, free_memory, measure
+from gradbench.memory import estimate as memory
+from gradbench.memory.estimate import (
+    HEADROOM,
+    Footprint,
+    Line,
+    cgroup_rooms,
+    fits,
+    footprint,
+    free_memory,
+    measure,
+)
+from gradbench.memory.tracker import Ledger
 from gradbench.tracing.cache import TRACE_CACHE
 
 every_model = pytest.mark.parametrize("model", CONFIGS.groups["model"])
@@ -163,7 +172,7 @@ def test_a_cgroup_leaves_its_limit_less_what_is_used(line, folder, limit, used, 
 @pytest.mark.parametrize("regularizer", ["none", "gp"])
 @every_model
 def test_a_prediction_is_within_a_quarter_of_what_a_gpu_hands_out(model, regularizer):
-    from gradbench.worker import settle
+    from gradbench.launchers.worker import settle
 
     device = torch.device("cuda", 0)
     settle(device)

@@ -15,10 +15,12 @@ from small import CPU, cells, data_of
 from torch import nn
 
 from gradbench.errors import UsageError
-from gradbench.models.batches import epoch_indices
-from gradbench.models.lstm import LSTM, LanguageModelling
+from gradbench.functional.flat_params import Layout, flatten
+from gradbench.models.lstm import LanguageModelling
 from gradbench.models.mlp import Classifier, cross_entropy, right
-from gradbench.models.perceptron import Perceptron
+from gradbench.models.networks.lstm import LSTM
+from gradbench.models.networks.mlp import Perceptron
+from gradbench.models.sampling import epoch_indices
 from gradbench.models.wgan import (
     WassersteinGAN,
     growth,
@@ -28,9 +30,9 @@ from gradbench.models.wgan import (
     wasserstein,
     weight_histogram,
 )
-from gradbench.parameters import Layout, flatten
-from gradbench.stack import begin, draw_chunk, prepare
-from gradbench.train import train
+from gradbench.training.draws import draw_chunk
+from gradbench.training.loop import train
+from gradbench.training.setup import begin, prepare
 
 
 def lstms(layers):

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from small import CONFIGS
 from torch import nn
 
+from gradbench.config.instantiate import make
 from gradbench.errors import UsageError
-from gradbench.factory import make
 from gradbench.optimizers import adam, rmsprop, sgd
 
 P, STEPS = 7, 30

@@ -7,7 +7,7 @@ from torch import nn
 from torch.func import grad, vmap
 from torch.nn.utils import parameters_to_vector
 
-from gradbench.parameters import Layout, flatten
+from gradbench.functional.flat_params import Layout, flatten
 
 
 def perceptron():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.func import vmap
 
-from gradbench.models.perceptron import Rectifier
+from gradbench.models.networks.mlp import Rectifier
 from gradbench.regularizers.clip_value import clip_value
 from gradbench.regularizers.weight_clip import weight_clip
 from gradbench.tracing.passes import NAMES, rewrite

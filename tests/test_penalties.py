@@ -11,15 +11,16 @@ from small import CONFIGS, CPU, cells, data_of, keys_of
 from torch import nn
 from torch.func import grad, vmap
 
-from gradbench import players
-from gradbench.config import resolve
-from gradbench.input_gradients import Evaluated, gradient_norms
-from gradbench.parameters import Layout, flatten
-from gradbench.program import build_regularizer
+from gradbench.config.compose import resolve
+from gradbench.functional.flat_params import Layout, flatten
+from gradbench.functional.input_gradients import Evaluated, gradient_norms
 from gradbench.regularizers import Regularizer
 from gradbench.regularizers.gradient_penalty import gradient_penalty
-from gradbench.stack import begin, draw_chunk, prepare
 from gradbench.tracing import cache
+from gradbench.training import update as players
+from gradbench.training.draws import draw_chunk
+from gradbench.training.program import build_regularizer
+from gradbench.training.setup import begin, prepare
 
 COMPOSED = {
     name: resolve(CONFIGS.compose((f"regularizer={name}", "model=wgan"))[0])

@@ -10,12 +10,13 @@ from small import CPU, cells, data_of
 from torch import nn
 from torch.func import jacrev, vmap
 
-from gradbench.parameters import Layout, flatten
+from gradbench.functional.flat_params import Layout, flatten
 from gradbench.regularizers.spectral_norm import largest_singular_value, spectral_norm
 from gradbench.regularizers.weight_clip import weight_clip
-from gradbench.stack import begin, draw_chunk, prepare
-from gradbench.step import advance
-from gradbench.telemetry import Telemetry
+from gradbench.training.draws import draw_chunk
+from gradbench.training.setup import begin, prepare
+from gradbench.training.step import advance
+from gradbench.training.telemetry import Telemetry
 
 CERTAIN = 200
 """Iterations after which the power method is within 2 %, unless its start is blind to what it seeks."""

@@ -9,15 +9,15 @@ import synthetic
 from small import CPU, cells
 
 import gradbench
-from gradbench import sweep
-from gradbench.inspection import PROVENANCE
-from gradbench.provenance import apart, git_state, now, provenance
-from gradbench.report.audit import VERSIONS, audit
-from gradbench.report.compare import comparisons
-from gradbench.report.tables import leaves, load
-from gradbench.results import Results, describe
-from gradbench.train import Outcome, train
-from gradbench.worker import curves_of, failed_rows, finished_rows
+from gradbench.cli.show import PROVENANCE
+from gradbench.launchers.rows import curves_of, failed_rows, finished_rows
+from gradbench.report.analysis.audit import VERSIONS, audit
+from gradbench.report.analysis.comparison import comparisons
+from gradbench.report.load.cells import leaves, load
+from gradbench.storage.provenance import apart, git_state, now, provenance
+from gradbench.storage.results import Results, describe
+from gradbench.sweep import plan as sweep
+from gradbench.training.loop import Outcome, train
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gradbench.config import Configs, Experiment
-from gradbench.grid import expand
+from gradbench.config.compose import Configs, Experiment
+from gradbench.grid.expand import expand
 from gradbench.report import answers
 
 ROOT = Path(__file__).parents[1]
@@ -90,7 +90,7 @@ def test_the_regularizer_that_contributing_adds_works_as_written(tmp_path, monke
     import torch
     from small import CPU, SIZES, data_of
 
-    from gradbench.train import train
+    from gradbench.training.loop import train
 
     configs = Configs(tmp_path / "conf")
     sizes = [

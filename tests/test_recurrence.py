@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.func import grad, vmap
 
-from gradbench.models.recurrence import Recurrence
+from gradbench.models.networks.lstm_autograd import Recurrence
 
 T, B, H = 4, 3, 5
 

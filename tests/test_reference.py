@@ -14,13 +14,14 @@ import torch
 from small import CONFIGS, CPU, cells, data_of
 
 from gradbench.errors import UsageError
-from gradbench.parameters import flatten
-from gradbench.program import build
-from gradbench.reference import as_tensor, make_optimizer, train_one
-from gradbench.stack import CHUNK, begin, draw_chunk, prepare
-from gradbench.step import advance
-from gradbench.telemetry import Telemetry, series_of
-from gradbench.train import train
+from gradbench.functional.flat_params import flatten
+from gradbench.training.draws import CHUNK, draw_chunk
+from gradbench.training.loop import train
+from gradbench.training.program import build
+from gradbench.training.reference import as_tensor, make_optimizer, train_one
+from gradbench.training.setup import begin, prepare
+from gradbench.training.step import advance
+from gradbench.training.telemetry import Telemetry, series_of
 
 MODELS, REGULARIZERS, OPTIMIZERS = (CONFIGS.groups[group] for group in ("model", "regularizer", "optimizer"))
 

@@ -8,15 +8,15 @@ from gradients import LAYOUT, SCALES, SEEDS, P, follow, gradient_of, series
 from hypothesis import given, settings
 from torch.func import vmap
 
-from gradbench.config import Configs, resolve
+from gradbench.config.compose import Configs, resolve
 from gradbench.errors import UsageError
-from gradbench.program import build_regularizer
 from gradbench.regularizers.agc import agc
 from gradbench.regularizers.autoclip import autoclip
 from gradbench.regularizers.clip_norm import clip_norm
 from gradbench.regularizers.gradient_penalty import gradient_penalty
 from gradbench.regularizers.spectral_norm import spectral_norm
 from gradbench.regularizers.zclip import zclip
+from gradbench.training.program import build_regularizer
 
 CONFIGS = Configs()
 COMPOSED = {

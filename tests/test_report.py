@@ -18,15 +18,16 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from gradbench.errors import UsageError
-from gradbench.report import answers, build, text
-from gradbench.report.audit import audit
-from gradbench.report.compare import Comparison, comparisons
-from gradbench.report.curves import scan
+from gradbench.report import answers, build
+from gradbench.report.analysis.audit import audit
+from gradbench.report.analysis.comparison import Comparison, comparisons
 from gradbench.report.figures import divergence
-from gradbench.report.sketch import sketches
-from gradbench.report.style import RC, looks
-from gradbench.report.tables import leaves, load
-from gradbench.stats import Interval
+from gradbench.report.figures.style import RC, looks
+from gradbench.report.load.cells import leaves, load
+from gradbench.report.load.curves import scan
+from gradbench.report.load.sparklines import sketches
+from gradbench.report.render import formatting as text
+from gradbench.stats.intervals import Interval
 
 FEW = {"none": (), "clip_norm": (0.1, 1.0), "gp": (1.0, 10.0)}
 ODD = {"none": (), "clip_norm": (1.0, np.inf), "gp": (0.0,), "a_very_long_name_of_mine": ()}
@@ -554,7 +555,7 @@ def test_words_sort_by_the_numbers_in_them() -> None:
 
 
 def test_a_report_never_imports_torch() -> None:
-    code = "import sys, gradbench.report, gradbench.stats; sys.exit('torch' in sys.modules)"
+    code = "import sys, gradbench.report, gradbench.stats.intervals; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

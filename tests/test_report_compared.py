@@ -9,12 +9,12 @@ import pytest
 import synthetic
 from scipy import stats as scipy_stats
 
-from gradbench import cli
+from gradbench.cli import main as cli
 from gradbench.errors import UsageError
-from gradbench.report import compare
-from gradbench.report.style import RC
-from gradbench.report.tables import load
-from gradbench.report.versus import names, versus
+from gradbench.report.analysis import comparison as compare
+from gradbench.report.diff.pairing import names, versus
+from gradbench.report.figures.style import RC
+from gradbench.report.load.cells import load
 
 FEW = {"none": (), "clip_norm": (0.1, 1.0)}
 

@@ -7,7 +7,7 @@ import pytest
 import synthetic
 
 from gradbench.report import build
-from gradbench.report.style import RC
+from gradbench.report.figures.style import RC
 
 
 @pytest.mark.parametrize("shape", [(2,), (13,), (8, 8)])

@@ -13,12 +13,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradbench.report import build, cells, contents, curves, figures, page, summary
-from gradbench.report.answer import answer
-from gradbench.report.compare import comparisons
-from gradbench.report.sections import Picture
-from gradbench.report.style import RC
-from gradbench.report.tables import load
+from gradbench.report import build, figures
+from gradbench.report.analysis import tables as summary
+from gradbench.report.analysis.answer import answer
+from gradbench.report.analysis.comparison import comparisons
+from gradbench.report.figures.style import RC
+from gradbench.report.load import curves
+from gradbench.report.load.cells import load
+from gradbench.report.render import cells, contents
+from gradbench.report.render import html as page
+from gradbench.report.render.blocks import Picture
 
 MAKER = Path(__file__).parent.parent / "experiments" / "throughput" / "large_report.py"
 LIMIT = 15_000_000  # bytes: what a mail takes

@@ -13,12 +13,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradbench.config import Configs, Experiment
+from gradbench.atomic import set_aside, write_atomically
+from gradbench.config.compose import Configs, Experiment
 from gradbench.errors import UsageError
-from gradbench.files import set_aside, write_atomically
-from gradbench.grid import expand
-from gradbench.parts import failure_part, joined, part_name, part_paths, sound_parts, table_of
-from gradbench.results import Results, curve_rows, describe
+from gradbench.grid.expand import expand
+from gradbench.storage.results import Results, curve_rows, describe
+from gradbench.storage.schema import failure_part, joined, part_name, part_paths, sound_parts, table_of
 
 NO_CURVES = pd.DataFrame({"cell": pd.Series(dtype=str), "step": pd.Series(dtype=int)})
 
@@ -195,7 +195,7 @@ def test_a_cell_counts_as_finished_only_once_its_row_stands(results, monkeypatch
         written.append(path.parent.name)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gradbench.results.write_table", failing)
+    monkeypatch.setattr("gradbench.storage.results.write_table", failing)
     with pytest.raises(KeyboardInterrupt):
         results.write([row("a")], curve("a"), {"a": {"z": np.zeros(1)}})
     assert written == ["curves"]
@@ -207,7 +207,7 @@ def test_a_cell_counts_as_finished_only_once_its_row_stands(results, monkeypatch
 
 DIE_WHILE_WRITING = """
 import os, pathlib, signal, sys
-from gradbench.files import write_atomically
+from gradbench.storage.parquet import write_atomically
 def half(file):
     file.write(b"half")
     file.flush()

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from small import CPU, cells, data_of
 from torch import nn
 
-from gradbench.models.rnn import RNN
+from gradbench.models.networks.rnn import RNN
 from gradbench.models.sequence import Reader, SequenceReading, losses, right
-from gradbench.stack import begin, draw_chunk, prepare
-from gradbench.train import train
+from gradbench.training.draws import draw_chunk
+from gradbench.training.loop import train
+from gradbench.training.setup import begin, prepare
 
 TORCHS = {"rnn": nn.RNN, "lstm": nn.LSTM}
 

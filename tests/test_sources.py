@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from gradbench.config import Configs, Experiment
+from gradbench.config.compose import Configs, Experiment
+from gradbench.config.instantiate import make
+from gradbench.config.sources import source_sha256
 from gradbench.errors import UsageError
-from gradbench.factory import make
-from gradbench.grid import Cell, expand
-from gradbench.results import describe
-from gradbench.sources import source_sha256
-from gradbench.sweep import make_plan
+from gradbench.grid.cell import Cell
+from gradbench.grid.expand import expand
+from gradbench.storage.results import describe
+from gradbench.sweep.plan import make_plan
 
 PACKAGE = {
     "my_pkg/__init__.py": "from .net import Net\nraise RuntimeError('imported while planning')\n",

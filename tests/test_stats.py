@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 from scipy.stats import mstats
 
-from gradbench import stats
+from gradbench.stats import intervals as stats
 
 FINITE = st.floats(-1e3, 1e3, allow_nan=False)
 

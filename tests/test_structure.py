@@ -17,8 +17,8 @@ MODULES = {
 }
 
 
-def imports(path):
-    """Return the dotted names a file imports; those under TYPE_CHECKING are none."""
+def imports(path, statements=None):
+    """Return the dotted names a file imports, or some of its statements do; those under TYPE_CHECKING are none."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     hidden = {
         id(child)
@@ -27,7 +27,7 @@ def imports(path):
         for child in ast.walk(node)
     }
     found = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(tree) if statements is None else statements:
         if id(node) in hidden:
             continue
         if isinstance(node, ast.Import):
@@ -42,53 +42,81 @@ def within(name, *packages):
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
-def offenders(importers, forbidden):
-    return [
-        f"{module} imports {name}"
-        for module, path in MODULES.items()
-        if within(module, *importers)
-        for name in sorted(imports(path))
-        if within(name, *forbidden)
-    ]
-
-
-COMPONENTS = ["gradbench.models", "gradbench.regularizers", "gradbench.data"]
-LOOP = ["gradbench.train", "gradbench.stack", "gradbench.telemetry"]
-PLANNING = [
-    *("gradbench.config", "gradbench.grid", "gradbench.results", "gradbench.factory"),
-    *("gradbench.identity", "gradbench.neutral", "gradbench.sources"),
-]
-READING = ["gradbench.report", "gradbench.stats", "gradbench.claims.rules"]
-BASICS = [
-    f"gradbench.{name}" for name in ("optimizers", "parameters", "seeding", "input_gradients", "errors")
-]
-HYDRA = ["hydra", "omegaconf", "gradbench.config"]
-
-
-@pytest.mark.parametrize(
-    ("importers", "forbidden"),
-    [
-        (["gradbench.models"], ["gradbench.regularizers", "gradbench.data", *HYDRA]),
-        (["gradbench.regularizers"], ["gradbench.models", "gradbench.data", *HYDRA]),
-        (["gradbench.data"], ["gradbench.models", "gradbench.regularizers", "torch", *HYDRA]),
-        (READING, ["torch", *COMPONENTS, *LOOP, *HYDRA, "gradbench.worker", "gradbench.launchers"]),
-        (PLANNING, ["torch", *READING, *LOOP, "gradbench.launchers", "gradbench.worker"]),
-        (LOOP, [*READING, *HYDRA, "gradbench.results", "gradbench.launchers", "gradbench.worker"]),
-        (BASICS, [*COMPONENTS, *LOOP, *PLANNING, *READING, "hydra"]),
-        (["gradbench.stats"], ["gradbench.report", "gradbench.claims", "pandas"]),
-        (["gradbench.claims"], ["gradbench.report", "torch", *HYDRA]),
-    ],
+PACKAGES = (
+    "cli",
+    "profiling",
+    "sweep",
+    "launchers",
+    "memory",
+    "training",
+    "tracing",
+    "models",
+    "regularizers",
+    "optimizers",
+    "report",
+    "storage",
+    "grid",
+    "config",
+    "data",
+    "claims",
+    "stats",
+    "functional",
+    "basics",
 )
-def test_imports_flow_one_way(importers, forbidden):
-    assert offenders(importers, forbidden) == []
+"""From the top of the house to its ground: each imports only from itself and from those below it."""
+
+BASICS = ("gradbench", "gradbench.__main__", "gradbench.errors", "gradbench.cpu_count", "gradbench.atomic")
+"""Modules outside packages, which anything may import; ``__main__`` is the door and nobody's."""
+
+WITHOUT_TORCH = ("report", "storage", "grid", "config", "data", "claims", "stats", "basics")
+
+
+def package_of(module):
+    """Return the package that a module is in, as ``PACKAGES`` has it."""
+    return "basics" if module in BASICS else module.split(".")[1]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_imports_only_from_packages_below_its_own(module):
+    place = PACKAGES.index(package_of(module))
+    below = set(PACKAGES[place:])
+    found = {name for name in imports(MODULES[module]) if name in MODULES and name != "gradbench"}
+    if module == "gradbench.__main__":
+        below = {"cli", "launchers"}
+    assert not {name for name in found if package_of(name) not in below}
+
+
+def test_contributing_prints_the_list_of_packages():
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert " → ".join(f"`{name}`" for name in PACKAGES[:-1]) in text
+
+
+@pytest.mark.parametrize("package", WITHOUT_TORCH)
+def test_what_opens_fast_imports_no_torch(package):
+    for module, path in MODULES.items():
+        if package_of(module) == package:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            names = {name for name in imports(path, tree.body) if within(name, "torch", "torchvision")}
+            assert not names, module
+
+
+def test_components_never_import_each_other_hydra_or_typer():
+    for one in ("models", "regularizers", "data"):
+        others = {"models", "regularizers", "data"} - {one}
+        forbidden = [f"gradbench.{other}" for other in others]
+        forbidden += ["hydra", "omegaconf", "typer", "gradbench.config"]
+        for module, path in MODULES.items():
+            if package_of(module) == one:
+                assert not {name for name in imports(path) if within(name, *forbidden)}, module
 
 
 def test_only_the_command_line_knows_typer_and_nothing_imports_the_command_line():
     for module, path in MODULES.items():
-        if module != "gradbench.__main__":
-            assert not any(within(name, "gradbench.cli") for name in imports(path)), module
-        if module != "gradbench.cli":
+        if package_of(module) != "cli":
             assert not any(within(name, "typer") for name in imports(path)), module
+            assert module == "gradbench.__main__" or not any(
+                within(name, "gradbench.cli") for name in imports(path)
+            ), module
 
 
 @pytest.mark.parametrize("folder", ["models", "regularizers"])
@@ -103,12 +131,15 @@ def test_components_are_found_by_their_yaml_and_imported_by_no_other_part(folder
 @pytest.mark.parametrize(
     ("statement", "heavy"),
     [
-        ("import gradbench.cli", ["torch", "hydra", "pandas", "matplotlib", "sklearn"]),
-        ("import gradbench.launchers.processes", ["torch", "hydra", "pandas", "numpy"]),
-        ("import gradbench.report, gradbench.stats", ["torch", "torchvision", "sklearn"]),
-        ("import gradbench.grid, gradbench.results, gradbench.factory", ["torch", "matplotlib", "sklearn"]),
+        ("import gradbench.cli.main", ["torch", "hydra", "pandas", "matplotlib", "sklearn"]),
+        ("import gradbench.launchers.forkserver", ["torch", "hydra", "pandas", "numpy"]),
+        ("import gradbench.report, gradbench.stats.selection", ["torch", "torchvision", "sklearn"]),
         (
-            "from gradbench.sweep import make_plan; make_plan(None, ['model=mlp,lstm'])",
+            "import gradbench.grid.expand, gradbench.storage.results, gradbench.config.instantiate",
+            ["torch", "matplotlib", "sklearn"],
+        ),
+        (
+            "from gradbench.sweep.plan import make_plan; make_plan(None, ['model=mlp,lstm'])",
             ["torch._dynamo", "matplotlib", "sklearn", "scipy"],
         ),
     ],
@@ -123,7 +154,7 @@ def test_the_process_that_a_sweep_is_started_in_leaves_torch_to_its_workers(tmp_
     words = ["run", "model=mlp", "steps=2", "device=cpu", "--jobs", "1", "--results", str(tmp_path / "out")]
     script = f"""
 import sys
-from gradbench import cli
+from gradbench.cli import main as cli
 try:
     cli.main({words!r})
 except SystemExit as end:
@@ -151,4 +182,4 @@ def private_torch(path):
 
 def test_what_is_private_in_torch_is_used_in_one_module():
     users = {module for module, path in MODULES.items() if private_torch(path)}
-    assert users == {"gradbench.torch_internals"}
+    assert users == {"gradbench.functional.torch_internals"}

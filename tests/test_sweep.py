@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
-from gradbench import sweep
-from gradbench.config import Configs, Experiment
+from gradbench.config.compose import Configs, Experiment
 from gradbench.errors import UsageError
-from gradbench.results import Results
+from gradbench.storage.results import Results
+from gradbench.sweep import plan as sweep
 
 MLP = ["model=mlp", "model.hidden=4", "steps=4"]
 

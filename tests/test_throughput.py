@@ -8,9 +8,9 @@ import pytest
 import torch
 from small import CPU, cells, data_of
 
-from gradbench.config import Configs
-from gradbench.sweep import make_plan
-from gradbench.train import train
+from gradbench.config.compose import Configs
+from gradbench.sweep.plan import make_plan
+from gradbench.training.loop import train
 
 STRENGTHS = {
     "none": {},

@@ -10,14 +10,14 @@ from torch import nn
 from torch.func import grad, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from gradbench import train as training
-from gradbench.batching import looped
+from gradbench.functional.loop import looped
 from gradbench.models.lstm import LanguageModelling
-from gradbench.stack import prepare
 from gradbench.tracing import cache
 from gradbench.tracing.cache import traced
 from gradbench.tracing.tracer import UntraceableError, trace
-from gradbench.train import train
+from gradbench.training import loop as training
+from gradbench.training.loop import train
+from gradbench.training.setup import prepare
 
 
 @pytest.fixture(autouse=True)

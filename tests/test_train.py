@@ -11,18 +11,19 @@ from hypothesis import strategies as st
 from small import CONFIGS, CPU, DEAR, cells, data_of
 from torch import nn
 
-from gradbench.divergence import Divergence, judged, newborn
-from gradbench.parameters import Layout
-from gradbench.players import Update
-from gradbench.program import build_regularizer
+from gradbench.functional.flat_params import Layout
+from gradbench.functional.seeding import derive, generator
 from gradbench.regularizers import Regularizer
 from gradbench.regularizers.clip_value import clip_value
-from gradbench.seeding import derive, generator
-from gradbench.series import FULL, effect, told
-from gradbench.stack import CHUNK, LOOK_EVERY, begin, draw_chunk, prepare, spans_of
-from gradbench.step import advance
-from gradbench.telemetry import COMPARE_EVERY, HISTOGRAM_EDGES, Telemetry
-from gradbench.train import train, until
+from gradbench.training.divergence import Divergence, judged, newborn
+from gradbench.training.draws import CHUNK, draw_chunk
+from gradbench.training.loop import train, until
+from gradbench.training.program import build_regularizer
+from gradbench.training.series import FULL, effect, told
+from gradbench.training.setup import LOOK_EVERY, begin, prepare, spans_of
+from gradbench.training.state import Update
+from gradbench.training.step import advance
+from gradbench.training.telemetry import COMPARE_EVERY, HISTOGRAM_EDGES, Telemetry
 
 
 def test_a_cell_whose_numbers_overflow_diverges_at_that_step_and_its_curve_ends_there():

@@ -7,12 +7,13 @@ import pytest
 import torch
 from small import CPU, cells, data_of
 
-from gradbench import memory, worker
-from gradbench import width as widths
 from gradbench.errors import UsageError
-from gradbench.results import Results
-from gradbench.saturation import TABLE, narrowest_full, parameter_bytes, with_rows
-from gradbench.width import CACHE, WIDEST, is_too_large, pieces, width
+from gradbench.launchers import worker
+from gradbench.memory import estimate as memory
+from gradbench.memory import stack_width as widths
+from gradbench.memory.saturation import TABLE, narrowest_full, parameter_bytes, with_rows
+from gradbench.memory.stack_width import CACHE, WIDEST, is_too_large, pieces, width
+from gradbench.storage.results import Results
 
 
 def wide(model="mlp", regularizer="none", **values):

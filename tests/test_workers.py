@@ -14,12 +14,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from gradbench import cli
-from gradbench.checkpoint import Checkpoint, StoppedError
-from gradbench.launchers import local, processes
-from gradbench.launchers.interruption import Interruption
-from gradbench.launchers.processes import PRELOADED, cause
-from gradbench.progress import Quiet
+from gradbench.cli import main as cli
+from gradbench.cli.progress import Quiet
+from gradbench.launchers import forkserver as processes
+from gradbench.launchers import local
+from gradbench.launchers.forkserver import PRELOADED, cause
+from gradbench.launchers.signals import Interruption
+from gradbench.training.checkpoint import Checkpoint, StoppedError
 
 OWN = """
 from pathlib import Path
@@ -65,7 +66,7 @@ def gradbench(*words: str) -> int:
 def test_a_worker_takes_numbers_that_are_too_small_to_matter_for_zeros():
     code = """
 import torch
-from gradbench.worker import settle
+from gradbench.launchers.worker import settle
 x = torch.full((64,), 1e-37)
 before = bool((x * 0.01 > 0).all())
 settle(torch.device("cpu"))

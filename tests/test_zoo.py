@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, vmap
 
-from gradbench.models.perceptron import Rectifier
+from gradbench.models.networks.mlp import Rectifier
 from gradbench.tracing.passes import NAMES, rewrite
 from gradbench.tracing.tracer import trace
 

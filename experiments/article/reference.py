@@ -19,11 +19,11 @@ from pandas.testing import assert_frame_equal
 from PIL import Image
 
 from gradbench.errors import StorageError, UsageError
-from gradbench.files import write_table
-from gradbench.parts import part_name
-from gradbench.report.stored import CURVES
-from gradbench.report.verdicts import Verdict, table, verdicts
-from gradbench.results import Results
+from gradbench.report.claims.verdicts import Verdict, table, verdicts
+from gradbench.report.load.read import CURVES
+from gradbench.storage.parquet import write_table
+from gradbench.storage.results import Results
+from gradbench.storage.schema import part_name
 
 POINTS = 10
 """Steps of a cell's curve at which everything that a report draws is kept."""

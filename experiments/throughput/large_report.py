@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from gradbench.files import write_table
+from gradbench.storage.parquet import write_table
 
 MODELS = {
     "lstm": ("test/perplexity", "min", "perplexity, test", "text"),

@@ -21,14 +21,15 @@ from peak import RESULTS
 from rich.console import Console
 from rich.table import Table
 
-from gradbench.costs.cells import compare
-from gradbench.costs.timing import Runner, median_interval, ready
-from gradbench.grid import Cell, programs
-from gradbench.stack import prepare
-from gradbench.sweep import data_of, make_plan
+from gradbench.grid.cell import Cell
+from gradbench.grid.stacks import programs
+from gradbench.launchers.worker import settle
+from gradbench.profiling.cases import compare
+from gradbench.profiling.timing import Runner, median_interval, ready
+from gradbench.sweep.plan import data_of, make_plan
 from gradbench.tracing import cache
 from gradbench.tracing.passes import NAMES, rewrite
-from gradbench.worker import settle
+from gradbench.training.setup import prepare
 
 CPU = torch.device("cpu")
 

@@ -30,12 +30,13 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from gradbench.data import Data
-from gradbench.grid import Cell
-from gradbench.stack import CHUNK, begin, draw_chunk, prepare
-from gradbench.step import advance
-from gradbench.sweep import make_plan
-from gradbench.telemetry import Telemetry
-from gradbench.worker import settle
+from gradbench.grid.cell import Cell
+from gradbench.launchers.worker import settle
+from gradbench.sweep.plan import make_plan
+from gradbench.training.draws import CHUNK, draw_chunk
+from gradbench.training.setup import begin, prepare
+from gradbench.training.step import advance
+from gradbench.training.telemetry import Telemetry
 
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "throughput"
 TARGETS = {"lstm": 0.55, "mlp": 0.35, "wgan": 0.35}

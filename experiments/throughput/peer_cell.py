@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_value_, clip_grads_with_norm_, parameters_to_vector, vector_to_parameters
 
 from gradbench.data import Data
-from gradbench.telemetry import COMPARE_EVERY
+from gradbench.training.telemetry import COMPARE_EVERY
 
 CPU = torch.device("cpu")
 SERIES = ("loss", "penalty", "grad_norm", "grad_norm_used", "clipped", "cosine", "update_norm")

@@ -13,7 +13,7 @@ from peer_cell import CPU, SERIES, Record, Treatment, clip, flatten, join, on
 from torch import Tensor, nn
 
 from gradbench.data import Data, text
-from gradbench.seeding import derive, generator
+from gradbench.functional.seeding import derive, generator
 
 __all__ = ["SERIES", "load", "train"]
 

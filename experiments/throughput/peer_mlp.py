@@ -12,8 +12,8 @@ from peer_cell import CPU, SERIES, Perceptron, Record, Treatment, clip, flatten,
 from torch import Tensor
 
 from gradbench.data import Data, images
-from gradbench.models.batches import epoch_indices
-from gradbench.seeding import derive
+from gradbench.functional.seeding import derive
+from gradbench.models.sampling import epoch_indices
 
 __all__ = ["SERIES", "load", "train"]
 

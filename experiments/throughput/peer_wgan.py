@@ -13,8 +13,8 @@ from peer_cell import CPU, Perceptron, Record, Treatment, clip, flatten, join, o
 from torch import Tensor
 
 from gradbench.data import Data, mixtures
+from gradbench.functional.seeding import derive, generator
 from gradbench.models.wgan import EVALUATION_POINTS, mode_metrics, wasserstein
-from gradbench.seeding import derive, generator
 
 SERIES = (*peer_cell.SERIES, "generator/loss", "generator/grad_norm")
 DRAWN = 50

@@ -17,15 +17,15 @@ import torch
 from peak import RESULTS
 from rich.console import Console
 
-from gradbench import saturation
-from gradbench.costs.timing import ready
-from gradbench.devices import name_of
-from gradbench.memory import fits, footprint, free_memory
-from gradbench.program import build
-from gradbench.stack import prepare
-from gradbench.sweep import data_of, make_plan
-from gradbench.width import parameters
-from gradbench.worker import settle
+from gradbench.functional.devices import name_of
+from gradbench.launchers.worker import settle
+from gradbench.memory import saturation
+from gradbench.memory.estimate import fits, footprint, free_memory
+from gradbench.memory.stack_width import parameters
+from gradbench.profiling.timing import ready
+from gradbench.sweep.plan import data_of, make_plan
+from gradbench.training.program import build
+from gradbench.training.setup import prepare
 
 MODELS = ("mlp", "wgan", "lstm", "sequence")
 

@@ -26,11 +26,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from peak import RESULTS, stepper
 
-from gradbench.cores import cores
-from gradbench.factory import load_data
-from gradbench.report.style import FAINT, KNOWN, RC, Look
-from gradbench.sweep import make_plan
-from gradbench.worker import settle
+from gradbench.config.instantiate import load_data
+from gradbench.cpu_count import cores
+from gradbench.launchers.worker import settle
+from gradbench.report.figures.style import FAINT, KNOWN, RC, Look
+from gradbench.sweep.plan import make_plan
 
 CELLS = (1, 2, 4, 10, 30, 100, 300, 1000)
 WIDTHS = {"mlp": (1, 2, 4, 8, 16, 32, 64), "wgan": (1, 2, 4, 8, 16, 32), "lstm": (1, 2, 4, 8, 16)}

@@ -8,10 +8,10 @@ from functools import cached_property
 
 import numpy as np
 
-from gradbench import stats
+from gradbench.claims.samples import Row
 from gradbench.claims.schema import Claim
-from gradbench.claims.sides import Row
-from gradbench.stats import Floats, Interval
+from gradbench.stats import intervals as stats
+from gradbench.stats.intervals import Floats, Interval
 
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradbench import stats
 from gradbench.claims.contrasts import ABSENT, UNDECIDED, Contrast
-from gradbench.claims.sides import Setting, Side
-from gradbench.stats import CONFIDENCE, Interval
+from gradbench.claims.samples import Setting, Side
+from gradbench.stats import selection
+from gradbench.stats.intervals import CONFIDENCE, Interval
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Part:
         """How many of them choose: none where there is nothing to choose."""
         if not any(side.has_choice for side in self.sides):
             return 0
-        return min(stats.tuning_seeds(self.seeds), self.seeds)
+        return min(selection.tuning_seeds(self.seeds), self.seeds)
 
     def undecided(self, note: str) -> "Finding":
         """Return what is found where there is nothing to test."""

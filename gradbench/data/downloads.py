@@ -11,8 +11,8 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import Progress
 
+from gradbench.atomic import set_aside
 from gradbench.errors import UsageError
-from gradbench.files import set_aside
 
 TIMEOUT = 30  # seconds to wait for a connection, and between two pieces of the answer
 PATIENCE = 600  # seconds to wait for another process that downloads the same file

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # a run starts its workers' server before it has imported what cells are
-    from gradbench.grid import Cell
+    from gradbench.grid.cell import Cell
 
 Cells = Sequence["Cell"]
 """What is sent to a worker: a stack's cells that are not finished yet."""

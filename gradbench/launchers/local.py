@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from gradbench.cores import cores
+from gradbench.cpu_count import cores
 from gradbench.errors import StorageError
 from gradbench.launchers import Cells, Watcher
-from gradbench.launchers.interruption import Interruption
-from gradbench.launchers.processes import Starter, Worker
-from gradbench.provenance import now
-from gradbench.reservations import Finished, Reservations
-from gradbench.results import Results
+from gradbench.launchers.forkserver import Starter, Worker
+from gradbench.launchers.signals import Interruption
+from gradbench.storage.locks import Finished, Reservations
+from gradbench.storage.provenance import now
+from gradbench.storage.results import Results
 
 TRIES = 2
 """How often a stack is given to a worker before its cells count as failed."""
@@ -213,7 +213,7 @@ class Pool:
             self.waiting.appendleft(stack)
             self.watcher.retried(stack, death)
             return
-        from gradbench.worker import failed_rows  # imports torch, which this process needs for nothing else
+        from gradbench.launchers.rows import failed_rows
 
         reason = f"{death}, {TRIES} times"
         rows = failed_rows(self.stacks[stack], reason, worker.device, now())

@@ -22,8 +22,8 @@ def end_with_parent() -> None:
 def import_for_good() -> None:
     """Import it and have no worker look for garbage in it: a fifth faster, and pages stay shared."""
     gc.disable()
-    importlib.import_module("gradbench.worker")
-    importlib.import_module("gradbench.sweep")
+    importlib.import_module("gradbench.launchers.worker")
+    importlib.import_module("gradbench.sweep.plan")
     gc.freeze()
     gc.enable()
 

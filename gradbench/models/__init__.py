@@ -12,7 +12,7 @@ from typing import final
 import numpy as np
 from torch import Tensor, nn
 
-from gradbench.parameters import Network
+from gradbench.functional.flat_params import Network
 
 Networks = Mapping[str, Network | nn.Module]
 """Every player's network: called with its inputs, asked for ``parameters()`` or ``get_parameter(name)``."""

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradbench.input_gradients import slopes
+from gradbench.functional.input_gradients import slopes
 from gradbench.models import MeanLoss, Networks, Player, Tensors
-from gradbench.models.batches import epoch_indices, rows
-from gradbench.models.perceptron import Perceptron
+from gradbench.models.networks.mlp import Perceptron
+from gradbench.models.sampling import epoch_indices, rows
 
 PIECE = 2048
 """Examples that are evaluated together, which bounds memory for large splits."""
@@ -29,7 +29,7 @@ class Classifier(MeanLoss):
         sizes: of the data: ``inputs`` (D) and ``outputs`` (C).
         hidden: units per hidden layer.
         depth: number of hidden layers.
-        activation: a key of ``gradbench.models.perceptron.ACTIVATIONS``.
+        activation: a key of ``gradbench.models.networks.mlp.ACTIVATIONS``.
         batch_size: B.
         fgsm_epsilon: how far an adversary may move every input, in the inputs' own units (images are scaled to
             [0, 1], columns of tables to variance 1). Moved inputs may leave [0, 1].

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradbench.models import MeanLoss, Networks, Player, Tensors
-from gradbench.models.batches import epoch_indices, rows
-from gradbench.models.lstm import LSTM
-from gradbench.models.rnn import RNN
+from gradbench.models.networks.lstm import LSTM
+from gradbench.models.networks.rnn import RNN
+from gradbench.models.sampling import epoch_indices, rows
 
 CELLS: dict[str, Callable[[int, int], nn.Module]] = {
     "rnn": RNN,

@@ -12,11 +12,11 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from torch import Tensor, nn
 
-from gradbench.input_gradients import gradient_norms, slopes
+from gradbench.functional.input_gradients import gradient_norms, slopes
+from gradbench.functional.seeding import generator
 from gradbench.models import Model, Networks, Player, Tensors
-from gradbench.models.batches import rows
-from gradbench.models.perceptron import Perceptron
-from gradbench.seeding import generator
+from gradbench.models.networks.mlp import Perceptron
+from gradbench.models.sampling import rows
 
 EVALUATION_POINTS = 2500
 """Generated points that are judged for modes and quality, as in PacGAN (Lin et al., arXiv:1712.04086, 2017)."""
@@ -46,7 +46,7 @@ class WassersteinGAN(Model):
         sizes: of the data: ``inputs`` (D).
         hidden: units per hidden layer, of both networks.
         depth: hidden layers, of both networks.
-        activation: a key of ``gradbench.models.perceptron.ACTIVATIONS``.
+        activation: a key of ``gradbench.models.networks.mlp.ACTIVATIONS``.
         noise: Z, standard normal.
         critic_steps: the critic's updates per training step.
         generator: ``trained``, or ``fixed``: generated points are data plus standard normal noise, and only the

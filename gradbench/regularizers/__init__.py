@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gradbench.parameters import Layout
+from gradbench.functional.flat_params import Layout
 
 State = dict[str, Tensor]
 """What a hook remembers from step to step; empty for most."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from gradbench.parameters import Layout
+from gradbench.functional.flat_params import Layout
 from gradbench.regularizers import Regularizer, State
 
 

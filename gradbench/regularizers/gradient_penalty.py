@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from gradbench.errors import UsageError
-from gradbench.input_gradients import gradient_norms
+from gradbench.functional.input_gradients import gradient_norms
 from gradbench.regularizers import Regularizer
 
 

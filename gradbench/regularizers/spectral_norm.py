@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gradbench.errors import UsageError
-from gradbench.parameters import Layout
+from gradbench.functional.flat_params import Layout
 from gradbench.regularizers import Regularizer
 
 GOLDEN = 0.6180339887498949

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from gradbench.errors import UsageError
-from gradbench.parameters import Layout
+from gradbench.functional.flat_params import Layout
 from gradbench.regularizers import Regularizer, State
 
 

@@ -7,26 +7,22 @@ from pathlib import Path
 
 import pandas as pd
 
-from gradbench.files import unwritable, write_atomically
-from gradbench.report import answer as answering
-from gradbench.report import (
-    cells,
-    contents,
-    curves,
-    figures,
-    markdown,
-    page,
-    profiles,
-    side_by_side,
-    summary,
-    versus,
-)
-from gradbench.report.answer import Answer
-from gradbench.report.audit import audit
-from gradbench.report.compare import comparisons
-from gradbench.report.sections import Section
-from gradbench.report.style import looks
-from gradbench.report.tables import load
+from gradbench.atomic import unwritable, write_atomically
+from gradbench.report import figures
+from gradbench.report.analysis import answer as answering
+from gradbench.report.analysis import profiles
+from gradbench.report.analysis import tables as summary
+from gradbench.report.analysis.answer import Answer
+from gradbench.report.analysis.audit import audit
+from gradbench.report.analysis.comparison import comparisons
+from gradbench.report.diff import page as side_by_side
+from gradbench.report.diff import pairing as versus
+from gradbench.report.figures.style import looks
+from gradbench.report.load import curves
+from gradbench.report.load.cells import load
+from gradbench.report.render import cells, contents, markdown
+from gradbench.report.render import html as page
+from gradbench.report.render.blocks import Section
 
 __all__ = ["Answer", "Report", "answers", "build", "compare"]
 

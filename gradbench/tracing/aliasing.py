@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
-from gradbench.torch_internals import schema_of, tree_leaves
+from gradbench.functional.torch_internals import schema_of, tree_leaves
 
 aten = torch.ops.aten
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradbench.torch_internals import tree_leaves, tree_map
+from gradbench.functional.torch_internals import tree_leaves, tree_map
 from gradbench.tracing.passes import rewrite
 from gradbench.tracing.tracer import Trace, trace
 

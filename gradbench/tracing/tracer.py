@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_aggregate
 
-from gradbench.torch_internals import (
+from gradbench.functional.torch_internals import (
     DispatchMode,
     WeakIdKeyDictionary,
     keystr,

@@ -26,8 +26,8 @@ from gradbench.report.figures import (
     strengths,
 )
 from gradbench.report.figures.panels import Context, Drawing
-from gradbench.report.sections import Picture
-from gradbench.report.style import RC
+from gradbench.report.figures.style import RC
+from gradbench.report.render.blocks import Picture
 
 __all__ = ["SECTIONS", "Context", "begin", "pictures"]
 

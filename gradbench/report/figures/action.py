@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from gradbench.report import text
-from gradbench.report.compare import Comparison, Setting
+from gradbench.report.analysis.comparison import Comparison, Setting
 from gradbench.report.figures.panels import (
     WIDTH,
     Context,
@@ -18,8 +17,9 @@ from gradbench.report.figures.panels import (
     panels,
     strength_axis,
 )
-from gradbench.report.tables import NONE
-from gradbench.stats import mean_interval
+from gradbench.report.load.cells import NONE
+from gradbench.report.render import formatting as text
+from gradbench.stats.intervals import mean_interval
 
 CAPTION = (
     "Means over all recorded steps of a cell, then over seeds, with 95% Student t intervals; a diverged "

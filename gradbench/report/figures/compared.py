@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from gradbench.report import text
+from gradbench.report.diff.pairing import Pairing, Versus, counts
 from gradbench.report.figures.panels import (
     LONGEST,
     Drawing,
@@ -17,8 +17,8 @@ from gradbench.report.figures.panels import (
     panels,
     spread_over,
 )
-from gradbench.report.style import Look
-from gradbench.report.versus import Pairing, Versus, counts
+from gradbench.report.figures.style import Look
+from gradbench.report.render import formatting as text
 
 CAPTION = (
     "Each point is a setting: across, its mean in the first folder, up, in the second, with 95% Student t intervals "

@@ -2,11 +2,11 @@
 
 from statistics import median
 
-from gradbench.report import text
-from gradbench.report.compare import Comparison
+from gradbench.report.analysis.comparison import Comparison
+from gradbench.report.analysis.tables import timings
 from gradbench.report.figures.panels import LONGEST, Context, Drawing, darker, margin, panels
-from gradbench.report.summary import timings
-from gradbench.report.tables import NONE
+from gradbench.report.load.cells import NONE
+from gradbench.report.render import formatting as text
 
 CAPTION = (
     "Time per step and cell over the median of none in the same group; the large marker is the median, "

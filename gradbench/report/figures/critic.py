@@ -7,10 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from gradbench.report import text
-from gradbench.report.compare import Comparison
+from gradbench.report.analysis.comparison import Comparison
 from gradbench.report.figures.panels import WIDTH, Context, Drawing, panels
-from gradbench.report.style import INK
+from gradbench.report.figures.style import INK
+from gradbench.report.render import formatting as text
 
 CAPTION = (
     "One column per treatment at its chosen strength, from the completed seed whose metric is the median "

@@ -6,8 +6,8 @@ from itertools import groupby
 import numpy as np
 from matplotlib.axes import Axes
 
-from gradbench.report import text
-from gradbench.report.compare import Comparison, Setting
+from gradbench.report.analysis.comparison import Comparison, Setting
+from gradbench.report.analysis.tables import diverged
 from gradbench.report.figures.panels import (
     Context,
     Drawing,
@@ -19,8 +19,8 @@ from gradbench.report.figures.panels import (
     panels,
     strength_axis,
 )
-from gradbench.report.summary import diverged
-from gradbench.stats import Interval
+from gradbench.report.render import formatting as text
+from gradbench.stats.intervals import Interval
 
 CAPTION = (
     "Each point is the share of a setting's cells that diverged, with Wilson's 95% interval; the dashed "

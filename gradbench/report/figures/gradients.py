@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from gradbench.report import text
-from gradbench.report.compare import Comparison
+from gradbench.report.analysis.comparison import Comparison
 from gradbench.report.figures.learning import chosen_curves
 from gradbench.report.figures.panels import Context, Drawing, chosen_text, limits, log_ticks, margin, panels
 from gradbench.report.figures.traces import label, traces
+from gradbench.report.render import formatting as text
 
 CAPTION = (
     "Geometric means over short spans of steps and over seeds, with a 95% Student t band over seeds "

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from gradbench.report import text
-from gradbench.report.compare import Comparison
+from gradbench.report.analysis.comparison import Comparison
 from gradbench.report.figures.panels import Context, Drawing, panels
-from gradbench.stats import Floats
+from gradbench.report.render import formatting as text
+from gradbench.stats.intervals import Floats
 
 CAPTION = (
     "How large single coordinates of the gradient are at the last step, as shares of all coordinates, "

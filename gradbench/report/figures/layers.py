@@ -4,8 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from gradbench.report import text
-from gradbench.report.compare import Comparison, Setting
+from gradbench.report.analysis.comparison import Comparison, Setting
 from gradbench.report.figures.panels import (
     LONGEST,
     WIDTH,
@@ -17,8 +16,9 @@ from gradbench.report.figures.panels import (
     log_axis,
     panels,
 )
-from gradbench.report.style import GLYPHS
-from gradbench.stats import Floats, mean_interval
+from gradbench.report.figures.style import GLYPHS
+from gradbench.report.render import formatting as text
+from gradbench.stats.intervals import Floats, mean_interval
 
 CAPTION = (
     "Top: the norm of the gradient of the critic's value with respect to the activations of each hidden layer, "

@@ -3,8 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from gradbench.report import text
-from gradbench.report.compare import Comparison, Setting
+from gradbench.report.analysis.comparison import Comparison, Setting
 from gradbench.report.figures.panels import (
     Context,
     Drawing,
@@ -16,6 +15,7 @@ from gradbench.report.figures.panels import (
     spread_over,
 )
 from gradbench.report.figures.traces import binned, label, traces
+from gradbench.report.render import formatting as text
 
 CAPTION = (
     "Thick lines are means over seeds, drawn as long as every seed is there, with a 95% Student t band "

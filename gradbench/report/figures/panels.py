@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from gradbench.report import text
-from gradbench.report.answer import Answer
-from gradbench.report.compare import Comparison
-from gradbench.report.curves import Curves
-from gradbench.report.style import GLYPHS, Look
-from gradbench.report.tables import Results
+from gradbench.report.analysis.answer import Answer
+from gradbench.report.analysis.comparison import Comparison
+from gradbench.report.figures.style import GLYPHS, Look
+from gradbench.report.load.cells import Results
+from gradbench.report.load.curves import Curves
+from gradbench.report.render import formatting as text
 
 WIDTH = 7.6  # inches
 LINE = 0.16  # inches, one line of text

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from gradbench.report import text
-from gradbench.report.compare import Comparison
+from gradbench.report.analysis.comparison import Comparison
+from gradbench.report.analysis.profiles import CHOSEN, TRIED, good, scores, thresholds
 from gradbench.report.figures.panels import (
     Context,
     Drawing,
@@ -20,9 +20,9 @@ from gradbench.report.figures.panels import (
     panels,
     spread_over,
 )
-from gradbench.report.profiles import CHOSEN, TRIED, good, scores, thresholds
-from gradbench.report.tables import NONE
-from gradbench.stats import performance_profile
+from gradbench.report.load.cells import NONE
+from gradbench.report.render import formatting as text
+from gradbench.stats.intervals import performance_profile
 
 CAPTION = (
     "Along the axis, a value of the metric, strictest at the left; upward, the share of a treatment's cells that are "

@@ -3,8 +3,7 @@
 import numpy as np
 from matplotlib.axes import Axes
 
-from gradbench.report import text
-from gradbench.report.compare import BETTER, WORSE, Comparison, Setting
+from gradbench.report.analysis.comparison import BETTER, WORSE, Comparison, Setting
 from gradbench.report.figures.panels import (
     Axis,
     Context,
@@ -21,9 +20,10 @@ from gradbench.report.figures.panels import (
     strength_axis,
 )
 from gradbench.report.figures.strip import strip
-from gradbench.report.style import Look
-from gradbench.report.tables import NONE
-from gradbench.stats import Interval, mean_interval
+from gradbench.report.figures.style import Look
+from gradbench.report.load.cells import NONE
+from gradbench.report.render import formatting as text
+from gradbench.stats.intervals import Interval, mean_interval
 
 DODGE = 0.035  # of the axis, between treatments at one strength
 

@@ -4,9 +4,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from gradbench.report.compare import Comparison
+from gradbench.report.analysis.comparison import Comparison
 from gradbench.report.figures.panels import Axis, Context, darker
-from gradbench.report.style import FAINT, STRIP
+from gradbench.report.figures.style import FAINT, STRIP
 
 ROW = 11.0  # points, one line of the strip
 

@@ -6,10 +6,10 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from scipy.special import stdtrit
 
-from gradbench.report.compare import Comparison, Setting
+from gradbench.report.analysis.comparison import Comparison, Setting
 from gradbench.report.figures.panels import Context, darker, label_ends, named
-from gradbench.report.style import Look
-from gradbench.stats import CONFIDENCE, Floats
+from gradbench.report.figures.style import Look
+from gradbench.stats.intervals import CONFIDENCE, Floats
 
 
 def traces(

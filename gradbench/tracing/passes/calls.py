@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
-from gradbench.torch_internals import schema_of
+from gradbench.functional.torch_internals import schema_of
 from gradbench.tracing.aliasing import RESHAPES, source
 from gradbench.tracing.passes.graph import bounds, value
 

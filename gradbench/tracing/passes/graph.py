@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
-from gradbench.torch_internals import tree_map_only
+from gradbench.functional.torch_internals import tree_map_only
 from gradbench.tracing.aliasing import source, written_by
 from gradbench.tracing.tracer import CONSTANT_SIZE, like
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 
-from gradbench.torch_internals import schema_of
+from gradbench.functional.torch_internals import schema_of
 from gradbench.tracing.aliasing import is_view, owners, source
 from gradbench.tracing.passes.graph import alike, bounds, covers, is_concatenation, is_row_slice, value
 

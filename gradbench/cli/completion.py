@@ -1,0 +1,43 @@
+"""What the shell offers to complete: experiments, groups and their options, results folders."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def complete_words(incomplete: str, words: Sequence[str], folder: Path | None) -> list[str]:
+    """Complete experiments, group names and their options.
+
+    Args:
+        incomplete: what is being typed.
+        words: what stands before it.
+        folder: of the user's own configs.
+    """
+    from gradbench.config.compose import Configs
+
+    configs = Configs(folder if folder and folder.is_dir() else None)
+    group, equals, given = incomplete.partition("=")
+    if not equals and list(words[-1:]) == [
+        "="
+    ]:  # bash takes group=option for three words, and completes the last
+        group, equals, given, before = words[-2], "=", incomplete, ""
+    else:
+        before = f"{group}="
+    if equals:
+        chosen, comma, _ = given.rpartition(",")
+        before += chosen + comma
+        candidates = [before + option for option in configs.groups.get(group, [])]
+    else:
+        candidates = [*configs.experiments, *(f"{name}=" for name in configs.groups)]
+    return [word for word in candidates if word.startswith(incomplete)]
+
+
+def complete_folders(incomplete: str) -> list[str]:
+    """Complete results folders."""
+    return [str(path.parent) for path in Path("results").glob("*/cells") if str(path).startswith(incomplete)]
+
+
+def complete_kinds(incomplete: str) -> list[str]:
+    """Complete what ``info`` can list."""
+    from gradbench.cli.catalog import KINDS
+
+    return [kind for kind in (*KINDS, "experiments") if kind.startswith(incomplete)]

@@ -1,0 +1,515 @@
+"""The command line: parses, calls, prints."""
+
+import contextlib
+import gc
+import shlex
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from gradbench import __version__
+from gradbench.cli.completion import complete_folders, complete_kinds, complete_words
+from gradbench.errors import StorageError, UsageError
+from gradbench.storage.sanitize import plain
+
+if TYPE_CHECKING:
+    from gradbench.report import Report
+    from gradbench.report.claims.verdicts import Verdict
+    from gradbench.sweep.plan import Plan
+
+SUMMARY = (
+    "Clip the gradients, penalise them, or leave them alone, and how strongly? Train a grid, read an answer."
+)
+
+WORDS_ARE_WRONG: Any = typer.BadParameter.__base__
+"""What Typer raises for an option that there is not, or a value that it cannot take; it has no public name."""
+
+FAILED, INTERRUPTED = 1, 130
+
+app = typer.Typer(
+    name="gradbench",
+    help=SUMMARY,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console()
+err = Console(stderr=True)
+
+ConfigDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--config-dir", help="Your own configs: a folder with model/, regularizer/, experiments/, …"
+    ),
+]
+
+
+def complete_run(context: typer.Context, incomplete: str) -> list[str]:
+    """Complete the words of a run."""
+    folder = context.params.get("config_dir")
+    return complete_words(incomplete, context.params.get("words") or [], Path(folder) if folder else None)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and stop."""
+    if wanted:
+        out.print(f"gradbench {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True, help=SUMMARY)
+def root(
+    context: typer.Context,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Print the help where no command is given."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def run(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[EXPERIMENT] [OVERRIDE]…",
+            help="An experiment's name (or a YAML file), and overrides in Hydra's grammar.",
+            autocompletion=complete_run,
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and train nothing.")] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", min=1, help="Worker processes. Default: one per core, or per GPU."),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option("--results", help="Results folder. Default: results/ and the experiment's name."),
+    ] = None,
+    config_dir: ConfigDir = None,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first failure; what runs is saved.")
+    ] = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write tables only.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")] = False,
+) -> None:
+    """Train every cell of a grid that is not finished yet, then write the report.
+
+    [bold]Examples[/]
+
+    The default experiment:
+    [cyan]gradbench run quick[/]
+
+    One model, three thresholds:
+    [cyan]gradbench run model=lstm regularizer=clip_norm regularizer.threshold=0.1,1,10[/]
+
+    Clipping at three thresholds and a penalty at two lambdas, five seeds each: 25 cells.
+    [cyan]gradbench run model=lstm regularizer=clip_norm,gp regularizer.threshold=0.1,1,10 regularizer.lambda=1,10 'seed=range(5)'[/]
+
+    Part of an experiment, with another budget:
+    [cyan]gradbench run quick model=mlp steps=1000[/]
+
+    What would be trained, and for how long:
+    [cyan]gradbench run quick --dry-run[/]
+
+    A key that one regularizer lacks applies to the cells that have it. The same command again trains only what
+    is not finished. Exit status: 0 all cells completed or diverged, 1 some failed, 2 usage, 130 interrupted.
+    """  # noqa: E501 - a command stands on one line
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # how a scheduler says Ctrl-C
+    names = [word for word in words or [] if "=" not in word and not word.startswith("~")]
+    overrides = [word for word in words or [] if word not in names]
+    if len(names) > 1:
+        raise UsageError(f"one experiment at a time, got {', '.join(names)}; overrides look like key=value")
+    experiment = names[0] if names else None if overrides else "quick"
+    if dry_run:
+        with uncollected():
+            from gradbench.sweep.plan import make_plan
+
+            plan = make_plan(experiment, overrides, results, config_dir)
+        print_plan(plan, jobs)
+        return
+    from gradbench.launchers import forkserver
+
+    forkserver.warm_up()  # it imports torch while this process imports the rest and composes configs
+    with uncollected():
+        from gradbench.cli.progress import watch
+        from gradbench.sweep.execute import execute, prepare
+        from gradbench.sweep.plan import make_plan
+
+        plan = make_plan(experiment, overrides, results, config_dir, forkserver.elsewhere)
+    plan, notes = prepare(plan)
+    for line in notes:
+        err.print(plain(line), highlight=False, markup=False, soft_wrap=True)
+    given = {"--config-dir": config_dir, "--results": results}
+    options = [text for option, value in given.items() if value for text in (option, str(value))]
+    command = shlex.join(["gradbench", "run", *(words or []), *options])
+    with watch(plan.todo(), err, quiet) as watcher:
+        complete = execute(plan, command, watcher, jobs, fail_fast, None if no_report else import_report)
+    if not quiet:
+        print_outcome(plan, dict(watcher.statuses))
+    failed = watcher.statuses["failed"] > 0
+    if not no_report:
+        try:
+            write_report(plan.folder, quiet)
+        except (StorageError, UsageError):
+            if complete and not failed:  # else there may be nothing to report on yet, and that has been said
+                raise
+    if not complete:
+        raise typer.Exit(INTERRUPTED)
+    if failed:
+        raise typer.Exit(FAILED)
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Look for no garbage while in the block, nor ever in what it made: modules and cells are there to stay."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def import_report() -> None:
+    """Import what draws a report, which takes a second: better done while workers train."""
+
+
+def print_plan(plan: "Plan", jobs: int | None) -> None:
+    """Print what a sweep would train."""
+    from gradbench.cli.progress import count, kind
+    from gradbench.launchers.local import jobs_for
+    from gradbench.sweep.estimate import expected_seconds
+
+    todo = plan.todo()
+    stacks: Counter[tuple[str, int]] = Counter()
+    waiting: Counter[tuple[str, int]] = Counter()
+    for cells in todo:
+        row = kind(cells), cells[0].config["steps"]
+        stacks[row] += 1
+        waiting[row] += len(cells)
+    heading = f"{plan.experiment.name}: {count(len(plan.cells), 'cell')}"
+    table = Table("to train", "stacks", "cells", "steps", title=heading, title_justify="left")
+    for (what, steps), number in stacks.items():
+        table.add_row(escape(what), str(number), str(waiting[what, steps]), str(steps))
+    if todo:
+        out.print(table)
+    counts = plan.counts()
+    done = counts["completed"] + counts["diverged"]
+    workers = jobs_for(plan.devices, len(todo), jobs)
+    seconds = expected_seconds(plan)
+    unknown = "unknown: nothing like these cells has been trained here yet"
+    kind_of_device, _, _ = plan.devices[0].partition(":")
+    for line in (
+        f"{count(done, 'cell')} done, {len(plan.cells) - done} to run ({counts['failed']} of them failed before), "
+        f"{len(todo)} of {count(len(plan.stacks), 'stack')}, {count(workers, 'worker')} on {kind_of_device}",
+        f"expected time: {unknown if seconds is None else duration(seconds / workers)}",
+        f"results: {plan.folder}",
+    ):
+        say(line)
+
+
+def say(line: str) -> None:
+    """Print text as it is: on one line, whatever the terminal's width, so that it can be copied."""
+    out.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """Return a time span as a person says it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def print_outcome(plan: "Plan", trained: dict[str, int]) -> None:
+    """Print how many cells ended how."""
+    from gradbench.cli.progress import count
+
+    parts = [f"{number} {status}" for status, number in sorted(trained.items())]
+    if before := sum(map(plan.is_finished, plan.cells)):
+        parts.append(f"{before} finished before")
+    if left := len(plan.cells) - before - sum(trained.values()):
+        parts.append(f"{left} not finished")
+    say(f"{count(len(plan.cells), 'cell')}: {', '.join(parts)} · tables in {plan.folder}")
+
+
+def write_report(folder: Path, quiet: bool = False) -> None:
+    """Write the report of a results folder, print the answers and where the page is."""
+    from gradbench import report
+    from gradbench.report.claims import section as claims
+    from gradbench.report.claims import verdicts
+
+    sections, judged = claims.sections(folder)
+    built = report.build(folder, sections)
+    if judged:
+        verdicts.write(folder / "report" / "tables", judged)
+    if not quiet:
+        print_claims(judged)
+        print_report(built)
+
+
+def print_claims(judged: "Sequence[Verdict]") -> None:
+    """Print claims: each with its conditions, its verdict, its figure and the command that made its results."""
+    from gradbench.report.claims import overview as verdicts
+
+    for block in verdicts.blocks(judged):
+        table = Table(*block.columns, title=escape(block.title), title_justify="left")
+        for row in block.rows:
+            table.add_row(*map(escape, row))
+        out.print(table)
+        for line in block.lines:
+            say(line)
+        out.print()
+    if judged:
+        say(verdicts.summary(judged))
+
+
+def print_report(built: "Report") -> None:
+    """Print a report's answers and where its page is."""
+    table = Table("model", "answer", "metric", "evidence", title="Answer", title_justify="left")
+    for answer in built.answers:
+        texts = answer.model, answer.treatment, answer.value, answer.sentence
+        table.add_row(*map(escape, texts))
+    out.print(table)
+    say(f"report: {built.page}")
+
+
+@app.command("report")
+def report_command(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[RESULTS]…",
+            help="A results folder, results/quick by default; several are compared, the first with each other.",
+            autocompletion=complete_folders,
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Where a comparison goes. Default: results/compare- and the folders' names."
+        ),
+    ] = None,
+) -> None:
+    """Rebuild every table, figure and page from the stored tables alone, or compare folders side by side.
+
+    [bold]Examples[/]
+
+    [cyan]gradbench report[/]
+
+    [cyan]gradbench report results/lstm-sweep[/]
+
+    What did another version, device or learning rate change?
+    [cyan]gradbench report results/quick results/quick-lr --out results/what-changed[/]
+    """
+    chosen = folders or [Path("results/quick")]
+    if len(chosen) > 1:
+        from gradbench import report
+
+        print_report(report.compare(chosen, out))
+    elif out is not None:
+        raise UsageError(
+            "--out is for a comparison of several folders; one folder's report lies in the folder"
+        )
+    else:
+        write_report(chosen[0])
+
+
+@app.command()
+def claims(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[RESULTS]…",
+            help="Results folders, or folders of them. Default: results/article.",
+            autocompletion=complete_folders,
+            show_default=False,
+        ),
+    ] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            "--into",
+            help="A Markdown file that also gets the table, between its lines <!-- claims --> and <!-- /claims -->.",
+        ),
+    ] = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Judge each claim of an experiment by its results: effect, interval, n, verdict, figure, command.
+
+    Claims are those of the file that the results folder keeps. Written to claims.csv in each folder given.
+
+    [bold]Examples[/]
+
+    [cyan]gradbench claims[/]
+
+    [cyan]gradbench claims results/recurrent[/]
+
+    [cyan]gradbench claims results/article-small --into notes.md[/]
+    """
+    from gradbench.report.claims import overview as verdicts
+    from gradbench.report.claims.verdicts import write
+
+    every = []
+    for folder in folders or [Path("results/article")]:
+        found, notes = verdicts.judge(folder, config_dir)
+        for note in notes:
+            err.print(plain(note), highlight=False, markup=False, soft_wrap=True)
+        print_claims(found)
+        say(f"claims: {write(verdicts.place(folder), found)}")
+        every += found
+    if into:
+        verdicts.put_into(into, every)
+        say(f"table: {into}")
+
+
+@app.command()
+def info(
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[models|regularizers|data|optimizers|experiments]",
+            help="What to list; everything without it.",
+            autocompletion=complete_kinds,
+            show_default=False,
+        ),
+    ] = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """List what there is to choose from, with every key and its default.
+
+    [bold]Examples[/]
+
+    [cyan]gradbench info[/]
+
+    [cyan]gradbench info regularizers[/]
+    """
+    from gradbench.cli.catalog import catalogue
+
+    for section in catalogue(kind, config_dir):
+        table = Table("name", "what it is", "keys", title=section.title, title_justify="left")
+        for entry in section.entries:
+            table.add_row(entry.name, escape(entry.summary), escape(entry.keys))
+        out.print(table)
+
+
+@app.command()
+def show(
+    cell: Annotated[
+        str, typer.Argument(metavar="CELL", help="A cell's id, or how it begins.", show_default=False)
+    ],
+    results: Annotated[
+        Path | None,
+        typer.Option("--results", help="Look in this results folder only.", autocompletion=complete_folders),
+    ] = None,
+) -> None:
+    """Show one cell: config, status, curve, and the command that reruns it.
+
+    [bold]Examples[/]
+
+    [cyan]gradbench show 3f2a[/]
+
+    [cyan]gradbench show 3f2a9c0d11e84b57 --results results/quick[/]
+    """
+    from gradbench.cli.show import find_cell, sections, texts
+
+    found, row = find_cell(cell, results)
+    for title, rows in sections(found, row):
+        table = Table(show_header=False, title=title, title_justify="left")
+        for _ in rows[0] if rows else ():
+            table.add_column(overflow="fold")  # an id that is cut cannot be copied
+        for entry in rows:
+            table.add_row(*map(escape, entry))
+        out.print(table)
+    for title, text in texts(row):
+        out.print(title, style="table.title")
+        say(text)
+
+
+@app.command()
+def cost(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[OVERRIDE]…",
+            help="Overrides in Hydra's grammar; regularizer=a,b leaves out the others.",
+            autocompletion=complete_run,
+            show_default=False,
+        ),
+    ] = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="How often each is timed.")] = 20,
+    width: Annotated[
+        int | None,
+        typer.Option("--width", min=1, help="Cells per stack. Default: as many as a sweep trains together."),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option("--results", help="Where the files go. Default: results/cost- and the overrides."),
+    ] = None,
+    config_dir: ConfigDir = None,
+) -> None:
+    """Measure what every regularizer costs beside none: time of a step, memory of a stack.
+
+    Each round times a few steps of each regularizer, in shuffled order. Intervals are 95 %, of the median over
+    rounds. Memory is the stack's peak, evaluation included, beside what is predicted before a stack starts.
+
+    [bold]Examples[/]
+
+    [cyan]gradbench cost[/]
+
+    [cyan]gradbench cost model=wgan model.hidden=128[/]
+
+    [cyan]gradbench cost model=lstm regularizer=clip_norm,gp --rounds 10 --width 4[/]
+    """
+    from gradbench.profiling import output
+    from gradbench.profiling.cases import compare
+    from gradbench.profiling.measure import measured
+
+    comparison = compare(words or [], width, results, config_dir)
+    output.make(comparison.folder)  # before minutes are spent
+    with err.status("starting") as status:
+        rows = measured(comparison, rounds, status.update)
+    out.print(output.table(rows))
+    for path in output.write(rows, comparison.folder):
+        say(str(path))
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line; a user's mistake is one line and exit status 2."""
+    try:
+        status = app(arguments, standalone_mode=False) or 0
+    except UsageError as error:
+        status = refuse(str(error))
+    except StorageError as error:
+        status = refuse(str(error), FAILED)
+    except WORDS_ARE_WRONG as error:
+        usage = f"; {error.ctx.command_path} --help shows what there is" if error.ctx else ""
+        status = refuse(f"{error.format_message().rstrip('.')}{usage}")
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    if status == INTERRUPTED:
+        err.print("interrupted: everything finished is kept; the same command goes on", highlight=False)
+    sys.exit(status)
+
+
+def refuse(message: str, status: int = 2) -> int:
+    """Print in one line why nothing came of it, and return the exit status."""
+    line = plain(message.replace("\n", " "))
+    err.print(f"[red]error:[/] {escape(line)}", highlight=False, soft_wrap=True)
+    return status
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""From a group of a resolved config to the object its ``_target_`` names."""
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from hydra.utils import instantiate
+
+from gradbench.config.compose import Config
+from gradbench.config.hashing import canonical
+from gradbench.config.identity import TARGET, VERSION
+from gradbench.data import Data
+from gradbench.errors import UsageError
+
+if TYPE_CHECKING:
+    pass
+
+NO_ARGUMENTS = {
+    "model": {"name", "metric", "goal", "unit", "gradient_center"},
+    "regularizer": {"name", "family", "strength"},
+    "optimizer": {"name", "lr"},
+    "data": {"name"},
+}
+"""Keys of each group that are no arguments of its ``_target_``."""
+
+
+def make(config: Mapping[str, Any], group: str, without: str | None = None, **arguments: Any) -> Any:
+    """Instantiate a group's ``_target_`` with its keys as arguments.
+
+    Args:
+        config: resolved.
+        group: ``model``, ``regularizer``, ``optimizer`` or ``data``.
+        without: a key that is no argument (a strength: it is a number per cell).
+        arguments: passed beside the config's.
+
+    Raises:
+        UsageError: where the target cannot be imported or refuses its arguments.
+    """
+    node = config[group]
+    skipped = NO_ARGUMENTS[group] | {without}
+    kept = without_versions({key: value for key, value in node.items() if key not in skipped})
+    try:
+        return instantiate(kept, _convert_="all", **arguments)
+    except UsageError:
+        raise
+    except Exception as error:  # whatever the target raises, Hydra wraps
+        cause = error.__cause__ or error
+        if isinstance(cause, UsageError):
+            raise cause from None
+        raise UsageError(f"{group}={node['name']}: {explain(cause, node['_target_'], config)}") from error
+
+
+def without_versions(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a node without each ``version`` that stands beside a ``_target_``: it is for ids, and no argument."""
+    return {
+        key: without_versions(value) if isinstance(value, Mapping) else value
+        for key, value in node.items()
+        if not (key == VERSION and TARGET in node)
+    }
+
+
+def explain(cause: BaseException, target: str, config: Mapping[str, Any]) -> str:
+    """Return in one line why a target could not be made, and what to do."""
+    reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+    if isinstance(cause, ImportError | AttributeError):
+        return f"cannot import {target} ({reason}); install its package, or set PYTHONPATH to its folder"
+    if isinstance(cause, KeyError):
+        return f"it needs data with {reason}, and data={config['data']['name']} has none; choose other data or model"
+    if isinstance(cause, TypeError):
+        return f"{target} does not accept its keys: {reason}"
+    return reason
+
+
+def load_data(config: Mapping[str, Any]) -> Data:
+    """Return the data of a resolved config; raises as :func:`make`."""
+    data: Data = make(config, "data")
+    return data
+
+
+@cache
+def load_once(data: str) -> Data:
+    """Return the data of a config, given as JSON of its data group; loaded once."""
+    return load_data({"data": json.loads(data)})
+
+
+def fingerprint(config: Config) -> str:
+    """Return the fingerprint of the data that a config asks for."""
+    return load_once(canonical(config["data"])).fingerprint

@@ -1,0 +1,176 @@
+"""What a resolved config must be before a cell is made of it."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gradbench.config.compose import Config, leaves
+from gradbench.config.neutral import NEUTRAL
+from gradbench.config.overrides import literal
+from gradbench.errors import UsageError
+
+REQUIRED = {
+    "model": ("name", "metric", "goal", "unit"),
+    "data": ("name",),
+    "regularizer": ("name", "family", "strength"),
+    "optimizer": ("name", "lr"),
+}
+"""Group -> the keys that every option of it has, beside ``_target_``."""
+
+WIDTH = (
+    "auto or a whole number >= 1",
+    lambda v: v == "auto" or (isinstance(v, int) and v >= 1),
+    "auto fits it to cache or memory",
+)
+
+RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
+    "regularizer.threshold": ("> 0", lambda v: v > 0, "use regularizer=none to switch clipping off"),
+    "regularizer.lambda": (
+        ">= 0 and finite",
+        lambda v: 0 <= v < math.inf,
+        "use regularizer=none to switch it off",
+    ),
+    "regularizer.percentile": ("in (0, 100]", lambda v: 0 < v <= 100, "10 is the paper's, 100 never clips"),
+    "regularizer.z": ("> 0", lambda v: v > 0, "2.5 is the paper's, inf never clips"),
+    "optimizer.lr": ("> 0 and finite", lambda v: 0 < v < math.inf, "give a learning rate like 0.1"),
+    "seed": (">= 0", lambda v: v >= 0, "give a whole number like 0"),
+    "steps": (">= 1", lambda v: v >= 1, "give a whole number like 300"),
+    "eval_every": (">= 1", lambda v: v >= 1, "give a whole number like 50"),
+    "record_every": (">= 1", lambda v: v >= 1, "1 records every step"),
+    "divergence.factor": ("> 1", lambda v: v > 1, "inf counts only losses that are not finite"),
+    "divergence.patience": (">= 1", lambda v: v >= 1, "give a number of steps like 50"),
+    "checkpoint_seconds": (">= 0", lambda v: v >= 0, "0 saves at every chunk of steps, inf never"),
+    "stack_width.cpu": WIDTH,
+    "stack_width.cuda": WIDTH,
+    "stack_width.mps": WIDTH,
+    "model.depth": ("from 0 to 1,000", lambda v: 0 <= v <= 1000, "give a number of layers like 4"),
+    "model.layers": ("from 1 to 1,000", lambda v: 1 <= v <= 1000, "give a number of layers like 1"),
+    "data.train": ("at most 10 million", lambda v: v <= 10**7, "give a number of points like 65536"),
+    "data.test": ("at most 10 million", lambda v: v <= 10**7, "give a number of points like 4096"),
+    "data.path": ("a file's name", lambda v: isinstance(v, str), "a name that is a number is written ./3"),
+    "device": ("a name", lambda v: isinstance(v, str), "give auto, cpu, cuda, cuda:1 or mps"),
+    "regularizer.family": (
+        "one of none, clipping, penalty, projection",
+        lambda v: v in ("none", "clipping", "penalty", "projection"),
+        "say in its YAML what it acts on",
+    ),
+    "precision": (
+        "one of float32, float64, bfloat16",
+        lambda v: v in ("float32", "float64", "bfloat16"),
+        "float32 is the default",
+    ),
+}
+"""Key -> what it must be, the test (NaN fails each), and what to type instead."""
+
+
+OPTIONAL = ("regularizer.", "model.", "data.")
+"""How keys begin that not every choice of a group has."""
+
+INSTRUCTION = re.compile(r"(?:^|\.)_(?:target|args|partial|recursive|convert)_(?:\.|$)")
+"""A key that tells Hydra what code to call, and how."""
+
+
+Passed = set[tuple[str, type, Any]]
+"""Leaves (key, type, value) that have been found fine: of thousands of cells nearly all are the same."""
+
+
+def check(config: Config, written: Mapping[str, Any], passed: Passed) -> None:
+    """Refuse a config that is no cell's.
+
+    Args:
+        config: nested, resolved.
+        written: dotted key -> value, of what stands in config folders: code is named there, and nowhere else.
+        passed: leaves found fine before, under the same ``written``; grows.
+
+    Raises:
+        UsageError: naming the key, the value, what was expected and what to type.
+    """
+    values = dict(leaves(config))
+    for key, value in values.items():
+        if isinstance(value, list):  # it has no place in a set
+            check_leaf(key, value, written)
+        elif (mark := (key, type(value), value)) not in passed:
+            check_leaf(key, value, written)
+            passed.add(mark)
+    for group, keys in REQUIRED.items():
+        node = config.get(group)
+        if not isinstance(node, dict) or "_target_" not in node:
+            raise UsageError(f"the config has no {group} with a _target_; choose one with {group}=…")
+        for key in keys:
+            if key not in node:
+                raise UsageError(
+                    f"{group}={node.get('name', '?')} has no key {group}.{key}; add it to its YAML file"
+                )
+            if key not in ("strength", "lr") and not isinstance(node[key], str):
+                raise UsageError(f"{group}.{key} must be a word, got {literal(node[key])}; leave it as it is")
+    check_strength(config["regularizer"])
+    for key, (expected, allowed, remedy) in RULES.items():
+        if key not in values:
+            if key.startswith(OPTIONAL):
+                continue
+            raise UsageError(f"the config has no key {key}; {remedy}")
+        try:
+            fine = allowed(values[key])
+        except TypeError:
+            fine = False
+        if not fine:
+            raise UsageError(f"{key} must be {expected}, got {literal(values[key])}; {remedy}")
+
+
+def check_leaf(key: str, value: Any, written: Mapping[str, Any]) -> None:
+    """Refuse a value that no table can hold, and one that names code where only numbers and words are meant.
+
+    Raises:
+        UsageError: naming the key.
+    """
+    if beyond_64_bits(value):
+        raise UsageError(f"{key} must be a whole number of 64 bits, got one of {len(str(value))} digits")
+    try:
+        f"{key}{value}".encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{key} must be Unicode text, got {literal(value)}; write it in UTF-8") from error
+    if NEUTRAL in key.split("."):
+        raise UsageError(
+            f"{key}: only a config folder says which values are neutral; write 'neutral: {{KEY: VALUE}}' beside the "
+            "key in its YAML file"
+        )
+    named = INSTRUCTION.search(key) and value != written.get(key)
+    if named or (isinstance(value, list) and any(map(names_code, value))):
+        raise UsageError(
+            f"{key} says what code is called, and only a config folder may: write it into "
+            "FOLDER/GROUP/mine.yaml, then --config-dir FOLDER GROUP=mine"
+        )
+
+
+def beyond_64_bits(value: Any) -> bool:
+    """Return whether a value is a whole number that no table can hold."""
+    return isinstance(value, int) and not -(2**63) <= value < 2**63
+
+
+def names_code(value: Any) -> bool:
+    """Return whether a value in a list has a key that tells Hydra what to call."""
+    if isinstance(value, list):
+        return any(map(names_code, value))
+    if not isinstance(value, Mapping):
+        return False
+    return any(INSTRUCTION.search(key) for key, _ in leaves(value)) or any(map(names_code, value.values()))
+
+
+def check_strength(regularizer: Mapping[str, Any]) -> None:
+    """Refuse a regularizer whose strength is not a number under the key that it names.
+
+    Raises:
+        UsageError: naming the key and the value.
+    """
+    key = regularizer["strength"]
+    if key is None:
+        return
+    if not isinstance(key, str):
+        raise UsageError(f"regularizer.strength must name a key, got {literal(key)}; leave it as it is")
+    value = regularizer.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        given = f"got {literal(value)}" if key in regularizer else "and there is no such key"
+        raise UsageError(
+            f"regularizer.{key}, its strength, must be a number, {given}; give regularizer.{key}=1"
+        )

@@ -1,0 +1,98 @@
+"""A cell: one fully resolved point of a grid, its id, and the command that runs it alone."""
+
+import math
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from gradbench import FORMAT
+from gradbench.config.compose import Config
+from gradbench.config.hashing import canonical, digest
+from gradbench.config.identity import identity
+
+RUNTIME = ("device", "checkpoint_seconds", "stack_width")
+"""Top-level keys that say how a cell is run, never what it is."""
+
+
+SHARED_PASS = ("none", "clipping", "projection")
+"""Regularizer families whose cells can share forward and backward; a penalty has its own."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fully resolved point of a grid.
+
+    Args:
+        config: nested, resolved; without the runtime keys.
+        data_sha256: fingerprint of the data it trains on.
+        choices: group -> option.
+        settings: words for what differs from what the choices compose to: with the choices, enough to compose
+            the same config again.
+        runtime: how it is run.
+        options: of the command line, without which it would not compose: ``--config-dir``.
+        neutral: dotted key -> the value at which it changes nothing.
+        sources: node of the config -> hash of the source of the target that it names, where that is not gradbench's.
+    """
+
+    config: Mapping[str, Any]
+    data_sha256: str
+    choices: Mapping[str, str]
+    settings: tuple[str, ...]
+    runtime: Mapping[str, Any]
+    options: tuple[str, ...] = ()
+    neutral: Mapping[str, Any] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> Config:
+        """What it computes, as a nested dict of one's own."""
+        return identity(self.config, self.neutral, self.sources)
+
+    @cached_property
+    def id(self) -> str:
+        """16 hex digits: a hash of what it computes, the data's content and the results format alone."""
+        return digest([FORMAT, self.data_sha256, self.identity])
+
+    @property
+    def seed(self) -> int:
+        """Seed of everything random in this cell."""
+        return int(self.config["seed"])
+
+    @property
+    def lr(self) -> float:
+        """Learning rate."""
+        return float(self.config["optimizer"]["lr"])
+
+    @property
+    def strength(self) -> float:
+        """Threshold or lambda; NaN where the regularizer has none."""
+        regularizer = self.config["regularizer"]
+        key = regularizer["strength"]
+        return float(regularizer[key]) if key else math.nan
+
+    @cached_property
+    def regularizer_program(self) -> str:
+        """The regularizer without its strength: cells that agree in it run the same hooks."""
+        regularizer = self.identity["regularizer"]
+        regularizer.pop(self.config["regularizer"]["strength"] or "", None)
+        return canonical(regularizer)
+
+    @cached_property
+    def program(self) -> str:
+        """What cells must agree in to share a stack: all but strength, learning rate and seed."""
+        shares = self.config["regularizer"]["family"] in SHARED_PASS
+        config = {key: value for key, value in self.identity.items() if key != "seed"}
+        config["optimizer"] = {key: value for key, value in config["optimizer"].items() if key != "lr"}
+        config["regularizer"] = "shared" if shares else self.regularizer_program
+        return canonical([config, self.data_sha256, self.runtime["stack_width"]])
+
+    @property
+    def words(self) -> list[str]:
+        """The overrides that compose this cell alone."""
+        return [*(f"{group}={option}" for group, option in self.choices.items()), *self.settings]
+
+    def command(self) -> str:
+        """Return the shell command that runs this cell alone."""
+        return shlex.join(["gradbench", "run", *self.words, *self.options])

@@ -1,0 +1,199 @@
+"""Expand an experiment and the overrides of a command line into cells."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gradbench.config.compose import GROUPS, REFERENCE, Config, Configs, Experiment, leaves, put, resolve
+from gradbench.config.identity import foreign_targets, sources_of
+from gradbench.config.overrides import MOST, Axis, Words, literal
+from gradbench.config.validate import Passed, beyond_64_bits, check
+from gradbench.errors import UsageError, nearest
+from gradbench.grid.cell import RUNTIME, Cell
+
+
+def copied(config: Mapping[str, Any]) -> Config:
+    """Return a config that can be changed without changing the one given, far faster than deepcopy."""
+    return {key: copied(value) if isinstance(value, dict) else value for key, value in config.items()}
+
+
+# ---- expansion: an experiment and overrides -> cells -------------------------------------------------------
+
+
+def expand(
+    configs: Configs, experiment: Experiment, words: Words, fingerprint: Callable[[Config], str]
+) -> list[Cell]:
+    """Return the cells of an experiment under overrides: no duplicates, in the order of the grid.
+
+    An override of a group that a product sweeps restricts it, an override of any other key replaces its axis.
+    An axis applies to the cells whose config has its key.
+
+    Args:
+        configs: where groups are composed.
+        experiment: the grid.
+        words: the command line's overrides.
+        fingerprint: of the data that a resolved config asks for.
+
+    Raises:
+        UsageError: for an axis that no cell has, a grid that overrides leave empty, or a value out of range.
+    """
+    products = restrict(experiment, words, set(configs.groups))
+    cells: dict[str, Cell] = {}
+    used: set[str] = set()
+    known: set[str] = set()
+    for product in products:
+        others = [axis for axis in product if axis.key not in configs.groups]
+        for base in bases(configs, product, words.verbatim):
+            axes = [axis for axis in others if axis.added or axis.key in base.keys]
+            used.update(axis.key for axis in axes)
+            known.update(base.keys)
+            for cell in expand_base(base, axes, fingerprint):
+                cells.setdefault(cell.id, cell)
+    for axis in itertools.chain(*products):
+        if axis.key not in used | configs.groups.keys():
+            hint = nearest(axis.key, known)
+            raise UsageError(f"no cell has the key {axis.key}{hint} (to add a new key, write +{axis.key}=…)")
+    return list(cells.values())
+
+
+def restrict(experiment: Experiment, words: Words, groups: set[str]) -> list[list[Axis]]:
+    """Return an experiment's products under overrides.
+
+    Raises:
+        UsageError: where nothing is left, or too much asked for, or where cells would differ only in how they
+            are run.
+    """
+    kept = []
+    for product in experiment.products:
+        axes = {axis.key: axis for axis in product}
+        for axis in words.axes:
+            before = axes.get(axis.key, axis)
+            values = axis.values
+            if axis.key in groups:
+                values = tuple(value for value in values if value in before.values)
+            axes[axis.key] = Axis(axis.key, values, axis.added or before.added)
+        for axis in axes.values():
+            if axis.key.split(".")[0] in RUNTIME and len(axis.values) > 1:
+                raise UsageError(
+                    f"{axis.key} says how cells are run and cannot be swept; run once per {axis.key}"
+                )
+        if math.prod(len(axis.values) for axis in axes.values()) > MOST:
+            raise UsageError(f"the grid asks for more than {MOST:,} cells; shorten {max_axis(axes)}")
+        if all(axis.values for axis in axes.values()):
+            kept.append(list(axes.values()))
+    if not kept:
+        given = " ".join(f"{axis.key}={','.join(axis.values)}" for axis in words.axes if axis.key in groups)
+        raise UsageError(
+            f"nothing of experiment '{experiment.name}' is left under {given}: an override of a group it "
+            f"sweeps restricts it; leave out '{experiment.name}' to run your own grid"
+        )
+    return kept
+
+
+def max_axis(axes: Mapping[str, Axis]) -> str:
+    """Return the key of the longest axis."""
+    return max(axes, key=lambda key: len(axes[key].values))
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a choice of groups composes to, before any other axis acts on it.
+
+    Attributes:
+        config: interpolations are not resolved yet.
+        choices: group -> option.
+        words: what was said beyond the choices.
+        options: of the command line, without which it would not compose.
+        defaults: dotted key -> value, of every leaf.
+        keys: those of leaves, and of the nodes above them.
+        neutral: dotted key -> the value at which it changes nothing.
+        targets: node -> the target outside gradbench that it names.
+    """
+
+    config: Config
+    choices: dict[str, str]
+    words: tuple[str, ...]
+    options: tuple[str, ...]
+    defaults: dict[str, Any]
+    keys: frozenset[str]
+    neutral: dict[str, Any]
+    targets: dict[str, str]
+
+
+def bases(configs: Configs, product: Sequence[Axis], verbatim: tuple[str, ...]) -> Iterator[Base]:
+    """Yield what each combination of a product's groups composes to."""
+    groups = [axis for axis in product if axis.key in configs.groups]
+    options = ("--config-dir", str(configs.folder)) if configs.folder else ()
+    for chosen in itertools.product(*(axis.values for axis in groups)):
+        own: list[str] = []
+        further: list[str] = []
+        for axis, option in zip(groups, chosen, strict=True):
+            (own if axis.key in GROUPS else further).append(f"{'+' * axis.added}{axis.key}={option}")
+        config, choices, neutral = configs.compose((*own, *further, *verbatim))
+        defaults = dict(leaves(config))
+        nodes = (itertools.accumulate(key.split("."), "{}.{}".format) for key in defaults)
+        keys = frozenset(itertools.chain(*nodes))
+        targets = dict(foreign_targets(config))
+        yield Base(config, choices, (*further, *verbatim), options, defaults, keys, neutral, targets)
+
+
+def expand_base(base: Base, axes: Sequence[Axis], fingerprint: Callable[[Config], str]) -> Iterator[Cell]:
+    """Yield each cell of the product of axes that all of a base's cells have."""
+    passed: Passed = set()
+    for values in itertools.product(*(axis.values for axis in axes)):
+        config, settings = copied(base.config), []
+        for axis, value in zip(axes, values, strict=True):
+            for key, item in leaves({axis.key: value}):
+                put(config, key, fit(key, item, base.defaults.get(key)))
+            is_default = axis.key in base.defaults and base.defaults[axis.key] == value
+            if axis.key.split(".")[0] not in RUNTIME and not is_default:
+                settings.append(f"{'' if axis.key in base.keys else '+'}{axis.key}={literal(value)}")
+        config = resolve(config)
+        check(config, base.defaults, passed)
+        runtime = {key: config.pop(key) for key in RUNTIME}
+        words = (*settings, *base.words)
+        sources = sources_of(config, base.targets)
+        yield Cell(
+            config, fingerprint(config), base.choices, words, runtime, base.options, base.neutral, sources
+        )
+
+
+def fit(key: str, value: Any, default: Any) -> Any:
+    """Return a value as the type of its default, so that 1 and 1.0 are one cell.
+
+    Raises:
+        UsageError: where it is of another kind.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = True
+    if isinstance(default, bool):
+        fits = isinstance(value, bool)
+    elif isinstance(default, int):
+        fits = number and (isinstance(value, int) or value.is_integer())
+        value = int(value) if fits else value
+    elif isinstance(default, float) or (isinstance(default, str) and REFERENCE.fullmatch(default)):
+        fits = number or isinstance(default, str)
+        value = float(value) if number and not beyond_64_bits(value) else value
+    elif isinstance(default, list):
+        fits = isinstance(value, list)
+        if fits and any(isinstance(item, float) for item in default):
+            value = [fit(key, item, 0.0) for item in value]
+    elif isinstance(default, str):
+        fits = isinstance(value, str | int | float)
+    if not fits:
+        kinds = {
+            bool: "true or false",
+            float: "a number",
+            int: "a whole number",
+            str: "a name",
+            list: "a list",
+        }
+        raise UsageError(
+            f"{key} must be {kinds[type(default)]}, got {literal(value)}; the default is {literal(default)}"
+        )
+    return value
+
+
+# ---- stacks: cells that train together ---------------------------------------------------------------------

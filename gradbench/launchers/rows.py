@@ -1,0 +1,68 @@
+"""Turn what training a stack gave into rows of the tables and arrays for figures."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from gradbench.grid.cell import Cell
+from gradbench.storage.provenance import now, provenance
+from gradbench.storage.results import curve_rows, describe
+from gradbench.training.loop import Outcome
+
+
+def finished_rows(
+    cells: Sequence[Cell], outcome: Outcome, device: torch.device, started: str
+) -> list[dict[str, Any]]:
+    """Return the rows of a trained stack; a diverged cell has no final metrics."""
+    last = outcome.evaluations.get(max(outcome.evaluations, default=0), {})
+    rows = []
+    for k, cell in enumerate(cells):
+        diverged_at = int(outcome.diverged_at[k])
+        rows.append(
+            describe(cell)
+            | {
+                "status": "diverged" if diverged_at else "completed",
+                "diverged_at": diverged_at or None,
+                "error": None,
+                "step_seconds": outcome.step_seconds,
+                "seconds": outcome.seconds,
+                "width": len(cells),
+            }
+            | {name: math.nan if diverged_at else float(values[k]) for name, values in last.items()}
+            | provenance(str(device))
+            | {"started": started, "finished": now()}
+        )
+    return rows
+
+
+def failed_rows(
+    cells: Sequence[Cell], error: str, device: torch.device | str, started: str
+) -> list[dict[str, Any]]:
+    """Return the rows of a stack that raised."""
+    outcome = {"status": "failed", "error": error, "width": len(cells)}
+    outcome |= {"started": started, "finished": now()}
+    return [describe(cell) | outcome | provenance(str(device)) for cell in cells]
+
+
+def curves_of(cells: Sequence[Cell], outcome: Outcome) -> pd.DataFrame:
+    """Return a stack's rows of the curves table; a cell's end where it diverged."""
+    every = int(cells[0].config["record_every"])
+    steps = len(outcome.curves["loss"])
+    return pd.concat(
+        [
+            curve_rows(
+                cell.id, outcome.curves, outcome.evaluations, k, int(outcome.diverged_at[k]) or steps, every
+            )
+            for k, cell in enumerate(cells)
+        ],
+        ignore_index=True,
+    )
+
+
+def arrays_of(cells: Sequence[Cell], outcome: Outcome) -> dict[str, dict[str, np.ndarray]]:
+    """Return cell -> what figures need beyond numbers, for the cells that have any."""
+    return {cell.id: arrays for cell, arrays in zip(cells, outcome.arrays, strict=False) if arrays}

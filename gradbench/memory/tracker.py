@@ -1,0 +1,131 @@
+"""Running tensor programs without memory, to learn how much they would take."""
+
+import math
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradbench.functional.torch_internals import DispatchMode, schema_of, storage_key, tree_leaves
+
+META = torch.device("meta")
+
+BLOCK = {"cuda": 512}
+"""Bytes that a device's allocator rounds up to; 1 where it does not."""
+
+COPY, LIFT = torch.ops.aten._to_copy.default, torch.ops.aten.lift_fresh.default
+
+Form = tuple[torch.Size, tuple[int, ...], torch.dtype]
+"""Shape, strides and type of a tensor."""
+
+
+class Ledger(DispatchMode):
+    """Adds up the bytes of all tensors alive, and remembers the most there were.
+
+    Tensors on ``meta`` stand for those of the device. For a CPU those that are on the CPU now count as well, and
+    one that is brought from there to ``meta`` would have stayed what it is. What shares numpy's memory counts nothing.
+
+    Args:
+        kind: of device, as ``torch.device.type``.
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.counted = {"meta", "cpu"} if kind == "cpu" else {"meta"}
+        self.block = BLOCK.get(kind, 1)
+        self.live = self.peak = 0
+        self.sizes: dict[int, int] = {}
+        self.watched: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        self.known: dict[Any, Form] = {}
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation and count what it allocated."""
+        result = self.run(operation, args, kwargs or {})
+        size = 0 if operation is LIFT else None
+        if operation is COPY and "cpu" in self.counted and stays(args[0], result):
+            size = self.release(args[0].untyped_storage())
+        for leaf in parts(result):
+            if isinstance(leaf, Tensor) and leaf.device.type in self.counted:
+                self.count(leaf.untyped_storage(), size)
+        return result
+
+    def run(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation; one that was run on such tensors before is known, which is far faster.
+
+        Shape inference is Python for most operations, and a recurrence has thousands of them.
+        """
+        schema = schema_of(operation)
+        if schema.is_mutable or len(schema.returns) != 1 or schema.returns[0].alias_info is not None:
+            return operation(*args, **kwargs)
+        key = operation, described(args), described(kwargs)
+        if key in self.known:
+            shape, stride, dtype = self.known[key]
+            return torch.empty_strided(shape, stride, dtype=dtype, device=META)
+        result = operation(*args, **kwargs)
+        given = {
+            storage_key(leaf.untyped_storage())
+            for leaf in tree_leaves((args, kwargs))
+            if isinstance(leaf, Tensor)
+        }
+        is_new = isinstance(result, Tensor) and storage_key(result.untyped_storage()) not in given
+        if is_new and result.device == META:
+            self.known[key] = result.shape, result.stride(), result.dtype
+        return result
+
+    def count(self, storage: torch.UntypedStorage, size: int | None = None) -> None:
+        """Count a storage, at a given size or its own, until nothing refers to it."""
+        key = storage_key(storage)
+        if key not in self.sizes:
+            size = math.ceil(storage.nbytes() / self.block) * self.block if size is None else size
+            self.sizes[key] = size
+            self.watched[key] = weakref.ref(storage, lambda _: self.forget(key))
+            self.live += size
+            self.peak = max(self.peak, self.live)
+
+    def release(self, storage: torch.UntypedStorage) -> int:
+        """Count a storage no longer although it is there; return its bytes, 0 where it was not counted."""
+        key = storage_key(storage)
+        size = self.sizes.get(key, 0)
+        if size:
+            self.sizes[key] = 0
+            self.live -= size
+        return size
+
+    def forget(self, key: int) -> None:
+        """Stop counting a storage that is gone."""
+        self.live -= self.sizes.pop(key)
+        del self.watched[key]
+
+    def take(self) -> int:
+        """Return the peak since the last call."""
+        peak, self.peak = self.peak, self.live
+        return peak
+
+
+def stays(before: Any, after: Tensor) -> bool:
+    """Return whether a copy from the CPU to ``meta`` would be none where everything is on the CPU."""
+    return (
+        isinstance(before, Tensor)
+        and before.device.type == "cpu"
+        and after.device == META
+        and before.dtype == after.dtype
+    )
+
+
+def parts(result: Any) -> Any:
+    """Return what an operation returned as a sequence."""
+    return result if isinstance(result, tuple | list) else (result,)
+
+
+def described(value: Any) -> Any:
+    """Return all that an operation's shape inference sees of its arguments, hashable."""
+    if isinstance(value, Tensor):
+        return value.shape, value.stride(), value.dtype, value.device
+    if isinstance(value, tuple | list):
+        return tuple(map(described, value))
+    if isinstance(value, dict):
+        return tuple((name, described(item)) for name, item in value.items())
+    return type(value), value

@@ -1,0 +1,95 @@
+"""Which stacks are compared: one of K cells per regularizer, alike in all else."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gradbench.config.compose import Configs, Experiment
+from gradbench.config.instantiate import fingerprint
+from gradbench.config.overrides import Axis, Words
+from gradbench.errors import UsageError
+from gradbench.grid.cell import Cell
+from gradbench.grid.expand import expand
+from gradbench.sweep.plan import RESULTS, data_of, folder_name, only_value, validate
+
+if TYPE_CHECKING:
+    import torch
+
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared, and where.
+
+    Attributes:
+        stacks: regularizer -> K cells that differ in the seed alone; ``none`` is the first.
+        device: where they are timed.
+        folder: where the results go.
+    """
+
+    stacks: dict[str, list[Cell]]
+    device: "torch.device"
+    folder: Path
+
+    @property
+    def width(self) -> int:
+        """K."""
+        return len(self.stacks[NONE])
+
+
+def compare(
+    words: list[str], width: int | None = None, results: Path | None = None, config_dir: Path | None = None
+) -> Comparison:
+    """Return the comparison that a command line asks for.
+
+    Args:
+        words: overrides in Hydra's grammar; without ``regularizer=`` every one there is takes part.
+        width: K; by default that of the widest stack of such cells in a sweep.
+        results: the results folder.
+        config_dir: the user's own config folder.
+
+    Raises:
+        UsageError: for anything a user can get wrong.
+    """
+    from gradbench.functional.devices import resolve
+    from gradbench.memory.stack_width import width as usual_width
+
+    for word in words:
+        if "=" not in word and not word.startswith("~"):
+            raise UsageError(
+                f"cost compares regularizers at one setting, not an experiment; got '{word}', expected key=value"
+            )
+    configs = Configs(config_dir)
+    given = configs.parse(words)
+    axes = {axis.key: axis for axis in given.axes}
+    axes.setdefault("model", Axis("model", ("mlp",)))
+    chosen = axes.pop("regularizer", Axis("regularizer", tuple(configs.groups["regularizer"]))).values
+    for axis in axes.values():
+        if len(axis.values) > 1:
+            raise UsageError(
+                f"cost compares regularizers at one setting of all else, got {len(axis.values)} values of {axis.key}; "
+                f"give one, as {axis.key}={axis.values[0]}"
+            )
+    names = [NONE, *(name for name in chosen if name != NONE)]
+
+    def cells(regularizers: Sequence[str], seeds: int) -> list[Cell]:
+        first = axes.get("seed", Axis("seed", (0,))).values[0]
+        if not isinstance(first, int):
+            raise UsageError(f"seed must be a whole number, got {first}")
+        swept = Axis("seed", tuple(range(first, first + seeds)))
+        every = {**axes, "regularizer": Axis("regularizer", tuple(regularizers)), "seed": swept}
+        return expand(configs, Experiment("cost"), Words(tuple(every.values()), given.verbatim), fingerprint)
+
+    some = cells(names, 1)
+    device = resolve(only_value("device", [cell.runtime["device"] for cell in some]))[0]
+    validate(some)
+    if width is None:
+        width = usual_width(some[0], data_of(some[0]), device)
+    members = cells(names, width)
+    grouped = {name: [c for c in members if c.choices["regularizer"] == name] for name in names}
+    named = Words(tuple(axis for axis in given.axes if axis.key != "model"), given.verbatim)
+    model = some[0].config["model"]["name"]
+    folder = RESULTS / folder_name(Experiment(f"cost-{model}-{device.type}"), named)
+    return Comparison(grouped, device, results or folder)

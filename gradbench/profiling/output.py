@@ -1,0 +1,158 @@
+"""What a cost measurement leaves: a table for the terminal, a CSV and a figure."""
+
+from collections.abc import Hashable, Mapping
+from io import BytesIO
+from operator import methodcaller
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from gradbench.atomic import unwritable, write_atomically
+from gradbench.report.figures.panels import LONGEST, darker, panels
+from gradbench.report.figures.style import RC, Look, looks_of
+from gradbench.report.render.formatting import number, shortened
+
+MEBI = 2**20
+
+
+def sentence(rows: pd.DataFrame) -> str:
+    """Say in one line how it was measured."""
+    row = rows.iloc[0]
+    return (
+        f"{row['model']}: stacks of {row['width']} cells on {row['device']} ({row['device_name']}), "
+        f"median and 95 % interval over {row['rounds']} interleaved rounds, torch {row['torch']}"
+    )
+
+
+def table(rows: pd.DataFrame) -> Table:
+    """Return the rows as a terminal of 80 columns shows them; ratios are to ``none``."""
+    shown = Table(title=f"{sentence(rows)}{accuracy(rows)}", title_justify="left")
+    shown.add_column("regularizer", no_wrap=True)
+    for heading in ("ms", "× none", "MiB, × none", "telemetry, %"):
+        shown.add_column(heading, justify="right")
+    peak = relative(rows, "memory_bytes")
+    for index, row in enumerate(rows.to_dict("records")):
+        shown.add_row(
+            row["regularizer"],
+            number(1e3 * row["step_seconds"]),
+            spread(row, "step_ratio", 2),
+            "–" if np.isnan(peak[index]) else f"{number(row['memory_bytes'] / MEBI)} · {peak[index]:.2f}",
+            spread(row, "telemetry_share", 1, 100),
+        )
+    return shown
+
+
+def accuracy(rows: pd.DataFrame) -> str:
+    """Say how far memory is from what is predicted before a stack starts; nothing where it is not known."""
+    errors = np.abs(rows["predicted_bytes"].to_numpy(float) / rows["memory_bytes"].to_numpy(float) - 1)
+    return "" if np.isnan(errors).all() else f"; memory as predicted within {np.nanmax(errors):.0%}"
+
+
+def spread(row: Mapping[Hashable, Any], column: str, digits: int, scale: float = 1) -> str:
+    """Write ``1.04 [1.03, 1.06]``; the bare estimate where there is no interval, a dash where there is nothing."""
+    estimate, low, high = (scale * row[name] for name in (column, f"{column}_low", f"{column}_high"))
+    if np.isnan(estimate):
+        return "–"
+    ends = "" if np.isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{estimate:.{digits}f}{ends}".replace("-", "−")
+
+
+def relative(rows: pd.DataFrame, column: str) -> np.ndarray:
+    """Return a column over the value of ``none``, which is the first row."""
+    values = rows[column].to_numpy(dtype=float)
+    return np.asarray(values / values[0])
+
+
+def make(folder: Path) -> None:
+    """Make the folder.
+
+    Raises:
+        StorageError: where that cannot be.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def write(rows: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write ``cost.csv``, ``cost.png`` and ``cost.svg``; return their paths.
+
+    Raises:
+        StorageError: where the folder cannot be written.
+    """
+    files = {"cost.csv": rows.to_csv(index=False, lineterminator="\n").encode()}
+    with mpl.rc_context(RC):
+        figure = draw(rows)
+        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+            buffer = BytesIO()
+            figure.savefig(buffer, format=kind, metadata=metadata)
+            files[f"cost.{kind}"] = buffer.getvalue()
+    for name, content in files.items():
+        write_atomically(folder / name, methodcaller("write", content))
+    return [folder / name for name in files]
+
+
+def draw(rows: pd.DataFrame) -> Figure:
+    """Draw time and memory of each regularizer relative to ``none``, a row each."""
+    looks = looks_of(dict(zip(rows["regularizer"], rows["family"], strict=True)))
+    dearest = rows.iloc[int(rows["step_ratio"].argmax())]
+    title = f"A step costs at most {number(dearest['step_ratio'])}× that of none ({dearest['regularizer']})"
+    longest = min(max(map(len, rows["regularizer"])), LONGEST)
+    figure, ((time, memory),) = panels(
+        title,
+        [sentence(rows)],
+        2,
+        height=0.2 + 0.21 * len(rows),
+        left=0.3 + 0.075 * longest,
+        right=0.6,
+        gap=0.7,
+    )
+    ratio = rows["step_ratio"].to_numpy(dtype=float)
+    ends = rows[["step_ratio_low", "step_ratio_high"]].to_numpy(dtype=float).T
+    column(time, rows, looks, ratio, "step time, relative to none")
+    time.hlines(
+        range(len(rows)), ends[0], ends[1], colors=[looks[name].color for name in rows["regularizer"]], lw=2
+    )
+    measured, predicted = (rows[name].to_numpy(dtype=float) for name in ("memory_bytes", "predicted_bytes"))
+    base = predicted[0] if np.isnan(measured[0]) else measured[0]
+    column(
+        memory,
+        rows,
+        looks,
+        measured / base,
+        "peak memory, relative to none (hollow: predicted)",
+        predicted / base,
+    )
+    memory.set_yticklabels([])
+    return figure
+
+
+def column(
+    ax: Axes,
+    rows: pd.DataFrame,
+    looks: dict[str, Look],
+    values: np.ndarray,
+    label: str,
+    expected: np.ndarray | None = None,
+) -> None:
+    """Draw one panel: a marker per regularizer, and hollow ones where something else was expected."""
+    ax.axvline(1.0, color="#808080", lw=1, zorder=1)
+    for place, name in enumerate(rows["regularizer"]):
+        look = looks[name]
+        if expected is not None:
+            ax.plot(expected[place], place, look.marker, color=look.color, mfc="none", ms=9)
+        ax.plot(values[place], place, look.marker, color=look.color, ms=6)
+        ax.annotate(
+            f"{number(values[place])}×", (1, place), (5, 0), xycoords=("axes fraction", "data"),
+            textcoords="offset points", va="center", size=8, color=darker(look.color),
+        )  # fmt: skip
+    ax.set_yticks(range(len(rows)), [shortened(name, LONGEST) for name in rows["regularizer"]])
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.set_xlabel(label)

@@ -1,0 +1,1 @@
+"""Compare two results folders, cell by cell, and show where they differ."""

@@ -1,0 +1,269 @@
+"""The two tables: what a results folder holds, how parts are written, how they are read back.
+
+    experiment.yaml      the question, the grid and the command line
+    cells/*.parquet      one row per cell
+    curves/*.parquet     one row per cell and recorded step
+    arrays/<cell>.npz    what figures need beyond numbers
+
+Each finished stack writes one part per table, under a name derived from its cells: writing twice is harmless,
+and no two writers share a file. The part in ``cells`` is written last: what stands there is finished.
+"""
+
+import contextlib
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import yaml
+
+from gradbench import FORMAT
+from gradbench.atomic import set_aside, write_atomically
+from gradbench.config.compose import GROUPS, leaves
+from gradbench.config.identity import SOURCE
+from gradbench.errors import DamagedError, StorageError, UsageError
+from gradbench.grid.cell import Cell
+from gradbench.storage.parquet import check_arrays, read_schema, read_table, write_arrays, write_table
+from gradbench.storage.sanitize import refuse_links
+from gradbench.storage.schema import (
+    conform,
+    failure_part,
+    joined,
+    part_name,
+    part_paths,
+    sound_parts,
+    table_of,
+    unified,
+)
+
+FINISHED = ("completed", "diverged")
+
+
+@dataclass(frozen=True)
+class Results:
+    """A results folder. Nothing is read or written before a method asks for it."""
+
+    folder: Path
+
+    def check(self) -> None:
+        """Refuse a folder that is in use for something else.
+
+        Raises:
+            UsageError: where it is no folder, holds something else, or leads outside.
+        """
+        try:
+            ours = not self.folder.exists() or self.is_results() or not any(self.folder.iterdir())
+        except OSError as error:
+            reason = (
+                "is a file" if isinstance(error, NotADirectoryError) else f"cannot be read ({error.strerror})"
+            )
+            raise UsageError(f"{self.folder} {reason}; choose a folder with --results DIR") from error
+        if not ours:
+            raise UsageError(
+                f"{self.folder} is not empty and not a results folder; choose another with --results DIR"
+            )
+        refuse_links(self.folder)
+
+    def create(self, experiment: Mapping[str, Any]) -> None:
+        """Make the folder, or check that it is one of ours, and write ``experiment.yaml``.
+
+        Raises:
+            UsageError: where it is no folder, holds something else, or cannot be written.
+        """
+        self.check()
+        try:
+            for table in ("cells", "curves", "arrays"):
+                (self.folder / table).mkdir(parents=True, exist_ok=True)
+            text = yaml.safe_dump(json.loads(json.dumps(experiment)), sort_keys=False, allow_unicode=True)
+            write_atomically(self.folder / "experiment.yaml", lambda file: file.write(text.encode()))
+        except OSError as error:
+            raise UsageError(
+                f"cannot write to {self.folder} ({error.strerror}); choose another folder with --results DIR"
+            ) from error
+        except StorageError as error:
+            raise UsageError(f"{error}; or choose another folder with --results DIR") from error
+
+    def is_results(self) -> bool:
+        """Return whether this is a folder that gradbench wrote."""
+        return (self.folder / "experiment.yaml").is_file() or (self.folder / "cells").is_dir()
+
+    def statuses(self) -> dict[str, str]:
+        """Return cell -> status, for every cell that has one; a finished status outranks ``failed``.
+
+        Raises:
+            UsageError: as :meth:`cells`, and where an older gradbench made the folder, whose cells have other ids.
+        """
+        cells = self.cells(columns=["cell", "status", "format", "gradbench"])
+        refuse_older(self.folder, cells)
+        return dict(zip(cells["cell"], cells["status"], strict=True)) if len(cells) else {}
+
+    def cells(self, columns: list[str] | None = None) -> pd.DataFrame:
+        """Return the table of cells, one row each; damaged parts are left out.
+
+        Raises:
+            UsageError: where a part is none of ours, or a newer gradbench wrote it.
+        """
+        parts = sound_parts(self.folder / "cells", columns)
+        table = joined(parts)
+        if parts and not {"cell", "status"} <= set(table):
+            raise UsageError(
+                f"{self.folder / 'cells'} holds no table of cells; choose another with --results DIR"
+            )
+        if not parts:
+            return table
+        # a kill between two renames can leave a failure beside the success that followed it
+        order = table["status"].isin(FINISHED).sort_values(kind="stable").index
+        return table.loc[order].drop_duplicates("cell", keep="last").reset_index(drop=True)
+
+    def curves(self) -> pd.DataFrame:
+        """Return the table of curves, one row per cell and recorded step."""
+        key = ["cell", "step"]
+        parts = [part for part in sound_parts(self.folder / "curves") if set(key) <= set(part.column_names)]
+        return joined(parts).drop_duplicates(key, keep="last") if parts else pd.DataFrame(columns=key)
+
+    def damaged(self) -> list[DamagedError]:
+        """Return every file that is not what was written."""
+        tables = [path for table in ("cells", "curves") for path in part_paths(self.folder / table)]
+        arrays = sorted((self.folder / "arrays").glob("*.npz"))
+        found = []
+        for check, paths in ((read_table, tables), (check_arrays, arrays)):
+            for path in paths:
+                try:
+                    check(path)
+                except DamagedError as error:
+                    if path.exists():  # else another run has removed a failure that a success followed
+                        found.append(error)
+        return found
+
+    def mend(self) -> list[str]:
+        """Set damaged files aside, and the rows that rest on them, so that their cells are trained again.
+
+        Returns:
+            A line about each.
+        """
+        lines = []
+        for error in self.damaged():
+            kept = set_aside(error.path).name
+            lines.append(
+                f"{error.path} is damaged ({error.reason}): it is kept as {kept}, its cells are trained again"
+            )
+            # a row is the mark of completion: without it the cell counts as unfinished
+            for path in part_paths(self.folder / "cells"):
+                with contextlib.suppress(DamagedError):
+                    cells = read_table(path, ["cell"]).to_pydict().get("cell", [])
+                    if path.name == error.path.name or error.path.stem in cells:
+                        set_aside(path)
+        return lines
+
+    def write(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        curves: pd.DataFrame,
+        arrays: Mapping[str, Mapping[str, np.ndarray]],
+    ) -> None:
+        """Write the parts of finished cells: arrays, then curves, then, as the mark of completion, cells."""
+        name = part_name(row["cell"] for row in rows)
+        for cell, named in arrays.items():
+            write_arrays(self.folder / "arrays" / f"{cell}.npz", named)
+        plain = pa.Table.from_pandas(curves, preserve_index=False).replace_schema_metadata()
+        write_table(self.folder / "curves" / name, plain)
+        write_table(self.folder / "cells" / name, table_of(rows))
+        for row in rows:
+            with contextlib.suppress(OSError):  # it is absent, or stays and does not count
+                failure_part(self.folder, row["cell"]).unlink()
+
+    def write_failures(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write one part per failed cell; it goes once the cell is finished."""
+        for row in rows:
+            write_table(failure_part(self.folder, row["cell"]), table_of([row]))
+
+    def harmonise(self) -> None:
+        """Make ``pandas.read_parquet`` of a table's folder the whole table.
+
+        All of its parts get the same columns, and failures that a success has followed go.
+        """
+        finished = {cell for cell, status in self.statuses().items() if status in FINISHED}
+        for path in (self.folder / "cells").glob("failed-*.parquet"):
+            if path.stem.removeprefix("failed-") in finished:
+                path.unlink(missing_ok=True)
+        for table in ("cells", "curves"):
+            schemas = {}
+            for path in part_paths(self.folder / table):
+                with contextlib.suppress(DamagedError):  # or gone, by the hand of another run
+                    schemas[path] = read_schema(path)
+            whole = unified(schemas.values())
+            for path, schema in schemas.items():
+                if not schema.equals(whole):
+                    with contextlib.suppress(DamagedError):
+                        write_table(path, conform(read_table(path), whole))
+
+
+def refuse_older(folder: Path, cells: pd.DataFrame) -> None:
+    """Refuse a table of cells of an older results format, whose ids no cell of today has.
+
+    Raises:
+        UsageError: where there is such a row.
+    """
+    if "format" not in cells:
+        return
+    formats = pd.to_numeric(cells["format"], errors="coerce")
+    older = cells[formats < FORMAT]
+    if len(older):
+        version = older["gradbench"].iloc[0] if "gradbench" in older else "of unknown version"
+        raise UsageError(
+            f"{folder} holds cells of results format {formats.min():.0f}, made by gradbench {version}, and ids differ "
+            f"since format {FORMAT}, so none would count as finished: choose another folder with --results DIR, or "
+            f"move this one away; gradbench report {shlex.quote(str(folder))} still reads it"
+        )
+
+
+# ---- rows --------------------------------------------------------------------------------------------------
+
+
+def describe(cell: Cell) -> dict[str, Any]:
+    """Return the columns that say what a cell is: its id, its config's leaves, the command that reruns it."""
+    columns: dict[str, Any] = {"cell": cell.id}
+    for key, value in leaves(cell.config):
+        # a group's name stands for the group
+        group, _, rest = key.partition(".")
+        column = group if group in GROUPS and rest == "name" else key
+        columns[column] = json.dumps(value) if isinstance(value, list) else value
+    columns |= {f"{node}.{SOURCE}": sha256 for node, sha256 in cell.sources.items()}
+    return columns | {"command": cell.command(), "data_sha256": cell.data_sha256, "format": FORMAT}
+
+
+def curve_rows(
+    cell: str,
+    curves: Mapping[str, np.ndarray],
+    evaluations: Mapping[int, Mapping[str, np.ndarray]],
+    k: int,
+    last: int,
+    every: int,
+) -> pd.DataFrame:
+    """Return one cell's rows of the curves table.
+
+    Args:
+        cell: its id.
+        curves: series [steps, K].
+        evaluations: step -> metric -> [K].
+        k: which of the K cells.
+        last: the last step that it trained.
+        every: record every so many steps; evaluated steps and the last are always recorded.
+    """
+    steps = sorted({*range(every, last + 1, every), *(step for step in evaluations if step <= last), last})
+    index = np.asarray(steps) - 1
+    table = pd.DataFrame(
+        {"cell": cell, "step": steps} | {name: series[index, k] for name, series in curves.items()}
+    )
+    measured = pd.DataFrame(
+        [
+            {"step": step} | {name: values[k] for name, values in metrics.items()}
+            for step, metrics in evaluations.items()
+        ]
+    )
+    return table.merge(measured, on="step", how="left") if len(measured) else table

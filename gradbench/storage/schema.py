@@ -1,0 +1,115 @@
+"""Parts of the two tables: what they are called, and how their columns fit together."""
+
+import contextlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from gradbench.config.hashing import digest
+from gradbench.errors import DamagedError
+from gradbench.storage.parquet import read_table
+
+ALWAYS = pa.schema(
+    [("diverged_at", pa.int64()), ("error", pa.large_string())],
+    # pandas reads an integer column that has nulls as floats, unless it is told not to
+    metadata={
+        "pandas": json.dumps(
+            {
+                "index_columns": [],
+                "column_indexes": [],
+                "columns": [
+                    {
+                        "name": "diverged_at",
+                        "field_name": "diverged_at",
+                        "pandas_type": "int64",
+                        "numpy_type": "Int64",
+                        "metadata": None,
+                    }
+                ],
+            }
+        )
+    },
+)
+"""Columns of the table of cells whose type is known even where they are null throughout."""
+
+
+def part_name(cells: Iterable[str]) -> str:
+    """Return the name of the part that holds these cells."""
+    return f"{digest(sorted(cells))}.parquet"
+
+
+def failure_part(folder: Path, cell: str) -> Path:
+    """Return where the failure of one cell is written."""
+    return folder / "cells" / f"failed-{cell}.parquet"
+
+
+def part_paths(folder: Path) -> list[Path]:
+    """Return a table's parts, in a fixed order; temporary files are none."""
+    return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
+
+
+def sound_parts(folder: Path, columns: list[str] | None = None) -> list[pa.Table]:
+    """Return a table's parts, of the columns asked for those that each has.
+
+    Damaged parts are left out: whoever calls says so, from :meth:`gradbench.storage.results.Results.damaged`.
+    """
+    parts = []
+    for path in part_paths(folder):
+        with contextlib.suppress(DamagedError):
+            parts.append(read_table(path, columns))
+    return parts
+
+
+def joined(parts: Sequence[pa.Table]) -> pd.DataFrame:
+    """Return the union of parts; a column that a part lacks is null there."""
+    if not parts:
+        return pd.DataFrame()
+    whole = unified(part.schema for part in parts)
+    table: pd.DataFrame = pa.concat_tables([conform(part, whole) for part in parts]).to_pandas()
+    return table
+
+
+def table_of(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return rows of the table of cells as a table; a column that a row lacks is null there."""
+    parts = [pa.Table.from_pylist([dict(row)]) for row in rows]
+    whole = unified([*(part.schema for part in parts), ALWAYS]).with_metadata(ALWAYS.metadata)
+    return pa.concat_tables([conform(part, whole) for part in parts])
+
+
+def unified(schemas: Iterable[pa.Schema]) -> pa.Schema:
+    """Return the columns of all schemas, each of a type that holds it everywhere; at worst, text."""
+    fields: dict[str, pa.Field] = {}
+    metadata = None
+    for schema in schemas:
+        metadata = metadata or schema.metadata
+        for field in schema:
+            before = fields.setdefault(field.name, field)
+            if not before.equals(field):
+                fields[field.name] = common(before, field)
+    return pa.schema(list(fields.values()), metadata=metadata)
+
+
+def common(one: pa.Field, other: pa.Field) -> pa.Field:
+    """Return a column of a type that holds the values of two."""
+    try:
+        both = [pa.schema([one]), pa.schema([other])]
+        return pa.unify_schemas(both, promote_options="permissive").field(0)
+    except pa.ArrowException:
+        return pa.field(one.name, pa.large_string())
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a table with the columns of a schema; those that it lacks are null."""
+    names = set(table.column_names)
+    columns = [
+        # not safe: whole numbers that share a column with fractions become fractions
+        table[field.name].cast(field.type, safe=False)
+        if field.name in names
+        else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)

@@ -1,0 +1,43 @@
+"""Estimate how long a plan will take, from cells that have been trained before."""
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from gradbench.errors import UsageError
+from gradbench.storage.results import Results
+
+if TYPE_CHECKING:
+    pass
+from gradbench.sweep.plan import (
+    RESULTS,
+    Plan,
+)
+
+
+def expected_seconds(plan: Plan) -> float | None:
+    """Return about how long one worker takes, from cells like these in results folders.
+
+    ``None`` where nothing like these cells has been trained yet.
+    """
+    if all(map(plan.is_finished, plan.cells)):
+        return 0.0
+    kind = ["model", "regularizer.family"]
+    columns = ["cell", "status", *kind, "step_seconds"]
+    tables = []
+    for folder in {plan.folder, *RESULTS.glob("*")}:
+        with contextlib.suppress(UsageError):  # what lies in another folder is no mistake of this command
+            table = Results(folder).cells(columns)
+            if set(columns) <= set(table):
+                seconds = pd.to_numeric(table["step_seconds"], errors="coerce")
+                tables.append(table.assign(step_seconds=seconds).dropna())
+    known = pd.concat(tables).groupby(kind)["step_seconds"].median().to_dict() if tables else {}
+    total = 0.0
+    for cell in plan.cells:
+        if not plan.is_finished(cell):
+            key = (cell.config["model"]["name"], cell.config["regularizer"]["family"])
+            if key not in known:
+                return None
+            total += float(known[key]) * int(cell.config["steps"])
+    return total

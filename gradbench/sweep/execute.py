@@ -1,0 +1,83 @@
+"""Execute a plan: prepare the results folder, launch what is left to train, write the report."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gradbench import __version__
+from gradbench.storage import cleanup as leftovers
+from gradbench.storage.locks import Reservations
+from gradbench.storage.results import Results
+
+if TYPE_CHECKING:
+    from gradbench.launchers import Watcher
+from gradbench.sweep.plan import Plan
+
+
+def prepare(plan: Plan) -> tuple[Plan, list[str]]:
+    """Set aside what is damaged in the results folder.
+
+    Returns:
+        The plan of what is left to train, and lines that a person should read before it starts.
+
+    Raises:
+        StorageError: where the folder cannot be written.
+    """
+    from gradbench.storage.provenance import apart
+
+    results, lines = Results(plan.folder), []
+    if results.damaged():
+        with Reservations(plan.folder) as reservations, reservations.turn():
+            lines = results.mend()
+        plan = replace(plan, statuses=results.statuses())
+    return plan, lines + apart(results.cells(), plan.cells, plan.devices[0])
+
+
+def execute(
+    plan: Plan,
+    command: str,
+    watcher: "Watcher",
+    jobs: int | None,
+    fail_fast: bool,
+    meanwhile: Callable[[], None] | None = None,
+) -> bool:
+    """Train what the plan says is left.
+
+    Args:
+        plan: of a sweep.
+        command: that asked for it.
+        watcher: is told what happens.
+        jobs: number of workers; ``None`` for as many as there are cores or GPUs.
+        fail_fast: save what runs and stop at the first failure.
+        meanwhile: done once a core is idle, if ever.
+
+    Returns:
+        Whether nobody interrupted it.
+
+    Raises:
+        UsageError: where the results folder cannot be used.
+    """
+    from gradbench.launchers import local
+
+    results = Results(plan.folder)
+    results.create(
+        {
+            "experiment": plan.experiment.name,
+            "question": plan.experiment.question,
+            "command": command,
+            "gradbench": __version__,
+            "spec": dict(plan.experiment.source),
+            "cells": [cell.id for cell in plan.cells],
+        }
+    )
+    todo, complete = plan.todo(), True
+    with Reservations(plan.folder) as reservations:
+        if reservations.alone:
+            leftovers.clear(plan.folder)
+        if todo:
+            complete = local.run(
+                todo, plan.folder, plan.devices, jobs, watcher, reservations, fail_fast, meanwhile
+            )
+        with reservations.turn():
+            results.harmonise()
+    return complete

@@ -1,0 +1,187 @@
+"""Plan a sweep: which cells, which stacks, which are done, on which devices."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gradbench.config.compose import Configs, Experiment
+from gradbench.config.hashing import canonical, digest
+from gradbench.config.instantiate import fingerprint, load_once
+from gradbench.config.overrides import Words, one_line
+from gradbench.data import Data
+from gradbench.errors import UsageError
+from gradbench.grid.cell import RUNTIME, Cell
+from gradbench.grid.expand import expand
+from gradbench.grid.stacks import Stack, programs, stacks
+from gradbench.storage.results import FINISHED, Results
+
+if TYPE_CHECKING:
+    pass
+
+RESULTS = Path("results")
+"""Where runs are written, beneath the working directory."""
+
+LONGEST = 80
+"""Characters of the overrides that a folder's name keeps."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep would do.
+
+    Attributes:
+        experiment: its question and grid.
+        folder: where results go.
+        cells: the whole grid.
+        stacks: the whole grid as stacks; the ones with unfinished cells are trained.
+        statuses: cell -> status, of the cells that have one.
+        devices: names of those that it trains on.
+    """
+
+    experiment: Experiment
+    folder: Path
+    cells: list[Cell]
+    stacks: list[Stack]
+    statuses: dict[str, str]
+    devices: list[str]
+
+    def todo(self) -> list[tuple[Cell, ...]]:
+        """Return what is left of each stack, the largest first."""
+        left = [tuple(cell for cell in stack.cells if not self.is_finished(cell)) for stack in self.stacks]
+        return sorted(filter(None, left), key=lambda cells: -expected_cost(cells))
+
+    def is_finished(self, cell: Cell) -> bool:
+        """Return whether a cell need not be trained."""
+        return self.statuses.get(cell.id) in FINISHED
+
+    def counts(self) -> Counter[str]:
+        """Return how many cells of the grid have which status; ``to run`` for those with none."""
+        return Counter(self.statuses.get(cell.id, "to run") for cell in self.cells)
+
+
+def expected_cost(cells: Sequence[Cell]) -> float:
+    """Return a rough order of how long cells take together, in no unit: long stacks should start first."""
+    config = cells[0].config
+    model = {"lstm": 8.0, "sequence": 6.0, "wgan": 3.0}.get(config["model"]["name"], 1.0)
+    regularizer = 2.5 if config["regularizer"]["family"] == "penalty" else 1.0
+    return len(cells) * int(config["steps"]) * model * regularizer
+
+
+def make_plan(
+    experiment_name: str | None,
+    words: list[str],
+    results: Path | None = None,
+    config_dir: Path | None = None,
+    call: Callable[..., Any] = lambda function, *args: function(*args),
+) -> Plan:
+    """Return the plan of a command line.
+
+    Args:
+        experiment_name: by name or by path; ``None`` for a grid made of overrides alone.
+        words: overrides in Hydra's grammar.
+        results: the results folder; by default one below ``results/``, named after experiment and overrides.
+        config_dir: the user's own config folder.
+        call: calls a function that needs torch, here or in another process.
+
+    Raises:
+        UsageError: for anything a user can get wrong.
+    """
+    configs = Configs(config_dir)
+    experiment = configs.experiment(experiment_name) if experiment_name else Experiment("sweep")
+    typed = configs.parse(words)
+    parsed = experiment.scaled(typed)
+    cells = expand(configs, experiment, parsed, fingerprint)
+    device = only_value("device", [cell.runtime["device"] for cell in cells])
+    stored = Results(results or RESULTS / folder_name(experiment, typed))
+    stored.check()
+    statuses = stored.statuses()
+    groups = programs(cells)
+    sizes = {key: load_once(key).sizes for key in {canonical(cell.config["data"]) for cell in cells}}
+    devices, counts = call(examine, groups, device, sizes)
+    grouped = [
+        stack for members, count in zip(groups, counts, strict=True) for stack in stacks(members, count)
+    ]
+    return Plan(experiment, stored.folder, cells, grouped, statuses, devices)
+
+
+def examine(
+    groups: Sequence[Sequence[Cell]], device: str, sizes: Mapping[str, Mapping[str, int]]
+) -> tuple[list[str], list[int]]:
+    """Find out what of a plan only torch knows.
+
+    Args:
+        groups: cells by their program.
+        device: as asked for.
+        sizes: of each data config's data, by its JSON.
+
+    Returns:
+        The names of the devices, and how many stacks each group makes.
+
+    Raises:
+        UsageError: where there is no such device, or something cannot be made.
+    """
+    from gradbench.functional.devices import resolve
+    from gradbench.memory.stack_width import pieces
+
+    known = {key: Data({}, found) for key, found in sizes.items()}
+
+    def sized(cell: Cell) -> Data:
+        return known[canonical(cell.config["data"])]
+
+    devices = resolve(device)
+    cells = [cell for members in groups for cell in members]
+    validate(cells, sized)
+    # of a CPU's stacks networks decide, of a GPU's memory does, which data take as well
+    read = sized if devices[0].type == "cpu" else data_of
+    return list(map(str, devices)), [pieces(members, read(members[0]), devices[0]) for members in groups]
+
+
+def data_of(cell: Cell) -> Data:
+    """Return what a cell trains on."""
+    return load_once(canonical(cell.config["data"]))
+
+
+def only_value(key: str, values: Sequence[str]) -> str:
+    """Return the one value that all cells have of a key that says how they are run."""
+    different = sorted(set(values))
+    if len(different) > 1:
+        raise UsageError(f"{key} cannot be swept, got {', '.join(different)}; run the sweep once per {key}")
+    return different[0]
+
+
+def folder_name(experiment: Experiment, words: Words) -> str:
+    """Return a name that the same words always give, and other words do not: nothing is mixed or overwritten."""
+    axes = [axis for axis in words.axes if axis.key.split(".")[0] not in RUNTIME]
+    if not axes and not words.verbatim:
+        return experiment.name
+    named = "-".join("+".join(axis.values) for axis in axes if axis.key in ("model", "regularizer", "scale"))
+    meant = sorted([axis.key, sorted(map(canonical, axis.values))] for axis in axes)
+    parts = [experiment.name, named[:LONGEST], digest([meant, sorted(words.verbatim)])[:6]]
+    return re.sub(r"[^\w+.-]", "_", "-".join(filter(None, parts)))
+
+
+def validate(cells: Sequence[Cell], data_of: Callable[[Cell], Data] = data_of) -> None:
+    """Build what each kind of stack is made of, so that a mistake shows before anything is trained.
+
+    Args:
+        cells: of all kinds.
+        data_of: returns what a cell trains on; its sizes are enough.
+
+    Raises:
+        UsageError: where a model, regularizer or optimizer cannot be made.
+    """
+    from gradbench.functional.devices import shapes_alone
+    from gradbench.training.program import build, build_regularizer
+
+    programs = {(cell.program, cell.regularizer_program): cell for cell in cells}
+    for cell in programs.values():
+        model = build(cell.config, data_of(cell)).model
+        build_regularizer(cell.config)
+        try:
+            with shapes_alone():  # a plan allocates nothing
+                model.networks()
+        except Exception as error:  # a user's own model may raise anything
+            raise UsageError(f"model={cell.config['model']['name']}: {one_line(error)}") from error

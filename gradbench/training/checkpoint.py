@@ -1,0 +1,123 @@
+"""Where a stack in progress is saved: one file, whole or absent, checked before it is believed.
+
+A checkpoint is data, never code: it is loaded with ``weights_only``, and only if this machine's user wrote it.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gradbench import __version__
+from gradbench.atomic import set_aside, write_atomically
+from gradbench.config.hashing import canonical
+from gradbench.errors import StorageError
+
+
+class StoppedError(Exception):
+    """The stack is saved and trains no further, as was asked."""
+
+
+class Checkpoint:
+    """The checkpoint of one stack.
+
+    The file is one line of JSON (what it belongs to, and the SHA-256 of the rest), then a ``torch.save`` of tensors.
+
+    Args:
+        path: the file.
+        belongs: what a checkpoint must agree in to be resumed: cells, torch version, kind of device.
+        seconds: save at most this often.
+        stop: whether training should be saved and end now.
+        tell: is told, once each, what a person should know: a damaged checkpoint, a disk that takes none.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        belongs: Mapping[str, Any],
+        seconds: float,
+        stop: Callable[[], bool] = lambda: False,
+        tell: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        self.path, self.seconds, self.stop, self.tell = path, seconds, stop, tell
+        self.belongs = canonical({"gradbench": __version__, **belongs})
+        self.writable = True
+        self.saved = time.monotonic()
+
+    def due(self) -> bool:
+        """Return whether it is time to save again. Monotonic: a clock that jumps changes nothing."""
+        return self.stop() or time.monotonic() - self.saved >= self.seconds
+
+    def save(self, content: Mapping[str, Any]) -> None:
+        """Replace the checkpoint by tensors, numbers and containers of them.
+
+        Where it cannot be written training goes on: that is tried again when it is due, and told once.
+
+        Raises:
+            StoppedError: once that is done, where training should end.
+        """
+        buffer = io.BytesIO()
+        torch.save(dict(content), buffer)
+        body = buffer.getvalue()
+        header = canonical({"belongs": self.belongs, "sha256": hashlib.sha256(body).hexdigest()})
+        try:
+            self.path.parent.mkdir(exist_ok=True)
+            write_atomically(self.path, lambda file: file.write(header.encode() + b"\n" + body))
+            self.writable = True
+        except (OSError, StorageError) as error:
+            if self.writable:
+                self.tell(
+                    f"{error}. Training goes on, unsaved: a kill would cost all since the last checkpoint"
+                )
+            self.writable = False
+        self.saved = time.monotonic()
+        if self.stop():
+            raise StoppedError
+
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        """Return what was saved, with its tensors on the device; ``None`` where there is nothing to go on from.
+
+        A file that is damaged, or that another user wrote, is set aside and not believed. One that belongs to
+        other cells, another gradbench or torch, or another kind of device is left to be overwritten.
+        """
+        try:
+            header, _, body = self.path.read_bytes().partition(b"\n")
+            owned = self.path.stat().st_uid == os.getuid()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self.refuse(f"cannot be read ({error.strerror})")
+            return None
+        digest = hashlib.sha256(body).hexdigest()
+        if not owned:
+            self.refuse("was written by another user")
+            return None
+        if digest.encode() not in header:
+            self.refuse("is damaged (its checksum does not fit)")
+            return None
+        if header != canonical({"belongs": self.belongs, "sha256": digest}).encode():
+            return None
+        try:
+            content: dict[str, Any] = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
+        except Exception:  # whatever torch says of what is no tensor, number or container of them
+            self.refuse("holds more than data")
+            return None
+        return content
+
+    def refuse(self, why: str) -> None:
+        """Set the file aside, where that can be, and say so."""
+        kept = "not used"
+        with contextlib.suppress(StorageError):
+            kept = f"kept as {set_aside(self.path).name}"
+        self.tell(f"the checkpoint {self.path} {why}: it is {kept}, its stack starts anew")
+
+    def remove(self) -> None:
+        """Remove the checkpoint: its stack is finished."""
+        with contextlib.suppress(OSError):  # it is absent, or stays: the rows stand, nothing goes on from it
+            self.path.unlink()

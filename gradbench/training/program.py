@@ -1,0 +1,50 @@
+"""The step program that all cells of a stack share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gradbench.config.instantiate import make
+from gradbench.data import Data
+from gradbench.models import Model
+from gradbench.optimizers import Optimizer
+from gradbench.regularizers import Regularizer
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
+"""What parameters, gradients and norms are kept in, by precision; bfloat16 is autocast over float32."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """The model, how it is optimized, at which precision."""
+
+    model: Model
+    optimizer: Optimizer
+    precision: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of parameters, gradients and norms."""
+        return DTYPES[self.precision]
+
+
+def build(config: Mapping[str, Any], data: Data) -> Program:
+    """Return the program of a resolved config.
+
+    Raises:
+        UsageError: where model or optimizer cannot be made.
+    """
+    model = make(config, "model", sizes=data.sizes)
+    return Program(model, make(config, "optimizer"), str(config["precision"]))
+
+
+def build_regularizer(config: Mapping[str, Any]) -> Regularizer:
+    """Return the regularizer of a resolved config, without its strength: that is a number per cell.
+
+    Raises:
+        UsageError: where it cannot be made.
+    """
+    regularizer: Regularizer = make(config, "regularizer", without=config["regularizer"]["strength"])
+    return regularizer
