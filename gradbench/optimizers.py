@@ -37,7 +37,7 @@ class Optimizer:
     init: Init
     step: Step
     fused: Step | None = None
-    straight: bool = False
+    is_plain_sgd: bool = False
 
     def step_on(self, kind: str) -> Step:
         """Return how a step is taken on a type of device."""
@@ -85,7 +85,7 @@ def sgd(momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
             gradient = gradient + momentum * velocity if nesterov else velocity
         return torch.addcmul(parameters, lr, gradient, value=-1), state
 
-    return Optimizer(init, step, straight=not (momentum or weight_decay))
+    return Optimizer(init, step, is_plain_sgd=not (momentum or weight_decay))
 
 
 def adam(

@@ -10,6 +10,7 @@ from gradbench.config.instantiate import load_data
 from gradbench.data import Data
 from gradbench.grid.cell import Cell
 from gradbench.grid.expand import expand
+from gradbench.training.step import EagerStepper
 
 CONFIGS = Configs()
 
@@ -61,6 +62,12 @@ def data_of(cell: Cell) -> Data:
 
 
 CPU = torch.device("cpu")
+
+
+def advance(context, state, draws, telemetry):
+    """Take one training step of all cells of a stack."""
+    EagerStepper(context).advance(state, draws, telemetry)
+
 
 DEAR = ("grad_norm_used", "clipped", "cosine", "update_norm")
 """Series that are measured at some steps only of what may bend a gradient."""

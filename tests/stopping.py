@@ -9,8 +9,8 @@ class StopError(Exception):
     """What a test stops a training with."""
 
 
-def always(path, **belongs):
-    return Checkpoint(path, belongs or {"cells": ["a"]}, seconds=0.0)
+def always(path, **fingerprint):
+    return Checkpoint(path, fingerprint or {"cells": ["a"]}, seconds=0.0)
 
 
 def stop_at(step):

@@ -17,8 +17,7 @@ import synthetic
 import yaml
 from test_report import EVIL
 
-from gradbench.report import build
-from gradbench.report.analysis import comparison as compare
+from gradbench.report import build, compare
 from gradbench.report.claims import section as claims
 from gradbench.report.figures.style import RC
 

@@ -5,13 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from small import CONFIGS, CPU, DEAR, cells, data_of
+from small import CONFIGS, CPU, DEAR, advance, cells, data_of
 
 from gradbench.grid.stacks import programs, stacks
 from gradbench.training.draws import draw_chunk
 from gradbench.training.loop import train
-from gradbench.training.setup import begin, prepare
-from gradbench.training.step import advance
+from gradbench.training.setup import build_stack, init_state
 from gradbench.training.telemetry import Telemetry, series_of
 
 MODELS = CONFIGS.groups["model"]
@@ -25,8 +24,8 @@ every_pair = pytest.mark.parametrize(
 
 def march(stack, steps, device=CPU, alter=lambda state: None):
     """Train some steps; return per cell its parameters and what was recorded, as named arrays."""
-    setup = prepare(stack, data_of(stack[0]), device)
-    state, telemetry = begin(setup), Telemetry(setup)
+    setup = build_stack(stack, data_of(stack[0]), device)
+    state, telemetry = init_state(setup), Telemetry(setup)
     alter(state)
     draws = draw_chunk(setup, 0)
     for _ in range(steps):
@@ -157,8 +156,8 @@ def test_cells_that_differ_in_the_regularizer_alone_see_the_same_weights_and_bat
     setups = []
     for regularizer in REGULARIZERS:
         stack = cells(model, regularizer, seed=[4, 1])
-        setups.append(prepare(stack, data_of(stack[0]), CPU))
-    weights = [begin(setup).parameters for setup in setups]
+        setups.append(build_stack(stack, data_of(stack[0]), CPU))
+    weights = [init_state(setup).parameters for setup in setups]
     draws = [draw_chunk(setup, 50) for setup in setups]
     for other_weights, other_draws in zip(weights[1:], draws[1:], strict=True):
         for player, vectors in weights[0].items():
@@ -172,11 +171,11 @@ def test_cells_that_differ_in_the_regularizer_alone_see_the_same_weights_and_bat
 def test_one_whole_step_runs_on_the_meta_device(model, regularizer):
     """On ``meta`` reading a value raises, and so does mixing in a tensor of the CPU: so the step does neither."""
     stack = cells(model, regularizer, seed=[0, 1], precision="float32")
-    setup = prepare(stack, data_of(stack[0]), torch.device("meta"))
-    state, telemetry = begin(setup), Telemetry(setup)
+    setup = build_stack(stack, data_of(stack[0]), torch.device("meta"))
+    state, telemetry = init_state(setup), Telemetry(setup)
     advance(setup, state, draw_chunk(setup, 0), telemetry)
     assert state.step == 1
-    for tensor in (*state.parameters.values(), *telemetry.recorded().values(), state.alive):
+    for tensor in (*state.parameters.values(), *telemetry.recorded().values(), state.active):
         assert tensor.device.type == "meta"
 
 
@@ -193,8 +192,8 @@ def test_bfloat16_follows_float32_with_parameters_and_norms_kept_in_float32(mode
     low, high = (
         cells(model, regularizer, precision=precision, **CALM) for precision in ("bfloat16", "float32")
     )
-    setup = prepare(low, data_of(low[0]), CPU)
-    state = begin(setup)
+    setup = build_stack(low, data_of(low[0]), CPU)
+    state = init_state(setup)
     assert all(vectors.dtype == torch.float32 for vectors in state.parameters.values())
     telemetry = Telemetry(setup)
     advance(setup, state, draw_chunk(setup, 0), telemetry)

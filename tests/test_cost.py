@@ -8,15 +8,14 @@ import pandas as pd
 import pytest
 from rich.console import Console
 from scipy import stats
-from small import CONFIGS, CPU, cells, data_of
+from small import CONFIGS, CPU, advance, cells, data_of
 
 from gradbench.cli import main as cli
 from gradbench.memory.estimate import measure
 from gradbench.profiling.cases import NONE, compare
 from gradbench.profiling.output import draw, table
 from gradbench.profiling.timing import Runner, median_interval, ready, rounds
-from gradbench.training.setup import begin, prepare
-from gradbench.training.step import advance
+from gradbench.training.setup import build_stack, init_state
 from gradbench.training.telemetry import COMPARE_EVERY, Telemetry
 
 SMALL = ["model.hidden=4", "model.depth=1", "steps=4", "device=cpu"]
@@ -101,11 +100,11 @@ def test_each_timing_steps_from_the_same_state(runners, monkeypatch):
 
     def watched(state, *rest):
         seen.append((state.step, state.parameters["mlp"].clone()))
-        return take(state, *rest)
+        return step(state, *rest)
 
-    runner = Runner(runners["none"].setup, runners["none"].start, runners["none"].draws, steps=2)
-    take = runner.calls.take
-    monkeypatch.setattr(runner.calls, "take", watched)
+    runner = Runner(runners["none"].context, runners["none"].start, runners["none"].draws, steps=2)
+    step = runner.stepper.step
+    monkeypatch.setattr(runner.stepper, "step", watched)
     for _ in range(2):
         runner.run()
     assert [step for step, _ in seen] == [0, 1, 2] * 2, "the first is not timed"
@@ -116,16 +115,16 @@ def test_each_timing_steps_from_the_same_state(runners, monkeypatch):
 
 def test_of_steps_that_compare_gradients_each_timing_counts_one_in_many(monkeypatch):
     stack = cells("mlp", "clip_value", seed=[0, 1])
-    runner = ready(prepare(stack, data_of(stack[0]), CPU))
+    runner = ready(build_stack(stack, data_of(stack[0]), CPU))
     assert runner.steps > 1
     clock, lasts = [0.0], {False: 2.0, True: 300.0}
-    take = runner.calls.take
+    step = runner.stepper.step
 
     def watched(state, draws, compares):
         clock[0] += lasts[compares]
-        return take(state, draws, compares)
+        return step(state, draws, compares)
 
-    monkeypatch.setattr(runner.calls, "take", watched)
+    monkeypatch.setattr(runner.stepper, "step", watched)
     monkeypatch.setattr("gradbench.profiling.timing.clock_of", lambda device: lambda: clock[0])
     seconds, flush = runner.run()
     assert seconds == pytest.approx(2.0 + 298.0 / COMPARE_EVERY)
@@ -160,9 +159,9 @@ def test_each_round_times_everything_once_in_an_order_of_its_own(runners, monkey
 def test_silence_records_nothing_and_trains_the_same(runners):
     trained = []
     stack = cells("mlp", "clip_norm", seed=[0, 1])
-    silent = prepare(stack, data_of(stack[0]), CPU, measures=False)
-    for setup, recorded in ((runners["clip_norm"].setup, True), (silent, False)):
-        telemetry, state = Telemetry(setup), begin(setup)
+    silent = build_stack(stack, data_of(stack[0]), CPU, with_telemetry=False)
+    for setup, recorded in ((runners["clip_norm"].context, True), (silent, False)):
+        telemetry, state = Telemetry(setup), init_state(setup)
         advance(setup, state, runners["clip_norm"].draws, telemetry)
         telemetry.flush(state)
         assert bool((telemetry.curves["loss"][0] > 0).all()) is recorded

@@ -12,7 +12,7 @@ from gradbench.launchers.rows import arrays_of, curves_of, finished_rows
 from gradbench.training.divergence import has_finite
 from gradbench.training.draws import CHUNK
 from gradbench.training.loop import evaluate, train
-from gradbench.training.setup import without_diverged
+from gradbench.training.setup import compact
 
 
 def wild_and_calm(model, **values):
@@ -33,14 +33,14 @@ def test_leaving_out_diverged_cells_changes_no_bit_of_the_others(model, monkeypa
     widths = []
 
     def watched(*args):
-        setup, state = without_diverged(*args)
-        widths.append(len(setup.places))
+        setup, state = compact(*args)
+        widths.append(len(setup.cell_indices))
         return setup, state
 
-    monkeypatch.setattr("gradbench.training.loop.without_diverged", watched)
+    monkeypatch.setattr("gradbench.training.loop.compact", watched)
     left_out = train(stack, data, CPU)
     assert widths == [1], "the others must have been left out"
-    monkeypatch.setattr("gradbench.training.loop.has_thinned", lambda setup, state: False)
+    monkeypatch.setattr("gradbench.training.loop.should_compact", lambda setup, state: False)
     kept = train(stack, data, CPU)
     assert list(left_out.diverged_at > 0) == [True, True, False, True]
     assert_same_outcome(left_out, kept)

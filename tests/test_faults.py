@@ -36,6 +36,7 @@ from gradbench.report.render import contents
 from gradbench.storage.parquet import check_arrays, read_arrays, read_table, write_arrays, write_table
 from gradbench.storage.results import Results, curve_rows, describe
 from gradbench.sweep import plan as sweep
+from gradbench.sweep.execute import prepare
 from gradbench.training.checkpoint import Checkpoint
 
 WORDS = ["model=mlp", "model.hidden=4", "steps=2", "regularizer=none,gp", "seed=0,1"]
@@ -393,7 +394,7 @@ def test_a_run_sets_a_damaged_file_aside_and_trains_its_cells_again(finished, ta
     victim = sorted((finished.folder / table).iterdir())[0]
     content = damage(victim.read_bytes())
     victim.write_bytes(content)
-    plan, lines = sweep.prepare(again())
+    plan, lines = prepare(again())
     (line,) = lines
     kept = victim.with_name(f"_{victim.name}.damaged-1")
     assert line.startswith(str(victim.relative_to(Path.cwd())))
@@ -403,7 +404,7 @@ def test_a_run_sets_a_damaged_file_aside_and_trains_its_cells_again(finished, ta
     (stack,) = plan.todo()
     assert len(stack) == 2
     assert len(pd.read_parquet(finished.folder / "cells")) == 2, "the other stack's rows stay"
-    assert sweep.prepare(again())[1] == []
+    assert prepare(again())[1] == []
 
 
 def test_a_dry_run_touches_nothing_that_is_damaged(finished, capsys):
@@ -512,7 +513,8 @@ def test_a_clock_that_jumps_changes_neither_what_is_saved_nor_what_is_done(
 ):
     """The wall clock goes back a century between a stack's start and its end, and files come from the future."""
     years = iter(["2126", "2026", "2026"] * 2)
-    monkeypatch.setattr(gradbench.launchers.worker, "now", lambda: f"{next(years)}-11-22T08:00:00+00:00")
+    for module in (gradbench.launchers.worker, gradbench.launchers.rows):
+        monkeypatch.setattr(module, "now", lambda: f"{next(years)}-11-22T08:00:00+00:00")
     monkeypatch.setattr(time, "time", lambda: random.Random(0).uniform(0, 1e10))
     results = Results(tmp_path / "x")
     results.create({})

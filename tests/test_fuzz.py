@@ -1,7 +1,7 @@
 """Whatever is handed to the command line ends in success or in one line and status 2, and changes nothing.
 
-Every case goes through ``gradbench.cli.main.main`` in this process. To make thousands of them cheap, composed
-configs are kept from case to case, the King James text is a short one, pictures have few pixels, networks of any size are
+Every case goes through ``gradbench.cli.main.main`` in this process. To make thousands of them cheap, composed configs
+are kept from case to case, the King James text is a short one, pictures have few pixels, networks of any size are
 planned on the meta device, which has no memory to fill, and there is no network to download from.
 """
 

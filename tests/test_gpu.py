@@ -11,11 +11,11 @@ from small import CONFIGS, CPU, cells, data_of
 
 import gradbench.training.loop
 from gradbench.launchers.worker import settle
-from gradbench.training.cuda_graphs import calls_of
+from gradbench.training.cuda_graphs import make_stepper
 from gradbench.training.draws import CHUNK, draw_chunk
 from gradbench.training.loop import train
-from gradbench.training.setup import begin, prepare
-from gradbench.training.step import Calls
+from gradbench.training.setup import build_stack, init_state
+from gradbench.training.step import EagerStepper
 from gradbench.training.telemetry import Telemetry
 
 pytestmark = [
@@ -61,9 +61,9 @@ def test_a_rerun_on_a_gpu_has_the_same_bits(model, regularizer, cuda):
 @every_pair
 def test_a_step_never_waits_for_the_gpu(model, regularizer, cuda):
     stack = cells(model, regularizer, seed=[0, 1], precision="float32")
-    setup = prepare(stack, data_of(stack[0]), cuda)
-    state, telemetry, draws = begin(setup), Telemetry(setup), draw_chunk(setup, 0)
-    called, launched = Calls(setup), calls_of(setup)
+    setup = build_stack(stack, data_of(stack[0]), cuda)
+    state, telemetry, draws = init_state(setup), Telemetry(setup), draw_chunk(setup, 0)
+    called, launched = EagerStepper(setup), make_stepper(setup)
     called.advance(state, draws, telemetry)  # the first step may initialise libraries
     for _ in range(3):
         launched.advance(state, draws, telemetry)  # or capture graphs
@@ -79,7 +79,7 @@ def test_a_step_never_waits_for_the_gpu(model, regularizer, cuda):
 def test_a_graph_has_the_bits_of_the_calls_it_was_captured_from(model, regularizer, cuda, monkeypatch):
     stack = cells(model, regularizer, seed=[0, 1], precision="float32", steps=60, eval_every=20)
     launched = train(stack, data_of(stack[0]), cuda)
-    monkeypatch.setattr(gradbench.training.loop, "calls_of", Calls)
+    monkeypatch.setattr(gradbench.training.loop, "make_stepper", EagerStepper)
     called = train(stack, data_of(stack[0]), cuda)
     for name, curve in called.curves.items():
         np.testing.assert_array_equal(launched.curves[name], curve, err_msg=name)
@@ -91,14 +91,14 @@ def test_a_graph_has_the_bits_of_the_calls_it_was_captured_from(model, regulariz
 @pytest.mark.parametrize("model", CONFIGS.groups["model"])
 def test_random_numbers_of_the_next_chunk_are_copied_while_the_host_goes_on(model, cuda):
     stack = cells(model, "none", seed=[0, 1], precision="float32")
-    setup = prepare(stack, data_of(stack[0]), cuda)
+    setup = build_stack(stack, data_of(stack[0]), cuda)
     draw_chunk(setup, 0)  # the first copies pin memory, later ones find it
     torch.cuda.set_sync_debug_mode("error")
     try:
         draws = draw_chunk(setup, CHUNK)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    here = draw_chunk(prepare(stack, data_of(stack[0]), CPU), CHUNK)
+    here = draw_chunk(build_stack(stack, data_of(stack[0]), CPU), CHUNK)
     for player, named in here.items():
         for name, tensor in named.items():
             torch.testing.assert_close(draws[player][name].cpu(), tensor, rtol=0, atol=0)

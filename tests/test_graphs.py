@@ -8,11 +8,11 @@ from torch.utils._pytree import tree_leaves
 
 import gradbench.training.loop
 from gradbench.tracing import cache
-from gradbench.training.cuda_graphs import Graphs, tensors_of, write
+from gradbench.training.cuda_graphs import CudaGraphStepper, tensors_of, write
 from gradbench.training.draws import CHUNK, draw_chunk
 from gradbench.training.loop import train
-from gradbench.training.setup import begin, prepare
-from gradbench.training.step import Calls
+from gradbench.training.setup import build_stack, init_state
+from gradbench.training.step import EagerStepper
 from gradbench.training.telemetry import COMPARE_EVERY, Telemetry
 
 every_pair = pytest.mark.parametrize(
@@ -44,8 +44,8 @@ class Launches:
 
 def march(calls, steps):
     """Train some steps; return every tensor there is then: of the state, recorded, measured."""
-    state, telemetry = begin(calls.setup), Telemetry(calls.setup)
-    draws = draw_chunk(calls.setup, 0)
+    state, telemetry = init_state(calls.context), Telemetry(calls.context)
+    draws = draw_chunk(calls.context, 0)
     for _ in range(steps):
         calls.advance(state, draws, telemetry)
     everything = [tensors_of(state), telemetry.recorded(), calls.evaluate(state)]
@@ -56,8 +56,8 @@ def march(calls, steps):
 @every_pair
 def test_a_launched_step_has_the_bits_of_a_called_one(model, regularizer):
     stack = cells(model, regularizer, seed=[0, 1], precision="float32", steps=4)
-    setup, launches = prepare(stack, data_of(stack[0]), CPU), Launches()
-    graphs, expected = Graphs(setup, launches), march(Calls(setup), 4)
+    setup, launches = build_stack(stack, data_of(stack[0]), CPU), Launches()
+    graphs, expected = CudaGraphStepper(setup, launches), march(EagerStepper(setup), 4)
     for _ in range(3):  # in the third everything is launched
         before = sum(launches.counts)
         for one, other in zip(expected, march(graphs, 4), strict=True):
@@ -72,7 +72,9 @@ def test_a_stack_of_launches_trains_as_one_of_calls_over_several_chunks(model, r
     stack = cells(model, regularizer, seed=[0, 1], precision="float32", steps=2 * CHUNK + 7, eval_every=30)
     called = train(stack, data_of(stack[0]), CPU)
     launches = Launches()
-    monkeypatch.setattr(gradbench.training.loop, "calls_of", lambda setup: Graphs(setup, launches))
+    monkeypatch.setattr(
+        gradbench.training.loop, "make_stepper", lambda setup: CudaGraphStepper(setup, launches)
+    )
     launched = train(stack, data_of(stack[0]), CPU)
     assert sum(launches.counts) > 2 * CHUNK
     for name, curve in called.curves.items():
@@ -106,7 +108,7 @@ def test_nothing_is_traced_while_a_graph_is_captured(monkeypatch):
     monkeypatch.setattr(cache, "TRACE_CACHE", {})
     monkeypatch.setattr(cache, "CAPACITY", 1)  # each trace drives out the one before
     stack = cells("mlp", "clip_value", seed=[0, 1], steps=4)
-    march(Graphs(prepare(stack, data_of(stack[0]), CPU), capture), 4)
+    march(CudaGraphStepper(build_stack(stack, data_of(stack[0]), CPU), capture), 4)
     assert captured
     assert traced
     assert not any(traced)
@@ -114,8 +116,8 @@ def test_nothing_is_traced_while_a_graph_is_captured(monkeypatch):
 
 def test_memory_stays_where_it_is_and_nothing_is_captured_twice():
     stack = cells("wgan", "clip_value", seed=[0, 1], steps=3 * CHUNK, eval_every=3 * CHUNK)
-    setup, launches = prepare(stack, data_of(stack[0]), CPU), Launches()
-    graphs, state, telemetry = Graphs(setup, launches), begin(setup), Telemetry(setup)
+    setup, launches = build_stack(stack, data_of(stack[0]), CPU), Launches()
+    graphs, state, telemetry = CudaGraphStepper(setup, launches), init_state(setup), Telemetry(setup)
     addresses = set()
     for step in range(3 * CHUNK):
         if step % CHUNK == 0:

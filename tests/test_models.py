@@ -32,7 +32,7 @@ from gradbench.models.wgan import (
 )
 from gradbench.training.draws import draw_chunk
 from gradbench.training.loop import train
-from gradbench.training.setup import begin, prepare
+from gradbench.training.setup import build_stack, init_state
 
 
 def lstms(layers):
@@ -72,8 +72,8 @@ def test_new_lstm_weights_are_drawn_as_nn_lstm_draws_them():
 
 def plain_language_model(cell, data, threshold):
     """Train as a plain script would: nn.LSTM, torch.optim, clip_grad_norm_, state carried and detached."""
-    setup = prepare([cell], data, CPU)
-    layout, vector = setup.layouts["lstm"], begin(setup).parameters["lstm"][0]
+    setup = build_stack([cell], data, CPU)
+    layout, vector = setup.layouts["lstm"], init_state(setup).parameters["lstm"][0]
     tensors = {name: tensor.clone() for name, tensor in layout.split(vector).items()}
     embedding = nn.Embedding.from_pretrained(tensors["embedding.weight"], freeze=False)
     lstm = nn.LSTM(5, 6, 1, batch_first=True).double()
@@ -115,9 +115,9 @@ def test_a_language_model_trains_exactly_as_a_plain_pytorch_script_with_clip_gra
 def test_a_classifier_trains_exactly_as_a_plain_pytorch_script_with_an_input_gradient_penalty():
     (cell,) = cells("mlp", "gp", regularizer__lambda=0.7, optimizer="adam", optimizer__lr=0.01)
     data = data_of(cell)
-    setup = prepare([cell], data, CPU)
+    setup = build_stack([cell], data, CPU)
     net = Perceptron(64, 6, 2, 10, "relu").double()
-    net.load_state_dict(setup.layouts["mlp"].split(begin(setup).parameters["mlp"][0].clone()))
+    net.load_state_dict(setup.layouts["mlp"].split(init_state(setup).parameters["mlp"][0].clone()))
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
     x, y = (torch.as_tensor(np.asarray(data.arrays[f"train/{name}"])) for name in "xy")
     index = draw_chunk(setup, 0)["mlp"]["index"][0]
@@ -141,10 +141,10 @@ def test_a_classifier_trains_exactly_as_a_plain_pytorch_script_with_an_input_gra
 def test_a_wgan_gp_trains_exactly_as_a_plain_pytorch_script():
     (cell,) = cells("wgan", "gp", regularizer__lambda=0.5, steps=8)
     data = data_of(cell)
-    setup = prepare([cell], data, CPU)
+    setup = build_stack([cell], data, CPU)
     critic, generator = Perceptron(2, 6, 2, 1, "relu").double(), Perceptron(2, 6, 2, 2, "relu").double()
     for name, net in (("critic", critic), ("generator", generator)):
-        net.load_state_dict(setup.layouts[name].split(begin(setup).parameters[name][0].clone()))
+        net.load_state_dict(setup.layouts[name].split(init_state(setup).parameters[name][0].clone()))
     adams = [torch.optim.Adam(net.parameters(), lr=1e-3, betas=(0.0, 0.9)) for net in (critic, generator)]
     x = torch.as_tensor(np.asarray(data.arrays["train/x"])).double()
     draws = {name: {k: v[0] for k, v in named.items()} for name, named in draw_chunk(setup, 0).items()}
@@ -196,8 +196,8 @@ def test_perplexity_and_bits_per_character_are_the_loss_in_other_units():
 def test_the_lstm_penalty_is_measured_at_the_embedded_tokens():
     """The probe's gradient at its points equals autograd's with respect to the embeddings themselves."""
     (cell,) = cells("lstm", "gp")
-    setup = prepare([cell], data_of(cell), CPU)
-    layout, vector = setup.layouts["lstm"], begin(setup).parameters["lstm"][0]
+    setup = build_stack([cell], data_of(cell), CPU)
+    layout, vector = setup.layouts["lstm"], init_state(setup).parameters["lstm"][0]
     draw = {name: tensor[0, 0] for name, tensor in draw_chunk(setup, 0)["lstm"].items()}
     model, nets = setup.model, {"lstm": layout.bind(vector)}
     carry = {name: tensor.double() for name, tensor in model.carry().items()}
@@ -316,10 +316,10 @@ def test_a_class_is_right_or_wrong_only_where_a_logit_is_the_largest():
 
 def test_a_fixed_generator_leaves_only_the_critic_and_generates_data_plus_unit_noise():
     (cell,) = cells("wgan", "gp", model__generator="fixed")
-    setup = prepare([cell], data_of(cell), CPU)
+    setup = build_stack([cell], data_of(cell), CPU)
     assert [player.name for player in setup.players] == ["critic"]
     draw = {name: tensor[:, :2] for name, tensor in draw_chunk(setup, 0)["critic"].items()}
-    batches = setup.players[0].batch(begin(setup).parameters, setup.data, draw)
+    batches = setup.players[0].batch(init_state(setup).parameters, setup.data, draw)
     torch.testing.assert_close(batches["fake"][0], setup.data["train/x"][draw["base"][0]] + draw["noise"][0])
     outcome = train([cell], data_of(cell), CPU)
     assert "generator/loss" not in outcome.curves
@@ -337,20 +337,20 @@ def test_a_wgan_stores_what_its_figures_need():
     assert shapes["layer_gradients"] == (2,)
     assert shapes["weights/edges"] == (129,)
     # the surface's first row is the lowest y, its first column the lowest x
-    setup = prepare([cell], data_of(cell), CPU)
+    setup = build_stack([cell], data_of(cell), CPU)
     reach = float(setup.data["test/x"].abs().max()) * 1.25
     np.testing.assert_allclose(arrays["extent"], [-reach, reach, -reach, reach], rtol=1e-6)
 
 
 def bound(cell, player):
     """Return a new cell's network as a module with its weights, and the stack it is in."""
-    setup = prepare([cell], data_of(cell), CPU)
+    setup = build_stack([cell], data_of(cell), CPU)
     layout = setup.layouts[player]
     net = layout.module.double()
     net.load_state_dict(
-        {name: t.clone() for name, t in layout.split(begin(setup).parameters[player][0]).items()}
+        {name: t.clone() for name, t in layout.split(init_state(setup).parameters[player][0]).items()}
     )
-    return net, setup, begin(setup)
+    return net, setup, init_state(setup)
 
 
 def test_an_attack_moves_every_input_by_the_sign_of_its_gradient_as_plain_autograd_finds_it():

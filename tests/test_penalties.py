@@ -17,10 +17,11 @@ from gradbench.functional.input_gradients import Evaluated, gradient_norms
 from gradbench.regularizers import Regularizer
 from gradbench.regularizers.gradient_penalty import gradient_penalty
 from gradbench.tracing import cache
-from gradbench.training import update as players
+from gradbench.training import regularize
 from gradbench.training.draws import draw_chunk
 from gradbench.training.program import build_regularizer
-from gradbench.training.setup import begin, prepare
+from gradbench.training.setup import build_stack, init_state
+from gradbench.training.state import PlayerState, UpdateInputs
 
 COMPOSED = {
     name: resolve(CONFIGS.compose((f"regularizer={name}", "model=wgan"))[0])
@@ -153,12 +154,12 @@ def test_every_models_objective_has_the_slope_of_finite_differences_penalty_incl
     model, priced, monkeypatch
 ):
     if priced == "elsewhere":
-        monkeypatch.setattr(players, "build_regularizer", lambda _config: Regularizer(penalty=elsewhere))
+        monkeypatch.setattr(regularize, "build_regularizer", lambda _config: Regularizer(penalty=elsewhere))
         monkeypatch.setattr(cache, "TRACE_CACHE", {})
     smooth = {"model__activation": "tanh"} if "model.activation" in keys_of(f"model={model}") else {}
     with_penalty, without = cells(model, "gp", regularizer__lambda=[3.0, 0.0], **smooth)
-    setup = prepare([with_penalty, without], data_of(with_penalty), CPU)
-    state, player = begin(setup), next(player for player in setup.players if player.regularized)
+    setup = build_stack([with_penalty, without], data_of(with_penalty), CPU)
+    state, player = init_state(setup), next(player for player in setup.players if player.regularized)
     draw = {
         name: tensor[:, :1][setup.seed_of_cell] for name, tensor in draw_chunk(setup, 0)[player.name].items()
     }
@@ -166,12 +167,21 @@ def test_every_models_objective_has_the_slope_of_finite_differences_penalty_incl
     batch = {name: tensor[:, 0] for name, tensor in batches.items()}
 
     def objective(own):
-        moments = {name: tensor.clone() for name, tensor in state.moments[player.name].items()}
-        update = player.update(
-            False,
-            *(own.clone(), moments, others, batch, state.carry, setup.strength),
-            *(state.memory, setup.lr, torch.ones(()), state.life, state.ceiling),
+        optimizer_state = {
+            name: tensor.clone() for name, tensor in state.optimizer_state[player.name].items()
+        }
+        inputs = UpdateInputs(
+            others,
+            batch,
+            state.carry,
+            setup.strength,
+            state.regularizer_state,
+            setup.lr,
+            torch.ones(()),
+            state.divergence_state,
+            state.loss_limit,
         )
+        update = player.update(False, PlayerState(own.clone(), optimizer_state), inputs)
         return update.gradient, update.loss + update.penalty
 
     others = dict(state.parameters)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from gradients import LAYOUT, SEEDS, THRESHOLDS, P, few_examples, gradient_of
 from hypothesis import given
-from small import CPU, cells, data_of
+from small import CPU, advance, cells, data_of
 from torch import nn
 from torch.func import jacrev, vmap
 
@@ -14,8 +14,7 @@ from gradbench.functional.flat_params import Layout, flatten
 from gradbench.regularizers.spectral_norm import largest_singular_value, spectral_norm
 from gradbench.regularizers.weight_clip import weight_clip
 from gradbench.training.draws import draw_chunk
-from gradbench.training.setup import begin, prepare
-from gradbench.training.step import advance
+from gradbench.training.setup import build_stack, init_state
 from gradbench.training.telemetry import Telemetry
 
 CERTAIN = 200
@@ -52,8 +51,8 @@ def test_weight_clipping_is_a_clamp_in_place_of_every_parameter(seed, threshold)
 @pytest.mark.parametrize("name", ["weight_clip", "spectral_norm"])
 def test_the_critic_is_projected_and_the_generator_is_not(name):
     (treated,) = cells("wgan", name, regularizer__threshold=0.01)
-    setup = prepare([treated], data_of(treated), CPU)
-    state = begin(setup)
+    setup = build_stack([treated], data_of(treated), CPU)
+    state = init_state(setup)
 
     def largest(player):
         return max(sigmas(state.parameters[player][0], setup.layouts[player]))

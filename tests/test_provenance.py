@@ -10,6 +10,7 @@ from small import CPU, cells
 
 import gradbench
 from gradbench.cli.show import PROVENANCE
+from gradbench.config import instantiate
 from gradbench.launchers.rows import curves_of, failed_rows, finished_rows
 from gradbench.report.analysis.audit import VERSIONS, audit
 from gradbench.report.analysis.comparison import comparisons
@@ -17,6 +18,7 @@ from gradbench.report.load.cells import leaves, load
 from gradbench.storage.provenance import apart, git_state, now, provenance
 from gradbench.storage.results import Results, describe
 from gradbench.sweep import plan as sweep
+from gradbench.sweep.execute import prepare
 from gradbench.training.loop import Outcome, train
 
 
@@ -127,7 +129,7 @@ def test_changed_data_makes_other_cells_and_a_run_says_so(tmp_path, monkeypatch)
 
     def planned(text: str) -> sweep.Plan:
         Path("my.txt").write_text(text)
-        sweep.load_once.cache_clear()
+        instantiate.load_once.cache_clear()
         return sweep.make_plan(None, words, Path("out"))
 
     first = planned("to be or not to be " * 400)
@@ -135,8 +137,8 @@ def test_changed_data_makes_other_cells_and_a_run_says_so(tmp_path, monkeypatch)
     results.create({})
     table = stored(first.cells)
     results.write(table.to_dict("records"), pd.DataFrame({"cell": table["cell"], "step": 1}), {})
-    assert sweep.prepare(planned("to be or not to be " * 400))[0].todo() == []
-    plan, lines = sweep.prepare(planned("to be or not to bee " * 400))
+    assert prepare(planned("to be or not to be " * 400))[0].todo() == []
+    plan, lines = prepare(planned("to be or not to bee " * 400))
     assert len(plan.todo()[0]) == 2, "none of the rows is taken for one of these"
     assert lines == ["this folder also holds cells of other content of data=text: 2, left alone"]
 

@@ -11,7 +11,7 @@ from itertools import groupby
 import numpy as np
 import pytest
 import torch
-from small import CONFIGS, CPU, cells, data_of
+from small import CONFIGS, CPU, advance, cells, data_of
 
 from gradbench.errors import UsageError
 from gradbench.functional.flat_params import flatten
@@ -19,8 +19,7 @@ from gradbench.training.draws import CHUNK, draw_chunk
 from gradbench.training.loop import train
 from gradbench.training.program import build
 from gradbench.training.reference import as_tensor, make_optimizer, train_one
-from gradbench.training.setup import begin, prepare
-from gradbench.training.step import advance
+from gradbench.training.setup import build_stack, init_state
 from gradbench.training.telemetry import Telemetry, series_of
 
 MODELS, REGULARIZERS, OPTIMIZERS = (CONFIGS.groups[group] for group in ("model", "regularizer", "optimizer"))
@@ -54,8 +53,8 @@ def pair(model, regularizer, **values):
 
 def stacked(stack):
     """Train a stack; return per cell, step by step, series [steps] and every player's parameters [steps, P]."""
-    setup = prepare(stack, data_of(stack[0]), CPU)
-    state, telemetry, parameters = begin(setup), Telemetry(setup), []
+    setup = build_stack(stack, data_of(stack[0]), CPU)
+    state, telemetry, parameters = init_state(setup), Telemetry(setup), []
     for step in range(setup.steps):
         if step % CHUNK == 0:
             draws = draw_chunk(setup, step)

@@ -11,7 +11,7 @@ from scipy import stats as scipy_stats
 
 from gradbench.cli import main as cli
 from gradbench.errors import UsageError
-from gradbench.report.analysis import comparison as compare
+from gradbench.report import compare
 from gradbench.report.diff.pairing import names, versus
 from gradbench.report.figures.style import RC
 from gradbench.report.load.cells import load

@@ -7,6 +7,7 @@ from gradbench.config.compose import Configs, Experiment
 from gradbench.errors import UsageError
 from gradbench.storage.results import Results
 from gradbench.sweep import plan as sweep
+from gradbench.sweep.estimate import expected_seconds
 
 MLP = ["model=mlp", "model.hidden=4", "steps=4"]
 
@@ -78,12 +79,12 @@ def test_long_stacks_start_first():
 
 def test_the_expected_time_is_unknown_until_something_alike_was_trained_and_nothing_when_all_is_done():
     made = plan("seed=range(3)")
-    assert sweep.expected_seconds(made) is None
+    assert expected_seconds(made) is None
     finish(plan("seed=9", results=sweep.RESULTS / "another"), seconds=0.5)
-    assert sweep.expected_seconds(made) == pytest.approx(3 * 4 * 0.5)
-    assert sweep.expected_seconds(plan("seed=range(3)", "regularizer=gp")) is None
+    assert expected_seconds(made) == pytest.approx(3 * 4 * 0.5)
+    assert expected_seconds(plan("seed=range(3)", "regularizer=gp")) is None
     finish(made, cells=3)
-    assert sweep.expected_seconds(plan("seed=range(3)")) == 0
+    assert expected_seconds(plan("seed=range(3)")) == 0
 
 
 # ---- the folder's name -----------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from gradbench.tracing.cache import traced
 from gradbench.tracing.tracer import UntraceableError, trace
 from gradbench.training import loop as training
 from gradbench.training.loop import train
-from gradbench.training.setup import prepare
+from gradbench.training.setup import build_stack
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def test_a_replayed_training_gives_the_numbers_of_one_that_is_run(model, regular
     stack = cells(model, regularizer, seed=[0, 1], steps=12, eval_every=12)
     outcomes = []
     for traces in (False, True):
-        monkeypatch.setattr(training, "prepare", partial(prepare, traces=traces))
+        monkeypatch.setattr(training, "prepare", partial(build_stack, traces=traces))
         assert not cache.TRACE_CACHE
         outcomes.append(train(stack, data_of(stack[0]), CPU))
     assert cache.TRACE_CACHE, "the second must have been traced"

@@ -8,21 +8,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small import CONFIGS, CPU, DEAR, cells, data_of
+from small import CONFIGS, CPU, DEAR, advance, cells, data_of
 from torch import nn
 
 from gradbench.functional.flat_params import Layout
 from gradbench.functional.seeding import derive, generator
 from gradbench.regularizers import Regularizer
 from gradbench.regularizers.clip_value import clip_value
-from gradbench.training.divergence import Divergence, judged, newborn
+from gradbench.training.divergence import Divergence, init_divergence_state, update_divergence_state
 from gradbench.training.draws import CHUNK, draw_chunk
 from gradbench.training.loop import train, until
 from gradbench.training.program import build_regularizer
-from gradbench.training.series import FULL, effect, told
-from gradbench.training.setup import LOOK_EVERY, begin, prepare, spans_of
+from gradbench.training.series import FULL, effect, effect_from_norms
+from gradbench.training.setup import LOOK_EVERY, build_stack, group_by_regularizer, init_state
 from gradbench.training.state import Update
-from gradbench.training.step import advance
 from gradbench.training.telemetry import COMPARE_EVERY, HISTOGRAM_EDGES, Telemetry
 
 
@@ -51,8 +50,8 @@ def test_a_cell_whose_loss_stays_far_above_its_first_diverges_after_patience_ste
     for cell, patience in ((patient, 55), (strict, 7)):
         outcome = train([cell], data_of(cell), CPU)
         loss, step = outcome.curves["loss"][:, 0], outcome.diverged_at[0]
-        ceiling = loss[0] + 0.5 * max(abs(loss[0]), 1)
-        above = loss > ceiling
+        loss_limit = loss[0] + 0.5 * max(abs(loss[0]), 1)
+        above = loss > loss_limit
         run = 0
         expected = 0
         for index, high in enumerate(above, start=1):
@@ -70,25 +69,29 @@ def test_an_infinite_factor_counts_only_losses_that_are_not_finite():
 
 
 def test_a_loss_is_too_high_for_too_long_after_as_many_updates_in_a_row_as_it_is_given():
-    life, alive = newborn(1, CPU), []
+    divergence_state, active = init_divergence_state(1, CPU), []
     for loss in [9.0] * 4 + [0.0] + [9.0] * 6:
         size = torch.full((1,), loss)
-        life = judged(life, size, size, torch.ones(1), 5)
-        alive.append(bool(life["alive"]))
-    assert alive == [True] * 9 + [False] * 2
-    assert int(life["survived"]) == 9
+        divergence_state = update_divergence_state(divergence_state, size, size, torch.ones(1), 5)
+        active.append(bool(divergence_state["active"]))
+    assert active == [True] * 9 + [False] * 2
+    assert int(divergence_state["updates_completed"]) == 9
 
 
 @pytest.mark.parametrize("size", [math.inf, -math.inf, math.nan])
 def test_no_patience_is_had_with_what_is_not_finite(size):
-    life = judged(newborn(2, CPU), torch.tensor([size, 3e38]), torch.zeros(2), torch.ones(2), None)
-    assert life["alive"].tolist() == [False, True]
-    life = judged(life, torch.zeros(2), torch.zeros(2), torch.ones(2), None)
-    assert life["survived"].tolist() == [0, 2], "once diverged, always diverged"
+    divergence_state = update_divergence_state(
+        init_divergence_state(2, CPU), torch.tensor([size, 3e38]), torch.zeros(2), torch.ones(2), None
+    )
+    assert divergence_state["active"].tolist() == [False, True]
+    divergence_state = update_divergence_state(
+        divergence_state, torch.zeros(2), torch.zeros(2), torch.ones(2), None
+    )
+    assert divergence_state["updates_completed"].tolist() == [0, 2], "once diverged, always diverged"
 
 
 def test_a_critic_is_given_patience_per_step_not_per_update(monkeypatch):
-    monkeypatch.setattr(Divergence, "ceiling", lambda self, loss: torch.full_like(loss, -1e9))
+    monkeypatch.setattr(Divergence, "loss_limit", lambda self, loss: torch.full_like(loss, -1e9))
     (cell,) = cells("wgan", "none", divergence__patience=3)
     assert cell.config["model"]["critic_steps"] > 1
     assert train([cell], data_of(cell), CPU).diverged_at[0] == 1 + 3
@@ -149,7 +152,9 @@ def recorded(regularizer, g, u):
     """Return what is recorded of one network's gradient [1, P] and of what was used of it."""
     norm, used_norm = (torch.linalg.vector_norm(vector, dim=1) for vector in (g, u))
     clipped, cosine = (
-        effect(g, u, norm, used_norm) if regularizer.bends else told(regularizer, norm, used_norm)
+        effect(g, u, norm, used_norm)
+        if regularizer.changes_direction
+        else effect_from_norms(regularizer, norm, used_norm)
     )
     return {"grad_norm_used": float(used_norm), "clipped": float(clipped), "cosine": float(cosine)}
 
@@ -175,13 +180,13 @@ def test_an_untouched_gradient_is_recorded_as_one_that_a_transform_left_alone():
 BUILT = {name: build_regularizer(cells("mlp", name)[0].config) for name in CONFIGS.groups["regularizer"]}
 
 
-@pytest.mark.parametrize("name", [name for name, built in BUILT.items() if built.rescales])
+@pytest.mark.parametrize("name", [name for name, built in BUILT.items() if built.preserves_direction])
 def test_a_transform_that_says_it_rescales_does_and_is_recorded_as_it_would_be_measured(name):
     built, layout = BUILT[name], Layout(nn.Linear(2, 3))
     g = torch.randn(1, 9, dtype=torch.float64)
     for strength in (1e-3, 1e3):
         used, _ = built.transform(g[0], torch.tensor(strength), built.init(g[0], layout), g[0], layout)
-        measured = recorded(replace(built, rescales=False), g, used[None])
+        measured = recorded(replace(built, preserves_direction=False), g, used[None])
         assert recorded(built, g, used[None]) == pytest.approx(measured)
 
 
@@ -204,13 +209,13 @@ def test_gradient_histograms_count_every_nonzero_coordinate():
 
 
 def test_value_clipping_bends_the_direction_and_norm_clipping_does_not():
-    for regularizer, straight in (("clip_norm", True), ("clip_value", False)):
+    for regularizer, is_plain_sgd in (("clip_norm", True), ("clip_value", False)):
         (cell,) = cells("mlp", regularizer, regularizer__threshold=1e-3)
         curves = train([cell], data_of(cell), CPU).curves
         measured = {name: curves[name][np.isfinite(curves[name])] for name in ("clipped", "cosine")}
         assert (measured["clipped"] > 0).all()
         assert len(measured["cosine"]) > 0
-        assert np.allclose(measured["cosine"], 1.0, atol=1e-9) == straight
+        assert np.allclose(measured["cosine"], 1.0, atol=1e-9) == is_plain_sgd
 
 
 def test_purposes_and_seeds_give_unrelated_generators():
@@ -225,8 +230,8 @@ def test_purposes_and_seeds_give_unrelated_generators():
 
 
 def test_cells_with_different_penalties_never_share_a_stack():
-    with pytest.raises(ValueError, match="among themselves"):
-        spans_of([*cells("mlp", "gp"), *cells("mlp", "none")])
+    with pytest.raises(ValueError, match="different penalties were grouped"):
+        group_by_regularizer([*cells("mlp", "gp"), *cells("mlp", "none")])
 
 
 @pytest.mark.parametrize("regularizer", ["clip_norm", "weight_clip"])
@@ -234,8 +239,8 @@ def test_cells_with_different_penalties_never_share_a_stack():
 def test_the_recorded_update_norm_is_how_far_the_parameters_moved(regularizer, optimizer):
     options = {f"optimizer__{key}": value for key, value in optimizer.items()}
     stack = cells("mlp", regularizer, regularizer__threshold=0.05, optimizer__lr=[0.1, 1.0], **options)
-    setup = prepare(stack, data_of(stack[0]), CPU)
-    state, telemetry, draws = begin(setup), Telemetry(setup), draw_chunk(setup, 0)
+    setup = build_stack(stack, data_of(stack[0]), CPU)
+    state, telemetry, draws = init_state(setup), Telemetry(setup), draw_chunk(setup, 0)
     for step in range(3):
         before = state.parameters["mlp"].clone()  # it may be written over
         advance(setup, state, draws, telemetry)

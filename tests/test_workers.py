@@ -133,8 +133,8 @@ def test_fail_fast_saves_what_runs_and_stops_at_the_first_failure(home, capsys):
 ENDLESS = """
 import sys, time
 from pathlib import Path
-from gradbench import cli
-from gradbench.launchers import processes
+from gradbench.cli import main as cli
+from gradbench.launchers import forkserver as processes
 
 processes.PRELOADED.append("endless")
 if sys.argv[1] == "run":

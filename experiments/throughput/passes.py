@@ -29,7 +29,7 @@ from gradbench.profiling.timing import Runner, median_interval, ready
 from gradbench.sweep.plan import data_of, make_plan
 from gradbench.tracing import cache
 from gradbench.tracing.passes import NAMES, rewrite
-from gradbench.training.setup import prepare
+from gradbench.training.setup import build_stack
 
 CPU = torch.device("cpu")
 
@@ -67,7 +67,7 @@ def variants(stack: Sequence[Cell]) -> dict[str, list[Runner]]:
                 mock.patch.object(cache, "TRACE_CACHE", {}),
                 mock.patch.object(cache, "rewrite", partial(rewrite, without=(name,))),
             ):
-                runners.append(ready(prepare(stack, data_of(stack[0]), CPU)))
+                runners.append(ready(build_stack(stack, data_of(stack[0]), CPU)))
     return found
 
 

@@ -3,7 +3,7 @@
     python experiments/throughput/peak.py [--rounds 7]
 
 K cells. The peak is the best of square float32 products of several sizes, measured between the steps. A step is
-gradbench's own ``advance`` on a stack of ``quick`` as it is trained, telemetry and optimizer included, on one thread.
+gradbench's own training step on a stack of ``quick`` as it is trained, telemetry and optimizer included, on one thread.
 Its operations are those of the matrix products that it takes: 2 per multiply-add, counted by
 ``torch.utils.flop_counter``; where a fused kernel hides them, those that the plain script takes for the same cells.
 Elementwise work counts as none. ``products`` is the share of a step's time that torch's profiler finds in them, so
@@ -34,8 +34,8 @@ from gradbench.grid.cell import Cell
 from gradbench.launchers.worker import settle
 from gradbench.sweep.plan import make_plan
 from gradbench.training.draws import CHUNK, draw_chunk
-from gradbench.training.setup import begin, prepare
-from gradbench.training.step import advance
+from gradbench.training.setup import build_stack, init_state
+from gradbench.training.step import EagerStepper
 from gradbench.training.telemetry import Telemetry
 
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "throughput"
@@ -91,17 +91,17 @@ def operations(settings: dict[str, Any], model: str, treatment: Treatment, data:
 
 def stepper(cells: Sequence[Cell], data: Data) -> Callable[[], float]:
     """Return a function that takes :data:`STEPS` steps of a stack and returns the CPU seconds of one."""
-    setup = prepare(cells, data, torch.device("cpu"))
-    state, telemetry = begin(setup), Telemetry(setup)
-    draws = draw_chunk(setup, 0)
+    context = build_stack(cells, data, torch.device("cpu"))
+    state, telemetry = init_state(context), Telemetry(context)
+    eager, draws = EagerStepper(context), draw_chunk(context, 0)
 
     def run() -> float:
         nonlocal draws
         if state.step % CHUNK == 0:
-            draws = draw_chunk(setup, state.step)
+            draws = draw_chunk(context, state.step)
         started = time.process_time()
         for _ in range(STEPS):
-            advance(setup, state, draws, telemetry)
+            eager.advance(state, draws, telemetry)
         seconds = time.process_time() - started
         telemetry.flush(state)
         return seconds / STEPS

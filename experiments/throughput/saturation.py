@@ -25,7 +25,7 @@ from gradbench.memory.stack_width import parameters
 from gradbench.profiling.timing import ready
 from gradbench.sweep.plan import data_of, make_plan
 from gradbench.training.program import build
-from gradbench.training.setup import prepare
+from gradbench.training.setup import build_stack
 
 MODELS = ("mlp", "wgan", "lstm", "sequence")
 
@@ -37,7 +37,7 @@ def measure(model: str, rounds: int, device: torch.device) -> dict[int, float]:
     # what an earlier measurement said must not bound this one
     widest, K = fits(footprint([cell], data, device.type), free_memory(device)), 1
     while widest >= K and not (len(seconds) > 2 and saturation.narrowest_full(seconds) <= K // 4):
-        runner = ready(prepare([cell] * K, data, device))
+        runner = ready(build_stack([cell] * K, data, device))
         seconds[K] = median(sum(runner.run()) for _ in range(rounds))
         del runner  # and its memory
         K *= 2

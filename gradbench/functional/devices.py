@@ -1,4 +1,4 @@
-"""Which device trains: names to ``torch.device``, refused by name where there is none."""
+"""Turn names into devices, bring tensors to them, and build networks without memory."""
 
 import platform
 from collections.abc import Callable, Iterator, Mapping
@@ -38,30 +38,27 @@ def resolve(name: str) -> list[torch.device]:
 
 
 def name_of(device: torch.device) -> str:
-    """Return what a device calls itself."""
+    """Return a device's own name, such as that of the GPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return platform.processor() or platform.machine()
 
 
 def bring(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return a tensor of the host on a device; a GPU copies it while the host goes on.
-
-    For that the host's memory must stay where it is ("pinned"), and hold what is copied bit by bit.
-    """
+    """Copy a tensor of the host to a device; to a GPU from pinned memory, while the host goes on."""
     tensor = tensor.to(dtype)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 @contextmanager
 def shapes_alone() -> Iterator[None]:
-    """Make networks on the ``meta`` device while in the block: they have shapes, and neither memory nor values."""
+    """Build networks on the ``meta`` device inside the block: they have shapes, but no memory and no values."""
     with torch.device("meta"), WithoutValues():
         yield
 
 
 class WithoutValues(TorchFunctionMode):
-    """Leaves initial values out: a tensor on ``meta`` has none, and asking for normal ones imports a compiler."""
+    """Skip initial values: a tensor on ``meta`` has none, and drawing normal ones there imports torch's compiler."""
 
     def __torch_function__(
         self,
@@ -70,7 +67,7 @@ class WithoutValues(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Return the tensor as it is in place of filling it with random values."""
+        """Run a function; one that would fill a tensor with normal values returns it as it is."""
         given = {**(kwargs or {})}
         if func in (torch.nn.init.normal_, torch.Tensor.normal_):
             return args[0] if args else given["tensor"]

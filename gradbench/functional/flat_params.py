@@ -1,4 +1,4 @@
-"""The parameters of one network as one flat vector, and back.
+"""Turn the parameters of a network into one flat vector, and back.
 
 P parameters of one network, K networks stacked. A flat vector makes the gradient what textbooks write, g in R^P:
 one norm, one clip, one optimizer step, whatever tensors the network has.
@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+
+Tensors = dict[str, Tensor]
+"""Tensors by name."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,3 @@ class Layout:
 def flatten(module: nn.Module) -> Tensor:
     """Return a module's parameters as one detached vector. Shape: [P]."""
     return torch.cat([parameter.detach().reshape(-1) for parameter in module.parameters()])
-
-
-Tensors = dict[str, Tensor]

@@ -1,4 +1,4 @@
-"""The norm of a function's gradient with respect to its input: what a penalty prices, an evaluation shows."""
+"""Gradients of a function with respect to its input, and their norms: for penalties and evaluations. B batch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A function that has been evaluated at some points: its values and slopes there cost no further pass.
+    """A function with its values and gradients at some points: asking for these costs no further pass.
 
     Attributes:
         f: maps points [B, ...] to one value each [B].
@@ -44,12 +44,15 @@ def gradient_norms(f: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
 
 
 def slopes(f: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
-    """Return the gradient of f's sum with respect to the points, [B, ...]; differentiable, except under ``no_grad``."""
+    """Return the gradient of the sum of f's values with respect to the points, [B, ...].
+
+    It is differentiable, except under ``no_grad``.
+    """
     if isinstance(f, Evaluated) and points is f.points:
         return f.slopes
     try:
         x = points.detach().requires_grad_()
-    except RuntimeError:  # inside ``vmap`` or ``grad`` it must be theirs, which imports torch's compiler
+    except RuntimeError:  # inside ``vmap`` or ``torch.func.grad``; their own grad imports torch's compiler
         gradient: Tensor = torch.func.grad(lambda x: f(x).sum())(points)
         return gradient
     differentiable = torch.is_grad_enabled()

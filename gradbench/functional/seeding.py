@@ -1,4 +1,4 @@
-"""Every random number comes from a generator seeded by the cell's own seed and by what it is for.
+"""Generators seeded by a cell's own seed and by what the numbers are for: all random numbers come from these.
 
 There is no running generator: the numbers of a step are a function of (seed, purpose, step). So a cell's numbers
 do not depend on its stack, cells that differ only in the regularizer share them, and a resumed run needs no

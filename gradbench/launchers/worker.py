@@ -108,10 +108,10 @@ def checkpoint_of(
 ) -> Checkpoint:
     """Return where a stack in progress is saved; one of other cells, torch or kind of device is not gone on from."""
     names = [cell.id for cell in cells]
-    belongs = {"cells": names, "torch": torch.__version__, "device": device.type}
-    belongs["state"] = [field.name for field in fields(State)]
+    fingerprint = {"cells": names, "torch": torch.__version__, "device": device.type}
+    fingerprint["state"] = [field.name for field in fields(State)]
     path = folder / "checkpoints" / part_name(names).replace(".parquet", ".pt")
-    return Checkpoint(path, belongs, float(cells[0].runtime["checkpoint_seconds"]), stop, say)
+    return Checkpoint(path, fingerprint, float(cells[0].runtime["checkpoint_seconds"]), stop, say)
 
 
 def receive(pipe: Connection) -> tuple[Cell, ...] | None:

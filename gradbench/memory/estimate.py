@@ -22,10 +22,10 @@ from gradbench.data import Data
 from gradbench.functional.torch_internals import clear_cublas_workspaces, memory_events, tree_map
 from gradbench.grid.cell import Cell
 from gradbench.memory.tracker import META, Ledger
-from gradbench.training.cuda_graphs import calls_of
+from gradbench.training.cuda_graphs import make_stepper
 from gradbench.training.draws import draw_chunk
-from gradbench.training.setup import begin, prepare
-from gradbench.training.state import Setup
+from gradbench.training.setup import build_stack, init_state
+from gradbench.training.state import StackContext
 from gradbench.training.telemetry import Telemetry
 
 STEPS = 2
@@ -117,7 +117,7 @@ def peaks(cells: Sequence[Cell], data: Data, kind: str, steps: int) -> list[int]
     phases = []
     host = sum(array.nbytes for array in data.arrays.values())
     with Ledger(kind) as ledger:
-        for telemetry in walk(prepare(cells, data, META, traces=False, kind=kind), META, kind):
+        for telemetry in walk(build_stack(cells, data, META, traces=False, kind=kind), META, kind):
             curves = sum(curve.nbytes // STEPS for curve in telemetry.curves.values()) * steps
             phases.append((ledger.take(), ledger.live))
     more = host + curves if kind == "cpu" else WORKSPACE.get(kind, 0)
@@ -134,21 +134,21 @@ def peaks_on(kind: str, phases: Sequence[tuple[int, int]]) -> list[int]:
     return [*(peak for peak, _ in before), evaluation + (step - stays if kind == "cuda" else 0)]
 
 
-def walk(setup: Setup, device: torch.device, kind: str) -> Iterator[Telemetry]:
+def walk(context: StackContext, device: torch.device, kind: str) -> Iterator[Telemetry]:
     """Go through all that a stack made for a kind of device does which takes memory, pausing after each phase."""
     with device if device == META else contextlib.nullcontext():  # there, weights have a size and no memory
-        state = begin(setup)
-    calls, telemetry = calls_of(setup), Telemetry(setup)
+        state = init_state(context)
+    stepper, telemetry = make_stepper(context), Telemetry(context)
     yield telemetry
-    draws = draw_chunk(setup, 0)
-    draws = draw_chunk(setup, 0)  # while those of the chunk before are still there
+    draws = draw_chunk(context, 0)
+    draws = draw_chunk(context, 0)  # while those of the chunk before are still there
     # on the device itself graphs do this, to find them in one place
     at_home = tree_map(torch.clone, draws) if kind == "cuda" and device == META else {}
     yield telemetry
-    for _ in range(min(LAUNCHED if device.type == "cuda" else STEPS, setup.steps)):
-        calls.advance(state, draws, telemetry)
+    for _ in range(min(LAUNCHED if device.type == "cuda" else STEPS, context.steps)):
+        stepper.advance(state, draws, telemetry)
     yield telemetry
-    calls.evaluate(state)
+    stepper.evaluate(state)
     del at_home
     yield telemetry
 
@@ -158,7 +158,7 @@ def walk(setup: Setup, device: torch.device, kind: str) -> Iterator[Telemetry]:
 
 def measure(
     cells: Sequence[Cell], data: Data, device: torch.device, traces: bool = True
-) -> tuple[Setup, int | None]:
+) -> tuple[StackContext, int | None]:
     """Return a stack's setup, and its peak in bytes from really going through its phases on a device.
 
     What is counted is what :func:`footprint` counts, by the device's own allocator. ``None`` for a kind of device
@@ -168,31 +168,31 @@ def measure(
         cells: of one stack.
         data: what they train on.
         device: where.
-        traces: as of ``prepare``.
+        traces: as of ``build_stack``.
     """
     if device.type == "cuda":
         clear_cublas_workspaces()  # of whatever ran before
         torch.cuda.reset_peak_memory_stats(device)
         before, phases = torch.cuda.memory_allocated(device), []
-        setup = prepare(cells, data, device, traces=traces)
-        for _ in walk(setup, device, device.type):
+        context = build_stack(cells, data, device, traces=traces)
+        for _ in walk(context, device, device.type):
             phases.append((torch.cuda.max_memory_allocated(device), torch.cuda.memory_allocated(device)))
             torch.cuda.reset_peak_memory_stats(device)
-        return setup, max(peaks_on("cuda", phases)) - before
+        return context, max(peaks_on("cuda", phases)) - before
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler writes lines that nobody can use
     account = [ProfilerActivity.CPU] if device.type == "cpu" else []
     with profile(activities=account, profile_memory=True) as profiler:
-        setup = prepare(cells, data, device, traces=traces)
-        (telemetry,) = deque(walk(setup, device, device.type), maxlen=1)
+        context = build_stack(cells, data, device, traces=traces)
+        (telemetry,) = deque(walk(context, device, device.type), maxlen=1)
     if not account:
-        return setup, None
+        return context, None
     changes = sorted(
         (int(event.start_ns()), int(event.nbytes()))
         for event in memory_events(profiler)
         if event.name() == "[memory]"
     )
     host = [*data.arrays.values(), *telemetry.curves.values()]
-    return setup, max(accumulate(change for _, change in changes)) + sum(array.nbytes for array in host)
+    return context, max(accumulate(change for _, change in changes)) + sum(array.nbytes for array in host)
 
 
 # ---- free --------------------------------------------------------------------------------------------------

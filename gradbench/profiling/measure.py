@@ -13,7 +13,7 @@ from gradbench.profiling.cases import NONE, Comparison
 from gradbench.profiling.timing import median_interval, ready, rounds
 from gradbench.stats.intervals import Interval
 from gradbench.storage.provenance import provenance
-from gradbench.training.setup import prepare
+from gradbench.training.setup import build_stack
 
 
 def measured(comparison: Comparison, count: int, told: Callable[[str], None]) -> pd.DataFrame:
@@ -35,10 +35,10 @@ def measured(comparison: Comparison, count: int, told: Callable[[str], None]) ->
         told(f"memory of {name}")
         data = load_once(canonical(cells[0].config["data"]))
         predicted[name] = footprint(cells[:1], data, comparison.device.type).of(len(cells))
-        setup, peak[name] = measure(cells, data, comparison.device)
-        runners[name] = ready(setup)
-        if name == NONE or any(player.transforms for player in setup.players):
-            silent[name] = ready(prepare(cells, data, comparison.device, measures=False))
+        context, peak[name] = measure(cells, data, comparison.device)
+        runners[name] = ready(context)
+        if name == NONE or any(player.transforms for player in context.players):
+            silent[name] = ready(build_stack(cells, data, comparison.device, with_telemetry=False))
     timings = rounds(runners, silent, count, lambda done: told(f"round {done} of {count}"))
     origin = provenance(str(comparison.device))
     common = {"width": comparison.width, "rounds": count} | {

@@ -12,10 +12,10 @@ import torch
 from scipy.stats import quantile_test
 
 from gradbench.stats.intervals import CONFIDENCE, Interval
-from gradbench.training.cuda_graphs import calls_of
+from gradbench.training.cuda_graphs import make_stepper
 from gradbench.training.draws import CHUNK, draw_chunk
-from gradbench.training.setup import begin
-from gradbench.training.state import Setup, State
+from gradbench.training.setup import init_state
+from gradbench.training.state import StackContext, State
 from gradbench.training.telemetry import COMPARE_EVERY, Telemetry
 
 SHORTEST = 0.05
@@ -26,13 +26,13 @@ SHORTEST = 0.05
 class Runner:
     """A stack that can be stepped from the same state again and again."""
 
-    setup: Setup
+    context: StackContext
     start: State
     draws: dict[str, dict[str, torch.Tensor]]
     steps: int = 1
 
     def __post_init__(self) -> None:
-        self.calls = calls_of(self.setup)
+        self.stepper = make_stepper(self.context)
 
     def run(self) -> tuple[float, float]:
         """Return the seconds of one step, and of bringing to the host what it asks for, per step of a chunk.
@@ -40,36 +40,36 @@ class Runner:
         That is what was recorded, and which cells have diverged: it asks for these where nothing is recorded as well.
         Of steps that compare bent gradients with what they were there is one in COMPARE_EVERY.
         """
-        state, telemetry = copy.deepcopy(self.start), Telemetry(self.setup)
-        clock = clock_of(self.setup.device)
-        if self.steps < self.setup.steps:  # the first step is one of a kind
-            self.calls.advance(state, self.draws, telemetry)
-        synchronize(self.setup.device)
+        state, telemetry = copy.deepcopy(self.start), Telemetry(self.context)
+        clock = clock_of(self.context.device)
+        if self.steps < self.context.steps:  # the first step is one of a kind
+            self.stepper.advance(state, self.draws, telemetry)
+        synchronize(self.context.device)
         began = clock()
         for _ in range(self.steps):
             self.advance(state, telemetry, compares=False)
-        synchronize(self.setup.device)
+        synchronize(self.context.device)
         stepped = clock()
         telemetry.flush(state)
         flushed = clock()
         seconds = (stepped - began) / self.steps
-        if any(span.regularizer.bends for span in self.setup.spans):
+        if any(group.regularizer.changes_direction for group in self.context.groups):
             self.advance(state, telemetry, compares=True)
-            synchronize(self.setup.device)
+            synchronize(self.context.device)
             seconds += (clock() - flushed - seconds) / COMPARE_EVERY
         return seconds, (flushed - stepped) / CHUNK
 
     def advance(self, state: State, telemetry: Telemetry, compares: bool) -> None:
         """Take one step of a kind."""
-        telemetry.record(self.calls.take(state, self.draws, compares))
+        telemetry.record(self.stepper.step(state, self.draws, compares))
         state.step += 1
 
 
-def ready(setup: Setup) -> Runner:
+def ready(context: StackContext) -> Runner:
     """Return a stack to be timed; its functions have been recorded, its libraries are loaded."""
-    runner = Runner(setup, begin(setup), draw_chunk(setup, 0))
+    runner = Runner(context, init_state(context), draw_chunk(context, 0))
     seconds = min(runner.run()[0] for _ in range(3))
-    runner.steps = min(math.ceil(SHORTEST / seconds), CHUNK, max(setup.steps - 1, 1))
+    runner.steps = min(math.ceil(SHORTEST / seconds), CHUNK, max(context.steps - 1, 1))
     for _ in range(2):  # of a GPU's graphs those that a single step does without are made
         runner.run()
     return runner

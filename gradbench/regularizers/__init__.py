@@ -45,10 +45,10 @@ class Regularizer:
     penalty: Penalty | None = None
     transform: Transform | None = None
     project: Project | None = None
-    rescales: bool = False
+    preserves_direction: bool = False
     init: Callable[[Tensor, Layout], State] = stateless
 
     @property
-    def bends(self) -> bool:
+    def changes_direction(self) -> bool:
         """Whether the transform may change a gradient's direction."""
-        return self.transform is not None and not self.rescales
+        return self.transform is not None and not self.preserves_direction

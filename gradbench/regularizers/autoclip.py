@@ -51,7 +51,7 @@ def autoclip(window: int = 1000) -> Regularizer:
         scale = torch.where(norm > limit, limit / (norm + 1e-6), 1.0)
         return gradient_P * scale, {"history": history, "count": count}
 
-    return Regularizer(transform=transform, rescales=True, init=init)
+    return Regularizer(transform=transform, preserves_direction=True, init=init)
 
 
 def percentile_of(values_N: Tensor, count: Tensor, percentile: Tensor) -> Tensor:

@@ -36,4 +36,4 @@ def clip_norm(norm_type: float = 2.0) -> Regularizer:
         norm = torch.linalg.vector_norm(gradient_P, ord=norm_type)
         return gradient_P * (threshold / (norm + 1e-6)).clamp(max=1.0), state
 
-    return Regularizer(transform=transform, rescales=True)
+    return Regularizer(transform=transform, preserves_direction=True)

@@ -62,4 +62,4 @@ def zclip(alpha: float = 0.97, warmup: int = 25) -> Regularizer:
             "count": count + usable,
         }
 
-    return Regularizer(transform=transform, rescales=True, init=init)
+    return Regularizer(transform=transform, preserves_direction=True, init=init)

@@ -1,4 +1,4 @@
-"""Where a stack in progress is saved: one file, whole or absent, checked before it is believed.
+"""Save a stack in progress: one file, whole or absent, checked before it is used.
 
 A checkpoint is data, never code: it is loaded with ``weights_only``, and only if this machine's user wrote it.
 """
@@ -27,26 +27,26 @@ class StoppedError(Exception):
 class Checkpoint:
     """The checkpoint of one stack.
 
-    The file is one line of JSON (what it belongs to, and the SHA-256 of the rest), then a ``torch.save`` of tensors.
+    The file is one line of JSON (its fingerprint, and the SHA-256 of the rest), then a ``torch.save`` of tensors.
 
     Args:
         path: the file.
-        belongs: what a checkpoint must agree in to be resumed: cells, torch version, kind of device.
+        fingerprint: what must be equal for a checkpoint to be resumed: cells, torch version, type of device.
         seconds: save at most this often.
-        stop: whether training should be saved and end now.
-        tell: is told, once each, what a person should know: a damaged checkpoint, a disk that takes none.
+        stop: returns whether training should be saved and end now.
+        warn: called with a line that a person should read: a damaged checkpoint, a disk that takes none.
     """
 
     def __init__(
         self,
         path: Path,
-        belongs: Mapping[str, Any],
+        fingerprint: Mapping[str, Any],
         seconds: float,
         stop: Callable[[], bool] = lambda: False,
-        tell: Callable[[str], None] = lambda _line: None,
+        warn: Callable[[str], None] = lambda _line: None,
     ) -> None:
-        self.path, self.seconds, self.stop, self.tell = path, seconds, stop, tell
-        self.belongs = canonical({"gradbench": __version__, **belongs})
+        self.path, self.seconds, self.stop, self.warn = path, seconds, stop, warn
+        self.fingerprint = canonical({"gradbench": __version__, **fingerprint})
         self.writable = True
         self.saved = time.monotonic()
 
@@ -65,14 +65,14 @@ class Checkpoint:
         buffer = io.BytesIO()
         torch.save(dict(content), buffer)
         body = buffer.getvalue()
-        header = canonical({"belongs": self.belongs, "sha256": hashlib.sha256(body).hexdigest()})
+        header = canonical({"fingerprint": self.fingerprint, "sha256": hashlib.sha256(body).hexdigest()})
         try:
             self.path.parent.mkdir(exist_ok=True)
             write_atomically(self.path, lambda file: file.write(header.encode() + b"\n" + body))
             self.writable = True
         except (OSError, StorageError) as error:
             if self.writable:
-                self.tell(
+                self.warn(
                     f"{error}. Training goes on, unsaved: a kill would cost all since the last checkpoint"
                 )
             self.writable = False
@@ -101,7 +101,7 @@ class Checkpoint:
         if digest.encode() not in header:
             self.refuse("is damaged (its checksum does not fit)")
             return None
-        if header != canonical({"belongs": self.belongs, "sha256": digest}).encode():
+        if header != canonical({"fingerprint": self.fingerprint, "sha256": digest}).encode():
             return None
         try:
             content: dict[str, Any] = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
@@ -115,7 +115,7 @@ class Checkpoint:
         kept = "not used"
         with contextlib.suppress(StorageError):
             kept = f"kept as {set_aside(self.path).name}"
-        self.tell(f"the checkpoint {self.path} {why}: it is {kept}, its stack starts anew")
+        self.warn(f"the checkpoint {self.path} {why}: it is {kept}, its stack starts anew")
 
     def remove(self) -> None:
         """Remove the checkpoint: its stack is finished."""

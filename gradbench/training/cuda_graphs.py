@@ -1,8 +1,8 @@
-"""CUDA graphs: a GPU launches by itself, in one go, what a step's hundreds of calls would tell it one by one.
+"""CUDA graphs: launch a whole training step at once instead of calling its hundreds of operations one by one.
 
 A small cell's operations take a GPU a microsecond or two each, and calling them takes the host ten times as long. A
-graph is captured once from those calls, and reads and writes the same memory whenever it is launched: so a stack's
-state has a home there, and stays. Same kernels, same bits.
+graph is captured once from these calls, and reads and writes the same memory whenever it is launched: so the state of a
+stack stays in static buffers. Same kernels, same bits.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,50 +15,50 @@ from torch import Tensor
 from gradbench.functional.flat_params import Tensors
 from gradbench.functional.torch_internals import tree_leaves, tree_map
 from gradbench.training.draws import CHUNK
-from gradbench.training.state import Setup, State
-from gradbench.training.step import Calls, Rows, take
+from gradbench.training.state import StackContext, State
+from gradbench.training.step import EagerStepper, Rows, train_step
 
 Launch = Callable[[], Any]
-"""Runs what was captured; what it returns is written over by the next launch."""
+"""Run what was captured. Its result is overwritten by the next launch."""
 
 
-class Graphs(Calls):
-    """How a stack's functions are run on a GPU: called once, captured the second time, launched from then on.
+class CudaGraphStepper(EagerStepper):
+    """Run a stack on a GPU: call its operations once, capture them the second time, launch them from then on.
 
     Args:
-        setup: of the stack.
-        capture: makes a launch of a function that takes nothing; anything that calls it anew would do.
+        context: of the stack.
+        capture: turns a function without arguments into a launch; a function that calls it anew would do.
     """
 
-    def __init__(self, setup: Setup, capture: Callable[[Launch], Launch]) -> None:
-        super().__init__(setup)
+    def __init__(self, context: StackContext, capture: Callable[[Launch], Launch]) -> None:
+        super().__init__(context)
         self.capture = capture
         self.launches: dict[Any, Launch] = {}
         self.called: set[Any] = set()
-        self.home: State | None = None
+        self.static: State | None = None
         self.draws: dict[str, Tensors] = {}
-        self.brought: Mapping[str, Tensors] | None = None
-        # else the same trace serves both kinds of steps
-        self.compares = any(span.regularizer.bends for span in setup.spans)
+        self.loaded: Mapping[str, Tensors] | None = None
+        # where no transform changes directions, one trace serves steps that compare and steps that do not
+        self.compares = any(group.regularizer.changes_direction for group in context.groups)
 
-    def take(self, state: State, draws: Mapping[str, Tensors], compares: bool) -> Rows:
-        """Take a step with its part of a chunk's random numbers."""
+    def step(self, state: State, draws: Mapping[str, Tensors], compares: bool) -> Rows:
+        """Take a step, with its part of a chunk's random numbers; ``state.step`` stays."""
         compares = compares and self.compares
-        if self.is_first(compares):  # traces its operations, and has libraries prepare themselves
-            return super().take(state, draws, compares)
-        home, count = self.settle(state), state.step
-        self.bring(draws)
-        self.step.fill_(count)
-        # the first loss of all sets a ceiling, the last gradient is kept
-        kind = ("step", compares, count == 0, count + 1 == self.setup.steps)
+        if self.is_first(compares):  # this traces the operations, and lets libraries initialise themselves
+            return super().step(state, draws, compares)
+        static, count = self.to_static_buffers(state), state.step
+        self.load_draws(draws)
+        self.step_count.fill_(count)
+        # the first loss of all sets the limit, the last gradient is kept
+        kind = ("step", compares, count == 0, count + 1 == self.context.steps)
 
-        def step() -> tuple[Tensors, Any]:
-            after = replace(home, step=count, last=None)
-            rows = take(self.setup, after, self.of_step(), self.count, compares)
-            write(tensors_of(home), tensors_of(after))
+        def captured() -> tuple[Tensors, Any]:
+            after = replace(static, step=count, last=None)
+            rows = train_step(self.context, after, self.of_step(), self.count, compares)
+            write(tensors_of(static), tensors_of(after))
             return {name: torch.cat(found) for name, found in rows.items()}, after.last
 
-        rows, last = self.launch(kind, step)
+        rows, last = self.launch(kind, captured)
         state.last = last
         return {name: [found.clone()] for name, found in rows.items()}
 
@@ -66,49 +66,49 @@ class Graphs(Calls):
         """Return metrics [K] and arrays [K, ...], until the next evaluation."""
         if self.is_first("evaluation"):
             return super().evaluate(state)
-        home = self.settle(state)
-        found: Tensors = self.launch("evaluation", lambda: self.setup.evaluate(home.parameters))
+        static = self.to_static_buffers(state)
+        found: Tensors = self.launch("evaluation", lambda: self.context.evaluate(static.parameters))
         return found
 
     def is_first(self, what: Any) -> bool:
-        """Return whether something is asked about for the first time."""
+        """Return whether this is called for the first time with an argument."""
         known = what in self.called
         self.called.add(what)
         return not known
 
     def launch(self, kind: Any, function: Launch) -> Any:
-        """Launch a function of what is at home; capture it if there is no graph of its kind yet."""
+        """Launch a function of the static buffers; capture it if there is no graph of its kind yet."""
         if kind not in self.launches:
             self.launches[kind] = self.capture(function)
         return self.launches[kind]()
 
-    def settle(self, state: State) -> State:
-        """Bring a state home: it has the tensors there from now on."""
-        if self.home is None:
-            self.home = replace(state, last=None)
-            self.home.restore(tree_map(torch.clone, tensors_of(state)))
-            self.step = torch.zeros((), dtype=torch.float64, device=self.setup.device)
-        if state.parameters is not self.home.parameters:
-            write(tensors_of(self.home), tensors_of(state))
-            state.restore(tensors_of(self.home))
-        return self.home
+    def to_static_buffers(self, state: State) -> State:
+        """Copy a state into the static buffers that graphs read and write, and point the state at them."""
+        if self.static is None:
+            self.static = replace(state, last=None)
+            self.static.load_state_dict(tree_map(torch.clone, tensors_of(state)))
+            self.step_count = torch.zeros((), dtype=torch.float64, device=self.context.device)
+        if state.parameters is not self.static.parameters:
+            write(tensors_of(self.static), tensors_of(state))
+            state.load_state_dict(tensors_of(self.static))
+        return self.static
 
-    def bring(self, draws: Mapping[str, Tensors]) -> None:
-        """Bring a chunk's random numbers to where graphs look for them."""
-        if self.brought is None:
+    def load_draws(self, draws: Mapping[str, Tensors]) -> None:
+        """Copy a chunk's random numbers to where graphs read them."""
+        if self.loaded is None:
             self.draws = tree_map(torch.clone, draws)
-        elif self.brought is not draws:
+        elif self.loaded is not draws:
             write(self.draws, draws)
-        self.brought = draws
+        self.loaded = draws
 
     def count(self, steps: int, inner: int) -> Tensor:
-        """Return which update of all it is, as ``take`` wants it, by a count of steps that the device has."""
-        return self.step * steps + (inner + 1)
+        """Return the number of an update, as :func:`train_step` asks for it, from the device's count of steps."""
+        return self.step_count * steps + (inner + 1)
 
     def of_step(self) -> dict[str, Tensors]:
-        """Return a step's part of a chunk's random numbers, by a count that the device has."""
-        found, first = {}, (self.step % CHUNK).long()
-        for player in self.setup.players:
+        """Return a step's part of a chunk's random numbers, found by the device's count of steps."""
+        found, first = {}, (self.step_count % CHUNK).long()
+        for player in self.context.players:
             index = first * player.steps + torch.arange(player.steps, device=first.device)
             found[player.name] = {
                 name: tensor_U.index_select(1, index) for name, tensor_U in self.draws[player.name].items()
@@ -117,12 +117,12 @@ class Graphs(Calls):
 
 
 def tensors_of(state: State) -> dict[str, Any]:
-    """Return a state as containers of tensors, without its count of steps."""
-    return {name: value for name, value in state.content().items() if name != "step"}
+    """Return a state as containers of tensors, without its number of steps."""
+    return {name: value for name, value in state.state_dict().items() if name != "step"}
 
 
 def write(to: Any, values: Any) -> None:
-    """Copy tensors into others, none of which may be read once it is written: what shares memory is copied first."""
+    """Copy tensors into others of the same form; values that lie in the others' memory are copied first."""
     pairs = list(zip(tree_leaves(to), tree_leaves(values), strict=True))
     ours = {old.untyped_storage().data_ptr() for old, _ in pairs}
     moved = [(old, new) for old, new in pairs if new.data_ptr() != old.data_ptr()]
@@ -132,7 +132,7 @@ def write(to: Any, values: Any) -> None:
 
 
 def into_graph(pool: Any) -> Callable[[Launch], Launch]:
-    """Return what captures functions as CUDA graphs, whose intermediate results share a pool of memory."""
+    """Return a function that captures others as CUDA graphs, which share a pool of memory for intermediate results."""
 
     def capture(function: Launch) -> Launch:
         graph = torch.cuda.CUDAGraph()
@@ -148,8 +148,8 @@ def into_graph(pool: Any) -> Callable[[Launch], Launch]:
     return capture
 
 
-def calls_of(setup: Setup) -> Calls:
-    """Return how a stack's functions are run on its device."""
-    if setup.device.type == "cuda":
-        return Graphs(setup, into_graph(torch.cuda.graph_pool_handle()))
-    return Calls(setup)
+def make_stepper(context: StackContext) -> EagerStepper:
+    """Return the stepper for a stack's device."""
+    if context.device.type == "cuda":
+        return CudaGraphStepper(context, into_graph(torch.cuda.graph_pool_handle()))
+    return EagerStepper(context)

@@ -1,6 +1,6 @@
-"""When a cell has diverged: judged at every update, and never by reading a value. K cells, P parameters of a player.
+"""Decide which cells have diverged, at every update and without reading a value. K cells, P parameters of a player.
 
-An update is judged by its loss, penalty and gradient. What it makes of the parameters shows in the next update's loss.
+An update is judged by its loss, penalty and gradient. What it does to the parameters shows in the next update's loss.
 After the last update there is none: a cell whose parameters or compared metric are not finite then has diverged, too.
 """
 
@@ -11,52 +11,59 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Life = dict[str, Tensor]
-"""``alive`` (bool), ``above`` (updates in a row with a loss above the ceiling), ``survived`` (updates); [K] each."""
+DivergenceState = dict[str, Tensor]
+"""``active`` (bool: not diverged), ``updates_above_limit`` (in a row) and ``updates_completed``; [K] each."""
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """When a cell has diverged although its numbers are finite.
+    """The rule by which a cell with finite numbers has diverged.
 
     Args:
-        factor: the loss is too high above ``first + (factor - 1) * max(|first|, 1)``, its ceiling.
-        patience: steps in a row that it must be too high.
+        factor: the loss limit is ``first + (factor - 1) * max(|first|, 1)``, of the first loss.
+        patience: steps in a row with a loss above the limit.
     """
 
     factor: float
     patience: int
 
-    def ceiling(self, loss: Tensor) -> Tensor:
-        """Return what follows from a first loss. Shapes: [K]."""
+    def loss_limit(self, loss: Tensor) -> Tensor:
+        """Return the loss limit that follows from a first loss. Shapes: [K] -> [K]."""
         return loss + (self.factor - 1) * loss.abs().clamp(min=1.0)
 
 
-def newborn(K: int, device: torch.device) -> Life:
-    """Return K cells before their first update."""
+def init_divergence_state(K: int, device: torch.device) -> DivergenceState:
+    """Return the divergence state of K cells before their first update."""
     zeros = torch.zeros(K, dtype=torch.int64, device=device)
-    return {"alive": torch.ones(K, dtype=torch.bool, device=device), "above": zeros, "survived": zeros}
+    return {
+        "active": torch.ones(K, dtype=torch.bool, device=device),
+        "updates_above_limit": zeros,
+        "updates_completed": zeros,
+    }
 
 
-def judged(life: Life, sizes: Tensor, loss: Tensor, ceiling: Tensor, patience: int | None) -> Life:
-    """Return what one more update leaves of the cells.
+def update_divergence_state(
+    state: DivergenceState, sizes: Tensor, loss: Tensor, loss_limit: Tensor, patience: int | None
+) -> DivergenceState:
+    """Return the divergence state after one more update.
 
     Args:
-        life: before it.
-        sizes: [K], a number that is infinite or NaN where any of the update's is.
+        state: before the update.
+        sizes: [K], sum of loss, penalty and gradient norm: not finite where one of them is not.
         loss: [K].
-        ceiling: [K], above which a loss is too high.
-        patience: updates in a row that it must be too high; ``None`` for a player whose losses are not judged.
+        loss_limit: [K].
+        patience: updates in a row with a loss above the limit; ``None`` for a player whose loss is not judged.
     """
-    alive, above = life["alive"] & (sizes - sizes == 0), life["above"]
+    active, above = state["active"] & (sizes - sizes == 0), state["updates_above_limit"]
     if patience is not None:
-        above = (above + 1) * (loss > ceiling)
-        alive = alive & (above < patience)
-    return {"alive": alive, "above": above, "survived": life["survived"] + alive}
+        above = (above + 1) * (loss > loss_limit)
+        active = active & (above < patience)
+    completed = state["updates_completed"] + active
+    return {"active": active, "updates_above_limit": above, "updates_completed": completed}
 
 
 def has_finite(parameters: Mapping[str, Tensor]) -> Tensor:
-    """Return which cells' parameters are all finite, every player's, [K]; a player's are [K, P]."""
+    """Return which cells' parameters are all finite, every player's. Shapes: player -> [K, P] gives [K]."""
     # the largest size: one pass without a copy, and unlike a sum it cannot overflow
     largest = [torch.linalg.vector_norm(vectors, ord=math.inf, dim=1) for vectors in parameters.values()]
     return torch.stack(largest).isfinite().all(dim=0)

@@ -6,25 +6,27 @@ import torch
 
 from gradbench.functional.devices import bring
 from gradbench.functional.flat_params import Tensors
-from gradbench.training.state import Setup
+from gradbench.training.state import StackContext
 
 CHUNK = 50
 """Steps whose random numbers are drawn together. Part of what a seed means: another value, other numbers."""
 
 
-def draw_chunk(setup: Setup, step: int) -> dict[str, Tensors]:
+def draw_chunk(context: StackContext, step: int) -> dict[str, Tensors]:
     """Return the random numbers of the chunk that holds ``step``, per player, each [U, CHUNK * player.steps, ...]."""
     first = step // CHUNK * CHUNK
     return {
         player.name: stack_draws(
             [
-                setup.model.draw(player.name, seed, first * player.steps, CHUNK * player.steps, setup.arrays)
-                for seed in setup.seeds
+                context.model.draw(
+                    player.name, seed, first * player.steps, CHUNK * player.steps, context.arrays
+                )
+                for seed in context.seeds
             ],
-            setup.device,
-            setup.dtype,
+            context.device,
+            context.dtype,
         )
-        for player in setup.players
+        for player in context.players
     }
 
 

@@ -1,4 +1,4 @@
-"""The step program that all cells of a stack share."""
+"""Build what all cells of a stack share: model, optimizer and precision."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ from gradbench.optimizers import Optimizer
 from gradbench.regularizers import Regularizer
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
-"""What parameters, gradients and norms are kept in, by precision; bfloat16 is autocast over float32."""
+"""Precision -> type of parameters, gradients and norms; bfloat16 is autocast over float32."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """The model, how it is optimized, at which precision."""
+    """A model, its optimizer, and the precision of its arithmetic."""
 
     model: Model
     optimizer: Optimizer
@@ -26,12 +26,12 @@ class Program:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of parameters, gradients and norms."""
+        """Type of parameters, gradients and norms."""
         return DTYPES[self.precision]
 
 
 def build(config: Mapping[str, Any], data: Data) -> Program:
-    """Return the program of a resolved config.
+    """Build the program of a resolved config.
 
     Raises:
         UsageError: where model or optimizer cannot be made.
@@ -41,7 +41,7 @@ def build(config: Mapping[str, Any], data: Data) -> Program:
 
 
 def build_regularizer(config: Mapping[str, Any]) -> Regularizer:
-    """Return the regularizer of a resolved config, without its strength: that is a number per cell.
+    """Build the regularizer of a resolved config, without its strength, which is a number per cell.
 
     Raises:
         UsageError: where it cannot be made.

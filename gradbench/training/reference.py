@@ -61,7 +61,7 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
     optimizers = {name: make_optimizer(cell, network) for name, network in networks.items()}
     (regularized,) = (networks[player.name] for player in model.players if player.regularized)
     layout = Layout(regularized)
-    memory = regularizer.init(flatten(regularized), layout)  # a transform's own state
+    regularizer_state = regularizer.init(flatten(regularized), layout)  # a transform's own state
     carry = {name: tensor.to(dtype) for name, tensor in model.carry().items()}  # a recurrent state
 
     for step in range(cell.config["steps"]):
@@ -86,7 +86,9 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
 
                 used_P = gradient_P
                 if acting.transform:
-                    used_P, memory = acting.transform(gradient_P, strength, memory, before_P, layout)
+                    used_P, regularizer_state = acting.transform(
+                        gradient_P, strength, regularizer_state, before_P, layout
+                    )
                     vector_to_parameters(used_P, gradients(network))
 
                 optimizer.step()

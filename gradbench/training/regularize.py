@@ -11,75 +11,86 @@ from torch.func import vmap
 from gradbench.functional.flat_params import Layout
 from gradbench.grid.cell import Cell
 from gradbench.regularizers import Regularizer
-from gradbench.regularizers import State as Memory
+from gradbench.regularizers import State as RegularizerState
 from gradbench.training.program import build_regularizer
+
+Transform = Callable[[Tensor, Tensor, list[RegularizerState], Tensor], tuple[Tensor, list[RegularizerState]]]
+"""``(gradient [K, P], strength [K], states of the groups, parameters [K, P]) -> gradient, states``."""
+
+Projection = Callable[[Tensor, Tensor], Tensor]
+"""``(parameters [K, P], strength [K]) -> parameters``."""
 
 
 @dataclass(frozen=True)
-class Span:
-    """Contiguous cells of a stack that share a regularizer; ``program`` names it, its strength aside."""
+class RegularizerGroup:
+    """Consecutive cells of a stack that share a regularizer.
+
+    Attributes:
+        program: text that is equal for equal regularizers, strengths aside.
+        regularizer: shared by the cells.
+        cells: their place in the stack.
+    """
 
     program: str
     regularizer: Regularizer
     cells: slice
 
 
-def spans_of(cells: Sequence[Cell]) -> list[Span]:
-    """Return the spans of consecutive cells with the same regularizer, its strength aside.
+def group_by_regularizer(cells: Sequence[Cell]) -> list[RegularizerGroup]:
+    """Group consecutive cells that have the same regularizer, strengths aside.
 
     Raises:
-        ValueError: where cells with different penalties share a stack.
+        ValueError: where cells with different penalties are in one stack.
     """
-    spans, start = [], 0
-    for program, group in groupby(cells, key=lambda cell: cell.regularizer_program):
-        members = list(group)
-        spans.append(Span(program, build_regularizer(members[0].config), slice(start, start + len(members))))
-        start += len(members)
-    if len(spans) > 1 and any(span.regularizer.penalty for span in spans):
-        raise ValueError("cells with a penalty stack among themselves only")
-    return spans
+    groups, start = [], 0
+    for program, found in groupby(cells, key=lambda cell: cell.regularizer_program):
+        members = list(found)
+        place = slice(start, start + len(members))
+        groups.append(RegularizerGroup(program, build_regularizer(members[0].config), place))
+        start = place.stop
+    if len(groups) > 1 and any(group.regularizer.penalty for group in groups):
+        raise ValueError("internal: cells with different penalties were grouped into one stack")
+    return groups
 
 
-def transform_of(
-    spans: Sequence[Span], layout: Layout
-) -> Callable[[Tensor, Tensor, list[Memory], Tensor], tuple[Tensor, list[Memory]]]:
-    """Return the transform of the whole stack: each span's own, over its cells."""
+def stack_transforms(groups: Sequence[RegularizerGroup], layout: Layout) -> Transform:
+    """Return the transform of all cells: each group's own, over its cells."""
 
     def transform(
-        gradient: Tensor, strength: Tensor, memory: list[Memory], own: Tensor
-    ) -> tuple[Tensor, list[Memory]]:
-        if not any(span.regularizer.transform for span in spans):
-            return gradient, memory
-        used, remembered = [], []
-        for span, state in zip(spans, memory, strict=True):
-            raw, act = gradient[span.cells], span.regularizer.transform
+        gradient: Tensor, strength: Tensor, states: list[RegularizerState], parameters: Tensor
+    ) -> tuple[Tensor, list[RegularizerState]]:
+        if not any(group.regularizer.transform for group in groups):
+            return gradient, states
+        used, after = [], []
+        for group, state in zip(groups, states, strict=True):
+            raw, act = gradient[group.cells], group.regularizer.transform
             if act is not None:
                 one = vmap(lambda g, c, s, p, act=act: act(g, c, s, p, layout))
-                raw, state = one(raw, strength[span.cells], state, own[span.cells])
+                raw, state = one(raw, strength[group.cells], state, parameters[group.cells])
             used.append(raw)
-            remembered.append(state)
-        return together(used), remembered
+            after.append(state)
+        return concat_groups(used), after
 
     return transform
 
 
-def project_of(spans: Sequence[Span], layout: Layout) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the projection of the whole stack: each span's own, over its cells."""
+def stack_projections(groups: Sequence[RegularizerGroup], layout: Layout) -> Projection:
+    """Return the projection of all cells: each group's own, over its cells."""
 
     def project(parameters: Tensor, strength: Tensor) -> Tensor:
-        if not any(span.regularizer.project for span in spans):
+        if not any(group.regularizer.project for group in groups):
             return parameters
         parts = []
-        for span in spans:
-            part, act = parameters[span.cells], span.regularizer.project
+        for group in groups:
+            part, act = parameters[group.cells], group.regularizer.project
             if act is not None:
-                part = vmap(lambda p, c, act=act: act(p, c, layout))(part, strength[span.cells])
+                part = vmap(lambda p, c, act=act: act(p, c, layout))(part, strength[group.cells])
             parts.append(part)
-        return together(parts)
+        return concat_groups(parts)
 
     return project
 
 
-def together(parts: Sequence[Tensor]) -> Tensor:
-    """Return the parts of a stack as one tensor."""
+def concat_groups(parts: Sequence[Tensor]) -> Tensor:
+    """Concatenate the groups' parts of a tensor [K, ...]; a single one is not copied."""
     return torch.cat(list(parts)) if len(parts) > 1 else parts[0]

@@ -3,7 +3,7 @@
 K cells, P parameters of a player, U different seeds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -18,97 +18,62 @@ from gradbench.functional.loop import looped
 from gradbench.functional.seeding import derive
 from gradbench.grid.cell import Cell
 from gradbench.tracing.cache import traced
-from gradbench.training.divergence import Divergence, newborn
+from gradbench.training.divergence import Divergence, init_divergence_state
 from gradbench.training.draws import stack_draws
-from gradbench.training.execution import execution_of
-from gradbench.training.program import build
-from gradbench.training.regularize import spans_of
-from gradbench.training.state import Setup, State
-from gradbench.training.update import stack_player
+from gradbench.training.execution import Execution, StackProgram, choose_execution
+from gradbench.training.program import Program, build
+from gradbench.training.regularize import group_by_regularizer
+from gradbench.training.state import StackContext, State
+from gradbench.training.update import build_player_step
 
 
-def prepare(
+def build_stack(
     stack: Sequence[Cell],
     data: Data,
     device: torch.device,
-    places: Sequence[int] | None = None,
+    cell_indices: Sequence[int] | None = None,
     traces: bool = True,
     kind: str | None = None,
-    measures: bool = True,
-) -> Setup:
+    with_telemetry: bool = True,
+) -> StackContext:
     """Bind a stack's cells to a device.
 
     Args:
         stack: the cells.
         data: what they train on.
-        device: where.
-        places: bind only those at these ascending places.
-        traces: whether a step's functions are traced at their first call, and replayed.
-        kind: of device that the stack is made for, by default the device's own.
-        measures: whether there is anything to record.
+        device: device the stack trains on.
+        cell_indices: train only the cells at these ascending indices; by default all.
+        traces: trace a step's functions at their first call, and replay them.
+        kind: type of the device that the stack is built for; by default the device's own.
+        with_telemetry: record series (False only in ``gradbench cost``).
     """
     kind = kind or device.type
-    places = range(len(stack)) if places is None else places
-    cells = [stack[place] for place in places]
+    cell_indices = list(range(len(stack)) if cell_indices is None else cell_indices)
+    cells = [stack[index] for index in cell_indices]
     config = cells[0].config
     program = build(config, data)
-    model, dtype = program.model, program.dtype
-    spans = spans_of(cells)
-    execution = execution_of(program, spans, device, kind, traces, measures)
-    layouts = layouts_of(model.networks(execution.fused), device, dtype)
-    divergence = Divergence(**config["divergence"])
+    dtype = program.dtype
+    groups = group_by_regularizer(cells)
+    execution = choose_execution(program, groups, device, kind, traces, with_telemetry)
+    layouts = layouts_of(program.model.networks(execution.fused), device, dtype)
+    shared = StackProgram(
+        cells[0].program, program, layouts, groups, execution, Divergence(**config["divergence"])
+    )
     seeds = sorted({cell.seed for cell in cells})
     seed_of_cell = torch.tensor([seeds.index(cell.seed) for cell in cells]).to(device)
-    tensors = {
-        name: bring(
-            torch.as_tensor(np.asarray(array)), device, dtype if array.dtype.kind == "f" else torch.int64
-        )
-        for name, array in data.arrays.items()
-    }
-    evaluation = stack_draws(
-        [model.draw("evaluation", seed, 0, 1, data.arrays) for seed in seeds], device, dtype
-    )
-    once = {name: draw_U[seed_of_cell, 0] for name, draw_U in evaluation.items()}
-
-    # an evaluation's batches are long: on a CPU one network's fit the cache, those of many do not
-    one_by_one = kind == "cpu"
-    readers = layouts_of(model.networks(fused=one_by_one), device, dtype)
-
-    def evaluate_network(parameters: Tensors, draw: Tensors, data: Tensors) -> Tensors:
-        return model.evaluate(
-            {name: readers[name].bind(vector) for name, vector in parameters.items()}, data, draw
-        )
-
-    evaluate_one = evaluate_network
-    if traces and one_by_one and not model.fuses:  # a fused kernel takes nearly all of a model's time
-        what = canonical([{key: config[key] for key in ("model", "data", "precision")}, cells[0].data_sha256])
-        evaluate_one = traced(evaluate_network, ("evaluation", what, str(device)))
-
-    def evaluate_cell(parameters: Tensors, draw: Tensors) -> Tensors:
-        return evaluate_one(parameters, draw, tensors)
-
-    evaluate_all = looped(evaluate_cell, len(cells)) if one_by_one else vmap(evaluate_cell)
-
-    def evaluate(parameters: Tensors) -> Tensors:
-        with torch.no_grad():
-            # what a trace made was made in inference mode; an evaluation may need autograd, which takes a copy
-            return evaluate_all({name: vectors.clone() for name, vectors in parameters.items()}, once)
-
-    return Setup(
+    tensors = bring_data(data, device, dtype)
+    return StackContext(
         cells=stack,
-        places=list(places),
+        cell_indices=cell_indices,
         steps=config["steps"],
         eval_every=config["eval_every"],
         record_every=config["record_every"],
-        divergence=divergence,
-        model=model,
+        divergence=shared.divergence,
+        model=program.model,
         optimizer=program.optimizer,
-        players=[
-            stack_player(player, program, layouts, spans, execution, divergence, cells[0].program)
-            for player in model.players
-        ],
+        players=[build_player_step(player, shared) for player in program.model.players],
         layouts=layouts,
-        spans=spans,
+        groups=groups,
         seeds=seeds,
         seed_of_cell=seed_of_cell,
         strength=torch.tensor([cell.strength for cell in cells], dtype=dtype).to(device),
@@ -116,72 +81,136 @@ def prepare(
         data=tensors,
         arrays=data.arrays,
         dtype=dtype,
-        evaluate=evaluate,
+        evaluate=build_evaluation(
+            cells, program, execution, kind, tensors, evaluation_draws(program, seeds, seed_of_cell, data)
+        ),
     )
+
+
+def bring_data(data: Data, device: torch.device, dtype: torch.dtype) -> Tensors:
+    """Return the data's arrays as tensors on a device: fractions in the given type, all else as int64."""
+    return {
+        name: bring(
+            torch.as_tensor(np.asarray(array)), device, dtype if array.dtype.kind == "f" else torch.int64
+        )
+        for name, array in data.arrays.items()
+    }
+
+
+def evaluation_draws(program: Program, seeds: Sequence[int], seed_of_cell: Tensor, data: Data) -> Tensors:
+    """Return each cell's random numbers for its evaluations, [K, ...]: the same for all of them."""
+    drawn = [program.model.draw("evaluation", seed, 0, 1, data.arrays) for seed in seeds]
+    stacked = stack_draws(drawn, seed_of_cell.device, program.dtype)
+    return {name: draw_U[seed_of_cell, 0] for name, draw_U in stacked.items()}
+
+
+def build_evaluation(
+    cells: Sequence[Cell],
+    program: Program,
+    execution: Execution,
+    kind: str,
+    data: Tensors,
+    draws: Tensors,
+) -> Callable[[Tensors], Tensors]:
+    """Return ``parameters -> metrics`` [K] and arrays [K, ...].
+
+    Args:
+        cells: those that are trained.
+        program: theirs.
+        execution: how the stack is run.
+        kind: type of the device that it is built for.
+        data: on the device.
+        draws: random numbers of the evaluations, [K, ...].
+    """
+    # an evaluation's batches are long: on a CPU one network's fit the cache, those of many do not
+    one_by_one = kind == "cpu"
+    layouts = layouts_of(program.model.networks(fused=one_by_one), execution.device, program.dtype)
+
+    def evaluate_network(parameters: Tensors, draw: Tensors, data: Tensors) -> Tensors:
+        nets = {name: layouts[name].bind(vector) for name, vector in parameters.items()}
+        return program.model.evaluate(nets, data, draw)
+
+    evaluate_one = evaluate_network
+    if (
+        execution.traces and one_by_one and not program.model.fuses
+    ):  # a fused kernel takes nearly all of the time
+        config = {name: cells[0].config[name] for name in ("model", "data", "precision")}
+        key = canonical([config, cells[0].data_sha256])
+        evaluate_one = traced(evaluate_network, ("evaluation", key, str(execution.device)))
+
+    def evaluate_cell(parameters: Tensors, draw: Tensors) -> Tensors:
+        return evaluate_one(parameters, draw, data)
+
+    evaluate_all = looped(evaluate_cell, len(cells)) if one_by_one else vmap(evaluate_cell)
+
+    def evaluate(parameters: Tensors) -> Tensors:
+        with torch.no_grad():
+            # traces run in inference mode; an evaluation may need autograd, which accepts a copy
+            return evaluate_all({name: vectors.clone() for name, vectors in parameters.items()}, draws)
+
+    return evaluate
 
 
 def layouts_of(
     networks: Mapping[str, nn.Module], device: torch.device, dtype: torch.dtype
 ) -> dict[str, Layout]:
-    """Return the layout of each player's network, buffers included on the device."""
+    """Return the layout of each player's network, whose buffers are moved to the device."""
     return {name: Layout(net.to(device, dtype)) for name, net in networks.items()}
 
 
-def begin(setup: Setup) -> State:
-    """Return the state before the first step: each cell's weights come from its own seed alone."""
-    weights: dict[str, list[Tensor]] = {name: [] for name in setup.layouts}
-    for seed in setup.seeds:
+def init_state(context: StackContext) -> State:
+    """Return the state before the first step; each cell's weights come from its own seed alone."""
+    weights: dict[str, list[Tensor]] = {name: [] for name in context.layouts}
+    for seed in context.seeds:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "weights"))
-            for name, net in setup.model.networks().items():
+            for name, net in context.model.networks().items():
                 weights[name].append(flatten(net))
     parameters = {
-        name: bring(torch.stack(vectors), setup.device, setup.dtype)[setup.seed_of_cell]
+        name: bring(torch.stack(vectors), context.device, context.dtype)[context.seed_of_cell]
         for name, vectors in weights.items()
     }
-    K = len(setup.seed_of_cell)
-    regularized = next(player.name for player in setup.players if player.regularized)
-    memory = [
-        vmap(lambda p, init=span.regularizer.init: init(p, setup.layouts[regularized]))(
-            parameters[regularized][span.cells]
+    K = len(context.seed_of_cell)
+    regularized = next(player.name for player in context.players if player.regularized)
+    regularizer_state = [
+        vmap(lambda p, init=group.regularizer.init: init(p, context.layouts[regularized]))(
+            parameters[regularized][group.cells]
         )
-        for span in setup.spans
+        for group in context.groups
     ]
     return State(
         step=0,
         parameters=parameters,
-        moments={name: setup.optimizer.init(vectors) for name, vectors in parameters.items()},
-        memory=memory,
+        optimizer_state={name: context.optimizer.init(vectors) for name, vectors in parameters.items()},
+        regularizer_state=regularizer_state,
         carry={
-            name: tensor.to(setup.device, setup.dtype).expand(K, *tensor.shape)
-            for name, tensor in setup.model.carry().items()
+            name: tensor.to(context.device, context.dtype).expand(K, *tensor.shape)
+            for name, tensor in context.model.carry().items()
         },
-        life=newborn(K, setup.device),
-        ceiling=torch.full((K,), -torch.inf, dtype=setup.dtype, device=setup.device),
+        divergence_state=init_divergence_state(K, context.device),
+        loss_limit=torch.full((K,), -torch.inf, dtype=context.dtype, device=context.device),
     )
 
 
-KEEP_FROM = 0.75
-"""Share of cells alive above which the diverged ones stay: leaving them out costs a new trace."""
-
+COMPACT_BELOW = 0.75
+"""Share of active cells up to which the others are left out, which costs a new trace."""
 
 LOOK_EVERY = 10
 """Steps between looks for cells to leave out: those that diverge together need one new trace, not several."""
 
 
-def has_thinned(setup: Setup, state: State) -> bool:
-    """Return whether cells have diverged that cost enough arithmetic for the others to go on without them.
+def should_compact(context: StackContext, state: State) -> bool:
+    """Return whether so many cells have diverged that the others should go on without them.
 
-    On a CPU only: there to look costs nothing, the others keep their bits, and time goes with the number of cells.
+    On a CPU only: there a look costs nothing, the others keep their bits, and time grows with the number of cells.
     """
-    if setup.device.type != "cpu" or state.step % LOOK_EVERY:
+    if context.device.type != "cpu" or state.step % LOOK_EVERY:
         return False
-    alive = int(state.alive.sum())
-    return alive <= KEEP_FROM * len(state.alive)
+    return int(state.active.sum()) <= COMPACT_BELOW * len(state.active)
 
 
-def without_diverged(setup: Setup, state: State, data: Data) -> tuple[Setup, State]:
-    """Return a stack that :func:`has_thinned`, and its state, without the cells that have diverged."""
-    kept = torch.nonzero(state.alive).flatten().tolist()
-    places = [setup.places[k] for k in kept]
-    return prepare(setup.cells, data, setup.device, places), state.pick(kept, setup.spans)
+def compact(context: StackContext, state: State, data: Data) -> tuple[StackContext, State]:
+    """Return a stack and its state without the cells that have diverged."""
+    kept = torch.nonzero(state.active).flatten().tolist()
+    cell_indices = [context.cell_indices[k] for k in kept]
+    return build_stack(context.cells, data, context.device, cell_indices), state.pick(kept, context.groups)

@@ -5,7 +5,7 @@ K cells, P parameters of a player, U different seeds.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,164 +15,228 @@ from gradbench.functional.flat_params import Layout, Tensors
 from gradbench.grid.cell import Cell
 from gradbench.models import Model
 from gradbench.optimizers import Optimizer
-from gradbench.regularizers import State as Memory
-from gradbench.training.divergence import Divergence, Life
-from gradbench.training.regularize import Span
+from gradbench.regularizers import State as RegularizerState
+from gradbench.training.divergence import Divergence, DivergenceState
+from gradbench.training.regularize import RegularizerGroup
+
+
+class PlayerState(NamedTuple):
+    """A player's parameters [K, P] and its optimizer's state, tensors [K, P]. An update may write over both."""
+
+    parameters: Tensor
+    optimizer_state: Tensors
+
+
+class UpdateInputs(NamedTuple):
+    """What an update reads beside the state of its player.
+
+    Attributes:
+        others: the other players' parameters, by name, [K, P] each.
+        batch: tensors [K, B, ...].
+        carry: what the last update handed on, such as a recurrent state, [K, ...] each.
+        strength: threshold or lambda, [K]; NaN where a regularizer has none.
+        regularizer_state: of each group's regularizer, tensors [k, ...].
+        lr: learning rate, [K, 1].
+        t: number of this update of the player, counted from 1; [], float64.
+        divergence_state: before the update.
+        loss_limit: [K].
+    """
+
+    others: Tensors
+    batch: Tensors
+    carry: Tensors
+    strength: Tensor
+    regularizer_state: list[RegularizerState]
+    lr: Tensor
+    t: Tensor
+    divergence_state: DivergenceState
+    loss_limit: Tensor
 
 
 @dataclass(frozen=True)
 class Update:
-    """What one update of a player's parameters gave.
+    """The result of one update of a player's parameters.
 
     Attributes:
         loss: [K].
         penalty: [K].
-        life: what it left of the cells.
-        carry: what the next update is given, [K, ...] each.
-        norm: of the gradient of loss and penalty, [K].
+        divergence_state: after the update.
+        carry: handed on to the next update, [K, ...] each.
+        norm: L2 norm of the gradient of loss and penalty, [K].
         parameters: [K, P], after the step.
-        moments: what the optimizer keeps, [K, P] each.
-        memory: what transforms keep, per span.
-        gradient: [K, P]; ``None`` where a transform bends it and nobody compares.
-        used_norm: of what a transform made of it, [K]; of a regularized player, and where anything is recorded. NaN
-            where that was bent and is not compared.
-        bent: [K, P], what a transform made of the gradient; ``None`` where none does more than rescale it.
-        row: what is recorded, series by series, [K] each; ``None`` where nothing is.
+        optimizer_state: tensors [K, P].
+        regularizer_state: of each group's regularizer.
+        gradient: [K, P]; ``None`` where a transform changes its direction and the two are not compared.
+        used_norm: norm of the transformed gradient, [K], of a regularized player with telemetry. NaN where the
+            transform changes directions and is not compared.
+        transformed: the transformed gradient [K, P], where it was compared; ``None`` elsewhere.
+        row: recorded series in the order of ``telemetry.series_of``, [K] each; ``None`` without telemetry.
     """
 
     loss: Tensor
     penalty: Tensor
-    life: Life
+    divergence_state: DivergenceState
     carry: Tensors
     norm: Tensor
     parameters: Tensor
-    moments: Tensors
-    memory: list[Memory]
+    optimizer_state: Tensors
+    regularizer_state: list[RegularizerState]
     gradient: Tensor | None = None
     used_norm: Tensor | None = None
-    bent: Tensor | None = None
+    transformed: Tensor | None = None
     row: list[Tensor] | None = None
 
     @property
     def used(self) -> Tensor:
-        """What was used of the gradient, [K, P]; a pass over memory where it was only rescaled."""
-        if self.bent is not None:
-            return self.bent
+        """The gradient that the optimizer was given, [K, P]; computed from norms where it was only rescaled."""
+        if self.transformed is not None:
+            return self.transformed
         assert self.gradient is not None
         assert self.used_norm is not None
         return self.gradient * (self.used_norm / self.norm).nan_to_num(nan=1.0)[:, None]
 
 
 @dataclass(frozen=True)
-class StackedPlayer:
-    """A player's part of a step, for all K cells.
+class PlayerStep:
+    """A player's part of a training step, for all K cells.
 
     Attributes:
-        transforms: whether any cell's regularizer acts on gradients.
-        straight: whether a step is the gradient that is used times the learning rate, and nothing else.
+        name: the player's.
+        steps: updates per training step.
+        regularized: whether the regularizers act on this player.
+        transforms: whether any cell's regularizer transforms gradients.
+        is_plain_sgd: whether a step is the transformed gradient times the learning rate, and nothing else.
         batch: ``(parameters of every player, data, draws) -> batches`` of all updates of a step, [K, steps, ...].
-        update: ``(compares, own, moments, others, batch, carry, strength, memory, lr [K, 1], t, life, ceiling [K]) ->
-            Update``; ``own`` are the player's parameters [K, P], which the update may write over, as it may the
-            moments; ``others`` are the other players' parameters; t counts updates from 1; ``compares`` says whether
-            bent gradients are compared with what they were; life and ceiling are those of the module ``divergence``.
+        update: ``(compares, own, inputs) -> Update``; ``compares`` says whether gradients whose direction is changed
+            are compared with what they were.
     """
 
     name: str
     steps: int
     regularized: bool
     transforms: bool
-    straight: bool
+    is_plain_sgd: bool
     batch: Callable[[Tensors, Tensors, Tensors], Tensors]
-    update: Callable[..., Update]
+    update: Callable[[bool, PlayerState, UpdateInputs], Update]
 
 
 @dataclass(frozen=True)
-class Setup:
+class StackContext:
     """What does not change from step to step.
 
     Attributes:
         cells: the whole stack.
-        places: [K], where in it the cells stand that are trained: all, until some have diverged.
+        cell_indices: [K], indices into ``cells`` of those that are trained: all, until some have diverged.
+        steps: training steps.
+        eval_every: steps between evaluations.
+        record_every: steps between rows of the table of curves.
+        divergence: the rule by which a cell has diverged.
+        model: what is trained.
+        optimizer: shared by all players.
+        players: in the order in which they are trained.
+        layouts: of each player's flat parameters.
+        groups: cells that share a regularizer.
+        seeds: the U different seeds.
+        seed_of_cell: [K], index into ``seeds``.
+        strength: threshold or lambda, [K]; NaN where a regularizer has none.
+        lr: learning rate, [K, 1].
+        data: on the device.
+        arrays: the same data on the host.
+        dtype: of parameters, gradients and norms.
+        evaluate: ``parameters -> metrics`` [K] and arrays [K, ...].
     """
 
     cells: Sequence[Cell]
-    places: list[int]
+    cell_indices: list[int]
     steps: int
     eval_every: int
     record_every: int
     divergence: Divergence
     model: Model
     optimizer: Optimizer
-    players: list[StackedPlayer]
+    players: list[PlayerStep]
     layouts: dict[str, Layout]
-    spans: list[Span]
-    seeds: list[int]  # U
-    seed_of_cell: Tensor  # [K], index into seeds
-    strength: Tensor  # [K], NaN where a regularizer has none
-    lr: Tensor  # [K, 1]
+    groups: list[RegularizerGroup]
+    seeds: list[int]
+    seed_of_cell: Tensor
+    strength: Tensor
+    lr: Tensor
     data: Tensors
     arrays: Mapping[str, np.ndarray]
     dtype: torch.dtype
-    evaluate: Callable[[Tensors], Tensors]  # parameters -> metrics [K], arrays [K, ...]
+    evaluate: Callable[[Tensors], Tensors]
 
     @property
     def device(self) -> torch.device:
-        """Where the stack trains."""
+        """The device that the stack trains on."""
         return self.lr.device
 
 
 @dataclass
 class State:
-    """What changes from step to step: all that a checkpoint must hold, since random numbers are drawn by step.
+    """What changes from step to step: all that a checkpoint holds, since random numbers are drawn by step.
 
     Attributes:
-        life: of the cells; nobody looks at the parameters of one that is not alive any more.
-        ceiling: [K], the loss above which a cell is on its way to divergence.
-        last: the regularized player's last update.
+        step: training steps taken.
+        parameters: player -> [K, P]; those of a cell that has diverged mean nothing.
+        optimizer_state: player -> tensors [K, P].
+        regularizer_state: of each group's regularizer.
+        carry: handed from update to update, [K, ...] each.
+        divergence_state: of the K cells.
+        loss_limit: [K], the loss above which a cell is about to have diverged.
+        last: the regularized player's last update; not in checkpoints.
     """
 
     step: int
     parameters: Tensors
-    moments: dict[str, Tensors]
-    memory: list[Memory]
+    optimizer_state: dict[str, Tensors]
+    regularizer_state: list[RegularizerState]
     carry: Tensors
-    life: Life
-    ceiling: Tensor
+    divergence_state: DivergenceState
+    loss_limit: Tensor
     last: Update | None = None
 
     @property
-    def alive(self) -> Tensor:
+    def active(self) -> Tensor:
         """Which cells have not diverged, [K]."""
-        return self.life["alive"]
+        return self.divergence_state["active"]
 
-    def content(self) -> dict[str, Any]:
-        """Return the state as containers of tensors, for a checkpoint. The last update is made anew each step."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as containers of tensors, for a checkpoint."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "last"}
 
-    def restore(self, content: Mapping[str, Any]) -> None:
-        """Take over what :meth:`content` gave."""
-        for name, value in content.items():
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` returned."""
+        for name, value in saved.items():
             setattr(self, name, value)
 
-    def pick(self, kept: Sequence[int], spans: Sequence[Span]) -> "State":
+    def pick(self, kept: Sequence[int], groups: Sequence[RegularizerGroup]) -> "State":
         """Return the state of some of the cells, given as ascending indices."""
-        index = torch.tensor(kept, device=self.alive.device)
+        index = torch.tensor(kept, device=self.active.device)
 
         def of(value: Any) -> Any:
             return (
                 {name: of(item) for name, item in value.items()} if isinstance(value, dict) else value[index]
             )
 
-        memory = []
-        for span, state in zip(spans, self.memory, strict=True):
-            inside = [k - span.cells.start for k in kept if span.cells.start <= k < span.cells.stop]
+        regularizer_state = []
+        for group, state in zip(groups, self.regularizer_state, strict=True):
+            inside = [k - group.cells.start for k in kept if group.cells.start <= k < group.cells.stop]
             if inside:
-                memory.append({name: tensor[inside] for name, tensor in state.items()})
-        per_cell = ("parameters", "moments", "carry", "life", "ceiling")
-        return State(step=self.step, memory=memory, **{name: of(getattr(self, name)) for name in per_cell})
+                regularizer_state.append({name: tensor[inside] for name, tensor in state.items()})
+        return State(
+            step=self.step,
+            parameters=of(self.parameters),
+            optimizer_state=of(self.optimizer_state),
+            regularizer_state=regularizer_state,
+            carry=of(self.carry),
+            divergence_state=of(self.divergence_state),
+            loss_limit=of(self.loss_limit),
+        )
 
-    def update(self, player: str, update: Update) -> None:
+    def take_over(self, player: str, update: Update) -> None:
         """Take over the results of one player's update."""
         self.parameters = self.parameters | {player: update.parameters}
-        self.moments = self.moments | {player: update.moments}
-        self.memory, self.carry, self.life = update.memory, update.carry, update.life
+        self.optimizer_state = self.optimizer_state | {player: update.optimizer_state}
+        self.regularizer_state = update.regularizer_state
+        self.carry, self.divergence_state = update.carry, update.divergence_state

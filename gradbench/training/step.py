@@ -1,4 +1,4 @@
-"""One training step of a stack, called operation by operation.
+"""Take one training step of a stack: every player's updates in turn.
 
 K cells, U different seeds. A step never waits for the device: no value is read, no branch depends on a tensor.
 """
@@ -10,28 +10,32 @@ from torch import Tensor
 
 from gradbench.functional.flat_params import Tensors
 from gradbench.training.draws import CHUNK
-from gradbench.training.state import Setup, State
+from gradbench.training.state import PlayerState, StackContext, State, UpdateInputs
 from gradbench.training.telemetry import Telemetry
 
 Rows = dict[str, list[Tensor]]
-"""Player -> what is recorded of its updates: one after another they are [updates, series, K]."""
+"""Player -> rows of its updates, one after another: together they are [updates, series, K]."""
 
 
-class Calls:
-    """How a stack's functions are run: their operations are called one by one."""
+class EagerStepper:
+    """Run a stack by calling its operations one by one.
 
-    def __init__(self, setup: Setup) -> None:
-        self.setup = setup
+    Args:
+        context: of the stack.
+    """
+
+    def __init__(self, context: StackContext) -> None:
+        self.context = context
 
     def advance(self, state: State, draws: Mapping[str, Tensors], telemetry: Telemetry) -> None:
         """Take one training step of all K cells, and record it."""
-        telemetry.record(self.take(state, draws, telemetry.compares(state.step + 1)))
+        telemetry.record(self.step(state, draws, telemetry.compares(state.step + 1)))
         state.step += 1
 
-    def take(self, state: State, draws: Mapping[str, Tensors], compares: bool) -> Rows:
-        """Take a step with its part of a chunk's random numbers."""
+    def step(self, state: State, draws: Mapping[str, Tensors], compares: bool) -> Rows:
+        """Take a step, with its part of a chunk's random numbers; ``state.step`` stays."""
         of_step = {}
-        for player in self.setup.players:
+        for player in self.context.players:
             first = state.step % CHUNK * player.steps
             of_step[player.name] = {
                 name: tensor_U[:, first : first + player.steps]
@@ -40,22 +44,17 @@ class Calls:
 
         def count(steps: int, inner: int) -> Tensor:
             updates = state.step * steps + inner + 1
-            return torch.full((), updates, dtype=torch.float64, device=self.setup.device)
+            return torch.full((), updates, dtype=torch.float64, device=self.context.device)
 
-        return take(self.setup, state, of_step, count, compares)
+        return train_step(self.context, state, of_step, count, compares)
 
     def evaluate(self, state: State) -> Tensors:
         """Return metrics [K] and arrays [K, ...]."""
-        return self.setup.evaluate(state.parameters)
+        return self.context.evaluate(state.parameters)
 
 
-def advance(setup: Setup, state: State, draws: Mapping[str, Tensors], telemetry: Telemetry) -> None:
-    """Take one training step of all K cells: every player's updates in turn."""
-    Calls(setup).advance(state, draws, telemetry)
-
-
-def take(
-    setup: Setup,
+def train_step(
+    context: StackContext,
     state: State,
     draws: Mapping[str, Tensors],
     count: Callable[[int, int], Tensor],
@@ -64,39 +63,46 @@ def take(
     """Take a step: every player's updates in turn.
 
     Args:
-        setup: of the stack.
-        state: becomes the next one, but for its count of steps; that is read where it is the first or the last.
+        context: of the stack.
+        state: becomes the next one, but for ``state.step``, which is read to tell the first and the last step.
         draws: random numbers of this step, per player [U, player.steps, ...].
-        count: ``(updates of a player per step, those before in this step) -> t``, which counts its updates from 1; [],
-            where the stack trains: a value would be recorded as a constant.
-        compares: as of ``StackedPlayer.update``.
+        count: ``(updates of a player per step, those before in this step) -> t``, the number of the update as a tensor
+            on the device: a Python number would become a constant of the trace.
+        compares: as of ``PlayerStep.update``.
     """
     rows: Rows = {}
-    ceiling = state.ceiling if state.step else torch.full_like(state.ceiling, torch.inf)  # until there is one
-    for player in setup.players:
+    # there is none until the first loss is known
+    loss_limit = state.loss_limit if state.step else torch.full_like(state.loss_limit, torch.inf)
+    for player in context.players:
         draw = {
-            name: tensor_U.index_select(0, setup.seed_of_cell)
+            name: tensor_U.index_select(0, context.seed_of_cell)
             for name, tensor_U in draws[player.name].items()
         }
-        # of all its updates at once, [K, steps, ...]; one update's are wanted side by side
-        batches = player.batch(state.parameters, setup.data, draw)
+        # of all updates at once, [K, steps, ...]; then each update's batch [K, ...] is one piece of memory
+        batches = player.batch(state.parameters, context.data, draw)
         batches = {name: tensor.transpose(0, 1).contiguous() for name, tensor in batches.items()}
         others = {name: vectors for name, vectors in state.parameters.items() if name != player.name}
         for inner in range(player.steps):
             batch = {name: tensor[inner] for name, tensor in batches.items()}
-            update = player.update(
-                compares,
-                *(state.parameters[player.name], state.moments[player.name], others),
-                *(batch, state.carry, setup.strength, state.memory, setup.lr),
-                *(count(player.steps, inner), state.life),
-                ceiling,
+            own = PlayerState(state.parameters[player.name], state.optimizer_state[player.name])
+            inputs = UpdateInputs(
+                others=others,
+                batch=batch,
+                carry=state.carry,
+                strength=context.strength,
+                regularizer_state=state.regularizer_state,
+                lr=context.lr,
+                t=count(player.steps, inner),
+                divergence_state=state.divergence_state,
+                loss_limit=loss_limit,
             )
+            update = player.update(compares, own, inputs)
             if player.regularized and state.step == 0:
-                state.ceiling = torch.fmax(state.ceiling, setup.divergence.ceiling(update.loss))
-            if player.regularized and state.step + 1 == setup.steps:
-                state.last = update  # kept any earlier, its memory would be missing from the cache
+                state.loss_limit = torch.fmax(state.loss_limit, context.divergence.loss_limit(update.loss))
+            if player.regularized and state.step + 1 == context.steps:
+                state.last = update  # not earlier: the next update could not reuse its memory
             if update.row is not None:
                 rows.setdefault(player.name, []).extend(update.row)
-            state.update(player.name, update)
-            del update  # the next one finds its memory in the cache
+            state.take_over(player.name, update)
+            del own, update  # so that the next one can reuse their memory
     return rows

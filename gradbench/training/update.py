@@ -1,6 +1,6 @@
-"""A player's part of a training step: written for one network, run for all K cells of a stack.
+"""One update of a player, for all K cells of a stack: gradient, transform, optimizer step, projection, record.
 
-K cells, P parameters of a player.
+B batch, P parameters of a player.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,188 +10,156 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from gradbench.functional.flat_params import Layout, Tensors
+from gradbench.functional.flat_params import Tensors
 from gradbench.functional.loop import looped
 from gradbench.models import Player
-from gradbench.regularizers import State as Memory
 from gradbench.tracing.cache import traced
-from gradbench.training.divergence import Divergence, Life, judged
-from gradbench.training.execution import Execution
-from gradbench.training.objective import objective_of
+from gradbench.training.divergence import update_divergence_state
+from gradbench.training.execution import StackProgram
+from gradbench.training.objective import build_objective
 from gradbench.training.program import Program
-from gradbench.training.regularize import Span, project_of, together, transform_of
-from gradbench.training.series import BRIEF, FULL, effect
-from gradbench.training.state import StackedPlayer, Update
+from gradbench.training.regularize import RegularizerGroup, stack_projections, stack_transforms
+from gradbench.training.series import BRIEF, FULL, group_effects, group_norms, unless_changed
+from gradbench.training.state import PlayerState, PlayerStep, Update, UpdateInputs
+
+Parts = dict[str, Any]
+"""Fields of an :class:`Update`, as far as they are known."""
 
 
-def stack_player(
-    player: Player,
-    program: Program,
-    layouts: dict[str, Layout],
-    spans: list[Span],
-    execution: Execution,
-    divergence: Divergence,
-    name: str,
-) -> StackedPlayer:
-    """Write a player's part of a step for one network, and stack it.
+def build_player_step(player: Player, stack: StackProgram) -> PlayerStep:
+    """Build a player's part of a training step."""
+    execution, acting = stack.execution, stack.acting(player)
+    gradient = build_gradient(player, stack)
+    follow = build_follow(player, stack)
+    K = stack.groups[-1].cells.stop
+    places = ((group.program, group.cells.stop) for group in stack.groups)
+    key = (stack.key, player.name, K, str(execution.device), execution.with_telemetry, *places)
 
-    Args:
-        player: whose part.
-        program: model, optimizer and precision.
-        layouts: of every player's network.
-        spans: the stack's regularizers.
-        execution: how its functions are run.
-        divergence: when a cell has diverged.
-        name: of the cells' program: what is traced for one stack is replayed for others of its name and width.
-    """
-    model, layout = program.model, layouts[player.name]
-    acting = spans if player.regularized else []
-    objective = objective_of(player, program, layouts, acting, execution)
+    def build(compares: bool) -> Callable[[PlayerState, UpdateInputs], Parts]:
+        def whole(own: PlayerState, inputs: UpdateInputs) -> Parts:
+            return follow(compares, gradient(own, inputs), own, inputs)
 
-    def batch(parameters: Tensors, data: Tensors, draw: Tensors) -> Tensors:
-        nets = {key: layouts[key].bind(value) for key, value in parameters.items()}
-        return model.batch(player.name, nets, data, draw)
+        # nobody reads the parameters and the optimizer's state of before
+        return traced(whole, ("update", compares, *key), donated=1) if execution.traces else whole
 
-    def descend(own: Tensor, *rest: Any) -> dict[str, Any]:
-        own = own.detach().requires_grad_()
-        loss, penalty, carry = objective(own, *rest)
-        # of the sum over cells: none depends on another's parameters
-        total = (loss + penalty).sum()
-        (slope,) = torch.autograd.grad(total, own, allow_unused=True, materialize_grads=True)
-        carry = {name: tensor.detach() for name, tensor in carry.items()}
-        return {"gradient": slope, "loss": loss.detach(), "penalty": penalty.detach(), "carry": carry}
+    can_compare = execution.with_telemetry and any(group.regularizer.changes_direction for group in acting)
+    updates = {compares: build(compares) for compares in {False, can_compare}}
 
-    K = spans[-1].cells.stop
-    acts = ((span.program, span.cells.stop) for span in spans)
-    key = (name, player.name, K, str(execution.device), execution.measures, *acts)
-    gradient = looped(descend, K) if execution.fused else descend
-    step = step_of(player, program, layout, spans, execution, divergence)
+    def update(compares: bool, own: PlayerState, inputs: UpdateInputs) -> Update:
+        return Update(**updates[compares and can_compare](own, inputs))
 
-    def updating(compares: bool) -> Callable[..., dict[str, Any]]:
-        def whole(
-            own: Tensor,
-            moments: Tensors,
-            others: Tensors,
-            batch: Tensors,
-            carry: Tensors,
-            strength: Tensor,
-            memory: list[Memory],
-            *rest: Any,
-        ) -> dict[str, Any]:
-            made: dict[str, Any] = gradient(own, others, batch, carry, strength)
-            return step(compares, made, own, moments, strength, memory, *rest)
-
-        # nobody reads the old parameters and moments
-        return traced(whole, ("update", compares, *key), donated=2) if execution.traces else whole
-
-    comparable = execution.measures and any(span.regularizer.bends for span in acting)
-    run = {compares: updating(compares) for compares in {False, comparable}}
-    of_updates = vmap(batch, in_dims=(None, None, 0), randomness="different")
-    batches = vmap(of_updates, in_dims=(0, None, 0), randomness="different")
-
-    def update(compares: bool, *args: Any) -> Update:
-        return Update(**run[compares and comparable](*args))
-
-    return StackedPlayer(
+    batch = build_batch(player, stack)
+    return PlayerStep(
         name=player.name,
         steps=player.steps,
         regularized=player.regularized,
-        transforms=any(span.regularizer.transform for span in acting),
-        straight=is_straight(program, acting),
-        batch=traced(batches, ("batch", *key)) if execution.traces else batches,
+        transforms=any(group.regularizer.transform for group in acting),
+        is_plain_sgd=is_plain_sgd(stack.program, acting),
+        batch=traced(batch, ("batch", *key)) if execution.traces else batch,
         update=update,
     )
 
 
-def is_straight(program: Program, acting: Sequence[Span]) -> bool:
-    """Return whether a step is the gradient that is used times the learning rate: the norm of that tells its length."""
-    return program.optimizer.straight and not any(span.regularizer.project for span in acting)
+def is_plain_sgd(program: Program, acting: Sequence[RegularizerGroup]) -> bool:
+    """Return whether a step is the transformed gradient times the learning rate, and nothing else."""
+    return program.optimizer.is_plain_sgd and not any(group.regularizer.project for group in acting)
 
 
-def step_of(
-    player: Player,
-    program: Program,
-    layout: Layout,
-    spans: Sequence[Span],
-    execution: Execution,
-    divergence: Divergence,
-) -> Callable[..., dict[str, Any]]:
-    """Return what follows a gradient: transform, the optimizer's step, projection, and what is recorded of them.
+def build_batch(player: Player, stack: StackProgram) -> Callable[[Tensors, Tensors, Tensors], Tensors]:
+    """Return ``(parameters of every player, data, draws [K, steps, ...]) -> batches [K, steps, B, ...]``."""
 
-    That is ``(compares, made, own, moments, strength, memory, lr, t, life, ceiling) -> made``, which has the fields
-    of an :class:`Update`; ``made`` has loss, penalty, carry and gradient already.
+    def batch(parameters: Tensors, data: Tensors, draw: Tensors) -> Tensors:
+        nets = {name: stack.layouts[name].bind(vector) for name, vector in parameters.items()}
+        return stack.program.model.batch(player.name, nets, data, draw)
+
+    of_updates = vmap(batch, in_dims=(None, None, 0), randomness="different")
+    return vmap(of_updates, in_dims=(0, None, 0), randomness="different")
+
+
+def build_gradient(player: Player, stack: StackProgram) -> Callable[[PlayerState, UpdateInputs], Parts]:
+    """Return a function that gives the gradient of loss and penalty, and both of them."""
+    objective = build_objective(player, stack)
+
+    def descend(own: Tensor, *rest: Any) -> Parts:
+        own = own.detach().requires_grad_()
+        loss, penalty, carry = objective(own, *rest)
+        # of the sum over cells: none depends on another's parameters
+        total = (loss + penalty).sum()
+        (gradient,) = torch.autograd.grad(total, own, allow_unused=True, materialize_grads=True)
+        carry = {name: tensor.detach() for name, tensor in carry.items()}
+        return {"gradient": gradient, "loss": loss.detach(), "penalty": penalty.detach(), "carry": carry}
+
+    run = looped(descend, stack.groups[-1].cells.stop) if stack.execution.fused else descend
+
+    def gradient(own: PlayerState, inputs: UpdateInputs) -> Parts:
+        parts: Parts = run(own.parameters, inputs.others, inputs.batch, inputs.carry, inputs.strength)
+        return parts
+
+    return gradient
+
+
+def build_follow(
+    player: Player, stack: StackProgram
+) -> Callable[[bool, Parts, PlayerState, UpdateInputs], Parts]:
+    """Return what follows a gradient: transform, optimizer step, projection, divergence, and what is recorded.
+
+    That is ``(compares, parts, own, inputs) -> parts``; the parts it is given are those of :func:`build_gradient`.
     """
-    acting = spans if player.regularized else []
-    transform, project = transform_of(acting, layout), project_of(acting, layout)
-    bends = any(span.regularizer.bends for span in acting)
-    straight = is_straight(program, acting)
-    patience = divergence.patience * player.steps if player.regularized else None
-    descent = program.optimizer.step_on(execution.device.type)
+    acting, layout = stack.acting(player), stack.layouts[player.name]
+    transform, project = stack_transforms(acting, layout), stack_projections(acting, layout)
+    changes_direction = any(group.regularizer.changes_direction for group in acting)
+    patience = stack.divergence.patience * player.steps if player.regularized else None
+    optimizer_step = stack.program.optimizer.step_on(stack.execution.device.type)
+    with_telemetry = stack.execution.with_telemetry
+    record = build_record(player, stack)
 
-    def step(
-        compares: bool,
-        made: dict[str, Any],
-        own: Tensor,
-        moments: Tensors,
-        strength: Tensor,
-        memory: list[Memory],
-        lr: Tensor,
-        t: Tensor,
-        life: Life,
-        ceiling: Tensor,
-    ) -> dict[str, Any]:
-        gradient = made["gradient"]
-        norm = norms_of(gradient)  # before a transform may write over it
-        used, memory = transform(gradient, strength, memory, own)
-        if execution.measures and player.regularized:
-            made = made | {"used_norm": measured(compares, norms_of(used))}  # while it is in the cache
-        parameters, moments = descent(own, used, moments, lr, t)
-        parameters = project(parameters, strength)
-        if bends and not compares:
-            del made["gradient"]
-        life = judged(life, made["loss"] + made["penalty"] + norm, made["loss"], ceiling, patience)
-        made = made | {
-            "parameters": parameters,
-            "moments": moments,
-            "memory": memory,
-            "norm": norm,
-            "life": life,
-        }
-        if not execution.measures:
-            return made
-        values = {"loss": made["loss"], "grad_norm": norm}
-        if player.regularized:
-            values |= effects(compares, gradient, used, norm, made["used_norm"])
-            values |= {"penalty": made["penalty"], "grad_norm_used": made["used_norm"]}
-            values["update_norm"] = (
-                torch.full_like(norm, torch.nan)
-                if straight
-                else measured(compares, torch.linalg.vector_norm(parameters - own, dim=1))
-            )
-        made["row"] = [values[name] for name in (FULL if player.regularized else BRIEF)]
-        return made | ({"bent": used} if compares else {})
+    def follow(compares: bool, parts: Parts, own: PlayerState, inputs: UpdateInputs) -> Parts:
+        gradient, loss = parts["gradient"], parts["loss"]
+        norm = group_norms(gradient, stack.groups)  # before a transform may write over it
+        used, states = transform(gradient, inputs.strength, inputs.regularizer_state, own.parameters)
+        parts = parts | {"norm": norm, "regularizer_state": states}
+        if with_telemetry and player.regularized:  # while the gradient is in the cache
+            used_norm = group_norms(used, stack.groups)
+            parts["used_norm"] = unless_changed(used_norm, stack.groups, compares)
+        parameters, optimizer_state = optimizer_step(
+            own.parameters, used, own.optimizer_state, inputs.lr, inputs.t
+        )
+        parts["parameters"] = project(parameters, inputs.strength)
+        parts["optimizer_state"] = optimizer_state
+        if changes_direction and not compares:
+            del parts["gradient"]
+        sizes = loss + parts["penalty"] + norm
+        parts["divergence_state"] = update_divergence_state(
+            inputs.divergence_state, sizes, loss, inputs.loss_limit, patience
+        )
+        if with_telemetry:
+            parts["row"] = record(compares, parts, gradient, used, own)
+        return parts | ({"transformed": used} if compares else {})
 
-    def effects(compares: bool, gradient: Tensor, used: Tensor, norm: Tensor, used_norm: Tensor) -> Tensors:
-        parts = []
-        for span in spans:
-            cells, norms = span.cells, (norm[span.cells], used_norm[span.cells])
-            if compares and span.regularizer.bends:
-                parts.append(effect(gradient[cells], used[cells], *norms))
-            else:  # where directions are kept, norms tell, many steps at once
-                parts.append((torch.full_like(norms[0], torch.nan),) * 2)
-        clipped, cosine = map(together, zip(*parts, strict=True))
-        return {"clipped": clipped, "cosine": cosine}
+    return follow
 
-    def norms_of(vectors: Tensor) -> Tensor:
-        # over the cells that a transform takes the norm of, so that it is taken once
-        return together([torch.linalg.vector_norm(vectors[span.cells], dim=1) for span in spans])
 
-    def measured(compares: bool, norms: Tensor) -> Tensor:
-        # of what is bent they take a pass: where directions are kept, the norm before tells
-        parts = [norms[span.cells] for span in spans]
-        for index, span in enumerate(spans):
-            if span.regularizer.bends and not compares:
-                parts[index] = torch.full_like(parts[index], torch.nan)
-        return together(parts)
+def build_record(
+    player: Player, stack: StackProgram
+) -> Callable[[bool, Parts, Tensor, Tensor, PlayerState], list[Tensor]]:
+    """Return ``(compares, parts, gradient, used, own) -> row``, the recorded series of an update, [K] each."""
+    plain, groups = is_plain_sgd(stack.program, stack.acting(player)), stack.groups
 
-    return step
+    def record(
+        compares: bool, parts: Parts, gradient: Tensor, used: Tensor, own: PlayerState
+    ) -> list[Tensor]:
+        norm = parts["norm"]
+        values = {"loss": parts["loss"], "grad_norm": norm}
+        if not player.regularized:
+            return [values[name] for name in BRIEF]
+        used_norm = parts["used_norm"]
+        values |= group_effects(gradient, used, (norm, used_norm), groups, compares)
+        values |= {"penalty": parts["penalty"], "grad_norm_used": used_norm}
+        if plain:  # derived from norms later
+            values["update_norm"] = torch.full_like(norm, torch.nan)
+        else:
+            moved = torch.linalg.vector_norm(parts["parameters"] - own.parameters, dim=1)
+            values["update_norm"] = unless_changed(moved, groups, compares)
+        return [values[name] for name in FULL]
+
+    return record
