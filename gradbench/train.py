@@ -178,9 +178,9 @@ def judge_end(setup: Setup, state: State, outcome: Outcome) -> None:
     metrics = outcome.evaluations[setup.steps]
     broken = np.zeros(len(setup.cells), dtype=bool)
     broken[setup.places] = ~has_finite(state.parameters).cpu().numpy()
-    compared = setup.cells[0].config["model"]["metric"]
-    if compared in metrics:
-        broken |= ~np.isfinite(metrics[compared])
+    for k, cell in enumerate(setup.cells):
+        compared = cell.config["model"]["metric"]
+        broken[k] |= compared in metrics and not np.isfinite(metrics[compared][k])
     outcome.diverged_at[broken & (outcome.diverged_at == 0)] = setup.steps
     for values in metrics.values():
         values[broken] = np.nan

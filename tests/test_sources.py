@@ -85,8 +85,9 @@ def test_code_that_is_moved_to_another_folder_keeps_its_hash(package, tmp_path, 
 
 
 def test_nothing_is_imported(package):
+    before = set(sys.modules)
     assert hashed("my_pkg.Net")
-    assert not {"my_pkg", "beside"} & set(sys.modules)
+    assert not {"my_pkg", "beside"} & (set(sys.modules) - before)
 
 
 def test_a_package_without_an_init_file_and_a_file_that_is_no_python_have_hashes_too(tmp_path, monkeypatch):
