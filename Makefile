@@ -25,9 +25,9 @@ article: $(READY)  ## train all experiments of the article, what is finished exc
 	done
 	$(BIN)/gradbench claims $(RUN)
 
-reference: $(READY)  ## keep of that what git keeps, in results/article, and what the README says of it
+reference: $(READY)  ## keep of that what git keeps, in results/article, and fill the table in its README
 	$(BIN)/python experiments/article/reference.py $(RUN) results/article
-	$(BIN)/gradbench claims results/article --into README.md
+	$(BIN)/gradbench claims results/article --into results/article/README.md
 
 browser: browser-ready  ## try the report's page in a headless Chromium or Chrome, which must be on the PATH
 	$(BIN)/python -m pytest -rs tests/test_browser.py
@@ -37,7 +37,7 @@ browser-ready: $(BROWSER_READY)
 soak: $(READY)  ## kill sweeps 200 times, and lose nothing; minutes
 	$(BIN)/python tests/soak.py --kills 200
 
-bench: $(BENCH_READY)  ## measure all that README says of speed; options in BENCH="--rounds 1 --parts mlp,scaling"
+bench: $(BENCH_READY)  ## measure all that experiments/throughput/README.md says of speed; options in BENCH="--rounds 1 --parts mlp,scaling"
 	$(BIN)/python experiments/throughput/bench.py $(BENCH)
 
 lint: $(READY)  ## check format, lint and types

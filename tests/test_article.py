@@ -1,4 +1,4 @@
-"""What git keeps of the article's runs says what its runs said, and the README says what it says.
+"""What git keeps of the article's runs says what its runs said, and its table says what they say.
 
 Each test of what is kept is also tried on two small runs that were kept in the same way.
 """
@@ -122,7 +122,7 @@ def article(request: pytest.FixtureRequest, small: Article) -> Article:
         return small
     if not any(KEPT.glob("*/experiment.yaml")):
         pytest.skip("no reference results")
-    return Article(KEPT, ROOT / "README.md", None)
+    return Article(KEPT, KEPT / "README.md", None)
 
 
 def test_the_table_in_the_document_is_what_the_command_writes(article: Article, tmp_path: Path) -> None:

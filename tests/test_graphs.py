@@ -125,7 +125,7 @@ def test_memory_stays_where_it_is_and_nothing_is_captured_twice():
         graphs.advance(state, draws, telemetry)
         if step > 2:
             addresses.add(
-                tuple(leaf.data_ptr() for leaf in tree_leaves([tensors_of(graphs.home), graphs.draws]))
+                tuple(leaf.data_ptr() for leaf in tree_leaves([tensors_of(graphs.static), graphs.draws]))
             )
     assert len(addresses) == 1
     # of two that were called first: one compares gradients, one does not; the last of them keeps its gradient

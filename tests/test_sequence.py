@@ -13,7 +13,7 @@ from gradbench.models.networks.rnn import RNN
 from gradbench.models.sequence import Reader, SequenceReading, losses, right
 from gradbench.training.draws import draw_chunk
 from gradbench.training.loop import train
-from gradbench.training.setup import begin, prepare
+from gradbench.training.setup import build_stack, init_state
 
 TORCHS = {"rnn": nn.RNN, "lstm": nn.LSTM}
 
@@ -43,8 +43,8 @@ def test_radius_is_the_spectral_radius_of_the_initial_recurrent_weights(cell, ra
 
 def plain_reader(cell, data):
     """Train as a plain script would: torch's own recurrent layer, optimizer and clipping, the last output decoded."""
-    setup = prepare([cell], data, CPU)
-    layout, vector = setup.layouts["reader"], begin(setup).parameters["reader"][0]
+    setup = build_stack([cell], data, CPU)
+    layout, vector = setup.layouts["reader"], init_state(setup).parameters["reader"][0]
     tensors = {name: tensor.clone() for name, tensor in layout.split(vector).items()}
     config = cell.config["model"]
     features, answers = data.sizes["features"], data.sizes["answers"]

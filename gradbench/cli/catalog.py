@@ -1,11 +1,19 @@
-"""What there is to choose from: read off the YAML files, so that it cannot lag behind them."""
+"""What there is to choose from: read off the YAML files, so that it cannot lag behind them.
 
+    python -m gradbench.cli.catalog > conf/README.md
+
+writes the same as Markdown, with the comment of every key; a test holds the file to it.
+"""
+
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from gradbench.config.compose import REFERENCE, Configs, leaves
+from gradbench.config.comments import comments_of, first_comment, opening_comments
+from gradbench.config.compose import REFERENCE, Configs, leaves, shipped
 from gradbench.config.instantiate import NO_ARGUMENTS
 from gradbench.errors import UsageError, nearest
 
@@ -58,12 +66,7 @@ def option_entry(configs: Configs, group: str, name: str) -> Entry:
     text = path.read_text(encoding="utf-8")
     config = configs.compose((f"{group}={name}",)).config
     hidden = NO_ARGUMENTS[group] - {"lr"} | {"_target_"}
-    keys = [
-        # a default that is taken from another key shows that key
-        f"{key}={REFERENCE.sub(lambda found: found[1], str(value))}"
-        for key, value in leaves(config[group])
-        if key not in hidden
-    ]
+    keys = [f"{key}={default(value)}" for key, value in leaves(config[group]) if key not in hidden]
     return Entry(name, first_comment(text), "  ".join(keys))
 
 
@@ -75,9 +78,155 @@ def experiment_entry(configs: Configs, name: str) -> Entry:
     return Entry(name, experiment.question, "  ".join(swept))
 
 
-def first_comment(text: str) -> str:
-    """Return the first comment of a YAML file that is not a Hydra directive."""
-    for line in text.splitlines():
-        if line.startswith("#") and not line.startswith("# @"):
-            return line.removeprefix("#").strip()
-    return str((yaml.safe_load(text) or {}).get("name", ""))
+def default(value: Any) -> str:
+    """Write a default; one that is taken from another key is that key's name."""
+    return REFERENCE.sub(lambda found: found[1], str(value))
+
+
+# ---- Markdown ----------------------------------------------------------------------------------------------
+
+ABOUT = {
+    "models": "A model brings its data, its optimizer and its budget; each of them can be overridden.",
+    "regularizers": (
+        "A *clipping* acts on the gradient, a *penalty* is added to the loss, a *projection* acts on the parameters "
+        "after each step. The strength is the key that is on a figure's axis.\n\n"
+        "g is a network's whole gradient, G that of one unit, u that of one tensor, W a weight matrix, w a parameter, "
+        "σ a largest singular value, f what a model's penalty is taken of, x where."
+    ),
+    "data": "What must be downloaded is downloaded on first use. The rest comes with the packages or is generated.",
+    "optimizers": "The formulas are those of torch.optim.",
+}
+"""What stands above each table of options."""
+
+TITLE = """# Every choice and its keys
+
+<!-- Made by `python -m gradbench.cli.catalog > conf/README.md` from the comments of the YAML files beside it. -->
+
+`gradbench run model=mlp regularizer=clip_norm,gp regularizer.threshold=0.1,1` chooses and sweeps. Overrides are
+[Hydra's grammar](https://hydra.cc/docs/advanced/override_grammar/basic/): `key=value`, `key=a,b`, `'key=range(5)'`.
+`gradbench info` prints these tables in short.
+
+Sections: [every cell](#every-cell) · [models](#models) · [regularizers](#regularizers) · [data](#data) ·
+[optimizers](#optimizers). To add an option, see [CONTRIBUTING](../CONTRIBUTING.md)."""
+
+
+def markdown() -> str:
+    """Return the catalogue of what ships with gradbench as a page of Markdown."""
+    configs = Configs()
+    parts = [TITLE, *general_section()]
+    for title, group in KINDS.items():
+        rows = [overview(configs, group, name) for name in configs.groups[group]]
+        parts += [
+            f"## {title.capitalize()}",
+            ABOUT[title],
+            grid(list(rows[0]), [[*row.values()] for row in rows]),
+        ]
+        for name in configs.groups[group]:
+            parts += option_section(configs, group, name)
+    return "\n\n".join(parts) + "\n"
+
+
+def general_section() -> list[str]:
+    """Return the section of the keys that stand in no group."""
+    from gradbench.grid.cell import RUNTIME
+
+    text = (shipped("conf") / "config.yaml").read_text(encoding="utf-8")
+    values = dict(
+        leaves(yaml.safe_load(text))
+    )  # as written: composed, they would be those of the default model
+    del values["defaults"]
+    runtime = {key: value for key, value in values.items() if key.split(".")[0] in RUNTIME}
+    own = {key: value for key, value in values.items() if key not in runtime}
+    comments = comments_of(text)
+    return [
+        "## Every cell",
+        "What a cell is, beside its model, data, optimizer and regularizer:",
+        key_table(own, comments),
+        "How it is run, which changes no cell's id:",
+        key_table(runtime, comments),
+    ]
+
+
+def overview(configs: Configs, group: str, name: str) -> dict[str, str]:
+    """Return an option's row in the table of its group: column -> Markdown."""
+    composed = configs.compose((f"{group}={name}",))
+    node = composed.config[group]
+    row = {"name": f"[`{name}`](#{group}{name})", "what it is": text_of(openings(configs, group, name)[0])}
+    if group == "model":
+        row["compared by"] = f"`{node['metric']}`"
+        row |= {choice: f"`{composed.choices[choice]}`" for choice in ("data", "optimizer")}
+    if group == "regularizer":
+        row |= {"family": node["family"], "strength": f"`{node['strength']}`" if node["strength"] else "–"}
+    return row
+
+
+def option_section(configs: Configs, group: str, name: str) -> list[str]:
+    """Return a heading, what else the file's opening comments say, and the table of keys."""
+    config = configs.compose((f"{group}={name}",)).config
+    comments = comments_of((shipped("conf") / "config.yaml").read_text(encoding="utf-8"))
+    beside = set(comments)
+    for text in reversed([*ancestry(configs, group, name)]):
+        # a model's file stands at the top level, and sets keys beside its own
+        prefix = "" if group == "model" else f"{group}."
+        comments |= {f"{prefix}{key}": comment for key, comment in comments_of(text).items() if comment}
+        beside &= comments_of(text).keys()
+    hidden = {f"{group}.{key}" for key in NO_ARGUMENTS[group] - {"lr"} | {"_target_"}}
+    values = {f"{group}.{key}": value for key, value in leaves(config[group])}
+    if group == "model":
+        values |= {key: value for key, value in leaves(config) if key in beside}
+    values = {key: value for key, value in values.items() if key not in hidden}
+    details = text_of(" ".join(openings(configs, group, name)[1:]))
+    table = key_table(values, comments) if values else "It has no keys."
+    return [part for part in (f"### `{group}={name}`", details, table) if part]
+
+
+def openings(configs: Configs, group: str, name: str) -> list[str]:
+    """Return the comments at the top of an option's file."""
+    return opening_comments(configs.path(group, name).read_text(encoding="utf-8"))
+
+
+def ancestry(configs: Configs, group: str, name: str) -> Iterator[str]:
+    """Yield the text of an option's file, then of those that it builds on."""
+    text = configs.path(group, name).read_text(encoding="utf-8")
+    yield text
+    for base in yaml.safe_load(text).get("defaults", []):
+        if isinstance(base, str) and base in configs.groups[group]:
+            yield from ancestry(configs, group, base)
+
+
+def key_table(values: Mapping[str, Any], comments: Mapping[str, str]) -> str:
+    """Return a table of keys, each with its default and its comment; so are keys that only hold others."""
+    rows: dict[str, list[str]] = {}
+    for key, value in values.items():
+        above = [key[:end] for end, letter in enumerate(key) if letter == "."]
+        for parent in above:
+            if comments.get(parent):
+                rows.setdefault(parent, [f"`{parent}.…`", "", text_of(comments[parent])])
+        rows[key] = [f"`{key}`", as_yaml(value), text_of(comments.get(key, ""))]
+    return grid(["key", "default", "meaning"], list(rows.values()))
+
+
+def as_yaml(value: Any) -> str:
+    """Write a default as YAML does."""
+    if value == "???":
+        return "required"
+    if isinstance(value, str):
+        return f"`{default(value)}`"
+    return f"`{yaml.safe_dump(value, default_flow_style=True).removesuffix('...' + chr(10)).strip()}`"
+
+
+def text_of(words: str) -> str:
+    """Return words that Markdown shows as they are."""
+    from gradbench.report.render.markdown import plain  # it imports what draws reports
+
+    return plain(words)
+
+
+def grid(columns: list[str], rows: list[list[str]]) -> str:
+    """Return a table; what stands in its rows is Markdown already."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

@@ -1,0 +1,79 @@
+"""Comments of a YAML file: those at its top, and those of each key.
+
+A place is a line and a column, counted from 0.
+"""
+
+import re
+from collections.abc import Iterator
+
+import yaml
+
+from gradbench.config.neutral import NEUTRAL
+
+Place = tuple[int, int]
+
+
+def first_comment(text: str) -> str:
+    """Return the first comment of a YAML file that is not a Hydra directive."""
+    return next(iter(opening_comments(text)), "") or str((yaml.safe_load(text) or {}).get("name", ""))
+
+
+def opening_comments(text: str) -> list[str]:
+    """Return the comment lines at the top of a YAML file that are not Hydra directives."""
+    found = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        if not line.startswith("# @"):
+            found.append(line.removeprefix("#").strip())
+    return found
+
+
+def comments_of(text: str) -> dict[str, str]:
+    """Return dotted key -> its comment, empty where it has none.
+
+    A comment stands at the end of the key's line and goes on below, where each further ``#`` is in the same column;
+    or right above the key, indented like it. Lines at the top of the file or after a blank line are headings.
+    """
+    lines = text.splitlines()
+    root = yaml.compose(text, yaml.SafeLoader)
+    assert isinstance(root, yaml.MappingNode)
+    return {
+        key: " ".join([*above(lines, line, column), *beside(lines, end_line, end_column)])
+        for key, (line, column), (end_line, end_column) in positions(root, "")
+    }
+
+
+def positions(node: yaml.MappingNode, prefix: str) -> Iterator[tuple[str, Place, Place]]:
+    """Yield each dotted key with the place where it begins, and the place after which its comment may stand."""
+    for key, value in node.value:
+        nested = isinstance(value, yaml.MappingNode) and not value.flow_style
+        end = key.end_mark if nested else value.end_mark
+        if key.value not in (NEUTRAL, "defaults"):
+            name = f"{prefix}{key.value}"
+            yield name, (key.start_mark.line, key.start_mark.column), (end.line, end.column)
+            if nested:
+                yield from positions(value, f"{name}.")
+
+
+def above(lines: list[str], line: int, column: int) -> list[str]:
+    """Return the comment lines right above a key."""
+    first = line
+    while first and re.match(rf" {{{column}}}#", lines[first - 1]):
+        first -= 1
+    is_heading = first == 0 or not lines[first - 1].strip()
+    return [] if is_heading else [comment.strip(" #") for comment in lines[first:line]]
+
+
+def beside(lines: list[str], line: int, column: int) -> list[str]:
+    """Return the comment at the end of a line, and the lines below that go on with it."""
+    found = re.match(r":?\s*# ?(.*)", lines[line][column:])
+    if not found:
+        return []
+    column += lines[line][column:].index("#")
+    comments = [found[1]]
+    for below in lines[line + 1 :]:
+        if not re.match(rf" {{{column}}}#", below):
+            break
+        comments.append(below.strip(" #"))
+    return comments
