@@ -33,16 +33,7 @@ from gradbench.training.setup import build_stack
 
 CPU = torch.device("cpu")
 
-CASES = (
-    "mlp none,clip_norm,clip_value",
-    "mlp clip_norm",
-    "mlp gp",
-    "wgan none,clip_norm,clip_value",
-    "wgan gp",
-    "lstm gp",
-    "sequence none,clip_norm",
-    "sequence gp",
-)
+CASES = ("mlp none,clip_norm,clip_value", "mlp clip_norm", "mlp gp", "wgan gp", "lstm gp", "sequence gp")
 """Model and regularizers of each stack."""
 
 COPIES = 2
