@@ -258,6 +258,22 @@ def test_what_costs_a_pass_over_memory_goes(function, gone):
     torch.testing.assert_close(replay(x), function(x), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.permute(-1, 0, 1) + 0.0,
+        lambda x: torch.baddbmm(torch.tanh(x), *[torch.tanh(x)] * 2),
+        lambda x: torch.tanh(x) + torch.tanh(x) @ x,
+        lambda x: torch.cat([(3 * x[:1]).long(), x[1:]])[:1],
+    ],
+    ids=["axes counted from the end", "a term that is a factor", "a residual", "parts of several types"],
+)
+def test_what_only_looks_like_what_a_pass_rewrites_is_left_alone(function):
+    x = torch.randn(N, N, N, dtype=torch.float64)
+    replay = rewritten(function, x)
+    torch.testing.assert_close(replay(x), function(x), rtol=1e-9, atol=1e-9)
+
+
 def test_clipping_by_norm_costs_no_pass_over_the_gradient():
     def step(own, gradient, rate):
         norm = torch.linalg.vector_norm(gradient, dim=1)

@@ -55,6 +55,8 @@ def reuse_buffers(graph: Graph, donated: int) -> None:
             node.replace_all_uses_with(source(node))
         if node.target not in IN_PLACE:
             continue
+        if node.target is aten.baddbmm.default and node.args[0] in node.args[1:]:
+            continue  # a product is not taken in the memory of one of its factors
         first, *rest = node.args
         commutes = node.target in COMMUTATIVE and not node.kwargs
         if commutes and buffers.is_free(rest[0], node) and not buffers.is_free(first, node):

@@ -7,6 +7,7 @@ from torch.fx import Graph, Node
 
 from gradbench.tracing.aliasing import RESHAPES, source, touched
 from gradbench.tracing.passes.graph import (
+    alike,
     bounds,
     covers,
     is_batch_transpose,
@@ -42,7 +43,7 @@ def unchanged_view(node: Node) -> Node | None:
     """Return the node that a view is the same as, shape and memory; ``None`` where there is none."""
     if node.target in (*RESHAPES, aten.expand.default, aten.detach.default, aten.slice.Tensor):
         return source(node) if value(source(node)).shape == value(node).shape else None
-    if node.target is aten.permute.default and node.args[1] == sorted(node.args[1]):  # type: ignore[arg-type]
+    if node.target is aten.permute.default and is_in_order(node.args[1], value(node).dim()):
         return source(node)
     if node.target is aten.transpose.int and source(node).target is aten.transpose.int:
         return source(source(node)) if node.args[1:] == source(node).args[1:] else None
@@ -52,6 +53,11 @@ def unchanged_view(node: Node) -> Node | None:
         vector = source(source(node))
         return vector if value(vector).shape == value(node).shape == value(source(node)).shape[:1] else None
     return None
+
+
+def is_in_order(axes: Any, dim: int) -> bool:
+    """Return whether a permutation of axes, which may be counted from the end, leaves all where they are."""
+    return [axis % dim for axis in axes] == list(range(dim))
 
 
 def unchanged_copy(node: Node) -> Node | None:
@@ -69,7 +75,7 @@ def piece_of_concatenation(node: Node) -> Node | None:
     start = 0
     for part in parts:
         stop = start + len(value(part))
-        if bounds(node) == (start, stop):
+        if bounds(node) == (start, stop) and alike(part, node):  # of another type, it was converted
             return part  # type: ignore[no-any-return]
         start = stop
     return None
