@@ -82,6 +82,22 @@ def copied_by_one(x):
     return whole * 2.0 - copy
 
 
+def cut_unsafely(x):
+    """Write to a piece of a tensor between two looks at the whole of it."""
+    whole = x + 1.0
+    first, _rest = whole.unsafe_chunk(2, 1)
+    before = whole.tanh()
+    first.add_(5.0)
+    return before - whole.tanh()
+
+
+def mixed_norm(x):
+    """Take the norms of vectors of several types put together."""
+    rows = x.flatten(1)
+    whole = torch.cat([rows[:1].float(), rows[1:2], (rows[2:] > 0).long()])
+    return norms(whole)[:, None, None].expand_as(x)
+
+
 UNARY = {
     "written to afterwards": written_to_afterwards,
     "before and after": read_before_and_after,
@@ -112,6 +128,13 @@ UNARY = {
     "filled, then halved": lambda x: (
         torch.full_like(x, 3).div_(2) + torch.full_like(x[:, :1], 3, dtype=torch.int64)
     ),
+    "residual": lambda x: x + x @ x.mT / 20.0,
+    "rotated": lambda x: x.permute(-3, -1, -2) + x.permute(-1, 0, 1).permute(1, 2, 0),
+    "signed zeros": lambda x: torch.copysign(x, torch.tensor(0.0)) - torch.copysign(x, torch.tensor(-0.0)),
+    "cut unsafely and written to": cut_unsafely,
+    "conjugated": lambda x: torch.view_as_real(torch.complex(x, 2.0 * x).conj().clone())[..., 1],
+    "norm of mixed types": mixed_norm,
+    "by blocks": lambda x: ((x @ x).view(K, 2, N // 2, N) + x[:, :2, :1].unsqueeze(3)).flatten(1, 2),
     "counted": lambda x: (x > 0).sum(dim=1, keepdim=True).clamp(max=2) * x,
     "in place": lambda x: x.clone().masked_fill_(x > 0, 1.0).mul_(2.0),
 }
@@ -218,6 +241,49 @@ def test_a_program_that_draws_random_numbers_is_refused_wherever_it_does(instruc
 
     with pytest.raises(UntraceableError, match=r"rand_like.* draws random numbers"):
         trace(function, tuple(stacks(count=2)))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "view", "bias"),
+    [
+        ((4, 2, 3), (4, 3, 5), (2, 2, 2, 5), (2, 1, 5)),
+        ((2, 4, 3), (2, 3, 1), (2, 1, 4), (1, 1, 4)),
+        ((4, 2, 3), (4, 3, 5), (8, 5), (8, 5)),
+        ((4, 2, 3), (4, 3, 5), (4, 2, 5), (2, 5)),
+        ((1, 2, 3), (1, 3, 5), (2, 5), (5,)),
+    ],
+)
+def test_a_bias_is_added_along_its_own_axes(a, b, view, bias):
+    def function(a, b, bias):
+        return torch.bmm(a, b).view(view) + bias
+
+    args = [torch.randn(shape, dtype=torch.float64) for shape in (a, b, bias)]
+    torch.testing.assert_close(rewritten(function, *args)(*args), function(*args), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("without", [(), NAMES])
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda own, slow, x: (own - x, own - x, x.sum()),
+        lambda own, slow, x: (own - x, (own - x).clone(), x.sum()),
+        lambda own, slow, x: (own - x, x, x.sum()),
+        lambda own, slow, x: (slow, own, x.sum()),
+        lambda own, slow, x: (own - x, slow, slow.sum()),
+        lambda own, slow, x: (own.sub_(x), 0.9 * slow + 0.1 * own, own.sum()),
+    ],
+)
+def test_what_is_donated_to_the_next_call_lies_in_memory_of_its_own(step, without):
+    own, slow, x = torch.randn(3, K, N, dtype=torch.float64)
+    replay = rewritten(step, own.clone(), slow.clone(), x, donated=2, without=without)
+    mine, theirs = (own.clone(), slow.clone()), (own.clone(), slow.clone())
+    for _ in range(3):
+        *mine, total = replay(*mine, x)
+        *theirs, expected = step(*(tensor.clone() for tensor in theirs), x)
+        for got, want in zip((*mine, total), (*theirs, expected), strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+        assert mine[0].data_ptr() != mine[1].data_ptr()
+        assert x.data_ptr() not in [tensor.data_ptr() for tensor in mine]
 
 
 def test_a_penalty_on_a_rectifier_takes_no_products_with_zeros():

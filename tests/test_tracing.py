@@ -1,5 +1,6 @@
 """Ways of running a step: they may change how long it takes, never what comes out."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,10 +13,13 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from gradbench.functional.loop import looped
 from gradbench.models.lstm import LanguageModelling
+from gradbench.optimizers import Optimizer
+from gradbench.regularizers import Regularizer
 from gradbench.tracing import cache
 from gradbench.tracing.cache import traced
 from gradbench.tracing.tracer import UntraceableError, trace
 from gradbench.training import loop as training
+from gradbench.training import program, regularize, setup
 from gradbench.training.loop import train
 from gradbench.training.setup import build_stack
 
@@ -32,7 +36,7 @@ def test_a_replayed_training_gives_the_numbers_of_one_that_is_run(model, regular
     stack = cells(model, regularizer, seed=[0, 1], steps=12, eval_every=12)
     outcomes = []
     for traces in (False, True):
-        monkeypatch.setattr(training, "prepare", partial(build_stack, traces=traces))
+        monkeypatch.setattr(training, "build_stack", partial(build_stack, traces=traces))
         assert not cache.TRACE_CACHE
         outcomes.append(train(stack, data_of(stack[0]), CPU))
     assert cache.TRACE_CACHE, "the second must have been traced"
@@ -103,6 +107,75 @@ def test_a_function_that_reads_a_value_is_refused():
         traced(lambda x: x if x.sum().item() > 0 else -x, "it")(torch.ones(2))
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x[x > 0].sum(),
+        lambda x: x * len(torch.nonzero(x)),
+        lambda x: x * torch.bincount((x > 0).long().flatten()).shape[0],
+        lambda x: x * torch.unique(x).numel(),
+        lambda x: x * torch.masked_select(x, x > 0).shape[0],
+        lambda x: x * x.tolist()[0][0],
+        lambda x: x * float(x.detach().numpy()[0, 0]),
+        lambda x: x * float(np.asarray(x.detach())[0, 0]),
+        lambda x: x if (x > 0).all() else -x,
+    ],
+)
+def test_a_function_whose_result_or_its_shape_depends_on_values_is_refused(function):
+    with pytest.raises(
+        UntraceableError, match=r"a training step and an evaluation must not depend on values: use"
+    ):
+        trace(function, (torch.ones(2, 3),))
+
+
+def anchored():
+    """Pull the parameters to where they began."""
+
+    def init(parameters, _layout):
+        return {"start": parameters}
+
+    def transform(gradient, strength, state, parameters, _layout):
+        return gradient + strength * (parameters - state["start"]), state
+
+    return Regularizer(transform=transform, init=init)
+
+
+def lookback():
+    """Keep several tensors that begin as one, and two that are always equal."""
+
+    def init(parameters):
+        zeros = torch.zeros_like(parameters)
+        return {"slow": parameters, "a": zeros, "b": zeros}
+
+    def step(parameters, gradient, state, lr, _t):
+        a, b = gradient + 0.5 * state["a"], gradient + 0.5 * state["b"]
+        after = parameters - lr * (a + b) / 2 + 0.1 * (state["slow"] - parameters)
+        return after, {"slow": 0.9 * state["slow"] + 0.1 * after, "a": a, "b": b}
+
+    return Optimizer(init, step)
+
+
+@pytest.mark.parametrize("whose", ["regularizer", "optimizer"])
+def test_state_that_begins_as_the_parameters_or_as_one_tensor_stays_what_it_is_meant_to_be(
+    whose, monkeypatch
+):
+    """In-place updates of donated memory must not reach what a user's ``init`` or step has made of it."""
+    if whose == "regularizer":
+        monkeypatch.setattr(regularize, "build_regularizer", lambda _config: anchored())
+    else:
+        build = program.build
+        monkeypatch.setattr(setup, "build", lambda *args: replace(build(*args), optimizer=lookback()))
+    stack = cells("mlp", "clip_value", seed=[0, 1], steps=12, eval_every=12, regularizer__threshold=0.5)
+    outcomes = []
+    for traces in (False, True):
+        monkeypatch.setattr(training, "build_stack", partial(build_stack, traces=traces))
+        outcomes.append(train(stack, data_of(stack[0]), CPU))
+    for name in ("loss", "grad_norm"):
+        np.testing.assert_allclose(
+            outcomes[1].curves[name], outcomes[0].curves[name], rtol=1e-9, err_msg=name
+        )
+
+
 ONES = torch.ones(2, 3)
 
 
@@ -148,7 +221,7 @@ class Counting(nn.Module):
 
 def write_without_saying_so(calls):
     """Write to a tensor where no operation can be seen to do it, as an extension with a wrong schema would."""
-    calls.numpy()[:] += 1.0
+    calls.untyped_storage().fill_(1)
 
 
 @pytest.mark.parametrize(

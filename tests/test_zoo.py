@@ -129,6 +129,10 @@ ZOO = {
     "cumsum": (lambda: Lambda(lambda own, x: (x * own.weight).cumsum(1).square(), weight=normal(4)), (4,)),
     "gather and scatter": (lambda: Lambda(scattered, weight=normal(4)), (4,)),
     "patches": (lambda: Lambda(turned, linear=nn.Linear(8, 8)), (2, 4, 4)),
+    "residual": (
+        lambda: Lambda(lambda own, x: x + own.linear(x + x @ x.mT @ x), linear=nn.Linear(4, 4)),
+        (4,),
+    ),
     "weight tying": (tied, (4,)),
 }
 

@@ -14,6 +14,14 @@ aten = torch.ops.aten
 RESHAPES = (aten.view.default, aten._unsafe_view.default)
 """Operations that return a contiguous tensor's numbers in another shape. The second is a view, whatever it declares."""
 
+UNDECLARED_VIEWS = (
+    *RESHAPES,
+    aten.unsafe_split.Tensor,
+    aten.unsafe_split_with_sizes.default,
+    aten.unsafe_chunk.default,
+)
+"""Operations that return views; most of them do not declare it."""
+
 RUNNING_STATISTICS = ("running_mean", "running_var")
 """Arguments that normalisations update in training; several do not declare it."""
 
@@ -65,7 +73,7 @@ def is_view(node: Node) -> bool:
     if node.op != "call_function":
         return False
     schema = schema_of(node.target)
-    return schema is None or node.target in RESHAPES or any(part.alias_info for part in schema.returns)
+    return schema is None or node.target in UNDECLARED_VIEWS or any(one.alias_info for one in schema.returns)
 
 
 def source(node: Node) -> Node:

@@ -26,7 +26,8 @@ def traced(function: Callable[..., Any], key: Hashable, donated: int = 0) -> Cal
         function: of tensors and containers of them; pure, and its course depends on no tensor's value.
         key: functions with equal keys must compute the same for tensors of equal shapes.
         donated: number of arguments, from the first, whose tensors the caller will not read again: results may be
-            written over them.
+            written over them. The function returns a tuple, whose first items have the form of these arguments and will
+            be donated at the next call: no two of their tensors share memory.
 
     Raises:
         UntraceableError: at the first call, as :func:`gradbench.tracing.tracer.trace` does.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_aggregate
+from torch.overrides import TorchFunctionMode
 
 from gradbench.functional.torch_internals import (
     DispatchMode,
@@ -80,12 +81,12 @@ def trace(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, Tra
     """Run a function of contiguous tensors, and containers of them; return its result and its trace.
 
     Raises:
-        UntraceableError: where it reads a tensor's value, draws random numbers, or writes to a tensor that is neither
-            an argument nor made by it.
+        UntraceableError: where it reads a tensor's value, returns as many elements as values decide, draws random
+            numbers, or writes to a tensor that is neither an argument nor made by it.
     """
     leaves, form = tree_flatten(args)
     inputs = [leaf.detach() for leaf in leaves]  # a tensor of its own for an argument that is given twice
-    with Tracer(inputs) as tracer:
+    with Readers(), Tracer(inputs) as tracer:
         result = function(*tree_unflatten(inputs, form))
     tracer.check_constants()
     tracer.graph.output(tree_map(tracer.node_of, result))
@@ -126,6 +127,8 @@ class Tracer(DispatchMode):
                 f"{operation} draws random numbers inside a training step, from a generator that all cells share; "
                 "a cell's numbers come from its own seed: draw them in the model's `draw`, and set dropout to 0"
             )
+        if has_unknown_size(operation, args):
+            raise UntraceableError(reads(str(operation), "to know how many elements there are"))
         given: Any = map_aggregate((args, kwargs), self.given)
         if operation is LIFT:  # of a literal, which is new at each call and may be written to
             self.originals.pop(self.node_of(args[0]).target, None)
@@ -144,10 +147,7 @@ class Tracer(DispatchMode):
                 if isinstance(part, Tensor):  # None: a gradient that nobody asked for
                     self.register(part, self.graph.call_function(operator.getitem, (node, index)))
         elif result is not None:
-            raise UntraceableError(
-                f"{operation} reads a tensor's value ({result}), which may be another one at the next step; "
-                "a training step must not depend on values: use torch.where or a mask for .item() and if"
-            )
+            raise UntraceableError(reads(str(operation), str(result)))
         return result
 
     def register(self, tensor: Tensor, node: Node) -> None:
@@ -178,6 +178,34 @@ class Tracer(DispatchMode):
             before = self.constants[name]
             if not after.is_meta and not torch.equal(after.nan_to_num(), before.nan_to_num()):
                 raise UntraceableError(outside("an operation"))
+
+
+class Readers(TorchFunctionMode):
+    """Refuse to read tensors' values past the dispatcher, where a :class:`Tracer` cannot see it."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run a function, unless it reads values."""
+        if func in (Tensor.tolist, Tensor.numpy, Tensor.__array__):
+            raise UntraceableError(reads(f"Tensor.{func.__name__}", "all of it"))
+        return func(*args, **(kwargs or {}))
+
+
+def has_unknown_size(operation: Any, args: tuple[Any, ...]) -> bool:
+    """Return whether values decide how many elements an operation returns, as they do where a mask picks them."""
+    if operation is aten.index.Tensor:
+        masks = (torch.bool, torch.uint8)
+        return any(isinstance(index, Tensor) and index.dtype in masks for index in args[1])
+    return torch.Tag.dynamic_output_shape in operation.tags
+
+
+def reads(operation: str, what: str) -> str:
+    """Return the message about an operation whose result, or its shape, is not the same at each replay."""
+    return (
+        f"{operation} reads a tensor's value ({what}), which may be another one at the next step; a training step and "
+        "an evaluation must not depend on values: use torch.where or a mask for .item(), if and x[mask]"
+    )
 
 
 def outside(operation: str) -> str:

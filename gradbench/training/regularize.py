@@ -65,7 +65,7 @@ def stack_transforms(groups: Sequence[RegularizerGroup], layout: Layout) -> Tran
         for group, state in zip(groups, states, strict=True):
             raw, act = gradient[group.cells], group.regularizer.transform
             if act is not None:
-                one = vmap(lambda g, c, s, p, act=act: act(g, c, s, p, layout))
+                one = vmap(lambda g, c, s, p, act=act: act(g, c, s, p, layout), randomness="different")
                 raw, state = one(raw, strength[group.cells], state, parameters[group.cells])
             used.append(raw)
             after.append(state)
@@ -84,7 +84,8 @@ def stack_projections(groups: Sequence[RegularizerGroup], layout: Layout) -> Pro
         for group in groups:
             part, act = parameters[group.cells], group.regularizer.project
             if act is not None:
-                part = vmap(lambda p, c, act=act: act(p, c, layout))(part, strength[group.cells])
+                one = vmap(lambda p, c, act=act: act(p, c, layout), randomness="different")
+                part = one(part, strength[group.cells])
             parts.append(part)
         return concat_groups(parts)
 

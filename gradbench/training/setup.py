@@ -16,6 +16,7 @@ from gradbench.functional.devices import bring
 from gradbench.functional.flat_params import Layout, Tensors, flatten
 from gradbench.functional.loop import looped
 from gradbench.functional.seeding import derive
+from gradbench.functional.torch_internals import tree_map
 from gradbench.grid.cell import Cell
 from gradbench.tracing.cache import traced
 from gradbench.training.divergence import Divergence, init_divergence_state
@@ -171,6 +172,7 @@ def init_state(context: StackContext) -> State:
         for name, vectors in weights.items()
     }
     K = len(context.seed_of_cell)
+    optimizer_state = {name: context.optimizer.init(vectors) for name, vectors in parameters.items()}
     regularized = next(player.name for player in context.players if player.regularized)
     regularizer_state = [
         vmap(lambda p, init=group.regularizer.init: init(p, context.layouts[regularized]))(
@@ -181,8 +183,9 @@ def init_state(context: StackContext) -> State:
     return State(
         step=0,
         parameters=parameters,
-        optimizer_state={name: context.optimizer.init(vectors) for name, vectors in parameters.items()},
-        regularizer_state=regularizer_state,
+        # copied, since updates write over parameters and optimizer state: what ``init`` returns may be one of them
+        optimizer_state=tree_map(torch.clone, optimizer_state),
+        regularizer_state=tree_map(torch.clone, regularizer_state),
         carry={
             name: tensor.to(context.device, context.dtype).expand(K, *tensor.shape)
             for name, tensor in context.model.carry().items()

@@ -58,13 +58,12 @@ class Update:
     """The result of one update of a player's parameters.
 
     Attributes:
+        own: the player's parameters and its optimizer's state, after the step.
         loss: [K].
         penalty: [K].
         divergence_state: after the update.
         carry: handed on to the next update, [K, ...] each.
         norm: L2 norm of the gradient of loss and penalty, [K].
-        parameters: [K, P], after the step.
-        optimizer_state: tensors [K, P].
         regularizer_state: of each group's regularizer.
         gradient: [K, P]; ``None`` where a transform changes its direction and the two are not compared.
         used_norm: norm of the transformed gradient, [K], of a regularized player with telemetry. NaN where the
@@ -73,13 +72,12 @@ class Update:
         row: recorded series in the order of ``telemetry.series_of``, [K] each; ``None`` without telemetry.
     """
 
+    own: PlayerState
     loss: Tensor
     penalty: Tensor
     divergence_state: DivergenceState
     carry: Tensors
     norm: Tensor
-    parameters: Tensor
-    optimizer_state: Tensors
     regularizer_state: list[RegularizerState]
     gradient: Tensor | None = None
     used_norm: Tensor | None = None
@@ -236,7 +234,7 @@ class State:
 
     def take_over(self, player: str, update: Update) -> None:
         """Take over the results of one player's update."""
-        self.parameters = self.parameters | {player: update.parameters}
-        self.optimizer_state = self.optimizer_state | {player: update.optimizer_state}
+        self.parameters = self.parameters | {player: update.own.parameters}
+        self.optimizer_state = self.optimizer_state | {player: update.own.optimizer_state}
         self.regularizer_state = update.regularizer_state
         self.carry, self.divergence_state = update.carry, update.divergence_state

@@ -35,8 +35,8 @@ def build_player_step(player: Player, stack: StackProgram) -> PlayerStep:
     places = ((group.program, group.cells.stop) for group in stack.groups)
     key = (stack.key, player.name, K, str(execution.device), execution.with_telemetry, *places)
 
-    def build(compares: bool) -> Callable[[PlayerState, UpdateInputs], Parts]:
-        def whole(own: PlayerState, inputs: UpdateInputs) -> Parts:
+    def build(compares: bool) -> Callable[[PlayerState, UpdateInputs], tuple[PlayerState, Parts]]:
+        def whole(own: PlayerState, inputs: UpdateInputs) -> tuple[PlayerState, Parts]:
             return follow(compares, gradient(own, inputs), own, inputs)
 
         # nobody reads the parameters and the optimizer's state of before
@@ -46,7 +46,8 @@ def build_player_step(player: Player, stack: StackProgram) -> PlayerStep:
     updates = {compares: build(compares) for compares in {False, can_compare}}
 
     def update(compares: bool, own: PlayerState, inputs: UpdateInputs) -> Update:
-        return Update(**updates[compares and can_compare](own, inputs))
+        after, parts = updates[compares and can_compare](own, inputs)
+        return Update(own=after, **parts)
 
     batch = build_batch(player, stack)
     return PlayerStep(
@@ -100,10 +101,10 @@ def build_gradient(player: Player, stack: StackProgram) -> Callable[[PlayerState
 
 def build_follow(
     player: Player, stack: StackProgram
-) -> Callable[[bool, Parts, PlayerState, UpdateInputs], Parts]:
-    """Return what follows a gradient: transform, optimizer step, projection, divergence, and what is recorded.
+) -> Callable[[bool, Parts, PlayerState, UpdateInputs], tuple[PlayerState, Parts]]:
+    """Build what follows a gradient: transform, optimizer step, projection, divergence and record.
 
-    That is ``(compares, parts, own, inputs) -> parts``; the parts it is given are those of :func:`build_gradient`.
+    The result is ``(compares, parts, own, inputs) -> own, parts``; the parts given are those of :func:`build_gradient`.
     """
     acting, layout = stack.acting(player), stack.layouts[player.name]
     transform, project = stack_transforms(acting, layout), stack_projections(acting, layout)
@@ -113,7 +114,9 @@ def build_follow(
     with_telemetry = stack.execution.with_telemetry
     record = build_record(player, stack)
 
-    def follow(compares: bool, parts: Parts, own: PlayerState, inputs: UpdateInputs) -> Parts:
+    def follow(
+        compares: bool, parts: Parts, own: PlayerState, inputs: UpdateInputs
+    ) -> tuple[PlayerState, Parts]:
         gradient, loss = parts["gradient"], parts["loss"]
         norm = group_norms(gradient, stack.groups)  # before a transform may write over it
         used, states = transform(gradient, inputs.strength, inputs.regularizer_state, own.parameters)
@@ -124,8 +127,7 @@ def build_follow(
         parameters, optimizer_state = optimizer_step(
             own.parameters, used, own.optimizer_state, inputs.lr, inputs.t
         )
-        parts["parameters"] = project(parameters, inputs.strength)
-        parts["optimizer_state"] = optimizer_state
+        after = PlayerState(project(parameters, inputs.strength), optimizer_state)
         if changes_direction and not compares:
             del parts["gradient"]
         sizes = loss + parts["penalty"] + norm
@@ -133,33 +135,40 @@ def build_follow(
             inputs.divergence_state, sizes, loss, inputs.loss_limit, patience
         )
         if with_telemetry:
-            parts["row"] = record(compares, parts, gradient, used, own)
-        return parts | ({"transformed": used} if compares else {})
+            parts["row"] = record(compares, parts, (gradient, used), (own, after))
+        return after, parts | ({"transformed": used} if compares else {})
 
     return follow
 
 
 def build_record(
     player: Player, stack: StackProgram
-) -> Callable[[bool, Parts, Tensor, Tensor, PlayerState], list[Tensor]]:
-    """Return ``(compares, parts, gradient, used, own) -> row``, the recorded series of an update, [K] each."""
+) -> Callable[[bool, Parts, tuple[Tensor, Tensor], tuple[PlayerState, PlayerState]], list[Tensor]]:
+    """Build ``(compares, parts, gradients, states) -> row``, the recorded series of an update, [K] each.
+
+    The gradients are those before and after the transform, the states those before and after the step.
+    """
     plain, groups = is_plain_sgd(stack.program, stack.acting(player)), stack.groups
 
     def record(
-        compares: bool, parts: Parts, gradient: Tensor, used: Tensor, own: PlayerState
+        compares: bool,
+        parts: Parts,
+        gradients: tuple[Tensor, Tensor],
+        states: tuple[PlayerState, PlayerState],
     ) -> list[Tensor]:
         norm = parts["norm"]
         values = {"loss": parts["loss"], "grad_norm": norm}
         if not player.regularized:
             return [values[name] for name in BRIEF]
         used_norm = parts["used_norm"]
-        values |= group_effects(gradient, used, (norm, used_norm), groups, compares)
+        values |= group_effects(*gradients, (norm, used_norm), groups, compares)
         values |= {"penalty": parts["penalty"], "grad_norm_used": used_norm}
         if plain:  # derived from norms later
             values["update_norm"] = torch.full_like(norm, torch.nan)
         else:
-            moved = torch.linalg.vector_norm(parts["parameters"] - own.parameters, dim=1)
-            values["update_norm"] = unless_changed(moved, groups, compares)
+            own, after = states
+            length = torch.linalg.vector_norm(after.parameters - own.parameters, dim=1)
+            values["update_norm"] = unless_changed(length, groups, compares)
         return [values[name] for name in FULL]
 
     return record

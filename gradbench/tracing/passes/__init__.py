@@ -14,7 +14,7 @@ from gradbench.tracing.passes.calls import call_methods
 from gradbench.tracing.passes.common import eliminate_common_subexpressions
 from gradbench.tracing.passes.constants import fold_constants
 from gradbench.tracing.passes.graph import eliminate_dead_code, repropagate
-from gradbench.tracing.passes.inplace import reuse_buffers
+from gradbench.tracing.passes.inplace import reuse_buffers, separate_results
 from gradbench.tracing.passes.products import transpose_matmuls
 from gradbench.tracing.passes.scaling import hoist_scaling
 from gradbench.tracing.passes.views import simplify_views
@@ -49,7 +49,8 @@ def rewrite(trace: Trace, device: str, donated: int = 0, without: Collection[str
     Args:
         trace: is changed in place.
         device: type of the device that it runs on.
-        donated: number of inputs, from the first, that the caller will not read again; results may overwrite them.
+        donated: number of inputs, from the first, that the caller will not read again: results may overwrite them. As
+            many results, from the first, will be donated to the next call.
         without: names of passes to leave out.
     """
     graph = trace.graph
@@ -63,6 +64,7 @@ def rewrite(trace: Trace, device: str, donated: int = 0, without: Collection[str
     if fold_constants.__name__ not in without:
         fold_constants(trace)
         eliminate_dead_code(graph)
+    separate_results(graph, donated)
     if reuse_buffers.__name__ not in without:
         reuse_buffers(graph, donated)
         eliminate_dead_code(graph)

@@ -34,7 +34,7 @@ def fuse(node: Node, term: Node, bias: Node, fixed_in_time: set[Node]) -> bool:
         or not len(product.users) == len(term.users) == 1
         or product in fixed_in_time
         or value(bias).dtype != value(node).dtype
-        or (shape := as_bias(bias, term if transposed else product)) is None
+        or (shape := as_bias(bias, term, term if transposed else product)) is None
     ):
         return False
     bias = insert(node, aten.view.default, bias, shape)
@@ -49,13 +49,21 @@ def fuse(node: Node, term: Node, bias: Node, fixed_in_time: set[Node]) -> bool:
     return True
 
 
-def as_bias(bias: Node, product: Node) -> list[int] | None:
-    """Return the shape in which a tensor can be added to a product [K, m, n]; ``None`` where no view of it can be."""
+def as_bias(bias: Node, term: Node, product: Node) -> list[int] | None:
+    """Return the shape in which a tensor can be added to a product [K, m, n]; ``None`` where no view of it can be.
+
+    Args:
+        bias: the tensor.
+        term: the product, possibly reshaped, to which it is added.
+        product: [K, m, n].
+    """
     K, m, n = value(product).shape
-    shape = list(value(bias).shape)
+    shape, sum_shape = list(value(bias).shape), list(value(term).shape)
+    if len(shape) != len(sum_shape) or (sum_shape[0], sum_shape[-1]) != (K, n):
+        return None  # its axes are not those of the product
     if value(bias).is_contiguous():
         if shape[0] == K and shape[-1] == n and set(shape[1:-1]) == {1}:
             return [K, 1, n]
-        if value(bias).numel() == K * m * n:
+        if shape == sum_shape:
             return [K, m, n]
-    return shape if len(shape) == 3 else None
+    return shape if sum_shape == [K, m, n] else None

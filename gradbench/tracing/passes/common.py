@@ -4,6 +4,7 @@ torch's own pass, ``torch.fx.passes.dialect.common.cse_pass``, is for graphs wit
 reads a tensor before and after it is written to.
 """
 
+import math
 from typing import Any
 
 from torch.fx import Graph, Node
@@ -30,6 +31,8 @@ def hashable(argument: Any) -> Any:
     """Return an operation's arguments as tuples, which a dict can look up."""
     if isinstance(argument, list | tuple):
         return tuple(map(hashable, argument))
+    if isinstance(argument, float):  # 0.0 equals -0.0
+        return argument, math.copysign(1.0, argument)
     if isinstance(argument, dict):
         return tuple(sorted((name, hashable(value)) for name, value in argument.items()))
     return argument

@@ -6,9 +6,17 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 
-from gradbench.functional.torch_internals import schema_of
+from gradbench.functional.torch_internals import schema_of, tree_flatten, tree_unflatten
 from gradbench.tracing.aliasing import is_view, owners, source
-from gradbench.tracing.passes.graph import alike, bounds, covers, is_concatenation, is_row_slice, value
+from gradbench.tracing.passes.graph import (
+    alike,
+    bounds,
+    covers,
+    insert,
+    is_concatenation,
+    is_row_slice,
+    value,
+)
 
 aten = torch.ops.aten
 
@@ -69,6 +77,25 @@ def reuse_buffers(graph: Graph, donated: int) -> None:
             buffers.hand_over(given, node)
 
 
+def separate_results(graph: Graph, donated: int) -> None:
+    """Copy results that will be donated to the next call where others, or other inputs, lie in the same memory.
+
+    Args:
+        graph: the operations.
+        donated: number of results, from the first, that will be donated; inputs of the same number are donated now.
+    """
+    owner, output = owners(graph), graph.output_node()
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    leaves, form = tree_flatten(output.args[0])
+    lies_in = [owner[leaf] for leaf in leaves]
+    for index in range(donated):
+        memory = lies_in[index]
+        foreign = memory.op == "get_attr" or (memory.op == "placeholder" and memory is not inputs[index])
+        if foreign or lies_in.count(memory) > 1:
+            leaves[index] = lies_in[index] = insert(output, aten.clone.default, leaves[index])
+    output.args = (tree_unflatten(leaves, form),)
+
+
 class Buffers:
     """Who owns which memory while a graph is made to run in place.
 
@@ -106,6 +133,7 @@ class Buffers:
         return (
             self.last_reader[owner] is node
             and isinstance(whole, Tensor)
+            and not whole.is_complex()  # a copy may be there to conjugate
             and whole.numel() == value(given).numel()
             and all(tensor.is_contiguous() for tensor in (whole, value(given), value(node)))
             and alike(given, node)

@@ -20,7 +20,7 @@ def hoist_scaling(graph: Graph, device: str) -> None:
 
     Factors s and rates r are [K, 1], vectors g and p are [K, P]. Also norm((p + r g) - p) as abs(r) norm(g): the length
     of the step as it was meant. By rounding the parameters may hold less of it: where r g is below half of p's last
-    bit, p does not move.
+    bit, p does not move. Where p is infinite there is no step, and its cell has diverged.
     """
     fixed_in_time = touched(graph)
     for node in list(graph.nodes):
@@ -51,8 +51,9 @@ def norm_before(node: Node, vectors: Node) -> Node:
         vectors, factors = scaled
         size = insert(node, aten.abs.default, insert(node, aten.select.int, factors, 1, 0))
         return insert(node, aten.mul.Tensor, norm_before(node, vectors), size)
-    if is_concatenation(vectors) and is_unchanged(vectors, node):
-        parts: Any = vectors.args[0]
+    parts: Any = vectors.args[0] if is_concatenation(vectors) else ()
+    same_type = all(value(part).dtype == value(vectors).dtype for part in parts)
+    if parts and same_type and is_unchanged(vectors, node):
         return insert(node, aten.cat.default, [norm_before(node, part) for part in parts])
     return insert(node, aten.linalg_vector_norm.default, vectors, *node.args[1:])
 
