@@ -31,7 +31,7 @@ def hashable(argument: Any) -> Any:
     """Return an operation's arguments as tuples, which a dict can look up."""
     if isinstance(argument, list | tuple):
         return tuple(map(hashable, argument))
-    if isinstance(argument, float):  # 0.0 equals -0.0
+    if isinstance(argument, float) and argument == 0.0:  # which equals -0.0
         return argument, math.copysign(1.0, argument)
     if isinstance(argument, dict):
         return tuple(sorted((name, hashable(value)) for name, value in argument.items()))
