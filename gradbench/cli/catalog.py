@@ -22,7 +22,7 @@ KINDS = {"models": "model", "regularizers": "regularizer", "data": "data", "opti
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogEntry:
     """One choice: its name, its file's first comment, and its keys with defaults."""
 
     name: str
@@ -31,14 +31,14 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Section:
+class CatalogSection:
     """The choices of one kind."""
 
     title: str
-    entries: list[Entry]
+    entries: list[CatalogEntry]
 
 
-def catalogue(kind: str | None, config_dir: Path | None) -> list[Section]:
+def catalog_sections(kind: str | None, config_dir: Path | None) -> list[CatalogSection]:
     """Return the sections of ``info``: one kind, or all.
 
     Raises:
@@ -56,29 +56,29 @@ def catalogue(kind: str | None, config_dir: Path | None) -> list[Section]:
             group = KINDS[title]
             entries = [option_entry(configs, group, name) for name in configs.groups[group]]
         usage = "gradbench run NAME" if title == "experiments" else f"gradbench run {KINDS[title]}=NAME"
-        sections.append(Section(f"{title} ({usage})", entries))
+        sections.append(CatalogSection(f"{title} ({usage})", entries))
     return sections
 
 
-def option_entry(configs: Configs, group: str, name: str) -> Entry:
+def option_entry(configs: Configs, group: str, name: str) -> CatalogEntry:
     """Return one option of a group, with the defaults it brings."""
     path = configs.path(group, name)
     text = path.read_text(encoding="utf-8")
     config = configs.compose((f"{group}={name}",)).config
     hidden = NO_ARGUMENTS[group] - {"lr"} | {"_target_"}
-    keys = [f"{key}={default(value)}" for key, value in leaves(config[group]) if key not in hidden]
-    return Entry(name, first_comment(text), "  ".join(keys))
+    keys = [f"{key}={format_default(value)}" for key, value in leaves(config[group]) if key not in hidden]
+    return CatalogEntry(name, first_comment(text), "  ".join(keys))
 
 
-def experiment_entry(configs: Configs, name: str) -> Entry:
+def experiment_entry(configs: Configs, name: str) -> CatalogEntry:
     """Return one experiment: its question and the keys it sweeps."""
     experiment = configs.experiment(name)
     axes = (axis for product in experiment.products for axis in product)
     swept = dict.fromkeys(axis.key for axis in axes if len(axis.values) > 1)
-    return Entry(name, experiment.question, "  ".join(swept))
+    return CatalogEntry(name, experiment.question, "  ".join(swept))
 
 
-def default(value: Any) -> str:
+def format_default(value: Any) -> str:
     """Write a default; one that is taken from another key is that key's name."""
     return REFERENCE.sub(lambda found: found[1], str(value))
 
@@ -115,11 +115,11 @@ def markdown() -> str:
     configs = Configs()
     parts = [TITLE, *general_section()]
     for title, group in KINDS.items():
-        rows = [overview(configs, group, name) for name in configs.groups[group]]
+        rows = [overview_row(configs, group, name) for name in configs.groups[group]]
         parts += [
             f"## {title.capitalize()}",
             ABOUT[title],
-            grid(list(rows[0]), [[*row.values()] for row in rows]),
+            markdown_table(list(rows[0]), [[*row.values()] for row in rows]),
         ]
         for name in configs.groups[group]:
             parts += option_section(configs, group, name)
@@ -147,11 +147,14 @@ def general_section() -> list[str]:
     ]
 
 
-def overview(configs: Configs, group: str, name: str) -> dict[str, str]:
+def overview_row(configs: Configs, group: str, name: str) -> dict[str, str]:
     """Return an option's row in the table of its group: column -> Markdown."""
     composed = configs.compose((f"{group}={name}",))
     node = composed.config[group]
-    row = {"name": f"[`{name}`](#{group}{name})", "what it is": text_of(openings(configs, group, name)[0])}
+    row = {
+        "name": f"[`{name}`](#{group}{name})",
+        "what it is": markdown_text(opening_lines(configs, group, name)[0]),
+    }
     if group == "model":
         row["compared by"] = f"`{node['metric']}`"
         row |= {choice: f"`{composed.choices[choice]}`" for choice in ("data", "optimizer")}
@@ -175,12 +178,12 @@ def option_section(configs: Configs, group: str, name: str) -> list[str]:
     if group == "model":
         values |= {key: value for key, value in leaves(config) if key in beside}
     values = {key: value for key, value in values.items() if key not in hidden}
-    details = text_of(" ".join(openings(configs, group, name)[1:]))
+    details = markdown_text(" ".join(opening_lines(configs, group, name)[1:]))
     table = key_table(values, comments) if values else "It has no keys."
     return [part for part in (f"### `{group}={name}`", details, table) if part]
 
 
-def openings(configs: Configs, group: str, name: str) -> list[str]:
+def opening_lines(configs: Configs, group: str, name: str) -> list[str]:
     """Return the comments at the top of an option's file."""
     return opening_comments(configs.path(group, name).read_text(encoding="utf-8"))
 
@@ -201,28 +204,28 @@ def key_table(values: Mapping[str, Any], comments: Mapping[str, str]) -> str:
         above = [key[:end] for end, letter in enumerate(key) if letter == "."]
         for parent in above:
             if comments.get(parent):
-                rows.setdefault(parent, [f"`{parent}.…`", "", text_of(comments[parent])])
-        rows[key] = [f"`{key}`", as_yaml(value), text_of(comments.get(key, ""))]
-    return grid(["key", "default", "meaning"], list(rows.values()))
+                rows.setdefault(parent, [f"`{parent}.…`", "", markdown_text(comments[parent])])
+        rows[key] = [f"`{key}`", markdown_default(value), markdown_text(comments.get(key, ""))]
+    return markdown_table(["key", "default", "meaning"], list(rows.values()))
 
 
-def as_yaml(value: Any) -> str:
+def markdown_default(value: Any) -> str:
     """Write a default as YAML does."""
     if value == "???":
         return "required"
     if isinstance(value, str):
-        return f"`{default(value)}`"
+        return f"`{format_default(value)}`"
     return f"`{yaml.safe_dump(value, default_flow_style=True).removesuffix('...' + chr(10)).strip()}`"
 
 
-def text_of(words: str) -> str:
+def markdown_text(words: str) -> str:
     """Return words that Markdown shows as they are."""
     from gradbench.report.render.markdown import plain  # it imports what draws reports
 
     return plain(words)
 
 
-def grid(columns: list[str], rows: list[list[str]]) -> str:
+def markdown_table(columns: list[str], rows: list[list[str]]) -> str:
     """Return a table; what stands in its rows is Markdown already."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

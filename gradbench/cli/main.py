@@ -18,7 +18,7 @@ from rich.table import Table
 from gradbench import __version__
 from gradbench.cli.completion import complete_folders, complete_kinds, complete_words
 from gradbench.errors import StorageError, UsageError
-from gradbench.storage.sanitize import plain
+from gradbench.storage.sanitize import escape_controls
 
 if TYPE_CHECKING:
     from gradbench.report import Report
@@ -29,7 +29,7 @@ SUMMARY = (
     "Clip the gradients, penalise them, or leave them alone, and how strongly? Train a grid, read an answer."
 )
 
-WORDS_ARE_WRONG: Any = typer.BadParameter.__base__
+ClickUsageError: Any = typer.BadParameter.__base__
 """What Typer raises for an option that there is not, or a value that it cannot take; it has no public name."""
 
 FAILED, INTERRUPTED = 1, 130
@@ -133,7 +133,7 @@ def run(
         raise UsageError(f"one experiment at a time, got {', '.join(names)}; overrides look like key=value")
     experiment = names[0] if names else None if overrides else "quick"
     if dry_run:
-        with uncollected():
+        with gc_paused():
             from gradbench.sweep.plan import make_plan
 
             plan = make_plan(experiment, overrides, results, config_dir)
@@ -142,19 +142,19 @@ def run(
     from gradbench.launchers import forkserver
 
     forkserver.warm_up()  # it imports torch while this process imports the rest and composes configs
-    with uncollected():
-        from gradbench.cli.progress import watch
-        from gradbench.sweep.execute import execute, prepare
+    with gc_paused():
+        from gradbench.cli.progress import display_for
+        from gradbench.sweep.execute import execute, prepare_folder
         from gradbench.sweep.plan import make_plan
 
-        plan = make_plan(experiment, overrides, results, config_dir, forkserver.elsewhere)
-    plan, notes = prepare(plan)
+        plan = make_plan(experiment, overrides, results, config_dir, forkserver.run_in_forkserver)
+    plan, notes = prepare_folder(plan)
     for line in notes:
-        err.print(plain(line), highlight=False, markup=False, soft_wrap=True)
+        err.print(escape_controls(line), highlight=False, markup=False, soft_wrap=True)
     given = {"--config-dir": config_dir, "--results": results}
     options = [text for option, value in given.items() if value for text in (option, str(value))]
     command = shlex.join(["gradbench", "run", *(words or []), *options])
-    with watch(plan.todo(), err, quiet) as watcher:
+    with display_for(plan.todo(), err, quiet) as watcher:
         complete = execute(plan, command, watcher, jobs, fail_fast, None if no_report else import_report)
     if not quiet:
         print_outcome(plan, dict(watcher.statuses))
@@ -172,7 +172,7 @@ def run(
 
 
 @contextlib.contextmanager
-def uncollected() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """Look for no garbage while in the block, nor ever in what it made: modules and cells are there to stay."""
     gc.disable()
     try:
@@ -188,18 +188,18 @@ def import_report() -> None:
 
 def print_plan(plan: "Plan", jobs: int | None) -> None:
     """Print what a sweep would train."""
-    from gradbench.cli.progress import count, kind
-    from gradbench.launchers.local import jobs_for
+    from gradbench.cli.progress import pluralize, stack_kind
+    from gradbench.launchers.local import worker_count
     from gradbench.sweep.estimate import expected_seconds
 
     todo = plan.todo()
     stacks: Counter[tuple[str, int]] = Counter()
     waiting: Counter[tuple[str, int]] = Counter()
     for cells in todo:
-        row = kind(cells), cells[0].config["steps"]
+        row = stack_kind(cells), cells[0].config["steps"]
         stacks[row] += 1
         waiting[row] += len(cells)
-    heading = f"{plan.experiment.name}: {count(len(plan.cells), 'cell')}"
+    heading = f"{plan.experiment.name}: {pluralize(len(plan.cells), 'cell')}"
     table = Table("to train", "stacks", "cells", "steps", title=heading, title_justify="left")
     for (what, steps), number in stacks.items():
         table.add_row(escape(what), str(number), str(waiting[what, steps]), str(steps))
@@ -207,25 +207,25 @@ def print_plan(plan: "Plan", jobs: int | None) -> None:
         out.print(table)
     counts = plan.counts()
     done = counts["completed"] + counts["diverged"]
-    workers = jobs_for(plan.devices, len(todo), jobs)
+    workers = worker_count(plan.devices, len(todo), jobs)
     seconds = expected_seconds(plan)
     unknown = "unknown: nothing like these cells has been trained here yet"
     kind_of_device, _, _ = plan.devices[0].partition(":")
     for line in (
-        f"{count(done, 'cell')} done, {len(plan.cells) - done} to run ({counts['failed']} of them failed before), "
-        f"{len(todo)} of {count(len(plan.stacks), 'stack')}, {count(workers, 'worker')} on {kind_of_device}",
-        f"expected time: {unknown if seconds is None else duration(seconds / workers)}",
+        f"{pluralize(done, 'cell')} done, {len(plan.cells) - done} to run ({counts['failed']} of them failed before), "
+        f"{len(todo)} of {pluralize(len(plan.stacks), 'stack')}, {pluralize(workers, 'worker')} on {kind_of_device}",
+        f"expected time: {unknown if seconds is None else format_duration(seconds / workers)}",
         f"results: {plan.folder}",
     ):
-        say(line)
+        print_line(line)
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """Print text as it is: on one line, whatever the terminal's width, so that it can be copied."""
     out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a time span as a person says it."""
     if seconds < 90:
         return f"{seconds:.0f} s"
@@ -234,14 +234,14 @@ def duration(seconds: float) -> str:
 
 def print_outcome(plan: "Plan", trained: dict[str, int]) -> None:
     """Print how many cells ended how."""
-    from gradbench.cli.progress import count
+    from gradbench.cli.progress import pluralize
 
     parts = [f"{number} {status}" for status, number in sorted(trained.items())]
     if before := sum(map(plan.is_finished, plan.cells)):
         parts.append(f"{before} finished before")
     if left := len(plan.cells) - before - sum(trained.values()):
         parts.append(f"{left} not finished")
-    say(f"{count(len(plan.cells), 'cell')}: {', '.join(parts)} · tables in {plan.folder}")
+    print_line(f"{pluralize(len(plan.cells), 'cell')}: {', '.join(parts)} · tables in {plan.folder}")
 
 
 def write_report(folder: Path, quiet: bool = False) -> None:
@@ -261,18 +261,18 @@ def write_report(folder: Path, quiet: bool = False) -> None:
 
 def print_claims(judged: "Sequence[Verdict]") -> None:
     """Print claims: each with its conditions, its verdict, its figure and the command that made its results."""
-    from gradbench.report.claims import overview as verdicts
+    from gradbench.report.claims import overview
 
-    for block in verdicts.blocks(judged):
+    for block in overview.blocks(judged):
         table = Table(*block.columns, title=escape(block.title), title_justify="left")
         for row in block.rows:
             table.add_row(*map(escape, row))
         out.print(table)
         for line in block.lines:
-            say(line)
+            print_line(line)
         out.print()
     if judged:
-        say(verdicts.summary(judged))
+        print_line(overview.summary(judged))
 
 
 def print_report(built: "Report") -> None:
@@ -282,7 +282,7 @@ def print_report(built: "Report") -> None:
         texts = answer.model, answer.treatment, answer.value, answer.sentence
         table.add_row(*map(escape, texts))
     out.print(table)
-    say(f"report: {built.page}")
+    print_line(f"report: {built.page}")
 
 
 @app.command("report")
@@ -359,20 +359,20 @@ def claims(
 
     [cyan]gradbench claims results/article-small --into notes.md[/]
     """
-    from gradbench.report.claims import overview as verdicts
+    from gradbench.report.claims import overview
     from gradbench.report.claims.verdicts import write
 
     every = []
     for folder in folders or [Path("results/article")]:
-        found, notes = verdicts.judge(folder, config_dir)
+        found, notes = overview.judge(folder, config_dir)
         for note in notes:
-            err.print(plain(note), highlight=False, markup=False, soft_wrap=True)
+            err.print(escape_controls(note), highlight=False, markup=False, soft_wrap=True)
         print_claims(found)
-        say(f"claims: {write(verdicts.place(folder), found)}")
+        print_line(f"claims: {write(overview.place(folder), found)}")
         every += found
     if into:
-        verdicts.put_into(into, every)
-        say(f"table: {into}")
+        overview.put_into(into, every)
+        print_line(f"table: {into}")
 
 
 @app.command()
@@ -396,9 +396,9 @@ def info(
 
     [cyan]gradbench info regularizers[/]
     """
-    from gradbench.cli.catalog import catalogue
+    from gradbench.cli.catalog import catalog_sections
 
-    for section in catalogue(kind, config_dir):
+    for section in catalog_sections(kind, config_dir):
         table = Table("name", "what it is", "keys", title=section.title, title_justify="left")
         for entry in section.entries:
             table.add_row(entry.name, escape(entry.summary), escape(entry.keys))
@@ -423,7 +423,7 @@ def show(
 
     [cyan]gradbench show 3f2a9c0d11e84b57 --results results/quick[/]
     """
-    from gradbench.cli.show import find_cell, sections, texts
+    from gradbench.cli.show import copyable_texts, find_cell, sections
 
     found, row = find_cell(cell, results)
     for title, rows in sections(found, row):
@@ -433,9 +433,9 @@ def show(
         for entry in rows:
             table.add_row(*map(escape, entry))
         out.print(table)
-    for title, text in texts(row):
+    for title, text in copyable_texts(row):
         out.print(title, style="table.title")
-        say(text)
+        print_line(text)
 
 
 @app.command()
@@ -483,7 +483,7 @@ def cost(
         rows = measured(comparison, rounds, status.update)
     out.print(output.table(rows))
     for path in output.write(rows, comparison.folder):
-        say(str(path))
+        print_line(str(path))
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -491,12 +491,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     try:
         status = app(arguments, standalone_mode=False) or 0
     except UsageError as error:
-        status = refuse(str(error))
+        status = print_error(str(error))
     except StorageError as error:
-        status = refuse(str(error), FAILED)
-    except WORDS_ARE_WRONG as error:
+        status = print_error(str(error), FAILED)
+    except ClickUsageError as error:
         usage = f"; {error.ctx.command_path} --help shows what there is" if error.ctx else ""
-        status = refuse(f"{error.format_message().rstrip('.')}{usage}")
+        status = print_error(f"{error.format_message().rstrip('.')}{usage}")
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     if status == INTERRUPTED:
@@ -504,9 +504,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     sys.exit(status)
 
 
-def refuse(message: str, status: int = 2) -> int:
+def print_error(message: str, status: int = 2) -> int:
     """Print in one line why nothing came of it, and return the exit status."""
-    line = plain(message.replace("\n", " "))
+    line = escape_controls(message.replace("\n", " "))
     err.print(f"[red]error:[/] {escape(line)}", highlight=False, soft_wrap=True)
     return status
 

@@ -13,36 +13,36 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from gradbench.launchers import Cells
 
 
-def kind(cells: Cells) -> str:
+def stack_kind(cells: Cells) -> str:
     """Return what a stack trains, in a few words: its model and its regularizers."""
     names = dict.fromkeys(str(cell.config["regularizer"]["name"]) for cell in cells)
     return f"{cells[0].config['model']['name']} · {', '.join(names)}"
 
 
-def title(cells: Cells) -> str:
+def stack_title(cells: Cells) -> str:
     """Return what a stack trains, and how many cells."""
-    return f"{kind(cells)} · {count(len(cells), 'cell')}"
+    return f"{stack_kind(cells)} · {pluralize(len(cells), 'cell')}"
 
 
-def count(number: int, noun: str) -> str:
+def pluralize(number: int, noun: str) -> str:
     """Return a number of things as a person says it."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def middle(losses: Sequence[float]) -> str:
+def median_loss(losses: Sequence[float]) -> str:
     """Return the median of the losses of cells that still train."""
     finite = [loss for loss in losses if math.isfinite(loss)]
     return f"loss {statistics.median(finite):.3g}" if finite else "all diverged"
 
 
-class Quiet:
+class QuietDisplay:
     """Says nothing but failures; counts what the end needs."""
 
     def __init__(self, stacks: Sequence[Cells], console: Console) -> None:
         self.stacks, self.console = list(stacks), console
         self.statuses: Counter[str] = Counter()
 
-    def __enter__(self) -> "Quiet":
+    def __enter__(self) -> "QuietDisplay":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -61,24 +61,24 @@ class Quiet:
     def failed(self, stack: int, reason: str) -> None:
         """Say in one line which stack failed, and why."""
         self.statuses["failed"] += len(self.stacks[stack])
-        what = escape(f"{title(self.stacks[stack])}: {reason}")
+        what = escape(f"{stack_title(self.stacks[stack])}: {reason}")
         self.console.print(f"[red]failed[/] {what}", highlight=False, soft_wrap=True)
 
     def retried(self, stack: int, reason: str) -> None:
         """Say what happened."""
-        self.say(f"{title(self.stacks[stack])}: {reason}; it goes on from its checkpoint")
+        self.notify(f"{stack_title(self.stacks[stack])}: {reason}; it goes on from its checkpoint")
 
     def split(self, stack: int, pieces: Sequence[Cells], reason: str) -> None:
         """Say what happened, and take the pieces up."""
         self.stacks += pieces
         sizes = " and ".join(str(len(piece)) for piece in pieces)
-        self.say(f"{title(self.stacks[stack])}: {reason}; it goes on as {sizes}")
+        self.notify(f"{stack_title(self.stacks[stack])}: {reason}; it goes on as {sizes}")
 
-    def say(self, line: str) -> None:
+    def notify(self, line: str) -> None:
         """Say nothing: it is no failure."""
 
 
-class Lines(Quiet):
+class LineDisplay(QuietDisplay):
     """One line per finished stack, for logs."""
 
     def __init__(self, stacks: Sequence[Cells], console: Console) -> None:
@@ -92,7 +92,7 @@ class Lines(Quiet):
         self.ended += 1
         diverged = statuses.count("diverged")
         self.console.print(
-            f"[{self.ended}/{len(self.stacks)}] {title(self.stacks[stack])} · {diverged} diverged · "
+            f"[{self.ended}/{len(self.stacks)}] {stack_title(self.stacks[stack])} · {diverged} diverged · "
             f"{time.monotonic() - self.start:.0f} s",
             markup=False,
             highlight=False,
@@ -108,12 +108,12 @@ class Lines(Quiet):
         self.ended += 1
         super().split(stack, pieces, reason)
 
-    def say(self, line: str) -> None:
+    def notify(self, line: str) -> None:
         """Print the line."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-class Live(Quiet):
+class LiveDisplay(QuietDisplay):
     """A bar for the sweep with the time left, and one per running stack with its current loss."""
 
     def __init__(self, stacks: Sequence[Cells], console: Console) -> None:
@@ -132,7 +132,7 @@ class Live(Quiet):
         self.all = self.bars.add_task("cell steps", total=work, note="")
         self.note()
 
-    def __enter__(self) -> "Live":
+    def __enter__(self) -> "LiveDisplay":
         self.bars.start()
         return self
 
@@ -153,7 +153,7 @@ class Live(Quiet):
         cells = self.stacks[stack]
         if stack not in self.tasks:
             self.tasks[stack] = self.bars.add_task(
-                title(cells), total=cells[0].config["steps"], note="starting"
+                stack_title(cells), total=cells[0].config["steps"], note="starting"
             )
         self.note()
 
@@ -161,7 +161,7 @@ class Live(Quiet):
         """Move the stack's bar and the sweep's."""
         task = self.tasks[stack]
         before = self.bars.tasks[self.bars.task_ids.index(task)].completed
-        self.bars.update(task, completed=step, note=middle(losses))
+        self.bars.update(task, completed=step, note=median_loss(losses))
         self.bars.advance(self.all, (step - before) * len(self.stacks[stack]))
 
     def end(self, stack: int) -> None:
@@ -193,13 +193,13 @@ class Live(Quiet):
         super().split(stack, pieces, reason)
         self.note()
 
-    def say(self, line: str) -> None:
+    def notify(self, line: str) -> None:
         """Print the line above the bars."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def watch(stacks: Sequence[Cells], console: Console, quiet: bool) -> Quiet:
+def display_for(stacks: Sequence[Cells], console: Console, quiet: bool) -> QuietDisplay:
     """Return the display that fits the console."""
     if quiet:
-        return Quiet(stacks, console)
-    return Live(stacks, console) if console.is_terminal else Lines(stacks, console)
+        return QuietDisplay(stacks, console)
+    return LiveDisplay(stacks, console) if console.is_terminal else LineDisplay(stacks, console)

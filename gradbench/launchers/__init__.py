@@ -31,5 +31,5 @@ class Watcher(Protocol):
     def split(self, stack: int, pieces: Sequence[Cells], reason: str) -> None:
         """The stack goes on as several, whose indices are the next ones."""
 
-    def say(self, line: str) -> None:
+    def notify(self, line: str) -> None:
         """A person should know this."""

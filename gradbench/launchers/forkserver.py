@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from gradbench.launchers.signals import deaf
+from gradbench.launchers.signals import signals_ignored
 
 if TYPE_CHECKING:  # what is heavy is imported while the server imports it too
     from gradbench.grid.cell import Cell
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # what is heavy is imported while the server imports it too
 P = ParamSpec("P")
 T = TypeVar("T")
 
-FORKS = sys.platform == "linux"
+USES_FORKSERVER = sys.platform == "linux"
 """Whether workers are forked from a server; where forks are not to be trusted (macOS) each is a new program."""
 
 PRELOADED = ["gradbench.launchers.preload"]
@@ -38,7 +38,7 @@ class Worker:
     device: str
     stack: int | None = None
 
-    def tell(self, cells: "tuple[Cell, ...] | None") -> None:
+    def send(self, cells: "tuple[Cell, ...] | None") -> None:
         """Send a stack's cells, or ``None``: save what runs, and leave."""
         with contextlib.suppress(OSError):  # it has just died: the end of its pipe will say so
             self.pipe.send(cells)
@@ -48,9 +48,9 @@ class Worker:
         self.process.join()
         self.pipe.close()
 
-    def cause(self) -> str:
+    def exit_reason(self) -> str:
         """Return how it ended."""
-        return cause(self.process.exitcode)
+        return describe_exit(self.process.exitcode)
 
 
 def warm_up() -> None:
@@ -60,39 +60,41 @@ def warm_up() -> None:
     else. Whatever becomes of this process, the server ends with it.
     """
     os.environ["OMP_NUM_THREADS"] = "1"
-    if FORKS:
+    if USES_FORKSERVER:
         multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
-        with deaf():
+        with signals_ignored():
             forkserver.ensure_running()
 
 
-class Starter:
+class WorkerStarter:
     """Starts workers that ignore Ctrl-C and SIGTERM from their first instant."""
 
     def __init__(self) -> None:
         self.context: ForkServerContext | SpawnContext = (
-            multiprocessing.get_context("forkserver") if FORKS else multiprocessing.get_context("spawn")
+            multiprocessing.get_context("forkserver")
+            if USES_FORKSERVER
+            else multiprocessing.get_context("spawn")
         )
         warm_up()
 
     def start(self, folder: Path, device: str) -> Worker:
         """Return a new worker, which writes to a results folder and uses one device."""
         ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=work, args=(theirs, folder, device), daemon=True)
-        with contextlib.nullcontext() if FORKS else deaf():
+        process = self.context.Process(target=run_worker, args=(theirs, folder, device), daemon=True)
+        with contextlib.nullcontext() if USES_FORKSERVER else signals_ignored():
             process.start()
         theirs.close()  # so that a dead worker reads as the end of the pipe
         return Worker(process, ours, device)
 
 
-def work(pipe: Connection, folder: Path, device: str) -> None:
+def run_worker(pipe: Connection, folder: Path, device: str) -> None:
     """Be a worker: what that takes is imported in its own process."""
     from gradbench.launchers.worker import serve
 
     serve(pipe, folder, device)
 
 
-def elsewhere(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+def run_in_forkserver(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function where the workers are forked from: what is imported there this process need not import.
 
     Where that process is killed, the function is called here.
@@ -100,11 +102,11 @@ def elsewhere(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     Args:
         function: of a module; it, what it is given and what it returns or raises travel.
     """
-    if not FORKS:
+    if not USES_FORKSERVER:
         return function(*args, **kwargs)
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=answer, args=(theirs, function, args, kwargs), daemon=True)
+    process = context.Process(target=_run_and_send, args=(theirs, function, args, kwargs), daemon=True)
     process.start()
     theirs.close()  # so that its death reads as the end of the pipe
     try:
@@ -120,7 +122,7 @@ def elsewhere(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return outcome  # type: ignore[no-any-return]
 
 
-def answer(pipe: Connection, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
+def _run_and_send(pipe: Connection, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
     """Send what a function returned, or what it raised; where the parent has gone, nobody hears."""
     try:
         outcome = True, function(*args, **kwargs)
@@ -130,7 +132,7 @@ def answer(pipe: Connection, function: Callable[..., Any], args: Any, kwargs: An
         pipe.send(outcome)
 
 
-def cause(exitcode: int | None) -> str:
+def describe_exit(exitcode: int | None) -> str:
     """Return how a process ended, as a person says it."""
     if exitcode is None or exitcode >= 0:
         return f"exit code {exitcode}"

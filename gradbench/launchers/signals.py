@@ -20,27 +20,27 @@ class Interruption:
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     def __enter__(self) -> Self:
         # a process that was started to ignore a signal (nohup, a script's background) goes on ignoring it
         heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-        self.before = {number: signal.signal(number, self.hear) for number in heard}
+        self.before = {number: signal.signal(number, self.on_signal) for number in heard}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def hear(self, number: int, frame: FrameType | None) -> None:
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Remember the first signal."""
-        if self.asked:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True
 
 
 @contextmanager
-def deaf() -> Iterator[None]:
+def signals_ignored() -> Iterator[None]:
     """Start processes that ignore the signals from their first instant: what Ctrl-C means is their parent's to say.
 
     This process ignores them too while in the block: keep it to milliseconds.

@@ -38,8 +38,8 @@ from gradbench.training.state import State
 def serve(pipe: Connection, folder: Path, device_name: str) -> None:
     """Train the stacks that arrive until ``None`` does, or the parent has gone.
 
-    Receives tuples of cells. Sends ``("progress", step, losses)`` and ``("say", line)``, then what became of the
-    stack: see :func:`attempt`. Whatever arrives while a stack is trained means: save it and leave.
+    Receives tuples of cells. Sends ``("progress", step, losses)`` and ``("notify", line)``, then what became of the
+    stack: see :func:`train_and_store`. Whatever arrives while a stack is trained means: save it and leave.
 
     Args:
         pipe: to the parent.
@@ -50,12 +50,12 @@ def serve(pipe: Connection, folder: Path, device_name: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     device = torch.device(device_name)
-    settle(device)
-    while (cells := receive(pipe)) is not None:
-        tell(pipe, *attempt(cells, folder, device, pipe))
+    configure_process(device)
+    while (cells := receive_cells(pipe)) is not None:
+        send(pipe, *train_and_store(cells, folder, device, pipe))
 
 
-def attempt(
+def train_and_store(
     cells: Sequence[Cell], folder: Path, device: torch.device, pipe: Connection
 ) -> tuple[str] | tuple[str, str | list[str]]:
     """Train a stack and write what became of it.
@@ -67,13 +67,13 @@ def attempt(
         from the checkpoint.
     """
     started, results = now(), Results(folder)
-    checkpoint = checkpoint_of(cells, folder, device, pipe.poll, lambda line: tell(pipe, "say", line))
+    checkpoint = checkpoint_of(cells, folder, device, pipe.poll, lambda line: send(pipe, "notify", line))
     try:
-        data = load_once(canonical(cells[0].config["data"]))
+        data = load_recent(canonical(cells[0].config["data"]))
         if len(cells) > 1 and is_too_large(cells, data, device):
             return ("too large",)
         outcome = train(
-            cells, data, device, lambda step, losses: tell(pipe, "progress", step, losses), checkpoint
+            cells, data, device, lambda step, losses: send(pipe, "progress", step, losses), checkpoint
         )
         rows = finished_rows(cells, outcome, device, started)
         results.write(rows, curves_of(cells, outcome), arrays_of(cells, outcome))
@@ -93,7 +93,7 @@ def attempt(
         return "failed", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
-def tell(pipe: Connection, *message: Any) -> None:
+def send(pipe: Connection, *message: Any) -> None:
     """Send a message; where the parent has gone, the end of the pipe says so soon enough."""
     with contextlib.suppress(OSError):
         pipe.send(message)
@@ -114,7 +114,7 @@ def checkpoint_of(
     return Checkpoint(path, fingerprint, float(cells[0].runtime["checkpoint_seconds"]), stop, say)
 
 
-def receive(pipe: Connection) -> tuple[Cell, ...] | None:
+def receive_cells(pipe: Connection) -> tuple[Cell, ...] | None:
     """Return the next stack's cells, or ``None`` when there will be no more."""
     try:
         cells: tuple[Cell, ...] | None = pipe.recv()
@@ -123,7 +123,7 @@ def receive(pipe: Connection) -> tuple[Cell, ...] | None:
     return cells
 
 
-def settle(device: torch.device) -> None:
+def configure_process(device: torch.device) -> None:
     """Set this process up for one device: one thread on the CPU, the same bits on every run."""
     torch.set_num_threads(1)
     # a network that saturates is full of numbers below 1e-38, with which some processors take ten times as long
@@ -149,6 +149,6 @@ def keep_freed_memory() -> None:
 
 
 @lru_cache(maxsize=4)
-def load_once(config: str) -> Data:
+def load_recent(config: str) -> Data:
     """Return the data of a config, given as JSON of its data group; loaded once per worker."""
     return load_data({"data": json.loads(config)})

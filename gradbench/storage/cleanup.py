@@ -8,7 +8,7 @@ TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")
 """Name of a file that is being written; the number is its process."""
 
 
-def clear(folder: Path) -> None:
+def remove_stale_files(folder: Path) -> None:
     """Remove unfinished files whose process is gone, and checkpoints of stacks that are finished.
 
     Only where no other run is at work in the folder: one on another machine has processes that are not seen here.

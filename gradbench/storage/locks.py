@@ -23,10 +23,10 @@ from gradbench.storage.schema import part_paths
 CELLS = 1 << 60
 """Bytes below this number stand for cells."""
 
-PRESENCE, TURN = CELLS, CELLS + 1
+PRESENCE, EXCLUSIVE = CELLS, CELLS + 1
 """Bytes that every run shares while it lasts, and that one run at a time holds."""
 
-TAKEN = (errno.EACCES, errno.EAGAIN)
+HELD_ELSEWHERE = (errno.EACCES, errno.EAGAIN)
 """How the system says that somebody else has the lock."""
 
 
@@ -57,7 +57,7 @@ class Reservations:
     def __exit__(self, *_: object) -> None:
         os.close(self.file)
 
-    def take(self, cells: Sequence[Cell]) -> bool:
+    def acquire(self, cells: Sequence[Cell]) -> bool:
         """Reserve all of the cells, or none where another run has one of them; return which."""
         for position, cell in enumerate(cells):
             if not self.lock(byte_of(cell), fcntl.LOCK_EX | fcntl.LOCK_NB):
@@ -71,20 +71,20 @@ class Reservations:
             self.lock(byte_of(cell), fcntl.LOCK_UN)
 
     @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         """Hold what one run at a time may hold; wait for it."""
-        self.lock(TURN, fcntl.LOCK_EX)
+        self.lock(EXCLUSIVE, fcntl.LOCK_EX)
         try:
             yield
         finally:
-            self.lock(TURN, fcntl.LOCK_UN)
+            self.lock(EXCLUSIVE, fcntl.LOCK_UN)
 
     def lock(self, byte: int, how: int) -> bool:
         """Change the lock of one byte; return whether no other process stands in the way."""
         try:
             fcntl.lockf(self.file, how, 1, byte)
         except OSError as error:  # any other error: a file system without locks
-            return error.errno not in TAKEN
+            return error.errno not in HELD_ELSEWHERE
         return True
 
 
@@ -93,7 +93,7 @@ def byte_of(cell: Cell) -> int:
     return int(cell.id, 16) % CELLS
 
 
-class Finished:
+class FinishedCells:
     """What stands in a folder's table of cells, whoever put it there; each part is read once."""
 
     def __init__(self, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Files of a results folder: whole or absent when written, checked when read, set aside when damaged.
 
 A table's part holds the SHA-256 of itself, so that no flipped bit is taken for a result. The digest stands in the
-Parquet footer, among the metadata that every reader skips; it is taken with ``BLANK`` in its place.
+Parquet footer, among the metadata that every reader skips; it is taken with ``PLACEHOLDER`` in its place.
 """
 
 import contextlib
@@ -19,8 +19,8 @@ from gradbench import FORMAT, __version__
 from gradbench.atomic import reason, write_atomically
 from gradbench.errors import DamagedError, UsageError
 
-SEAL = b"gradbench.sha256"
-BLANK = b"sha256 of this file, taken while this sentence was in its place."
+DIGEST_KEY = b"gradbench.sha256"
+PLACEHOLDER = b"sha256 of this file, taken while this sentence was in its place."
 """As long as the digest that replaces it: 64 bytes."""
 
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
@@ -31,11 +31,11 @@ Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write one part, sealed with the digest of itself."""
-    sealed = table.replace_schema_metadata({**(table.schema.metadata or {}), SEAL: BLANK})
+    sealed = table.replace_schema_metadata({**(table.schema.metadata or {}), DIGEST_KEY: PLACEHOLDER})
     sink = pa.BufferOutputStream()
     pq.write_table(sealed, sink, write_page_checksum=True)
     blank = sink.getvalue().to_pybytes()
-    write_atomically(path, lambda file: file.write(blank.replace(BLANK, digest_of(blank))))
+    write_atomically(path, lambda file: file.write(blank.replace(PLACEHOLDER, sha256_hex(blank))))
 
 
 def write_arrays(path: Path, named: Mapping[str, np.ndarray]) -> None:
@@ -46,7 +46,7 @@ def write_arrays(path: Path, named: Mapping[str, np.ndarray]) -> None:
 # ---- reading -----------------------------------------------------------------------------------------------
 
 
-def digest_of(content: bytes) -> bytes:
+def sha256_hex(content: bytes) -> bytes:
     """Return the SHA-256 as 64 hex digits."""
     return hashlib.sha256(content).hexdigest().encode()
 
@@ -58,7 +58,7 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         DamagedError: where it cannot be read, or is not what was written.
         UsageError: where a newer gradbench wrote it.
     """
-    with sound(path) as file:
+    with open_verified(path) as file:
         names = file.schema_arrow.names
         table = file.read(columns=[name for name in names if columns is None or name in columns])
         try:
@@ -70,23 +70,23 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 def read_schema(path: Path) -> pa.Schema:
     """Return the columns of one part; raises as :func:`read_table`."""
-    with sound(path) as file:
+    with open_verified(path) as file:
         return file.schema_arrow
 
 
 @contextlib.contextmanager
-def sound(path: Path) -> Iterator[pq.ParquetFile]:
+def open_verified(path: Path) -> Iterator[pq.ParquetFile]:
     """Open one part, once its checksum, its columns and its format have been found good."""
     try:
         content = path.read_bytes()
         with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
-            seal = (file.metadata.metadata or {}).get(SEAL)
+            seal = (file.metadata.metadata or {}).get(DIGEST_KEY)
             if seal is not None and (
-                len(seal) != len(BLANK) or digest_of(content.replace(seal, BLANK)) != seal
+                len(seal) != len(PLACEHOLDER) or sha256_hex(content.replace(seal, PLACEHOLDER)) != seal
             ):
                 raise DamagedError(path, "its checksum does not fit")
             names = file.schema_arrow.names
-            if len(set(names)) < len(names) or not all(map(is_plain, file.schema_arrow.types)):
+            if len(set(names)) < len(names) or not all(map(is_stored_type, file.schema_arrow.types)):
                 raise DamagedError(path, "its columns are not numbers and words under different names")
             if "format" in names:
                 refuse_newer(path, file.read(columns=["format"])["format"].to_pylist())
@@ -95,7 +95,7 @@ def sound(path: Path) -> Iterator[pq.ParquetFile]:
         raise DamagedError(path, reason(error)) from error
 
 
-def is_plain(kind: pa.DataType) -> bool:
+def is_stored_type(kind: pa.DataType) -> bool:
     """Return whether a column holds numbers, booleans or words; anything else is none that a run writes."""
     checks = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null)
     return any(check(kind) for check in (*checks, pa.types.is_string, pa.types.is_large_string))

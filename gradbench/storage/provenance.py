@@ -57,7 +57,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def apart(stored: pd.DataFrame, cells: Sequence[Cell], device: str) -> list[str]:
+def provenance_warnings(stored: pd.DataFrame, cells: Sequence[Cell], device: str) -> list[str]:
     """Say which rows of a results folder are not of this sweep, and which of its own were made elsewhere.
 
     Nothing is mixed: other data or another config make another cell. Other versions or another kind of device do

@@ -31,14 +31,14 @@ from gradbench.grid.cell import Cell
 from gradbench.storage.parquet import check_arrays, read_schema, read_table, write_arrays, write_table
 from gradbench.storage.sanitize import refuse_links
 from gradbench.storage.schema import (
+    common_schema,
+    concat_parts,
     conform,
-    failure_part,
-    joined,
+    failure_path,
     part_name,
     part_paths,
-    sound_parts,
-    table_of,
-    unified,
+    read_parts,
+    table_from_rows,
 )
 
 FINISHED = ("completed", "diverged")
@@ -108,8 +108,8 @@ class Results:
         Raises:
             UsageError: where a part is none of ours, or a newer gradbench wrote it.
         """
-        parts = sound_parts(self.folder / "cells", columns)
-        table = joined(parts)
+        parts = read_parts(self.folder / "cells", columns)
+        table = concat_parts(parts)
         if parts and not {"cell", "status"} <= set(table):
             raise UsageError(
                 f"{self.folder / 'cells'} holds no table of cells; choose another with --results DIR"
@@ -123,10 +123,10 @@ class Results:
     def curves(self) -> pd.DataFrame:
         """Return the table of curves, one row per cell and recorded step."""
         key = ["cell", "step"]
-        parts = [part for part in sound_parts(self.folder / "curves") if set(key) <= set(part.column_names)]
-        return joined(parts).drop_duplicates(key, keep="last") if parts else pd.DataFrame(columns=key)
+        parts = [part for part in read_parts(self.folder / "curves") if set(key) <= set(part.column_names)]
+        return concat_parts(parts).drop_duplicates(key, keep="last") if parts else pd.DataFrame(columns=key)
 
-    def damaged(self) -> list[DamagedError]:
+    def damaged_files(self) -> list[DamagedError]:
         """Return every file that is not what was written."""
         tables = [path for table in ("cells", "curves") for path in part_paths(self.folder / table)]
         arrays = sorted((self.folder / "arrays").glob("*.npz"))
@@ -140,14 +140,14 @@ class Results:
                         found.append(error)
         return found
 
-    def mend(self) -> list[str]:
+    def quarantine_damaged(self) -> list[str]:
         """Set damaged files aside, and the rows that rest on them, so that their cells are trained again.
 
         Returns:
             A line about each.
         """
         lines = []
-        for error in self.damaged():
+        for error in self.damaged_files():
             kept = set_aside(error.path).name
             lines.append(
                 f"{error.path} is damaged ({error.reason}): it is kept as {kept}, its cells are trained again"
@@ -172,17 +172,17 @@ class Results:
             write_arrays(self.folder / "arrays" / f"{cell}.npz", named)
         plain = pa.Table.from_pandas(curves, preserve_index=False).replace_schema_metadata()
         write_table(self.folder / "curves" / name, plain)
-        write_table(self.folder / "cells" / name, table_of(rows))
+        write_table(self.folder / "cells" / name, table_from_rows(rows))
         for row in rows:
             with contextlib.suppress(OSError):  # it is absent, or stays and does not count
-                failure_part(self.folder, row["cell"]).unlink()
+                failure_path(self.folder, row["cell"]).unlink()
 
     def write_failures(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write one part per failed cell; it goes once the cell is finished."""
         for row in rows:
-            write_table(failure_part(self.folder, row["cell"]), table_of([row]))
+            write_table(failure_path(self.folder, row["cell"]), table_from_rows([row]))
 
-    def harmonise(self) -> None:
+    def unify_schemas(self) -> None:
         """Make ``pandas.read_parquet`` of a table's folder the whole table.
 
         All of its parts get the same columns, and failures that a success has followed go.
@@ -196,7 +196,7 @@ class Results:
             for path in part_paths(self.folder / table):
                 with contextlib.suppress(DamagedError):  # or gone, by the hand of another run
                     schemas[path] = read_schema(path)
-            whole = unified(schemas.values())
+            whole = common_schema(schemas.values())
             for path, schema in schemas.items():
                 if not schema.equals(whole):
                     with contextlib.suppress(DamagedError):

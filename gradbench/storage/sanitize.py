@@ -45,7 +45,7 @@ def refuse_links(folder: Path) -> None:
                 raise UsageError(f"{path} is neither a file nor a folder; {remedy}")
 
 
-def plain(text: str) -> str:
+def escape_controls(text: str) -> str:
     r"""Return a text with what a terminal would obey, and what would reverse it, written out: ``\x1b``, ``\u202e``."""
     return "".join(
         char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode("ascii")

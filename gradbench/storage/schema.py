@@ -13,7 +13,7 @@ from gradbench.config.hashing import digest
 from gradbench.errors import DamagedError
 from gradbench.storage.parquet import read_table
 
-ALWAYS = pa.schema(
+FIXED_TYPES = pa.schema(
     [("diverged_at", pa.int64()), ("error", pa.large_string())],
     # pandas reads an integer column that has nulls as floats, unless it is told not to
     metadata={
@@ -42,7 +42,7 @@ def part_name(cells: Iterable[str]) -> str:
     return f"{digest(sorted(cells))}.parquet"
 
 
-def failure_part(folder: Path, cell: str) -> Path:
+def failure_path(folder: Path, cell: str) -> Path:
     """Return where the failure of one cell is written."""
     return folder / "cells" / f"failed-{cell}.parquet"
 
@@ -52,7 +52,7 @@ def part_paths(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
 
 
-def sound_parts(folder: Path, columns: list[str] | None = None) -> list[pa.Table]:
+def read_parts(folder: Path, columns: list[str] | None = None) -> list[pa.Table]:
     """Return a table's parts, of the columns asked for those that each has.
 
     Damaged parts are left out: whoever calls says so, from :meth:`gradbench.storage.results.Results.damaged`.
@@ -64,23 +64,23 @@ def sound_parts(folder: Path, columns: list[str] | None = None) -> list[pa.Table
     return parts
 
 
-def joined(parts: Sequence[pa.Table]) -> pd.DataFrame:
+def concat_parts(parts: Sequence[pa.Table]) -> pd.DataFrame:
     """Return the union of parts; a column that a part lacks is null there."""
     if not parts:
         return pd.DataFrame()
-    whole = unified(part.schema for part in parts)
+    whole = common_schema(part.schema for part in parts)
     table: pd.DataFrame = pa.concat_tables([conform(part, whole) for part in parts]).to_pandas()
     return table
 
 
-def table_of(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+def table_from_rows(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Return rows of the table of cells as a table; a column that a row lacks is null there."""
     parts = [pa.Table.from_pylist([dict(row)]) for row in rows]
-    whole = unified([*(part.schema for part in parts), ALWAYS]).with_metadata(ALWAYS.metadata)
+    whole = common_schema([*(part.schema for part in parts), FIXED_TYPES]).with_metadata(FIXED_TYPES.metadata)
     return pa.concat_tables([conform(part, whole) for part in parts])
 
 
-def unified(schemas: Iterable[pa.Schema]) -> pa.Schema:
+def common_schema(schemas: Iterable[pa.Schema]) -> pa.Schema:
     """Return the columns of all schemas, each of a type that holds it everywhere; at worst, text."""
     fields: dict[str, pa.Field] = {}
     metadata = None
@@ -89,11 +89,11 @@ def unified(schemas: Iterable[pa.Schema]) -> pa.Schema:
         for field in schema:
             before = fields.setdefault(field.name, field)
             if not before.equals(field):
-                fields[field.name] = common(before, field)
+                fields[field.name] = common_field(before, field)
     return pa.schema(list(fields.values()), metadata=metadata)
 
 
-def common(one: pa.Field, other: pa.Field) -> pa.Field:
+def common_field(one: pa.Field, other: pa.Field) -> pa.Field:
     """Return a column of a type that holds the values of two."""
     try:
         both = [pa.schema([one]), pa.schema([other])]

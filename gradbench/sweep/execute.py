@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gradbench import __version__
-from gradbench.storage import cleanup as leftovers
+from gradbench.storage import cleanup
 from gradbench.storage.locks import Reservations
 from gradbench.storage.results import Results
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 from gradbench.sweep.plan import Plan
 
 
-def prepare(plan: Plan) -> tuple[Plan, list[str]]:
+def prepare_folder(plan: Plan) -> tuple[Plan, list[str]]:
     """Set aside what is damaged in the results folder.
 
     Returns:
@@ -23,14 +23,14 @@ def prepare(plan: Plan) -> tuple[Plan, list[str]]:
     Raises:
         StorageError: where the folder cannot be written.
     """
-    from gradbench.storage.provenance import apart
+    from gradbench.storage.provenance import provenance_warnings
 
     results, lines = Results(plan.folder), []
-    if results.damaged():
-        with Reservations(plan.folder) as reservations, reservations.turn():
-            lines = results.mend()
+    if results.damaged_files():
+        with Reservations(plan.folder) as reservations, reservations.exclusive():
+            lines = results.quarantine_damaged()
         plan = replace(plan, statuses=results.statuses())
-    return plan, lines + apart(results.cells(), plan.cells, plan.devices[0])
+    return plan, lines + provenance_warnings(results.cells(), plan.cells, plan.devices[0])
 
 
 def execute(
@@ -39,7 +39,7 @@ def execute(
     watcher: "Watcher",
     jobs: int | None,
     fail_fast: bool,
-    meanwhile: Callable[[], None] | None = None,
+    on_idle_core: Callable[[], None] | None = None,
 ) -> bool:
     """Train what the plan says is left.
 
@@ -73,11 +73,11 @@ def execute(
     todo, complete = plan.todo(), True
     with Reservations(plan.folder) as reservations:
         if reservations.alone:
-            leftovers.clear(plan.folder)
+            cleanup.remove_stale_files(plan.folder)
         if todo:
             complete = local.run(
-                todo, plan.folder, plan.devices, jobs, watcher, reservations, fail_fast, meanwhile
+                todo, plan.folder, plan.devices, jobs, watcher, reservations, fail_fast, on_idle_core
             )
-        with reservations.turn():
-            results.harmonise()
+        with reservations.exclusive():
+            results.unify_schemas()
     return complete

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 RESULTS = Path("results")
 """Where runs are written, beneath the working directory."""
 
-LONGEST = 80
+MAX_NAME_LENGTH = 80
 """Characters of the overrides that a folder's name keeps."""
 
 
@@ -100,14 +100,14 @@ def make_plan(
     statuses = stored.statuses()
     groups = programs(cells)
     sizes = {key: load_once(key).sizes for key in {canonical(cell.config["data"]) for cell in cells}}
-    devices, counts = call(examine, groups, device, sizes)
+    devices, counts = call(fit_to_devices, groups, device, sizes)
     grouped = [
         stack for members, count in zip(groups, counts, strict=True) for stack in stacks(members, count)
     ]
     return Plan(experiment, stored.folder, cells, grouped, statuses, devices)
 
 
-def examine(
+def fit_to_devices(
     groups: Sequence[Sequence[Cell]], device: str, sizes: Mapping[str, Mapping[str, int]]
 ) -> tuple[list[str], list[int]]:
     """Find out what of a plan only torch knows.
@@ -159,7 +159,7 @@ def folder_name(experiment: Experiment, words: Words) -> str:
         return experiment.name
     named = "-".join("+".join(axis.values) for axis in axes if axis.key in ("model", "regularizer", "scale"))
     meant = sorted([axis.key, sorted(map(canonical, axis.values))] for axis in axes)
-    parts = [experiment.name, named[:LONGEST], digest([meant, sorted(words.verbatim)])[:6]]
+    parts = [experiment.name, named[:MAX_NAME_LENGTH], digest([meant, sorted(words.verbatim)])[:6]]
     return re.sub(r"[^\w+.-]", "_", "-".join(filter(None, parts)))
 
 
