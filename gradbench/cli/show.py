@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from gradbench.errors import UsageError
+from gradbench.storage.provenance import COLUMNS
 from gradbench.storage.results import Results
 from gradbench.storage.sanitize import escape_controls, is_cell, is_command, refuse_links
 
@@ -15,8 +16,8 @@ CURVE_ROWS = 12
 
 COST = ("step_seconds", "seconds", "width")
 PROVENANCE = (
-    *("gradbench", "torch", "python", "device", "device_name"),
-    *("git_commit", "git_dirty", "data_sha256", "format", "started", "finished"),
+    *COLUMNS,
+    *("data_sha256", "format", "started", "finished"),
 )
 
 Section = tuple[str, list[tuple[str, ...]]]

@@ -1,6 +1,6 @@
-"""Worker processes on this machine: one thread each on a CPU, one device each on GPUs.
+"""Train stacks in worker processes on this machine: one per CPU core, or one per GPU.
 
-A worker that dies (killed, out of memory) costs its stack one more try from its checkpoint, never the sweep.
+If a worker dies (killed, out of memory), its stack is retried from its checkpoint, and the sweep goes on.
 """
 
 import contextlib
@@ -19,14 +19,20 @@ from gradbench.storage.provenance import now
 from gradbench.storage.results import Results
 
 MAX_TRIES = 2
-"""How often a stack is given to a worker before its cells count as failed."""
+"""Number of times a stack is sent to a worker before its cells count as failed."""
 
 TICK_SECONDS = 0.1
-"""Seconds between looks at signals and at other runs' reservations."""
+"""Seconds between checks for signals and for reservations of other runs."""
 
 
 def worker_count(devices: Sequence[str], stacks: int, jobs: int | None) -> int:
-    """Return how many workers to start: as many as cores on a CPU, one per GPU, unless ``jobs`` says so."""
+    """Return the number of workers to start, at most one per stack.
+
+    Args:
+        devices: names of the devices to train on.
+        stacks: number of stacks.
+        jobs: number that the user asked for; ``None`` for one per CPU core, or one per GPU.
+    """
     automatic = cores() if list(devices) == ["cpu"] else len(devices)
     return max(1, min(jobs or automatic, stacks))
 
@@ -67,7 +73,7 @@ def run(
 
 
 class Pool:
-    """The workers of one call of :func:`run`."""
+    """The workers, and the stacks that wait for them, of one call of :func:`run`."""
 
     def __init__(
         self,
@@ -90,7 +96,7 @@ class Pool:
         self.stopping = self.waiting_reported = False
 
     def run(self, devices: Sequence[str]) -> None:
-        """Train everything that waits, with one worker per given device."""
+        """Train all waiting stacks, with one worker per entry of ``devices``."""
         try:
             while self.waiting or any(worker.stack is not None for worker in self.workers):
                 if self.interruption.requested and not self.stopping:
@@ -108,7 +114,7 @@ class Pool:
             self.shutdown()
 
     def start_workers(self, devices: Sequence[str]) -> None:
-        """Start a worker on every device that has none, as long as there are more stacks than idle workers."""
+        """Start workers on devices that have none, while there are more waiting stacks than idle workers."""
         free = list(devices)
         for worker in self.workers:
             free.remove(worker.device)
@@ -117,11 +123,11 @@ class Pool:
             self.workers.append(self.starter.start(self.folder, device))
 
     def is_core_idle(self) -> bool:
-        """Return whether there are more cores than stacks, from now to the end."""
+        """Return whether no stack is waiting and fewer stacks run than there are cores."""
         return not self.waiting and sum(worker.stack is not None for worker in self.workers) < cores()
 
     def assign(self, worker: Worker) -> None:
-        """Give an idle worker the next stack, if there is one to train."""
+        """Send the next stack to an idle worker, if there is one."""
         worker.stack = self.next_stack()
         if worker.stack is not None:
             self.tries[worker.stack] += 1
@@ -129,7 +135,7 @@ class Pool:
             self.watcher.started(worker.stack)
 
     def next_stack(self) -> int | None:
-        """Return the first waiting stack that no other run trains or has finished, reserved; it waits no more."""
+        """Reserve the first waiting stack that no other run trains or has finished; return its index, or ``None``."""
         refused = False
         for stack in list(self.waiting):
             if not self.reservations.acquire(self.stacks[stack]):
@@ -145,7 +151,13 @@ class Pool:
         return None
 
     def skip_finished(self, stack: int) -> bool:
-        """Return whether a stack is not to be trained as it stands: another run has finished cells of it."""
+        """Account for cells of a waiting stack that another run has finished.
+
+        If all are finished the stack is reported as finished; if some are, it is split.
+
+        Returns:
+            Whether any cell is finished, so that the stack must not be trained as it is.
+        """
         cells, known = self.stacks[stack], self.finished_cells.statuses()
         done = [cell for cell in cells if cell.id in known]
         if done:
@@ -158,7 +170,7 @@ class Pool:
         return bool(done)
 
     def split(self, stack: int, pieces: Sequence[Cells], reason: str) -> None:
-        """Replace a stack by pieces, which are next."""
+        """Replace a stack by smaller ones, which are put first in the queue."""
         self.watcher.split(stack, pieces, reason)
         first = len(self.stacks)
         self.stacks += pieces
@@ -166,13 +178,13 @@ class Pool:
         self.waiting.extendleft(reversed(range(first, len(self.stacks))))
 
     def poll_workers(self) -> None:
-        """Act on what the workers say until the next tick."""
+        """Handle messages of the workers, waiting at most ``TICK_SECONDS`` for one."""
         by_pipe = {worker.pipe: worker for worker in self.workers}
         for pipe in wait(list(by_pipe), TICK_SECONDS):
             self.handle_message(by_pipe[pipe])  # type: ignore[index]
 
     def handle_message(self, worker: Worker) -> None:
-        """Act on what a worker says, or on its death."""
+        """Handle one message of a worker, or its death."""
         try:
             what, *about = worker.pipe.recv()
         except (EOFError, ConnectionError):
@@ -191,7 +203,7 @@ class Pool:
             self.watcher.finished(stack, *about)
         elif what == "failed":
             self.report_failure(stack, *about)
-        elif what == "no room":  # the next stack would find no more of it
+        elif what == "no room":  # the next stack could not be written either
             self.watcher.failed(stack, *about)
             if not self.stopping:
                 self.stop()
@@ -202,7 +214,7 @@ class Pool:
         self.reservations.release(self.stacks[stack])
 
     def on_worker_death(self, worker: Worker) -> None:
-        """Let go of a worker that died; its stack is tried again, or has failed."""
+        """Remove a dead worker; queue its stack again, or record it as failed after ``MAX_TRIES`` tries."""
         self.workers.remove(worker)
         worker.join()
         stack = worker.stack
@@ -217,29 +229,29 @@ class Pool:
 
         reason = f"{death}, {MAX_TRIES} times"
         rows = failed_rows(self.stacks[stack], reason, worker.device, now())
-        with contextlib.suppress(StorageError):  # without a row the cell is unfinished, which it is
+        with contextlib.suppress(StorageError):  # without a row the cells count as unfinished, which is true
             Results(self.folder).write_failures(rows)
         self.reservations.release(self.stacks[stack])
         self.report_failure(stack, reason)
 
     def report_failure(self, stack: int, reason: str) -> None:
-        """Tell of a failure; with fail-fast it is the last."""
+        """Report a failed stack; with fail-fast, stop the sweep."""
         self.watcher.failed(stack, reason)
         if self.fail_fast and not self.stopping:
             self.stop()
 
     def stop(self) -> None:
-        """Have every worker save its stack and leave; nothing more is taken."""
+        """Clear the queue, and tell every worker to save its stack and exit."""
         self.stopping = True
         self.waiting.clear()
         for worker in self.workers:
             worker.send(None)
 
     def shutdown(self) -> None:
-        """End every worker: idle ones are asked, busy ones are killed."""
+        """End all workers: tell idle ones to exit, kill busy ones."""
         for worker in self.workers:
             if worker.stack is not None:
                 worker.process.kill()
-            worker.send(None)  # again, where a second Ctrl-C came while it was being told
+            worker.send(None)  # sent again, in case a second Ctrl-C interrupted stop()
         for worker in self.workers:
             worker.join()

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: asked once, a sweep saves what runs and ends; asked twice, it ends at once."""
+"""Handle Ctrl-C and SIGTERM: the first lets a sweep save its stacks and end, the second ends it at once."""
 
 import signal
 from collections.abc import Iterator
@@ -23,9 +23,9 @@ class Interruption:
         self.requested = False
 
     def __enter__(self) -> Self:
-        # a process that was started to ignore a signal (nohup, a script's background) goes on ignoring it
-        heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-        self.before = {number: signal.signal(number, self.on_signal) for number in heard}
+        # a signal that is ignored from the start (nohup, background jobs of a script) must stay ignored
+        caught = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        self.before = {number: signal.signal(number, self.on_signal) for number in caught}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -33,7 +33,7 @@ class Interruption:
             signal.signal(number, handler)
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Remember the first signal."""
+        """Record the first signal; raise at the second."""
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
@@ -41,9 +41,10 @@ class Interruption:
 
 @contextmanager
 def signals_ignored() -> Iterator[None]:
-    """Start processes that ignore the signals from their first instant: what Ctrl-C means is their parent's to say.
+    """Ignore the signals during the block, so that processes started in it ignore them from their first instant.
 
-    This process ignores them too while in the block: keep it to milliseconds.
+    Children must ignore them because the parent decides what Ctrl-C means. The parent misses signals that arrive during
+    the block, so keep it to milliseconds.
     """
     before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
     try:

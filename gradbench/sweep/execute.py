@@ -1,4 +1,4 @@
-"""Execute a plan: prepare the results folder, launch what is left to train, write the report."""
+"""Execute a plan: repair the results folder, train the unfinished cells, unify the tables."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,13 +15,13 @@ from gradbench.sweep.plan import Plan
 
 
 def prepare_folder(plan: Plan) -> tuple[Plan, list[str]]:
-    """Set aside what is damaged in the results folder.
+    """Quarantine damaged files of the plan's results folder, and collect warnings.
 
     Returns:
-        The plan of what is left to train, and lines that a person should read before it starts.
+        The plan with updated statuses, and lines to show to the user before training starts.
 
     Raises:
-        StorageError: where the folder cannot be written.
+        StorageError: if the folder cannot be written.
     """
     from gradbench.storage.provenance import provenance_warnings
 
