@@ -331,7 +331,9 @@ def told(display: QuietDisplay, out: io.StringIO) -> str:
 )
 def test_progress_fits_where_it_is_read(terminal, quiet, kind):
     out = io.StringIO()
-    display = display_for([stack(3), stack(1)], Console(file=out, force_terminal=terminal, width=120), quiet)
+    display = display_for(
+        [stack(3), stack(1)], Console(file=out, force_terminal=terminal, width=120), quiet=quiet
+    )
     assert type(display) is kind
     written = told(display, out)
     assert "mlp · none · 1 cell: [out] of luck" in re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", written)

@@ -1,8 +1,8 @@
-"""What there is to choose from: read off the YAML files, so that it cannot lag behind them.
+"""The catalog of models, regularizers, data, optimizers and experiments, generated from their YAML files.
 
     python -m gradbench.cli.catalog > conf/README.md
 
-writes the same as Markdown, with the comment of every key; a test holds the file to it.
+writes it as Markdown, with the comment of every key; a test checks that the file is up to date.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,12 +18,12 @@ from gradbench.config.instantiate import NO_ARGUMENTS
 from gradbench.errors import UsageError, nearest
 
 KINDS = {"models": "model", "regularizers": "regularizer", "data": "data", "optimizers": "optimizer"}
-"""What ``info`` calls a group."""
+"""Name of each group in ``gradbench info`` -> name of the config group."""
 
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """One choice: its name, its file's first comment, and its keys with defaults."""
+    """One option: its name, the first comment of its file, and its keys with defaults."""
 
     name: str
     summary: str
@@ -32,17 +32,17 @@ class CatalogEntry:
 
 @dataclass(frozen=True)
 class CatalogSection:
-    """The choices of one kind."""
+    """The options of one group, or the experiments."""
 
     title: str
     entries: list[CatalogEntry]
 
 
 def catalog_sections(kind: str | None, config_dir: Path | None) -> list[CatalogSection]:
-    """Return the sections of ``info``: one kind, or all.
+    """Return the sections of ``gradbench info``: one kind, or all of them if ``kind`` is ``None``.
 
     Raises:
-        UsageError: for a kind that there is not.
+        UsageError: for an unknown kind.
     """
     kinds = [*KINDS, "experiments"]
     if kind is not None and kind not in kinds:
@@ -61,7 +61,7 @@ def catalog_sections(kind: str | None, config_dir: Path | None) -> list[CatalogS
 
 
 def option_entry(configs: Configs, group: str, name: str) -> CatalogEntry:
-    """Return one option of a group, with the defaults it brings."""
+    """Return the entry of one option of a group, with its keys and defaults."""
     path = configs.path(group, name)
     text = path.read_text(encoding="utf-8")
     config = configs.compose((f"{group}={name}",)).config
@@ -71,7 +71,7 @@ def option_entry(configs: Configs, group: str, name: str) -> CatalogEntry:
 
 
 def experiment_entry(configs: Configs, name: str) -> CatalogEntry:
-    """Return one experiment: its question and the keys it sweeps."""
+    """Return the entry of one experiment: its question and the keys that it sweeps."""
     experiment = configs.experiment(name)
     axes = (axis for product in experiment.products for axis in product)
     swept = dict.fromkeys(axis.key for axis in axes if len(axis.values) > 1)
@@ -79,7 +79,7 @@ def experiment_entry(configs: Configs, name: str) -> CatalogEntry:
 
 
 def format_default(value: Any) -> str:
-    """Write a default; one that is taken from another key is that key's name."""
+    """Format a default; one that refers to another key is shown as that key's name."""
     return REFERENCE.sub(lambda found: found[1], str(value))
 
 
@@ -96,7 +96,7 @@ ABOUT = {
     "data": "What must be downloaded is downloaded on first use. The rest comes with the packages or is generated.",
     "optimizers": "The formulas are those of torch.optim.",
 }
-"""What stands above each table of options."""
+"""Text above each table of options."""
 
 TITLE = """# Every choice and its keys
 
@@ -111,7 +111,7 @@ Sections: [every cell](#every-cell) · [models](#models) · [regularizers](#regu
 
 
 def markdown() -> str:
-    """Return the catalogue of what ships with gradbench as a page of Markdown."""
+    """Return the catalog of everything shipped with gradbench, as a page of Markdown."""
     configs = Configs()
     parts = [TITLE, *general_section()]
     for title, group in KINDS.items():
@@ -127,13 +127,12 @@ def markdown() -> str:
 
 
 def general_section() -> list[str]:
-    """Return the section of the keys that stand in no group."""
+    """Return the section on keys that belong to no group."""
     from gradbench.grid.cell import RUNTIME
 
     text = (shipped("conf") / "config.yaml").read_text(encoding="utf-8")
-    values = dict(
-        leaves(yaml.safe_load(text))
-    )  # as written: composed, they would be those of the default model
+    # not composed, because that would show the values of the default model
+    values = dict(leaves(yaml.safe_load(text)))
     del values["defaults"]
     runtime = {key: value for key, value in values.items() if key.split(".")[0] in RUNTIME}
     own = {key: value for key, value in values.items() if key not in runtime}
@@ -148,7 +147,7 @@ def general_section() -> list[str]:
 
 
 def overview_row(configs: Configs, group: str, name: str) -> dict[str, str]:
-    """Return an option's row in the table of its group: column -> Markdown."""
+    """Return the row of an option in the table of its group: column -> Markdown."""
     composed = configs.compose((f"{group}={name}",))
     node = composed.config[group]
     row = {
@@ -164,12 +163,12 @@ def overview_row(configs: Configs, group: str, name: str) -> dict[str, str]:
 
 
 def option_section(configs: Configs, group: str, name: str) -> list[str]:
-    """Return a heading, what else the file's opening comments say, and the table of keys."""
+    """Return an option's heading, the rest of its file's opening comments, and its table of keys."""
     config = configs.compose((f"{group}={name}",)).config
     comments = comments_of((shipped("conf") / "config.yaml").read_text(encoding="utf-8"))
     beside = set(comments)
-    for text in reversed([*ancestry(configs, group, name)]):
-        # a model's file stands at the top level, and sets keys beside its own
+    for text in reversed([*inherited_files(configs, group, name)]):
+        # the file of a model is at the top level of the config, and also sets keys outside its group
         prefix = "" if group == "model" else f"{group}."
         comments |= {f"{prefix}{key}": comment for key, comment in comments_of(text).items() if comment}
         beside &= comments_of(text).keys()
@@ -184,21 +183,21 @@ def option_section(configs: Configs, group: str, name: str) -> list[str]:
 
 
 def opening_lines(configs: Configs, group: str, name: str) -> list[str]:
-    """Return the comments at the top of an option's file."""
+    """Return the comment lines at the top of an option's file."""
     return opening_comments(configs.path(group, name).read_text(encoding="utf-8"))
 
 
-def ancestry(configs: Configs, group: str, name: str) -> Iterator[str]:
-    """Yield the text of an option's file, then of those that it builds on."""
+def inherited_files(configs: Configs, group: str, name: str) -> Iterator[str]:
+    """Yield the text of an option's file, then of the files in its ``defaults`` list, recursively."""
     text = configs.path(group, name).read_text(encoding="utf-8")
     yield text
     for base in yaml.safe_load(text).get("defaults", []):
         if isinstance(base, str) and base in configs.groups[group]:
-            yield from ancestry(configs, group, base)
+            yield from inherited_files(configs, group, base)
 
 
 def key_table(values: Mapping[str, Any], comments: Mapping[str, str]) -> str:
-    """Return a table of keys, each with its default and its comment; so are keys that only hold others."""
+    """Return a table of keys with defaults and comments; commented parents of nested keys get a row too."""
     rows: dict[str, list[str]] = {}
     for key, value in values.items():
         above = [key[:end] for end, letter in enumerate(key) if letter == "."]
@@ -210,7 +209,7 @@ def key_table(values: Mapping[str, Any], comments: Mapping[str, str]) -> str:
 
 
 def markdown_default(value: Any) -> str:
-    """Write a default as YAML does."""
+    """Format a default as YAML in a Markdown code span."""
     if value == "???":
         return "required"
     if isinstance(value, str):
@@ -219,14 +218,14 @@ def markdown_default(value: Any) -> str:
 
 
 def markdown_text(words: str) -> str:
-    """Return words that Markdown shows as they are."""
-    from gradbench.report.render.markdown import plain  # it imports what draws reports
+    """Escape text so that Markdown shows it literally."""
+    from gradbench.report.render.markdown import plain  # here, because it imports matplotlib
 
     return plain(words)
 
 
 def markdown_table(columns: list[str], rows: list[list[str]]) -> str:
-    """Return a table; what stands in its rows is Markdown already."""
+    """Return a Markdown table; its rows contain Markdown already."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -1,4 +1,4 @@
-"""The command line: parses, calls, prints."""
+"""The commands of ``gradbench``: parse arguments, call the other packages, print the results."""
 
 import contextlib
 import gc
@@ -30,7 +30,7 @@ SUMMARY = (
 )
 
 ClickUsageError: Any = typer.BadParameter.__base__
-"""What Typer raises for an option that there is not, or a value that it cannot take; it has no public name."""
+"""Typer's base class of errors for unknown options and invalid values; Typer does not export it."""
 
 FAILED, INTERRUPTED = 1, 130
 
@@ -53,13 +53,20 @@ ConfigDir = Annotated[
 
 
 def complete_run(context: typer.Context, incomplete: str) -> list[str]:
-    """Complete the words of a run."""
+    """Complete the positional arguments of ``run`` and ``cost``."""
     folder = context.params.get("config_dir")
     return complete_words(incomplete, context.params.get("words") or [], Path(folder) if folder else None)
 
 
+def results_argument(text: str) -> Any:
+    """Declare a positional argument that takes results folders; ``text`` is its help."""
+    return typer.Argument(
+        metavar="[RESULTS]…", help=text, autocompletion=complete_folders, show_default=False
+    )
+
+
 def show_version(wanted: bool) -> None:
-    """Print the version and stop."""
+    """Print the version and exit."""
     if wanted:
         out.print(f"gradbench {__version__}", highlight=False)
         raise typer.Exit
@@ -72,7 +79,7 @@ def root(
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Print the help where no command is given."""
+    """Print the help if no command is given."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
@@ -126,12 +133,8 @@ def run(
     A key that one regularizer lacks applies to the cells that have it. The same command again trains only what
     is not finished. Exit status: 0 all cells completed or diverged, 1 some failed, 2 usage, 130 interrupted.
     """  # noqa: E501 - a command stands on one line
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # how a scheduler says Ctrl-C
-    names = [word for word in words or [] if "=" not in word and not word.startswith("~")]
-    overrides = [word for word in words or [] if word not in names]
-    if len(names) > 1:
-        raise UsageError(f"one experiment at a time, got {', '.join(names)}; overrides look like key=value")
-    experiment = names[0] if names else None if overrides else "quick"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's SIGTERM acts like Ctrl-C
+    experiment, overrides = split_words(words or [])
     if dry_run:
         with gc_paused():
             from gradbench.sweep.plan import make_plan
@@ -141,7 +144,7 @@ def run(
         return
     from gradbench.launchers import forkserver
 
-    forkserver.warm_up()  # it imports torch while this process imports the rest and composes configs
+    forkserver.warm_up()  # the server imports torch while this process imports the rest and composes configs
     with gc_paused():
         from gradbench.cli.progress import display_for
         from gradbench.sweep.execute import execute, prepare_folder
@@ -150,20 +153,23 @@ def run(
         plan = make_plan(experiment, overrides, results, config_dir, forkserver.run_in_forkserver)
     plan, notes = prepare_folder(plan)
     for line in notes:
-        err.print(escape_controls(line), highlight=False, markup=False, soft_wrap=True)
+        print_note(line)
     given = {"--config-dir": config_dir, "--results": results}
     options = [text for option, value in given.items() if value for text in (option, str(value))]
     command = shlex.join(["gradbench", "run", *(words or []), *options])
-    with display_for(plan.todo(), err, quiet) as watcher:
-        complete = execute(plan, command, watcher, jobs, fail_fast, None if no_report else import_report)
+    on_idle_core = None if no_report else import_report
+    with display_for(plan.todo(), err, quiet=quiet) as watcher:
+        complete = execute(plan, command, watcher, jobs, fail_fast=fail_fast, on_idle_core=on_idle_core)
     if not quiet:
         print_outcome(plan, dict(watcher.statuses))
     failed = watcher.statuses["failed"] > 0
     if not no_report:
         try:
-            write_report(plan.folder, quiet)
+            write_report(plan.folder, quiet=quiet)
         except (StorageError, UsageError):
-            if complete and not failed:  # else there may be nothing to report on yet, and that has been said
+            if (
+                complete and not failed
+            ):  # otherwise there may be nothing to report on, for a reason already printed
                 raise
     if not complete:
         raise typer.Exit(INTERRUPTED)
@@ -171,9 +177,25 @@ def run(
         raise typer.Exit(FAILED)
 
 
+def split_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Split the arguments of ``run`` into an experiment, or ``None``, and overrides; without any, it is ``quick``.
+
+    Raises:
+        UsageError: if there is more than one experiment.
+    """
+    names = [word for word in words if "=" not in word and not word.startswith("~")]
+    overrides = [word for word in words if word not in names]
+    if len(names) > 1:
+        raise UsageError(f"one experiment at a time, got {', '.join(names)}; overrides look like key=value")
+    return names[0] if names else None if overrides else "quick", overrides
+
+
 @contextlib.contextmanager
 def gc_paused() -> Iterator[None]:
-    """Look for no garbage while in the block, nor ever in what it made: modules and cells are there to stay."""
+    """Disable garbage collection during the block, and exclude the objects made in it from later collections.
+
+    Those are modules, configs and cells, which live until the process ends.
+    """
     gc.disable()
     try:
         yield
@@ -183,11 +205,12 @@ def gc_paused() -> Iterator[None]:
 
 
 def import_report() -> None:
-    """Import what draws a report, which takes a second: better done while workers train."""
+    """Import the report package, which takes a second, while workers still train."""
+    import gradbench.report  # noqa: F401 - imported for its effect on the module cache
 
 
 def print_plan(plan: "Plan", jobs: int | None) -> None:
-    """Print what a sweep would train."""
+    """Print the plan of a sweep: stacks, cells, steps, workers, expected time."""
     from gradbench.cli.progress import pluralize, stack_kind
     from gradbench.launchers.local import worker_count
     from gradbench.sweep.estimate import expected_seconds
@@ -221,19 +244,24 @@ def print_plan(plan: "Plan", jobs: int | None) -> None:
 
 
 def print_line(line: str) -> None:
-    """Print text as it is: on one line, whatever the terminal's width, so that it can be copied."""
+    """Print a line without markup, and without wrapping it, so that it can be copied."""
     out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+def print_note(line: str) -> None:
+    """Print a note to stderr, without markup or control characters."""
+    err.print(escape_controls(line), highlight=False, markup=False, soft_wrap=True)
+
+
 def format_duration(seconds: float) -> str:
-    """Return a time span as a person says it."""
+    """Format a duration: ``45 s``, ``12 min`` or ``3.5 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def print_outcome(plan: "Plan", trained: dict[str, int]) -> None:
-    """Print how many cells ended how."""
+    """Print the number of cells by status, and where the tables are."""
     from gradbench.cli.progress import pluralize
 
     parts = [f"{number} {status}" for status, number in sorted(trained.items())]
@@ -244,8 +272,8 @@ def print_outcome(plan: "Plan", trained: dict[str, int]) -> None:
     print_line(f"{pluralize(len(plan.cells), 'cell')}: {', '.join(parts)} · tables in {plan.folder}")
 
 
-def write_report(folder: Path, quiet: bool = False) -> None:
-    """Write the report of a results folder, print the answers and where the page is."""
+def write_report(folder: Path, *, quiet: bool = False) -> None:
+    """Write the report of a results folder; unless quiet, print its answers and the path of its page."""
     from gradbench import report
     from gradbench.report.claims import section as claims
     from gradbench.report.claims import verdicts
@@ -260,7 +288,7 @@ def write_report(folder: Path, quiet: bool = False) -> None:
 
 
 def print_claims(judged: "Sequence[Verdict]") -> None:
-    """Print claims: each with its conditions, its verdict, its figure and the command that made its results."""
+    """Print judged claims: a table per experiment, then figures and commands, then a summary."""
     from gradbench.report.claims import overview
 
     for block in overview.blocks(judged):
@@ -276,7 +304,7 @@ def print_claims(judged: "Sequence[Verdict]") -> None:
 
 
 def print_report(built: "Report") -> None:
-    """Print a report's answers and where its page is."""
+    """Print the answers of a report and the path of its page."""
     table = Table("model", "answer", "metric", "evidence", title="Answer", title_justify="left")
     for answer in built.answers:
         texts = answer.model, answer.treatment, answer.value, answer.sentence
@@ -289,11 +317,8 @@ def print_report(built: "Report") -> None:
 def report_command(
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="[RESULTS]…",
-            help="A results folder, results/quick by default; several are compared, the first with each other.",
-            autocompletion=complete_folders,
-            show_default=False,
+        results_argument(
+            "A results folder, results/quick by default; several are compared, the first with each other."
         ),
     ] = None,
     out: Annotated[
@@ -331,12 +356,7 @@ def report_command(
 def claims(
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="[RESULTS]…",
-            help="Results folders, or folders of them. Default: results/article.",
-            autocompletion=complete_folders,
-            show_default=False,
-        ),
+        results_argument("Results folders, or folders of them. Default: results/article."),
     ] = None,
     into: Annotated[
         Path | None,
@@ -366,7 +386,7 @@ def claims(
     for folder in folders or [Path("results/article")]:
         found, notes = overview.judge(folder, config_dir)
         for note in notes:
-            err.print(escape_controls(note), highlight=False, markup=False, soft_wrap=True)
+            print_note(note)
         print_claims(found)
         print_line(f"claims: {write(overview.place(folder), found)}")
         every += found
@@ -381,7 +401,7 @@ def info(
         str | None,
         typer.Argument(
             metavar="[models|regularizers|data|optimizers|experiments]",
-            help="What to list; everything without it.",
+            help="Group to list (default: all).",
             autocompletion=complete_kinds,
             show_default=False,
         ),
@@ -408,7 +428,7 @@ def info(
 @app.command()
 def show(
     cell: Annotated[
-        str, typer.Argument(metavar="CELL", help="A cell's id, or how it begins.", show_default=False)
+        str, typer.Argument(metavar="CELL", help="Cell id, or a unique prefix of it.", show_default=False)
     ],
     results: Annotated[
         Path | None,
@@ -429,7 +449,7 @@ def show(
     for title, rows in sections(found, row):
         table = Table(show_header=False, title=title, title_justify="left")
         for _ in rows[0] if rows else ():
-            table.add_column(overflow="fold")  # an id that is cut cannot be copied
+            table.add_column(overflow="fold")  # a truncated id could not be copied
         for entry in rows:
             table.add_row(*map(escape, entry))
         out.print(table)
@@ -449,7 +469,9 @@ def cost(
             show_default=False,
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="How often each is timed.")] = 20,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, help="Number of timing rounds per regularizer.")
+    ] = 20,
     width: Annotated[
         int | None,
         typer.Option("--width", min=1, help="Cells per stack. Default: as many as a sweep trains together."),
@@ -478,7 +500,7 @@ def cost(
     from gradbench.profiling.measure import measured
 
     comparison = compare(words or [], width, results, config_dir)
-    output.make(comparison.folder)  # before minutes are spent
+    output.make(comparison.folder)  # fails here rather than after minutes of measuring
     with err.status("starting") as status:
         rows = measured(comparison, rounds, status.update)
     out.print(output.table(rows))
@@ -487,7 +509,7 @@ def cost(
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line; a user's mistake is one line and exit status 2."""
+    """Run the command line and exit; a user's mistake prints one line and exits with status 2."""
     try:
         status = app(arguments, standalone_mode=False) or 0
     except UsageError as error:
@@ -505,7 +527,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def print_error(message: str, status: int = 2) -> int:
-    """Print in one line why nothing came of it, and return the exit status."""
+    """Print an error as one line on stderr, and return the exit status."""
     line = escape_controls(message.replace("\n", " "))
     err.print(f"[red]error:[/] {escape(line)}", highlight=False, soft_wrap=True)
     return status

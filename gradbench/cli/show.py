@@ -1,4 +1,4 @@
-"""One cell out of a results folder, for a person to read."""
+"""Show one cell of a results folder: status, config, provenance, curve."""
 
 import math
 from pathlib import Path
@@ -12,7 +12,7 @@ from gradbench.storage.results import Results
 from gradbench.storage.sanitize import escape_controls, is_cell, is_command, refuse_links
 
 CURVE_ROWS = 12
-"""How many points of a curve are shown."""
+"""Maximum number of points of a curve that are shown."""
 
 COST = ("step_seconds", "seconds", "width")
 PROVENANCE = (
@@ -24,14 +24,14 @@ Section = tuple[str, list[tuple[str, ...]]]
 
 
 def find_cell(begins: str, folder: Path | None) -> tuple[Results, "pd.Series[Any]"]:
-    """Return the one cell whose id begins so, and the results it stands in.
+    """Find the cell with an id prefix; return its results folder and its row.
 
     Args:
-        begins: an id, or how it begins.
-        folder: where to look; every folder below ``results/`` without it.
+        begins: a cell's id, or a unique prefix of it.
+        folder: results folder to search; ``None`` for all folders below ``results/``.
 
     Raises:
-        UsageError: where no cell begins so, or several do.
+        UsageError: if no cell, or more than one, has this prefix.
     """
     folders = [folder] if folder else [path.parent for path in sorted(Path("results").glob("*/cells"))]
     found: dict[str, tuple[Results, pd.Series[Any]]] = {}
@@ -57,7 +57,7 @@ def find_cell(begins: str, folder: Path | None) -> tuple[Results, "pd.Series[Any
 
 
 def sections(results: Results, row: "pd.Series[Any]") -> list[Section]:
-    """Return the tables that ``show`` prints: status and metrics, config, provenance, curve, damaged files."""
+    """Return the tables that ``gradbench show`` prints: status, config, provenance, curve, damaged files."""
     values = {escape_controls(str(key)): value for key, value in row.items() if not is_missing(value)}
     metrics = [key for key in values if "/" in key]
     outcome = ["status", "diverged_at", *metrics, *COST]
@@ -82,9 +82,9 @@ def sections(results: Results, row: "pd.Series[Any]") -> list[Section]:
 
 
 def copyable_texts(row: "pd.Series[Any]") -> list[tuple[str, str]]:
-    """Return what ``show`` prints as plain text, to be copied: the error, if any, and the command.
+    """Return the (title, text) pairs that are printed for copying: the error, if any, and the command.
 
-    A stored command that is more than a ``gradbench run`` is a stranger's: it is not offered.
+    A stored command that is anything but a single ``gradbench run`` may be malicious, and is left out.
     """
     command = row.get("command")
     titled = [("error", row.get("error")), ("rerun it alone", command if is_command(command) else None)]
@@ -92,7 +92,7 @@ def copyable_texts(row: "pd.Series[Any]") -> list[tuple[str, str]]:
 
 
 def sample_curve(curve: pd.DataFrame) -> list[tuple[str, ...]]:
-    """Return a header and at most ``CURVE_ROWS`` rows, evenly spread, the last one included."""
+    """Return a header and at most ``CURVE_ROWS`` evenly spaced rows of a curve, including the last one."""
     measured = [name for name in curve if curve[name].notna().mean() > 0.5]
     picked = sorted({round(index * (len(curve) - 1) / (CURVE_ROWS - 1)) for index in range(CURVE_ROWS)})
     rows = curve[measured].iloc[picked].itertuples(index=False)
@@ -103,15 +103,15 @@ def sample_curve(curve: pd.DataFrame) -> list[tuple[str, ...]]:
 
 
 def is_missing(value: Any) -> bool:
-    """Return whether a table's value is null."""
+    """Return whether a value of a table is null or NaN."""
     return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
 
 
 def format_setting(value: Any) -> str:
-    """Return a config's value; a column that other cells lack turns its whole numbers into floats."""
+    """Format a value of a config; integers that pandas made floats, because other cells lack the key, are restored."""
     return f"{value:.15g}" if isinstance(value, float) else escape_controls(str(value))
 
 
 def format_value(value: Any) -> str:
-    """Return a value with four significant digits where it is a measured number."""
+    """Format a value; floats get four significant digits."""
     return f"{value:.4g}" if isinstance(value, float) else escape_controls(str(value))

@@ -44,30 +44,35 @@ def run(
     jobs: int | None,
     watcher: Watcher,
     reservations: Reservations,
+    *,
     fail_fast: bool = False,
     on_idle_core: Callable[[], None] | None = None,
 ) -> bool:
-    """Train stacks in worker processes, the first first.
+    """Train stacks in worker processes, in the given order.
 
     Args:
-        stacks: in the order in which they are taken; put the longest first.
-        folder: the results folder, which every worker writes to.
-        devices: names, one per GPU, or the CPU's; workers take them in turn.
-        jobs: number of workers; ``None`` for as many as there are cores or GPUs.
-        watcher: is told what happens.
-        reservations: on the folder's cells. A stack that another run trains is waited for.
-        fail_fast: save what runs and stop at the first failure.
-        meanwhile: done once a core is idle for want of further stacks, if ever; until it returns, nobody listens to
-            the workers.
+        stacks: the stacks; put the longest first.
+        folder: results folder that every worker writes to.
+        devices: names of the devices (one per GPU, or the CPU's); workers are assigned to them round-robin.
+        jobs: number of workers; ``None`` for one per CPU core, or one per GPU.
+        watcher: receives the events.
+        reservations: locks on the folder's cells. A stack that another run trains is waited for.
+        fail_fast: save running stacks and stop at the first failure.
+        on_idle_core: called at most once, when a core becomes idle because no stack is waiting; messages of the
+            workers are not read until it returns.
 
     Returns:
-        Whether nobody interrupted it: by Ctrl-C or SIGTERM, at which what runs is saved.
+        ``False`` if Ctrl-C or SIGTERM interrupted the sweep; running stacks have been saved.
 
     Raises:
         KeyboardInterrupt: when interrupted twice; the workers have been killed.
     """
     with Interruption() as interruption:
-        pool = Pool(stacks, folder, watcher, reservations, interruption, fail_fast, on_idle_core)
+        pool = Pool(
+            *(stacks, folder, watcher, reservations, interruption),
+            fail_fast=fail_fast,
+            on_idle_core=on_idle_core,
+        )
         pool.run([devices[index % len(devices)] for index in range(worker_count(devices, len(stacks), jobs))])
     return not interruption.requested
 
@@ -82,8 +87,9 @@ class Pool:
         watcher: Watcher,
         reservations: Reservations,
         interruption: Interruption,
-        fail_fast: bool,
-        on_idle_core: Callable[[], None] | None,
+        *,
+        fail_fast: bool = False,
+        on_idle_core: Callable[[], None] | None = None,
     ) -> None:
         self.stacks, self.folder = list(stacks), folder
         self.watcher, self.reservations, self.interruption = watcher, reservations, interruption

@@ -10,13 +10,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """Hears the signals while in the block.
+    """Catch the signals during the block.
 
     Attributes:
-        asked: whether there was one.
+        requested: whether a signal has arrived.
 
     Raises:
-        KeyboardInterrupt: from wherever the process is, at the second.
+        KeyboardInterrupt: at the second signal, at whatever statement runs then.
     """
 
     def __init__(self) -> None:

@@ -38,24 +38,25 @@ def execute(
     command: str,
     watcher: "Watcher",
     jobs: int | None,
+    *,
     fail_fast: bool,
     on_idle_core: Callable[[], None] | None = None,
 ) -> bool:
-    """Train what the plan says is left.
+    """Train the unfinished cells of a plan.
 
     Args:
-        plan: of a sweep.
-        command: that asked for it.
-        watcher: is told what happens.
-        jobs: number of workers; ``None`` for as many as there are cores or GPUs.
-        fail_fast: save what runs and stop at the first failure.
-        meanwhile: done once a core is idle, if ever.
+        plan: the plan of a sweep.
+        command: command line that is recorded in ``experiment.yaml``.
+        watcher: receives the events.
+        jobs: number of workers; ``None`` for one per CPU core, or one per GPU.
+        fail_fast: save running stacks and stop at the first failure.
+        on_idle_core: called at most once, when a core becomes idle because no stack is waiting.
 
     Returns:
-        Whether nobody interrupted it.
+        ``False`` if the sweep was interrupted.
 
     Raises:
-        UsageError: where the results folder cannot be used.
+        UsageError: if the results folder cannot be used.
     """
     from gradbench.launchers import local
 
@@ -76,7 +77,9 @@ def execute(
             cleanup.remove_stale_files(plan.folder)
         if todo:
             complete = local.run(
-                todo, plan.folder, plan.devices, jobs, watcher, reservations, fail_fast, on_idle_core
+                *(todo, plan.folder, plan.devices, jobs, watcher, reservations),
+                fail_fast=fail_fast,
+                on_idle_core=on_idle_core,
             )
         with reservations.exclusive():
             results.unify_schemas()
