@@ -192,7 +192,7 @@ def test_a_core_is_idle_once_nothing_waits_and_fewer_stacks_run_than_there_are_c
 def test_the_report_is_imported_while_the_last_stacks_train_and_only_where_one_is_written(home, monkeypatch):
     imported = []
     monkeypatch.setattr(cli, "import_report", lambda: imported.append(1))
-    monkeypatch.setattr(cli, "write_report", lambda *_: None)
+    monkeypatch.setattr(cli, "write_report", lambda *_, **_options: None)
     monkeypatch.setattr(local, "cores", lambda: 2)
     words = ["steps=4", "--jobs", "1", "--results"]
     assert gradbench(*words, "without") == 0

@@ -167,9 +167,8 @@ def run(
         try:
             write_report(plan.folder, quiet=quiet)
         except (StorageError, UsageError):
-            if (
-                complete and not failed
-            ):  # otherwise there may be nothing to report on, for a reason already printed
+            # after a failure or an interrupt there may be nothing to report on, and the reason has been printed
+            if complete and not failed:
                 raise
     if not complete:
         raise typer.Exit(INTERRUPTED)

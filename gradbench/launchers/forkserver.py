@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from gradbench.launchers.signals import signals_ignored
 
-if (
-    TYPE_CHECKING
-):  # heavy imports wait until the server has been started, and then run at the same time as its own
+if TYPE_CHECKING:  # at run time this import would delay the start of the server
     from gradbench.grid.cell import Cell
 
 P = ParamSpec("P")

@@ -18,9 +18,8 @@ def remove_stale_files(folder: Path) -> None:
         if match and not is_running(int(match[1])):
             path.unlink(missing_ok=True)
     for path in folder.glob("checkpoints/*.pt"):
-        if (
-            folder / "cells" / f"{path.stem}.parquet"
-        ).exists():  # the worker wrote it after its parent was killed
+        # a worker that outlived its killed parent may have saved it late
+        if (folder / "cells" / f"{path.stem}.parquet").exists():
             path.unlink(missing_ok=True)
 
 

@@ -37,7 +37,7 @@ class Reservations:
         alone: whether no other run used the folder when the block was entered.
 
     Raises:
-        UsageError: where the folder cannot be written.
+        UsageError: if the folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -111,9 +111,8 @@ class FinishedCells:
         for path in part_paths(self.folder):
             if path not in self.read:
                 self.read.add(path)
-                with contextlib.suppress(
-                    DamagedError
-                ):  # also raised if a failure's part was removed after a success
+                # also raised if a failure's part was removed after a success
+                with contextlib.suppress(DamagedError):
                     rows = read_table(path, ["cell", "status"]).to_pylist()
                     self.known |= {row["cell"]: row["status"] for row in rows if row["status"] in FINISHED}
         return self.known

@@ -63,9 +63,7 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         table = file.read(columns=[name for name in names if columns is None or name in columns])
         try:
             table.validate(full=True)
-        except (
-            pa.ArrowException
-        ) as error:  # for example text that is not Unicode, which gradbench never writes
+        except pa.ArrowException as error:  # for example text that is not Unicode
             raise DamagedError(path, reason(error)) from error
         return table
 
@@ -89,7 +87,7 @@ def open_verified(path: Path) -> Iterator[pq.ParquetFile]:
                 raise DamagedError(path, "its checksum does not fit")
             names = file.schema_arrow.names
             if len(set(names)) < len(names) or not all(map(is_stored_type, file.schema_arrow.types)):
-                raise DamagedError(path, "its columns are not numbers and words under different names")
+                raise DamagedError(path, "columns must be numeric, boolean or string, with unique names")
             if "format" in names:
                 refuse_newer(path, file.read(columns=["format"])["format"].to_pylist())
             yield file
