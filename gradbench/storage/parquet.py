@@ -87,7 +87,7 @@ def open_verified(path: Path) -> Iterator[pq.ParquetFile]:
                 raise DamagedError(path, "its checksum does not fit")
             names = file.schema_arrow.names
             if len(set(names)) < len(names) or not all(map(is_stored_type, file.schema_arrow.types)):
-                raise DamagedError(path, "columns must be numeric, boolean or string, with unique names")
+                raise DamagedError(path, "its columns are not numbers and words under different names")
             if "format" in names:
                 refuse_newer(path, file.read(columns=["format"])["format"].to_pylist())
             yield file
