@@ -1,10 +1,14 @@
-"""``gradbench``, and ``python -m gradbench``."""
+"""Entry point of ``gradbench`` and ``python -m gradbench``."""
 
 import sys
 
 
 def main() -> None:
-    """Run the command line; before it is even imported, what a sweep's workers are forked from starts to import."""
+    """Run the command line.
+
+    For a sweep, the server that workers are forked from is started first: it imports torch while this process imports
+    the command line.
+    """
     if sys.argv[1:2] == ["run"] and not {"-h", "--help", "--dry-run"} & set(sys.argv):
         from gradbench.launchers import forkserver
 

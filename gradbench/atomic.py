@@ -1,4 +1,4 @@
-"""Write files so that a kill leaves the old one or the new one, and set damaged ones aside."""
+"""Write files atomically, and rename damaged ones."""
 
 import os
 from collections.abc import Callable
@@ -9,16 +9,20 @@ from gradbench.errors import StorageError
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file so that at any instant either the old one or the whole new one is there.
+    """Write a file so that a kill at any instant leaves either the old file or the whole new one.
+
+    Args:
+        path: the file.
+        write: called with the open temporary file, which then replaces ``path``.
 
     Raises:
-        StorageError: where the disk is full, or cannot be written.
+        StorageError: if the disk is full or cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.unlink(missing_ok=True)  # of a dead process that had our number
+        temporary.unlink(missing_ok=True)  # left by a dead process that had this process id
         try:
-            with temporary.open("xb") as file:  # x: never through a link that someone has laid there
+            with temporary.open("xb") as file:  # x: never follow a link that someone has put there
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -35,7 +39,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 
 def unwritable(path: Path, error: OSError) -> StorageError:
-    """Return what to tell a person about a file that could not be written."""
+    """Return the error to raise for a file that could not be written."""
     return StorageError(
         f"cannot write {path} ({error.strerror or error}); make room or repair the folder, then type the same "
         "command again: what is finished stays"
@@ -45,10 +49,10 @@ def unwritable(path: Path, error: OSError) -> StorageError:
 def set_aside(path: Path) -> Path:
     """Rename a damaged file, so that it is neither used nor lost; return its new path.
 
-    It begins with an underscore: pandas reads every other file of a table's folder.
+    The new name begins with an underscore, because pandas reads every other file of a table's folder.
 
     Raises:
-        StorageError: where the disk cannot be written.
+        StorageError: if the disk cannot be written.
     """
     number = 1
     while os.path.lexists(aside := path.with_name(f"_{path.name}.damaged-{number}")):
@@ -61,5 +65,5 @@ def set_aside(path: Path) -> Path:
 
 
 def reason(error: Exception) -> str:
-    """Return the first line of what went wrong."""
+    """Return the first line of an error's message, or the name of its type."""
     return (str(error).splitlines() or [type(error).__name__])[0]

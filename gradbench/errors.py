@@ -1,4 +1,4 @@
-"""What the command line says in one line: a user's mistake, a damaged file, a disk that takes no more."""
+"""Errors that the command line prints as one line: user mistakes, damaged files, unwritable disks."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,18 +6,18 @@ from pathlib import Path
 
 
 class UsageError(Exception):
-    """What was asked for cannot be done; the message is one line that says what to type instead.
+    """The request cannot be fulfilled; the message is one line that says what to type instead.
 
     The command line prints it and exits with status 2, without a traceback.
     """
 
 
 class DamagedError(UsageError):
-    """A file of a results folder is not what was written.
+    """A file of a results folder differs from what was written.
 
     Args:
         path: the file.
-        reason: how it shows.
+        reason: the symptom, in a few words.
     """
 
     def __init__(self, path: Path, reason: str) -> None:
@@ -29,7 +29,7 @@ class DamagedError(UsageError):
 
 
 class StorageError(Exception):
-    """A file cannot be written: the disk is full, or has become read-only. What was there stays whole.
+    """A file cannot be written: the disk is full or read-only. An older version of the file stays intact.
 
     The command line prints the message, one line, and exits with status 1.
     """

@@ -15,7 +15,7 @@ import yaml
 from rich.console import Console
 
 from gradbench.cli import main as cli
-from gradbench.cli.progress import Lines, Live, Quiet, watch
+from gradbench.cli.progress import LineDisplay, LiveDisplay, QuietDisplay, display_for
 from gradbench.config.compose import Configs
 from gradbench.grid.cell import Cell
 
@@ -305,7 +305,7 @@ def stack(seeds: int) -> tuple[Cell, ...]:
     return tuple(Cell(config | {"seed": seed, "data": {}}, "", {}, (), {}) for seed in range(seeds))
 
 
-def told(display: Quiet, out: io.StringIO) -> str:
+def told(display: QuietDisplay, out: io.StringIO) -> str:
     """Tell a display of one stack that finishes and one that is tried twice and fails; return what it wrote."""
     with display:
         display.started(0)
@@ -322,24 +322,31 @@ def told(display: Quiet, out: io.StringIO) -> str:
 
 @pytest.mark.parametrize(
     ("terminal", "quiet", "kind"),
-    [(True, False, Live), (False, False, Lines), (True, True, Quiet), (False, True, Quiet)],
+    [
+        (True, False, LiveDisplay),
+        (False, False, LineDisplay),
+        (True, True, QuietDisplay),
+        (False, True, QuietDisplay),
+    ],
 )
 def test_progress_fits_where_it_is_read(terminal, quiet, kind):
     out = io.StringIO()
-    display = watch([stack(3), stack(1)], Console(file=out, force_terminal=terminal, width=120), quiet)
+    display = display_for(
+        [stack(3), stack(1)], Console(file=out, force_terminal=terminal, width=120), quiet=quiet
+    )
     assert type(display) is kind
     written = told(display, out)
     assert "mlp · none · 1 cell: [out] of luck" in re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", written)
-    if kind is Quiet:
+    if kind is QuietDisplay:
         assert len(written.splitlines()) == 1
-    if kind is Lines:
+    if kind is LineDisplay:
         assert "\x1b" not in written
         assert "[1/2] mlp · none · 3 cells · 1 diverged" in written
 
 
 def test_the_live_bar_counts_each_step_once_also_when_a_stack_is_tried_again():
     out = io.StringIO()
-    display = Live([stack(3), stack(1)], Console(file=out, force_terminal=True, width=120))
+    display = LiveDisplay([stack(3), stack(1)], Console(file=out, force_terminal=True, width=120))
     told(display, out)
     (whole,) = display.bars.tasks
     assert whole.completed == whole.total == 4 * 10

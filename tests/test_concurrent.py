@@ -13,8 +13,8 @@ import pytest
 
 from gradbench.cli import main as cli
 from gradbench.config.hashing import digest
-from gradbench.storage import cleanup as leftovers
-from gradbench.storage.locks import Finished, Reservations
+from gradbench.storage import cleanup
+from gradbench.storage.locks import FinishedCells, Reservations
 from gradbench.storage.results import Results
 
 ONE, TWO, THREE = (SimpleNamespace(id=digest(number)) for number in range(3))
@@ -25,7 +25,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from gradbench.storage.locks import Reservations
 with Reservations(Path(sys.argv[1])) as reservations:
-    print(reservations.take([SimpleNamespace(id=cell) for cell in sys.argv[2:]]), flush=True)
+    print(reservations.acquire([SimpleNamespace(id=cell) for cell in sys.argv[2:]]), flush=True)
     time.sleep(600)
 """
 
@@ -45,12 +45,12 @@ def other(tmp_path):
 def test_a_stack_is_reserved_whole_or_not_at_all_and_a_dead_process_reserves_nothing(tmp_path, other):
     with Reservations(tmp_path) as reservations:
         assert not reservations.alone
-        assert reservations.take([THREE])
-        assert not reservations.take([ONE])
-        assert not reservations.take([THREE, TWO]), "one of them is the other's"
+        assert reservations.acquire([THREE])
+        assert not reservations.acquire([ONE])
+        assert not reservations.acquire([THREE, TWO]), "one of them is the other's"
         other.send_signal(signal.SIGKILL)
         other.wait()
-        assert reservations.take([ONE, TWO])
+        assert reservations.acquire([ONE, TWO])
     with Reservations(tmp_path) as reservations:
         assert reservations.alone
 
@@ -60,12 +60,12 @@ def test_on_a_file_system_without_locks_everything_is_granted(tmp_path, monkeypa
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "lockf", lockf)
-    with Reservations(tmp_path) as reservations, reservations.turn():
-        assert reservations.take([ONE, TWO])
+    with Reservations(tmp_path) as reservations, reservations.exclusive():
+        assert reservations.acquire([ONE, TWO])
 
 
 def test_what_others_finish_is_seen_and_failures_are_not(tmp_path):
-    results, finished = Results(tmp_path), Finished(tmp_path)
+    results, finished = Results(tmp_path), FinishedCells(tmp_path)
     results.create({})
     assert finished.statuses() == {}
     rows = [{"cell": ONE.id, "status": "completed"}, {"cell": TWO.id, "status": "diverged"}]
@@ -96,7 +96,7 @@ def test_unfinished_files_of_dead_processes_and_checkpoints_of_finished_stacks_a
     for name in [*goes, *stays]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
-    leftovers.clear(tmp_path)
+    cleanup.remove_stale_files(tmp_path)
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert left == set(stays)
 

@@ -25,10 +25,10 @@ import gradbench.launchers.worker
 from gradbench import FORMAT
 from gradbench.atomic import set_aside
 from gradbench.cli import main as cli
-from gradbench.cli.progress import Lines
+from gradbench.cli.progress import LineDisplay
 from gradbench.errors import DamagedError
 from gradbench.launchers.forkserver import Worker
-from gradbench.launchers.worker import attempt, receive, tell
+from gradbench.launchers.worker import receive_cells, send, train_and_store
 from gradbench.report import build
 from gradbench.report.figures.style import RC
 from gradbench.report.load.cells import load
@@ -36,7 +36,7 @@ from gradbench.report.render import contents
 from gradbench.storage.parquet import check_arrays, read_arrays, read_table, write_arrays, write_table
 from gradbench.storage.results import Results, curve_rows, describe
 from gradbench.sweep import plan as sweep
-from gradbench.sweep.execute import prepare
+from gradbench.sweep.execute import prepare_folder
 from gradbench.training.checkpoint import Checkpoint
 
 WORDS = ["model=mlp", "model.hidden=4", "steps=2", "regularizer=none,gp", "seed=0,1"]
@@ -156,7 +156,7 @@ def undisturbed(tmp_path_factory):
     results = Results(tmp_path_factory.mktemp("undisturbed") / "x")
     results.create({})
     for seeds in ([0, 1], [2, 3]):
-        assert attempt(small(seeds), results.folder, CPU, Parent())[0] == "done"
+        assert train_and_store(small(seeds), results.folder, CPU, Parent())[0] == "done"
     return results
 
 
@@ -171,19 +171,19 @@ def assert_same_tables(one, other):
 def test_a_disk_that_fails_while_a_stack_is_written_costs_nothing_that_was_finished(disk, fault, undisturbed):
     results = Results(disk.folder / "x")
     results.create({})
-    attempt(small([0, 1]), results.folder, CPU, Parent())
+    train_and_store(small([0, 1]), results.folder, CPU, Parent())
     before = results.statuses()
     stack = small([2, 3])
     breaks = Parent(lambda step: step == 30 and getattr(disk, fault)())
-    what, reason = attempt(stack, results.folder, CPU, breaks)
+    what, reason = train_and_store(stack, results.folder, CPU, breaks)
     assert what == "no room"
     assert FAULTS[fault] in reason
     assert "type the same command again" in reason
     assert len(reason.splitlines()) == 1
     assert results.statuses() == before
-    assert results.damaged() == []
+    assert results.damaged_files() == []
     disk.heal()
-    assert attempt(stack, results.folder, CPU, Parent())[0] == "done"
+    assert train_and_store(stack, results.folder, CPU, Parent())[0] == "done"
     assert_same_tables(results, undisturbed)
 
 
@@ -191,9 +191,9 @@ def test_a_disk_that_fails_while_a_stack_is_written_costs_nothing_that_was_finis
 def test_a_checkpoint_that_cannot_be_written_ends_no_training_and_is_told_once(disk, fault, undisturbed):
     results = Results(disk.folder / "x")
     results.create({})
-    attempt(small([2, 3]), results.folder, CPU, Parent())
+    train_and_store(small([2, 3]), results.folder, CPU, Parent())
     parent = Parent(lambda step: {10: getattr(disk, fault), 30: disk.heal}.get(step, int)())
-    what, *_ = attempt(small([0, 1], checkpoint_seconds=0.0), results.folder, CPU, parent)
+    what, *_ = train_and_store(small([0, 1], checkpoint_seconds=0.0), results.folder, CPU, parent)
     assert what == "done"
     (line,) = parent.said
     assert FAULTS[fault] in line
@@ -208,8 +208,8 @@ class InThreads:
         ours, theirs = multiprocessing.Pipe()
 
         def work():
-            while (stack := receive(theirs)) is not None:
-                tell(theirs, *attempt(stack, folder, torch.device(device), theirs))
+            while (stack := receive_cells(theirs)) is not None:
+                send(theirs, *train_and_store(stack, folder, torch.device(device), theirs))
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
@@ -218,8 +218,8 @@ class InThreads:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_sweep_whose_disk_fails_stops_in_one_line_and_goes_on_later(disk, fault, monkeypatch, capsys):
-    monkeypatch.setattr("gradbench.launchers.local.Starter", InThreads)
-    finished = Lines.finished
+    monkeypatch.setattr("gradbench.launchers.local.WorkerStarter", InThreads)
+    finished = LineDisplay.finished
 
     def break_then(lines, *told):
         finished(lines, *told)
@@ -227,7 +227,7 @@ def test_a_sweep_whose_disk_fails_stops_in_one_line_and_goes_on_later(disk, faul
 
     words = [*WORDS, "--results", str(disk.folder / "x"), "--no-report", "--jobs", "1"]
     with monkeypatch.context() as patch:
-        patch.setattr(Lines, "finished", break_then)
+        patch.setattr(LineDisplay, "finished", break_then)
         assert gradbench_run(*words) == 1
     out, err = capsys.readouterr()
     (line,) = [line for line in err.splitlines() if not line.startswith("[1/2]")]
@@ -353,17 +353,17 @@ def test_a_damaged_checkpoint_is_told_of_and_its_stack_starts_anew(tmp_path, und
     results.create({})
     stack = small([0, 1], checkpoint_seconds=0.0)
     dies = Parent(lambda step: step == 20 and 1 / 0)
-    assert attempt(stack, results.folder, CPU, dies)[0] == "failed"
+    assert train_and_store(stack, results.folder, CPU, dies)[0] == "failed"
     (path,) = (results.folder / "checkpoints").glob("*.pt")
     content = flipped(path.read_bytes(), -40)
     path.write_bytes(content)
     parent = Parent()
-    assert attempt(stack, results.folder, CPU, parent)[0] == "done"
+    assert train_and_store(stack, results.folder, CPU, parent)[0] == "done"
     (line,) = parent.said
     assert "is damaged" in line
     assert f"kept as _{path.name}.damaged-1" in line
     assert path.with_name(f"_{path.name}.damaged-1").read_bytes() == content
-    attempt(small([2, 3]), results.folder, CPU, Parent())
+    train_and_store(small([2, 3]), results.folder, CPU, Parent())
     assert_same_tables(results, undisturbed)
 
 
@@ -394,7 +394,7 @@ def test_a_run_sets_a_damaged_file_aside_and_trains_its_cells_again(finished, ta
     victim = sorted((finished.folder / table).iterdir())[0]
     content = damage(victim.read_bytes())
     victim.write_bytes(content)
-    plan, lines = prepare(again())
+    plan, lines = prepare_folder(again())
     (line,) = lines
     kept = victim.with_name(f"_{victim.name}.damaged-1")
     assert line.startswith(str(victim.relative_to(Path.cwd())))
@@ -404,7 +404,7 @@ def test_a_run_sets_a_damaged_file_aside_and_trains_its_cells_again(finished, ta
     (stack,) = plan.todo()
     assert len(stack) == 2
     assert len(pd.read_parquet(finished.folder / "cells")) == 2, "the other stack's rows stay"
-    assert prepare(again())[1] == []
+    assert prepare_folder(again())[1] == []
 
 
 def test_a_dry_run_touches_nothing_that_is_damaged(finished, capsys):
@@ -519,11 +519,11 @@ def test_a_clock_that_jumps_changes_neither_what_is_saved_nor_what_is_done(
     results = Results(tmp_path / "x")
     results.create({})
     for seeds in ([0, 1], [2, 3]):
-        attempt(small(seeds), results.folder, CPU, Parent())
+        train_and_store(small(seeds), results.folder, CPU, Parent())
     for path in (results.folder / "cells").iterdir():
         os.utime(path, (4e9, 4e9))
     assert_same_tables(results, undisturbed)
-    assert results.damaged() == []
+    assert results.damaged_files() == []
     assert (results.cells()["started"] > results.cells()["finished"]).any()
     assert "0 s" in contents.subtitle(load(results.folder))
 

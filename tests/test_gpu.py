@@ -10,7 +10,7 @@ import torch
 from small import CONFIGS, CPU, cells, data_of
 
 import gradbench.training.loop
-from gradbench.launchers.worker import settle
+from gradbench.launchers.worker import configure_process
 from gradbench.training.cuda_graphs import make_stepper
 from gradbench.training.draws import CHUNK, draw_chunk
 from gradbench.training.loop import train
@@ -37,7 +37,7 @@ every_pair = pytest.mark.parametrize(
 @pytest.fixture(autouse=True)
 def cuda():
     device = torch.device("cuda", 0)
-    settle(device)
+    configure_process(device)
     yield device
     torch.use_deterministic_algorithms(False)
 

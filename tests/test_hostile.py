@@ -25,7 +25,7 @@ from gradbench.cli import main as cli
 from gradbench.cli.show import find_cell
 from gradbench.config.hashing import canonical
 from gradbench.errors import DamagedError, UsageError
-from gradbench.launchers.worker import attempt, checkpoint_of
+from gradbench.launchers.worker import checkpoint_of, train_and_store
 from gradbench.report import build
 from gradbench.report.analysis import tables as summary
 from gradbench.report.analysis.answer import answer
@@ -35,7 +35,7 @@ from gradbench.report.load.cells import load
 from gradbench.report.load.curves import scan
 from gradbench.report.render import contents
 from gradbench.report.render.cells import listing, points
-from gradbench.storage import sanitize as untrusted
+from gradbench.storage import sanitize
 from gradbench.storage.parquet import read_arrays, read_table
 from gradbench.storage.results import Results
 from gradbench.training.checkpoint import Checkpoint
@@ -183,7 +183,7 @@ def test_a_planted_checkpoint_is_set_aside_and_its_stack_trained_anew(tmp_path, 
 
     said = []
     pipe = SimpleNamespace(poll=lambda: False, send=said.append)
-    what, *_ = attempt(stack, results.folder, CPU, pipe)
+    what, *_ = train_and_store(stack, results.folder, CPU, pipe)
     if (
         theirs == "wrong shape"
     ):  # it has our own user, cells, versions and checksum: its shape is all that betrays it
@@ -283,7 +283,7 @@ def test_what_is_no_cell_s_id_is_no_cell(folder, secret, cell, capsys):
     assert len(load(folder).cells) == 6
     assert gradbench("show", str(cell) or "nothing", "--results", folder) == 2
     (folder / "cells/failed-..").mkdir()
-    Results(folder).harmonise()
+    Results(folder).unify_schemas()
     assert (secret / "a.parquet").read_bytes() == b"mine"
 
 
@@ -297,9 +297,9 @@ def assert_tame(text):
 
 @given(st.text())
 def test_plain_text_is_printable_and_says_what_was_there(text):
-    shown = untrusted.plain(text)
+    shown = sanitize.escape_controls(text)
     assert_tame(shown)
-    assert untrusted.plain(shown) == shown
+    assert sanitize.escape_controls(shown) == shown
     if all(char.isprintable() for char in text):
         assert shown == text
 
@@ -376,7 +376,7 @@ def test_an_error_about_a_hostile_name_is_one_tame_line(tmp_path, capsys):
 def test_a_stored_command_that_is_more_than_a_run_is_never_offered(folder, command, capsys):
     change(folder, command=command)
     (folder / "experiment.yaml").write_text(json.dumps({"command": command}))
-    assert not untrusted.is_command(command)
+    assert not sanitize.is_command(command)
     results = load(folder)
     assert results.command == ""
     data = listing(results, {}).data
@@ -389,7 +389,7 @@ def test_a_stored_command_that_is_more_than_a_run_is_never_offered(folder, comma
 @pytest.mark.parametrize("model", ["lstm", "mlp", "wgan"])
 def test_the_commands_of_real_cells_are_offered(model):
     for cell in cells(model, "gp", seed=[0, 1], optimizer="adam", optimizer__betas=[[0.5, 0.9]]):
-        assert untrusted.is_command(cell.command()), canonical(cell.words)
+        assert sanitize.is_command(cell.command()), canonical(cell.words)
 
 
 # ---- columns of any kind ---------------------------------------------------------------------------------------

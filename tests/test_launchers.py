@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 
 from gradbench.errors import UsageError
-from gradbench.launchers.forkserver import elsewhere
-from gradbench.launchers.local import jobs_for
+from gradbench.launchers.forkserver import run_in_forkserver
+from gradbench.launchers.local import worker_count
 from gradbench.sweep.plan import make_plan
 
 OWN = """
@@ -188,7 +188,7 @@ def test_an_interrupted_sweep_keeps_what_is_finished(home):
     ],
 )
 def test_there_are_as_many_workers_as_devices_stacks_and_the_user_allow(devices, stacks, jobs, expected):
-    assert jobs_for(devices, stacks, jobs) == expected
+    assert worker_count(devices, stacks, jobs) == expected
 
 
 def dies_elsewhere(home):
@@ -202,10 +202,10 @@ def refuses(words):
 
 
 def test_what_is_asked_of_another_process_is_found_out_here_if_that_one_is_killed():
-    assert elsewhere(os.getpid) != os.getpid()
-    assert elsewhere(dies_elsewhere, os.getpid()) == os.getpid()
+    assert run_in_forkserver(os.getpid) != os.getpid()
+    assert run_in_forkserver(dies_elsewhere, os.getpid()) == os.getpid()
     with pytest.raises(UsageError, match="so it is"):
-        elsewhere(refuses, "so it is")
+        run_in_forkserver(refuses, "so it is")
 
 
 def test_what_is_asked_of_another_process_ends_where_nobody_waits_for_it():
@@ -213,7 +213,7 @@ def test_what_is_asked_of_another_process_ends_where_nobody_waits_for_it():
     signal.setitimer(signal.ITIMER_REAL, 1.0)
     try:
         with pytest.raises(KeyboardInterrupt):
-            elsewhere(time.sleep, 600)
+            run_in_forkserver(time.sleep, 600)
     finally:
         signal.signal(signal.SIGALRM, before)
     assert not multiprocessing.active_children()

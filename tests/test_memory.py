@@ -172,10 +172,10 @@ def test_a_cgroup_leaves_its_limit_less_what_is_used(line, folder, limit, used, 
 @pytest.mark.parametrize("regularizer", ["none", "gp"])
 @every_model
 def test_a_prediction_is_within_a_quarter_of_what_a_gpu_hands_out(model, regularizer):
-    from gradbench.launchers.worker import settle
+    from gradbench.launchers.worker import configure_process
 
     device = torch.device("cuda", 0)
-    settle(device)
+    configure_process(device)
     stack = sized(model, regularizer, 64)
     _, measured = measure(stack, data_of(stack[0]), device)
     torch.use_deterministic_algorithms(False)

@@ -15,10 +15,10 @@ from gradbench.launchers.rows import curves_of, failed_rows, finished_rows
 from gradbench.report.analysis.audit import VERSIONS, audit
 from gradbench.report.analysis.comparison import comparisons
 from gradbench.report.load.cells import leaves, load
-from gradbench.storage.provenance import apart, git_state, now, provenance
+from gradbench.storage.provenance import git_state, now, provenance, provenance_warnings
 from gradbench.storage.results import Results, describe
 from gradbench.sweep import plan as sweep
-from gradbench.sweep.execute import prepare
+from gradbench.sweep.execute import prepare_folder
 from gradbench.training.loop import Outcome, train
 
 
@@ -51,7 +51,7 @@ def test_no_column_of_provenance_is_ever_empty(stack, outcome, status, tmp_path)
         results.write(finished_rows(stack, outcome, CPU, now()), curves_of(stack, outcome), {})
     else:
         results.write_failures(failed_rows(stack, "boom", CPU, now()))
-    results.harmonise()
+    results.unify_schemas()
     table = pd.read_parquet(results.folder / "cells")
     assert set(table["status"]) == {status}
     known = git_state() != (None, None)
@@ -89,27 +89,27 @@ def test_what_is_provenance_is_no_part_of_what_a_cell_is(stack, outcome, tmp_pat
 
 
 def test_where_everything_is_the_same_nothing_is_said(stack):
-    assert apart(stored(stack), stack, CPU) == []
-    assert apart(stored(stack[:1]), stack, CPU) == []
-    assert apart(pd.DataFrame(), stack, CPU) == []
+    assert provenance_warnings(stored(stack), stack, CPU) == []
+    assert provenance_warnings(stored(stack[:1]), stack, CPU) == []
+    assert provenance_warnings(pd.DataFrame(), stack, CPU) == []
 
 
 @pytest.mark.parametrize(
     ("column", "value"), [("torch", "2.6.0"), ("device", "cuda"), ("gradbench", "0.0.9")]
 )
 def test_finished_cells_made_elsewhere_are_named_and_kept(stack, column, value):
-    (line,) = apart(stored(stack, **{column: value}), stack, CPU)
+    (line,) = provenance_warnings(stored(stack, **{column: value}), stack, CPU)
     assert f"{column} was {value}" in line
     assert f"is {provenance(CPU)[column]} now: 2, kept" in line
     assert "--results DIR" in line
-    assert apart(stored(stack, status="failed", **{column: value}), stack, CPU) == [], (
+    assert provenance_warnings(stored(stack, status="failed", **{column: value}), stack, CPU) == [], (
         "those are trained again"
     )
 
 
 def test_each_version_has_its_own_line(stack):
     mixed = pd.concat([stored(stack[:1], torch="2.6.0"), stored(stack[1:], torch="2.7.1", device="cuda")])
-    lines = apart(mixed, stack, CPU)
+    lines = provenance_warnings(mixed, stack, CPU)
     assert [part for line in lines for part in ("2.6.0", "2.7.1", "cuda") if part in line] == [
         "2.6.0",
         "2.7.1",
@@ -119,7 +119,7 @@ def test_each_version_has_its_own_line(stack):
 
 def test_cells_of_another_grid_are_counted_and_left_alone(stack):
     others = cells("mlp", "none", seed=[2, 3, 4], steps=4, eval_every=4)
-    (line,) = apart(pd.concat([stored(stack), stored(others)]), stack, CPU)
+    (line,) = provenance_warnings(pd.concat([stored(stack), stored(others)]), stack, CPU)
     assert "another grid or config: 3, left alone" in line
 
 
@@ -137,8 +137,8 @@ def test_changed_data_makes_other_cells_and_a_run_says_so(tmp_path, monkeypatch)
     results.create({})
     table = stored(first.cells)
     results.write(table.to_dict("records"), pd.DataFrame({"cell": table["cell"], "step": 1}), {})
-    assert prepare(planned("to be or not to be " * 400))[0].todo() == []
-    plan, lines = prepare(planned("to be or not to bee " * 400))
+    assert prepare_folder(planned("to be or not to be " * 400))[0].todo() == []
+    plan, lines = prepare_folder(planned("to be or not to bee " * 400))
     assert len(plan.todo()[0]) == 2, "none of the rows is taken for one of these"
     assert lines == ["this folder also holds cells of other content of data=text: 2, left alone"]
 

@@ -18,7 +18,14 @@ from gradbench.config.compose import Configs, Experiment
 from gradbench.errors import UsageError
 from gradbench.grid.expand import expand
 from gradbench.storage.results import Results, curve_rows, describe
-from gradbench.storage.schema import failure_part, joined, part_name, part_paths, sound_parts, table_of
+from gradbench.storage.schema import (
+    concat_parts,
+    failure_path,
+    part_name,
+    part_paths,
+    read_parts,
+    table_from_rows,
+)
 
 NO_CURVES = pd.DataFrame({"cell": pd.Series(dtype=str), "step": pd.Series(dtype=int)})
 
@@ -93,7 +100,7 @@ def test_a_part_that_cannot_be_read_is_left_out_and_named(results):
     results.write([row("a")], curve("a"), {})
     (results.folder / "cells/x.parquet").write_bytes(b"PAR1 torn")
     assert results.statuses() == {"a": "completed"}
-    assert [error.path.name for error in results.damaged()] == ["x.parquet"]
+    assert [error.path.name for error in results.damaged_files()] == ["x.parquet"]
 
 
 # ---- rows in, table out ----------------------------------------------------------------------------------------
@@ -124,7 +131,7 @@ def test_diverged_at_is_a_nullable_integer_for_us_and_for_a_stranger(results):
     results.write([row("a"), row("b")], curve("a", "b"), {})
     results.write([row("c", "diverged")], curve("c"), {})
     results.write_failures([row("d", "failed", error="boom")])
-    results.harmonise()
+    results.unify_schemas()
     for cells in (results.cells(), whole(results)):
         assert cells["diverged_at"].dtype == "Int64"
         assert cells.set_index("cell")["diverged_at"].dropna().to_dict() == {"c": 7}
@@ -135,7 +142,7 @@ def test_parts_with_different_columns_and_types_are_one_table_after_harmonising(
     results.write([row("b", n=2.5, flag="yes", word="x")], curve("b").assign(penalty=1.0), {})
     results.write([row("c", n=None, flag=None)], curve("c"), {})
     before = results.cells().set_index("cell")
-    results.harmonise()
+    results.unify_schemas()
     after = whole(results).set_index("cell").loc[before.index]
     pd.testing.assert_frame_equal(after, before)
     assert after["n"].dropna().to_dict() == {"a": 1.0, "b": 2.5}
@@ -143,7 +150,7 @@ def test_parts_with_different_columns_and_types_are_one_table_after_harmonising(
     assert after["only"].dropna().to_dict() == {"a": 2}
     assert whole(results, "curves")["penalty"].notna().sum() == 2
     stamps = {path: path.stat().st_mtime_ns for path in part_paths(results.folder / "cells")}
-    results.harmonise()
+    results.unify_schemas()
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps, "nothing was left to do"
 
 
@@ -159,7 +166,7 @@ cell_values = (
 @given(st.lists(st.dictionaries(st.sampled_from("xyz"), cell_values), min_size=1, max_size=4))
 def test_a_part_holds_every_value_in_a_type_that_fits_its_column(rows):
     """A column of one kind keeps its values; one of mixed kinds reads as text, and never loses one."""
-    table = table_of([row(str(k)) | more for k, more in enumerate(rows)])
+    table = table_from_rows([row(str(k)) | more for k, more in enumerate(rows)])
     for name in set().union(*rows):
         given_ = [more.get(name) for more in rows]
         stored = table[name].to_pylist()
@@ -176,14 +183,14 @@ def test_a_success_takes_the_place_of_a_failure(results):
     assert results.statuses() == {"a": "failed", "b": "failed"}
     results.write([row("a")], curve("a"), {})
     assert results.statuses() == {"a": "completed", "b": "failed"}
-    assert not failure_part(results.folder, "a").exists()
+    assert not failure_path(results.folder, "a").exists()
 
 
 def test_a_failure_left_beside_a_success_does_not_count_and_goes(results):
     results.write([row("a")], curve("a"), {})
     results.write_failures([row("a", "failed", error="boom")])  # as a kill between two renames leaves it
     assert results.statuses() == {"a": "completed"}
-    results.harmonise()
+    results.unify_schemas()
     assert whole(results)["status"].tolist() == ["completed"]
 
 
@@ -223,7 +230,7 @@ def test_a_kill_in_the_middle_of_a_write_leaves_the_old_file_whole(tmp_path):
     done = subprocess.run([sys.executable, "-c", DIE_WHILE_WRITING, path], check=False)
     assert done.returncode == -signal.SIGKILL
     assert path.read_bytes() == before
-    assert joined(sound_parts(tmp_path))["cell"].tolist() == ["a"], "what it left behind is no part"
+    assert concat_parts(read_parts(tmp_path))["cell"].tolist() == ["a"], "what it left behind is no part"
 
 
 def test_a_write_that_raises_leaves_nothing_behind(tmp_path):

@@ -125,7 +125,7 @@ def test_a_stack_that_would_not_fit_into_what_is_free_is_split_before_it_starts(
     for free, too_large in ((need, True), (2 * need, False)):
         monkeypatch.setattr(widths, "free_memory", lambda _device, free=free: free)
         assert is_too_large(stack, data, CPU) == too_large
-        verdict = worker.attempt(stack, Results(tmp_path).folder, CPU, Silent())
+        verdict = worker.train_and_store(stack, Results(tmp_path).folder, CPU, Silent())
         assert (verdict == ("too large",)) == too_large
 
 

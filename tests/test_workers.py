@@ -15,10 +15,9 @@ import torch
 from rich.console import Console
 
 from gradbench.cli import main as cli
-from gradbench.cli.progress import Quiet
-from gradbench.launchers import forkserver as processes
-from gradbench.launchers import local
-from gradbench.launchers.forkserver import PRELOADED, cause
+from gradbench.cli.progress import QuietDisplay
+from gradbench.launchers import forkserver, local
+from gradbench.launchers.forkserver import PRELOADED, describe_exit
 from gradbench.launchers.signals import Interruption
 from gradbench.training.checkpoint import Checkpoint, StoppedError
 
@@ -66,10 +65,10 @@ def gradbench(*words: str) -> int:
 def test_a_worker_takes_numbers_that_are_too_small_to_matter_for_zeros():
     code = """
 import torch
-from gradbench.launchers.worker import settle
+from gradbench.launchers.worker import configure_process
 x = torch.full((64,), 1e-37)
 before = bool((x * 0.01 > 0).all())
-settle(torch.device("cpu"))
+configure_process(torch.device("cpu"))
 print(before, bool((x * 0.01 == 0).all()), bool((x > 0).all()))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -134,11 +133,11 @@ ENDLESS = """
 import sys, time
 from pathlib import Path
 from gradbench.cli import main as cli
-from gradbench.launchers import forkserver as processes
+from gradbench.launchers import forkserver
 
-processes.PRELOADED.append("endless")
+forkserver.PRELOADED.append("endless")
 if sys.argv[1] == "run":
-    processes.warm_up()
+    forkserver.warm_up()
     while not Path("importing").exists():
         time.sleep(0.01)
 cli.main(sys.argv[1:])
@@ -172,16 +171,16 @@ def test_no_process_outlives_a_run_that_trains_nothing_even_one_that_would_impor
 
 
 def test_a_dry_run_starts_no_server(home, monkeypatch, capsys):
-    monkeypatch.setattr(processes, "warm_up", lambda: pytest.fail("started"))
+    monkeypatch.setattr(forkserver, "warm_up", lambda: pytest.fail("started"))
     assert gradbench("--dry-run", "--results", "x") == 0
     assert "1 cell" in capsys.readouterr().out
 
 
 def test_a_core_is_idle_once_nothing_waits_and_fewer_stacks_run_than_there_are_cores(monkeypatch, tmp_path):
     monkeypatch.setattr(local, "cores", lambda: 2)
-    monkeypatch.setattr(local, "Starter", object)
-    pool = local.Pool([(), ()], tmp_path, Quiet([], Console()), None, Interruption(), False, None)
-    worker = processes.Worker(None, None, torch.device("cpu"), stack=0)
+    monkeypatch.setattr(local, "WorkerStarter", object)
+    pool = local.Pool([(), ()], tmp_path, QuietDisplay([], Console()), None, Interruption())
+    worker = forkserver.Worker(None, None, torch.device("cpu"), stack=0)
     pool.workers = [worker]
     assert not pool.is_core_idle(), "the second stack waits"
     pool.waiting.clear()
@@ -193,7 +192,7 @@ def test_a_core_is_idle_once_nothing_waits_and_fewer_stacks_run_than_there_are_c
 def test_the_report_is_imported_while_the_last_stacks_train_and_only_where_one_is_written(home, monkeypatch):
     imported = []
     monkeypatch.setattr(cli, "import_report", lambda: imported.append(1))
-    monkeypatch.setattr(cli, "write_report", lambda *_: None)
+    monkeypatch.setattr(cli, "write_report", lambda *_, **_options: None)
     monkeypatch.setattr(local, "cores", lambda: 2)
     words = ["steps=4", "--jobs", "1", "--results"]
     assert gradbench(*words, "without") == 0
@@ -273,9 +272,9 @@ def wait_until(true) -> None:
 def test_the_first_signal_is_remembered_the_second_interrupts_and_handlers_are_restored():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with Interruption() as interruption:
-        assert not interruption.asked
+        assert not interruption.requested
         signal.raise_signal(signal.SIGTERM)
-        assert interruption.asked
+        assert interruption.requested
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
@@ -286,7 +285,7 @@ def test_who_was_started_to_ignore_a_signal_goes_on_ignoring_it():
     try:
         with Interruption() as interruption:
             signal.raise_signal(signal.SIGINT)
-            assert not interruption.asked
+            assert not interruption.requested
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -308,4 +307,4 @@ def test_a_checkpoint_that_is_asked_to_stop_is_due_at_once_and_saved_first(tmp_p
     [(-9, "exit code -9, SIGKILL: often out of memory"), (-11, "exit code -11, SIGSEGV"), (3, "exit code 3")],
 )
 def test_a_death_is_named(code, said):
-    assert cause(code) == said
+    assert describe_exit(code) == said

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from gradbench.grid.cell import Cell
 from gradbench.grid.stacks import programs
-from gradbench.launchers.worker import settle
+from gradbench.launchers.worker import configure_process
 from gradbench.profiling.cases import compare
 from gradbench.profiling.timing import Runner, median_interval, ready
 from gradbench.sweep.plan import data_of, make_plan
@@ -64,7 +64,7 @@ def variants(stack: Sequence[Cell]) -> dict[str, list[Runner]]:
 
 def measure(rounds: int, cases: Sequence[str] = CASES) -> pd.DataFrame:
     """Return one row per stack and pass: the median ratio of step times without and with it, and its 95 % interval."""
-    settle(CPU)
+    configure_process(CPU)
     rows = []
     for case in cases:
         stack = stack_of(case)

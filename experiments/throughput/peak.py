@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gradbench.data import Data
 from gradbench.grid.cell import Cell
-from gradbench.launchers.worker import settle
+from gradbench.launchers.worker import configure_process
 from gradbench.sweep.plan import make_plan
 from gradbench.training.draws import CHUNK, draw_chunk
 from gradbench.training.setup import build_stack, init_state
@@ -160,7 +160,7 @@ def peak() -> float:
 
 def measure(rounds: int) -> pd.DataFrame:
     """Return one row per stack: medians over interleaved rounds, against the best product seen in any of them."""
-    settle(torch.device("cpu"))
+    configure_process(torch.device("cpu"))
     measured, best = subjects(), peak()
     for _ in range(rounds):
         for subject in measured:

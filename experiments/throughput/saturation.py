@@ -18,7 +18,7 @@ from peak import RESULTS
 from rich.console import Console
 
 from gradbench.functional.devices import name_of
-from gradbench.launchers.worker import settle
+from gradbench.launchers.worker import configure_process
 from gradbench.memory import saturation
 from gradbench.memory.estimate import fits, footprint, free_memory
 from gradbench.memory.stack_width import parameters
@@ -56,7 +56,7 @@ def main() -> None:
         console.print("no CUDA device: how wide a stack fills one stays unmeasured")
         return
     device = torch.device("cuda", 0)
-    settle(device)
+    configure_process(device)
     rows, every = {}, []
     for model in MODELS:
         seconds = measure(model, options.rounds, device)

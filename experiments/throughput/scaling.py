@@ -28,7 +28,7 @@ from peak import RESULTS, stepper
 
 from gradbench.config.instantiate import load_data
 from gradbench.cpu_count import cores
-from gradbench.launchers.worker import settle
+from gradbench.launchers.worker import configure_process
 from gradbench.report.figures.style import FAINT, KNOWN, RC, Look
 from gradbench.sweep.plan import make_plan
 
@@ -253,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="of steps; sweeps take three fifths of them")
     parser.add_argument("--folder", type=Path, default=RESULTS, help="where scaling.csv, .png and .svg go")
     options = parser.parse_args(arguments)
-    settle(torch.device("cpu"))
+    configure_process(torch.device("cpu"))
     bench = Bench()
     points = bench.points()
     bench.measure(options.rounds)

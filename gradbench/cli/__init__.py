@@ -1,4 +1,4 @@
-"""The command line: parses words, calls the rest, prints what it returns.
+"""The command line: parse arguments, call the other packages, print their results.
 
-Only this package knows Typer. It decides nothing.
+Only this package uses Typer, and it decides nothing itself.
 """

@@ -1,8 +1,8 @@
-"""What there is to choose from: read off the YAML files, so that it cannot lag behind them.
+"""The catalog of models, regularizers, data, optimizers and experiments, generated from their YAML files.
 
     python -m gradbench.cli.catalog > conf/README.md
 
-writes the same as Markdown, with the comment of every key; a test holds the file to it.
+writes it as Markdown, with the comment of every key; a test checks that the file is up to date.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,12 +18,12 @@ from gradbench.config.instantiate import NO_ARGUMENTS
 from gradbench.errors import UsageError, nearest
 
 KINDS = {"models": "model", "regularizers": "regularizer", "data": "data", "optimizers": "optimizer"}
-"""What ``info`` calls a group."""
+"""Name of each group in ``gradbench info`` -> name of the config group."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One choice: its name, its file's first comment, and its keys with defaults."""
+class CatalogEntry:
+    """One option: its name, the first comment of its file, and its keys with defaults."""
 
     name: str
     summary: str
@@ -31,18 +31,18 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Section:
-    """The choices of one kind."""
+class CatalogSection:
+    """The options of one group, or the experiments."""
 
     title: str
-    entries: list[Entry]
+    entries: list[CatalogEntry]
 
 
-def catalogue(kind: str | None, config_dir: Path | None) -> list[Section]:
-    """Return the sections of ``info``: one kind, or all.
+def catalog_sections(kind: str | None, config_dir: Path | None) -> list[CatalogSection]:
+    """Return the sections of ``gradbench info``: one kind, or all of them if ``kind`` is ``None``.
 
     Raises:
-        UsageError: for a kind that there is not.
+        UsageError: for an unknown kind.
     """
     kinds = [*KINDS, "experiments"]
     if kind is not None and kind not in kinds:
@@ -56,30 +56,30 @@ def catalogue(kind: str | None, config_dir: Path | None) -> list[Section]:
             group = KINDS[title]
             entries = [option_entry(configs, group, name) for name in configs.groups[group]]
         usage = "gradbench run NAME" if title == "experiments" else f"gradbench run {KINDS[title]}=NAME"
-        sections.append(Section(f"{title} ({usage})", entries))
+        sections.append(CatalogSection(f"{title} ({usage})", entries))
     return sections
 
 
-def option_entry(configs: Configs, group: str, name: str) -> Entry:
-    """Return one option of a group, with the defaults it brings."""
+def option_entry(configs: Configs, group: str, name: str) -> CatalogEntry:
+    """Return the entry of one option of a group, with its keys and defaults."""
     path = configs.path(group, name)
     text = path.read_text(encoding="utf-8")
     config = configs.compose((f"{group}={name}",)).config
     hidden = NO_ARGUMENTS[group] - {"lr"} | {"_target_"}
-    keys = [f"{key}={default(value)}" for key, value in leaves(config[group]) if key not in hidden]
-    return Entry(name, first_comment(text), "  ".join(keys))
+    keys = [f"{key}={format_default(value)}" for key, value in leaves(config[group]) if key not in hidden]
+    return CatalogEntry(name, first_comment(text), "  ".join(keys))
 
 
-def experiment_entry(configs: Configs, name: str) -> Entry:
-    """Return one experiment: its question and the keys it sweeps."""
+def experiment_entry(configs: Configs, name: str) -> CatalogEntry:
+    """Return the entry of one experiment: its question and the keys that it sweeps."""
     experiment = configs.experiment(name)
     axes = (axis for product in experiment.products for axis in product)
     swept = dict.fromkeys(axis.key for axis in axes if len(axis.values) > 1)
-    return Entry(name, experiment.question, "  ".join(swept))
+    return CatalogEntry(name, experiment.question, "  ".join(swept))
 
 
-def default(value: Any) -> str:
-    """Write a default; one that is taken from another key is that key's name."""
+def format_default(value: Any) -> str:
+    """Format a default; one that refers to another key is shown as that key's name."""
     return REFERENCE.sub(lambda found: found[1], str(value))
 
 
@@ -96,7 +96,7 @@ ABOUT = {
     "data": "What must be downloaded is downloaded on first use. The rest comes with the packages or is generated.",
     "optimizers": "The formulas are those of torch.optim.",
 }
-"""What stands above each table of options."""
+"""Text above each table of options."""
 
 TITLE = """# Every choice and its keys
 
@@ -111,15 +111,15 @@ Sections: [every cell](#every-cell) · [models](#models) · [regularizers](#regu
 
 
 def markdown() -> str:
-    """Return the catalogue of what ships with gradbench as a page of Markdown."""
+    """Return the catalog of everything shipped with gradbench, as a page of Markdown."""
     configs = Configs()
     parts = [TITLE, *general_section()]
     for title, group in KINDS.items():
-        rows = [overview(configs, group, name) for name in configs.groups[group]]
+        rows = [overview_row(configs, group, name) for name in configs.groups[group]]
         parts += [
             f"## {title.capitalize()}",
             ABOUT[title],
-            grid(list(rows[0]), [[*row.values()] for row in rows]),
+            markdown_table(list(rows[0]), [[*row.values()] for row in rows]),
         ]
         for name in configs.groups[group]:
             parts += option_section(configs, group, name)
@@ -127,13 +127,12 @@ def markdown() -> str:
 
 
 def general_section() -> list[str]:
-    """Return the section of the keys that stand in no group."""
+    """Return the section on keys that belong to no group."""
     from gradbench.grid.cell import RUNTIME
 
     text = (shipped("conf") / "config.yaml").read_text(encoding="utf-8")
-    values = dict(
-        leaves(yaml.safe_load(text))
-    )  # as written: composed, they would be those of the default model
+    # not composed, because that would show the values of the default model
+    values = dict(leaves(yaml.safe_load(text)))
     del values["defaults"]
     runtime = {key: value for key, value in values.items() if key.split(".")[0] in RUNTIME}
     own = {key: value for key, value in values.items() if key not in runtime}
@@ -147,11 +146,14 @@ def general_section() -> list[str]:
     ]
 
 
-def overview(configs: Configs, group: str, name: str) -> dict[str, str]:
-    """Return an option's row in the table of its group: column -> Markdown."""
+def overview_row(configs: Configs, group: str, name: str) -> dict[str, str]:
+    """Return the row of an option in the table of its group: column -> Markdown."""
     composed = configs.compose((f"{group}={name}",))
     node = composed.config[group]
-    row = {"name": f"[`{name}`](#{group}{name})", "what it is": text_of(openings(configs, group, name)[0])}
+    row = {
+        "name": f"[`{name}`](#{group}{name})",
+        "what it is": markdown_text(opening_lines(configs, group, name)[0]),
+    }
     if group == "model":
         row["compared by"] = f"`{node['metric']}`"
         row |= {choice: f"`{composed.choices[choice]}`" for choice in ("data", "optimizer")}
@@ -161,12 +163,12 @@ def overview(configs: Configs, group: str, name: str) -> dict[str, str]:
 
 
 def option_section(configs: Configs, group: str, name: str) -> list[str]:
-    """Return a heading, what else the file's opening comments say, and the table of keys."""
+    """Return an option's heading, the rest of its file's opening comments, and its table of keys."""
     config = configs.compose((f"{group}={name}",)).config
     comments = comments_of((shipped("conf") / "config.yaml").read_text(encoding="utf-8"))
     beside = set(comments)
-    for text in reversed([*ancestry(configs, group, name)]):
-        # a model's file stands at the top level, and sets keys beside its own
+    for text in reversed([*inherited_files(configs, group, name)]):
+        # the file of a model is at the top level of the config, and also sets keys outside its group
         prefix = "" if group == "model" else f"{group}."
         comments |= {f"{prefix}{key}": comment for key, comment in comments_of(text).items() if comment}
         beside &= comments_of(text).keys()
@@ -175,55 +177,55 @@ def option_section(configs: Configs, group: str, name: str) -> list[str]:
     if group == "model":
         values |= {key: value for key, value in leaves(config) if key in beside}
     values = {key: value for key, value in values.items() if key not in hidden}
-    details = text_of(" ".join(openings(configs, group, name)[1:]))
+    details = markdown_text(" ".join(opening_lines(configs, group, name)[1:]))
     table = key_table(values, comments) if values else "It has no keys."
     return [part for part in (f"### `{group}={name}`", details, table) if part]
 
 
-def openings(configs: Configs, group: str, name: str) -> list[str]:
-    """Return the comments at the top of an option's file."""
+def opening_lines(configs: Configs, group: str, name: str) -> list[str]:
+    """Return the comment lines at the top of an option's file."""
     return opening_comments(configs.path(group, name).read_text(encoding="utf-8"))
 
 
-def ancestry(configs: Configs, group: str, name: str) -> Iterator[str]:
-    """Yield the text of an option's file, then of those that it builds on."""
+def inherited_files(configs: Configs, group: str, name: str) -> Iterator[str]:
+    """Yield the text of an option's file, then of the files in its ``defaults`` list, recursively."""
     text = configs.path(group, name).read_text(encoding="utf-8")
     yield text
     for base in yaml.safe_load(text).get("defaults", []):
         if isinstance(base, str) and base in configs.groups[group]:
-            yield from ancestry(configs, group, base)
+            yield from inherited_files(configs, group, base)
 
 
 def key_table(values: Mapping[str, Any], comments: Mapping[str, str]) -> str:
-    """Return a table of keys, each with its default and its comment; so are keys that only hold others."""
+    """Return a table of keys with defaults and comments; commented parents of nested keys get a row too."""
     rows: dict[str, list[str]] = {}
     for key, value in values.items():
         above = [key[:end] for end, letter in enumerate(key) if letter == "."]
         for parent in above:
             if comments.get(parent):
-                rows.setdefault(parent, [f"`{parent}.…`", "", text_of(comments[parent])])
-        rows[key] = [f"`{key}`", as_yaml(value), text_of(comments.get(key, ""))]
-    return grid(["key", "default", "meaning"], list(rows.values()))
+                rows.setdefault(parent, [f"`{parent}.…`", "", markdown_text(comments[parent])])
+        rows[key] = [f"`{key}`", markdown_default(value), markdown_text(comments.get(key, ""))]
+    return markdown_table(["key", "default", "meaning"], list(rows.values()))
 
 
-def as_yaml(value: Any) -> str:
-    """Write a default as YAML does."""
+def markdown_default(value: Any) -> str:
+    """Format a default as YAML in a Markdown code span."""
     if value == "???":
         return "required"
     if isinstance(value, str):
-        return f"`{default(value)}`"
+        return f"`{format_default(value)}`"
     return f"`{yaml.safe_dump(value, default_flow_style=True).removesuffix('...' + chr(10)).strip()}`"
 
 
-def text_of(words: str) -> str:
-    """Return words that Markdown shows as they are."""
-    from gradbench.report.render.markdown import plain  # it imports what draws reports
+def markdown_text(words: str) -> str:
+    """Escape text so that Markdown shows it literally."""
+    from gradbench.report.render.markdown import plain  # here, because it imports matplotlib
 
     return plain(words)
 
 
-def grid(columns: list[str], rows: list[list[str]]) -> str:
-    """Return a table; what stands in its rows is Markdown already."""
+def markdown_table(columns: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table; its rows contain Markdown already."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

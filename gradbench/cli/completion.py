@@ -1,4 +1,4 @@
-"""What the shell offers to complete: experiments, groups and their options, results folders."""
+"""Shell completion: experiments, groups and their options, results folders."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,17 +8,16 @@ def complete_words(incomplete: str, words: Sequence[str], folder: Path | None) -
     """Complete experiments, group names and their options.
 
     Args:
-        incomplete: what is being typed.
-        words: what stands before it.
-        folder: of the user's own configs.
+        incomplete: the word that is being typed.
+        words: the words before it.
+        folder: folder of the user's own configs.
     """
     from gradbench.config.compose import Configs
 
     configs = Configs(folder if folder and folder.is_dir() else None)
     group, equals, given = incomplete.partition("=")
-    if not equals and list(words[-1:]) == [
-        "="
-    ]:  # bash takes group=option for three words, and completes the last
+    # bash splits group=option into three words and completes the last one
+    if not equals and list(words[-1:]) == ["="]:
         group, equals, given, before = words[-2], "=", incomplete, ""
     else:
         before = f"{group}="
@@ -37,7 +36,7 @@ def complete_folders(incomplete: str) -> list[str]:
 
 
 def complete_kinds(incomplete: str) -> list[str]:
-    """Complete what ``info`` can list."""
+    """Complete the kinds that ``gradbench info`` can list."""
     from gradbench.cli.catalog import KINDS
 
     return [kind for kind in (*KINDS, "experiments") if kind.startswith(incomplete)]

@@ -1,4 +1,4 @@
-"""The command line: parses, calls, prints."""
+"""The commands of ``gradbench``: parse arguments, call the other packages, print the results."""
 
 import contextlib
 import gc
@@ -18,7 +18,7 @@ from rich.table import Table
 from gradbench import __version__
 from gradbench.cli.completion import complete_folders, complete_kinds, complete_words
 from gradbench.errors import StorageError, UsageError
-from gradbench.storage.sanitize import plain
+from gradbench.storage.sanitize import escape_controls
 
 if TYPE_CHECKING:
     from gradbench.report import Report
@@ -29,8 +29,8 @@ SUMMARY = (
     "Clip the gradients, penalise them, or leave them alone, and how strongly? Train a grid, read an answer."
 )
 
-WORDS_ARE_WRONG: Any = typer.BadParameter.__base__
-"""What Typer raises for an option that there is not, or a value that it cannot take; it has no public name."""
+ClickUsageError: Any = typer.BadParameter.__base__
+"""Typer's base class of errors for unknown options and invalid values; Typer does not export it."""
 
 FAILED, INTERRUPTED = 1, 130
 
@@ -53,13 +53,20 @@ ConfigDir = Annotated[
 
 
 def complete_run(context: typer.Context, incomplete: str) -> list[str]:
-    """Complete the words of a run."""
+    """Complete the positional arguments of ``run`` and ``cost``."""
     folder = context.params.get("config_dir")
     return complete_words(incomplete, context.params.get("words") or [], Path(folder) if folder else None)
 
 
+def results_argument(text: str) -> Any:
+    """Declare a positional argument that takes results folders; ``text`` is its help."""
+    return typer.Argument(
+        metavar="[RESULTS]…", help=text, autocompletion=complete_folders, show_default=False
+    )
+
+
 def show_version(wanted: bool) -> None:
-    """Print the version and stop."""
+    """Print the version and exit."""
     if wanted:
         out.print(f"gradbench {__version__}", highlight=False)
         raise typer.Exit
@@ -72,7 +79,7 @@ def root(
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Print the help where no command is given."""
+    """Print the help if no command is given."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
@@ -126,14 +133,10 @@ def run(
     A key that one regularizer lacks applies to the cells that have it. The same command again trains only what
     is not finished. Exit status: 0 all cells completed or diverged, 1 some failed, 2 usage, 130 interrupted.
     """  # noqa: E501 - a command stands on one line
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # how a scheduler says Ctrl-C
-    names = [word for word in words or [] if "=" not in word and not word.startswith("~")]
-    overrides = [word for word in words or [] if word not in names]
-    if len(names) > 1:
-        raise UsageError(f"one experiment at a time, got {', '.join(names)}; overrides look like key=value")
-    experiment = names[0] if names else None if overrides else "quick"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's SIGTERM acts like Ctrl-C
+    experiment, overrides = split_words(words or [])
     if dry_run:
-        with uncollected():
+        with gc_paused():
             from gradbench.sweep.plan import make_plan
 
             plan = make_plan(experiment, overrides, results, config_dir)
@@ -141,29 +144,31 @@ def run(
         return
     from gradbench.launchers import forkserver
 
-    forkserver.warm_up()  # it imports torch while this process imports the rest and composes configs
-    with uncollected():
-        from gradbench.cli.progress import watch
-        from gradbench.sweep.execute import execute, prepare
+    forkserver.warm_up()  # the server imports torch while this process imports the rest and composes configs
+    with gc_paused():
+        from gradbench.cli.progress import display_for
+        from gradbench.sweep.execute import execute, prepare_folder
         from gradbench.sweep.plan import make_plan
 
-        plan = make_plan(experiment, overrides, results, config_dir, forkserver.elsewhere)
-    plan, notes = prepare(plan)
+        plan = make_plan(experiment, overrides, results, config_dir, forkserver.run_in_forkserver)
+    plan, notes = prepare_folder(plan)
     for line in notes:
-        err.print(plain(line), highlight=False, markup=False, soft_wrap=True)
+        print_note(line)
     given = {"--config-dir": config_dir, "--results": results}
     options = [text for option, value in given.items() if value for text in (option, str(value))]
     command = shlex.join(["gradbench", "run", *(words or []), *options])
-    with watch(plan.todo(), err, quiet) as watcher:
-        complete = execute(plan, command, watcher, jobs, fail_fast, None if no_report else import_report)
+    on_idle_core = None if no_report else import_report
+    with display_for(plan.todo(), err, quiet=quiet) as watcher:
+        complete = execute(plan, command, watcher, jobs, fail_fast=fail_fast, on_idle_core=on_idle_core)
     if not quiet:
         print_outcome(plan, dict(watcher.statuses))
     failed = watcher.statuses["failed"] > 0
     if not no_report:
         try:
-            write_report(plan.folder, quiet)
+            write_report(plan.folder, quiet=quiet)
         except (StorageError, UsageError):
-            if complete and not failed:  # else there may be nothing to report on yet, and that has been said
+            # after a failure or an interrupt there may be nothing to report on, and the reason has been printed
+            if complete and not failed:
                 raise
     if not complete:
         raise typer.Exit(INTERRUPTED)
@@ -171,9 +176,25 @@ def run(
         raise typer.Exit(FAILED)
 
 
+def split_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Split the arguments of ``run`` into an experiment, or ``None``, and overrides; without any, it is ``quick``.
+
+    Raises:
+        UsageError: if there is more than one experiment.
+    """
+    names = [word for word in words if "=" not in word and not word.startswith("~")]
+    overrides = [word for word in words if word not in names]
+    if len(names) > 1:
+        raise UsageError(f"one experiment at a time, got {', '.join(names)}; overrides look like key=value")
+    return names[0] if names else None if overrides else "quick", overrides
+
+
 @contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """Look for no garbage while in the block, nor ever in what it made: modules and cells are there to stay."""
+def gc_paused() -> Iterator[None]:
+    """Disable garbage collection during the block, and exclude the objects made in it from later collections.
+
+    Those are modules, configs and cells, which live until the process ends.
+    """
     gc.disable()
     try:
         yield
@@ -183,23 +204,24 @@ def uncollected() -> Iterator[None]:
 
 
 def import_report() -> None:
-    """Import what draws a report, which takes a second: better done while workers train."""
+    """Import the report package, which takes a second, while workers still train."""
+    import gradbench.report  # noqa: F401 - imported for its effect on the module cache
 
 
 def print_plan(plan: "Plan", jobs: int | None) -> None:
-    """Print what a sweep would train."""
-    from gradbench.cli.progress import count, kind
-    from gradbench.launchers.local import jobs_for
+    """Print the plan of a sweep: stacks, cells, steps, workers, expected time."""
+    from gradbench.cli.progress import pluralize, stack_kind
+    from gradbench.launchers.local import worker_count
     from gradbench.sweep.estimate import expected_seconds
 
     todo = plan.todo()
     stacks: Counter[tuple[str, int]] = Counter()
     waiting: Counter[tuple[str, int]] = Counter()
     for cells in todo:
-        row = kind(cells), cells[0].config["steps"]
+        row = stack_kind(cells), cells[0].config["steps"]
         stacks[row] += 1
         waiting[row] += len(cells)
-    heading = f"{plan.experiment.name}: {count(len(plan.cells), 'cell')}"
+    heading = f"{plan.experiment.name}: {pluralize(len(plan.cells), 'cell')}"
     table = Table("to train", "stacks", "cells", "steps", title=heading, title_justify="left")
     for (what, steps), number in stacks.items():
         table.add_row(escape(what), str(number), str(waiting[what, steps]), str(steps))
@@ -207,45 +229,50 @@ def print_plan(plan: "Plan", jobs: int | None) -> None:
         out.print(table)
     counts = plan.counts()
     done = counts["completed"] + counts["diverged"]
-    workers = jobs_for(plan.devices, len(todo), jobs)
+    workers = worker_count(plan.devices, len(todo), jobs)
     seconds = expected_seconds(plan)
     unknown = "unknown: nothing like these cells has been trained here yet"
     kind_of_device, _, _ = plan.devices[0].partition(":")
     for line in (
-        f"{count(done, 'cell')} done, {len(plan.cells) - done} to run ({counts['failed']} of them failed before), "
-        f"{len(todo)} of {count(len(plan.stacks), 'stack')}, {count(workers, 'worker')} on {kind_of_device}",
-        f"expected time: {unknown if seconds is None else duration(seconds / workers)}",
+        f"{pluralize(done, 'cell')} done, {len(plan.cells) - done} to run ({counts['failed']} of them failed before), "
+        f"{len(todo)} of {pluralize(len(plan.stacks), 'stack')}, {pluralize(workers, 'worker')} on {kind_of_device}",
+        f"expected time: {unknown if seconds is None else format_duration(seconds / workers)}",
         f"results: {plan.folder}",
     ):
-        say(line)
+        print_line(line)
 
 
-def say(line: str) -> None:
-    """Print text as it is: on one line, whatever the terminal's width, so that it can be copied."""
+def print_line(line: str) -> None:
+    """Print a line without markup, and without wrapping it, so that it can be copied."""
     out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def duration(seconds: float) -> str:
-    """Return a time span as a person says it."""
+def print_note(line: str) -> None:
+    """Print a note to stderr, without markup or control characters."""
+    err.print(escape_controls(line), highlight=False, markup=False, soft_wrap=True)
+
+
+def format_duration(seconds: float) -> str:
+    """Format a duration: ``45 s``, ``12 min`` or ``3.5 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def print_outcome(plan: "Plan", trained: dict[str, int]) -> None:
-    """Print how many cells ended how."""
-    from gradbench.cli.progress import count
+    """Print the number of cells by status, and where the tables are."""
+    from gradbench.cli.progress import pluralize
 
     parts = [f"{number} {status}" for status, number in sorted(trained.items())]
     if before := sum(map(plan.is_finished, plan.cells)):
         parts.append(f"{before} finished before")
     if left := len(plan.cells) - before - sum(trained.values()):
         parts.append(f"{left} not finished")
-    say(f"{count(len(plan.cells), 'cell')}: {', '.join(parts)} · tables in {plan.folder}")
+    print_line(f"{pluralize(len(plan.cells), 'cell')}: {', '.join(parts)} · tables in {plan.folder}")
 
 
-def write_report(folder: Path, quiet: bool = False) -> None:
-    """Write the report of a results folder, print the answers and where the page is."""
+def write_report(folder: Path, *, quiet: bool = False) -> None:
+    """Write the report of a results folder; unless quiet, print its answers and the path of its page."""
     from gradbench import report
     from gradbench.report.claims import section as claims
     from gradbench.report.claims import verdicts
@@ -260,40 +287,37 @@ def write_report(folder: Path, quiet: bool = False) -> None:
 
 
 def print_claims(judged: "Sequence[Verdict]") -> None:
-    """Print claims: each with its conditions, its verdict, its figure and the command that made its results."""
-    from gradbench.report.claims import overview as verdicts
+    """Print judged claims: a table per experiment, then figures and commands, then a summary."""
+    from gradbench.report.claims import overview
 
-    for block in verdicts.blocks(judged):
+    for block in overview.blocks(judged):
         table = Table(*block.columns, title=escape(block.title), title_justify="left")
         for row in block.rows:
             table.add_row(*map(escape, row))
         out.print(table)
         for line in block.lines:
-            say(line)
+            print_line(line)
         out.print()
     if judged:
-        say(verdicts.summary(judged))
+        print_line(overview.summary(judged))
 
 
 def print_report(built: "Report") -> None:
-    """Print a report's answers and where its page is."""
+    """Print the answers of a report and the path of its page."""
     table = Table("model", "answer", "metric", "evidence", title="Answer", title_justify="left")
     for answer in built.answers:
         texts = answer.model, answer.treatment, answer.value, answer.sentence
         table.add_row(*map(escape, texts))
     out.print(table)
-    say(f"report: {built.page}")
+    print_line(f"report: {built.page}")
 
 
 @app.command("report")
 def report_command(
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="[RESULTS]…",
-            help="A results folder, results/quick by default; several are compared, the first with each other.",
-            autocompletion=complete_folders,
-            show_default=False,
+        results_argument(
+            "A results folder, results/quick by default; several are compared, the first with each other."
         ),
     ] = None,
     out: Annotated[
@@ -331,12 +355,7 @@ def report_command(
 def claims(
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="[RESULTS]…",
-            help="Results folders, or folders of them. Default: results/article.",
-            autocompletion=complete_folders,
-            show_default=False,
-        ),
+        results_argument("Results folders, or folders of them. Default: results/article."),
     ] = None,
     into: Annotated[
         Path | None,
@@ -359,20 +378,20 @@ def claims(
 
     [cyan]gradbench claims results/article-small --into notes.md[/]
     """
-    from gradbench.report.claims import overview as verdicts
+    from gradbench.report.claims import overview
     from gradbench.report.claims.verdicts import write
 
     every = []
     for folder in folders or [Path("results/article")]:
-        found, notes = verdicts.judge(folder, config_dir)
+        found, notes = overview.judge(folder, config_dir)
         for note in notes:
-            err.print(plain(note), highlight=False, markup=False, soft_wrap=True)
+            print_note(note)
         print_claims(found)
-        say(f"claims: {write(verdicts.place(folder), found)}")
+        print_line(f"claims: {write(overview.place(folder), found)}")
         every += found
     if into:
-        verdicts.put_into(into, every)
-        say(f"table: {into}")
+        overview.put_into(into, every)
+        print_line(f"table: {into}")
 
 
 @app.command()
@@ -381,7 +400,7 @@ def info(
         str | None,
         typer.Argument(
             metavar="[models|regularizers|data|optimizers|experiments]",
-            help="What to list; everything without it.",
+            help="Group to list (default: all).",
             autocompletion=complete_kinds,
             show_default=False,
         ),
@@ -396,9 +415,9 @@ def info(
 
     [cyan]gradbench info regularizers[/]
     """
-    from gradbench.cli.catalog import catalogue
+    from gradbench.cli.catalog import catalog_sections
 
-    for section in catalogue(kind, config_dir):
+    for section in catalog_sections(kind, config_dir):
         table = Table("name", "what it is", "keys", title=section.title, title_justify="left")
         for entry in section.entries:
             table.add_row(entry.name, escape(entry.summary), escape(entry.keys))
@@ -408,7 +427,7 @@ def info(
 @app.command()
 def show(
     cell: Annotated[
-        str, typer.Argument(metavar="CELL", help="A cell's id, or how it begins.", show_default=False)
+        str, typer.Argument(metavar="CELL", help="Cell id, or a unique prefix of it.", show_default=False)
     ],
     results: Annotated[
         Path | None,
@@ -423,19 +442,19 @@ def show(
 
     [cyan]gradbench show 3f2a9c0d11e84b57 --results results/quick[/]
     """
-    from gradbench.cli.show import find_cell, sections, texts
+    from gradbench.cli.show import copyable_texts, find_cell, sections
 
     found, row = find_cell(cell, results)
     for title, rows in sections(found, row):
         table = Table(show_header=False, title=title, title_justify="left")
         for _ in rows[0] if rows else ():
-            table.add_column(overflow="fold")  # an id that is cut cannot be copied
+            table.add_column(overflow="fold")  # a truncated id could not be copied
         for entry in rows:
             table.add_row(*map(escape, entry))
         out.print(table)
-    for title, text in texts(row):
+    for title, text in copyable_texts(row):
         out.print(title, style="table.title")
-        say(text)
+        print_line(text)
 
 
 @app.command()
@@ -449,7 +468,9 @@ def cost(
             show_default=False,
         ),
     ] = None,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="How often each is timed.")] = 20,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, help="Number of timing rounds per regularizer.")
+    ] = 20,
     width: Annotated[
         int | None,
         typer.Option("--width", min=1, help="Cells per stack. Default: as many as a sweep trains together."),
@@ -478,25 +499,25 @@ def cost(
     from gradbench.profiling.measure import measured
 
     comparison = compare(words or [], width, results, config_dir)
-    output.make(comparison.folder)  # before minutes are spent
+    output.make(comparison.folder)  # fails here rather than after minutes of measuring
     with err.status("starting") as status:
         rows = measured(comparison, rounds, status.update)
     out.print(output.table(rows))
     for path in output.write(rows, comparison.folder):
-        say(str(path))
+        print_line(str(path))
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line; a user's mistake is one line and exit status 2."""
+    """Run the command line and exit; a user's mistake prints one line and exits with status 2."""
     try:
         status = app(arguments, standalone_mode=False) or 0
     except UsageError as error:
-        status = refuse(str(error))
+        status = print_error(str(error))
     except StorageError as error:
-        status = refuse(str(error), FAILED)
-    except WORDS_ARE_WRONG as error:
+        status = print_error(str(error), FAILED)
+    except ClickUsageError as error:
         usage = f"; {error.ctx.command_path} --help shows what there is" if error.ctx else ""
-        status = refuse(f"{error.format_message().rstrip('.')}{usage}")
+        status = print_error(f"{error.format_message().rstrip('.')}{usage}")
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     if status == INTERRUPTED:
@@ -504,9 +525,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     sys.exit(status)
 
 
-def refuse(message: str, status: int = 2) -> int:
-    """Print in one line why nothing came of it, and return the exit status."""
-    line = plain(message.replace("\n", " "))
+def print_error(message: str, status: int = 2) -> int:
+    """Print an error as one line on stderr, and return the exit status."""
+    line = escape_controls(message.replace("\n", " "))
     err.print(f"[red]error:[/] {escape(line)}", highlight=False, soft_wrap=True)
     return status
 

@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: a live display on a terminal, plain lines elsewhere, nothing with --quiet."""
+"""Display a sweep's progress: bars on a terminal, plain lines elsewhere, only failures with --quiet."""
 
 import math
 import statistics
@@ -13,73 +13,73 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from gradbench.launchers import Cells
 
 
-def kind(cells: Cells) -> str:
-    """Return what a stack trains, in a few words: its model and its regularizers."""
+def stack_kind(cells: Cells) -> str:
+    """Return a stack's model and regularizers, in a few words."""
     names = dict.fromkeys(str(cell.config["regularizer"]["name"]) for cell in cells)
     return f"{cells[0].config['model']['name']} · {', '.join(names)}"
 
 
-def title(cells: Cells) -> str:
-    """Return what a stack trains, and how many cells."""
-    return f"{kind(cells)} · {count(len(cells), 'cell')}"
+def stack_title(cells: Cells) -> str:
+    """Return a stack's model, regularizers and number of cells."""
+    return f"{stack_kind(cells)} · {pluralize(len(cells), 'cell')}"
 
 
-def count(number: int, noun: str) -> str:
-    """Return a number of things as a person says it."""
+def pluralize(number: int, noun: str) -> str:
+    """Return ``1 cell``, ``2 cells``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def middle(losses: Sequence[float]) -> str:
-    """Return the median of the losses of cells that still train."""
+def median_loss(losses: Sequence[float]) -> str:
+    """Format the median loss of the cells that have not diverged."""
     finite = [loss for loss in losses if math.isfinite(loss)]
     return f"loss {statistics.median(finite):.3g}" if finite else "all diverged"
 
 
-class Quiet:
-    """Says nothing but failures; counts what the end needs."""
+class QuietDisplay:
+    """Print failures only; count the cells by status."""
 
     def __init__(self, stacks: Sequence[Cells], console: Console) -> None:
         self.stacks, self.console = list(stacks), console
         self.statuses: Counter[str] = Counter()
 
-    def __enter__(self) -> "Quiet":
+    def __enter__(self) -> "QuietDisplay":
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
 
     def started(self, stack: int) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
     def progress(self, stack: int, step: int, losses: list[float]) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
     def finished(self, stack: int, statuses: list[str]) -> None:
-        """Count."""
+        """Count the cells."""
         self.statuses.update(statuses)
 
     def failed(self, stack: int, reason: str) -> None:
-        """Say in one line which stack failed, and why."""
+        """Print one line with the stack that failed and the reason."""
         self.statuses["failed"] += len(self.stacks[stack])
-        what = escape(f"{title(self.stacks[stack])}: {reason}")
+        what = escape(f"{stack_title(self.stacks[stack])}: {reason}")
         self.console.print(f"[red]failed[/] {what}", highlight=False, soft_wrap=True)
 
     def retried(self, stack: int, reason: str) -> None:
-        """Say what happened."""
-        self.say(f"{title(self.stacks[stack])}: {reason}; it goes on from its checkpoint")
+        """Notify that the stack is resumed from its checkpoint."""
+        self.notify(f"{stack_title(self.stacks[stack])}: {reason}; it goes on from its checkpoint")
 
     def split(self, stack: int, pieces: Sequence[Cells], reason: str) -> None:
-        """Say what happened, and take the pieces up."""
+        """Add the pieces to the stacks, and notify."""
         self.stacks += pieces
         sizes = " and ".join(str(len(piece)) for piece in pieces)
-        self.say(f"{title(self.stacks[stack])}: {reason}; it goes on as {sizes}")
+        self.notify(f"{stack_title(self.stacks[stack])}: {reason}; it goes on as {sizes}")
 
-    def say(self, line: str) -> None:
-        """Say nothing: it is no failure."""
+    def notify(self, line: str) -> None:
+        """Print nothing, because it is no failure."""
 
 
-class Lines(Quiet):
-    """One line per finished stack, for logs."""
+class LineDisplay(QuietDisplay):
+    """Print one line per finished stack, for logs."""
 
     def __init__(self, stacks: Sequence[Cells], console: Console) -> None:
         super().__init__(stacks, console)
@@ -87,12 +87,12 @@ class Lines(Quiet):
         self.ended = 0
 
     def finished(self, stack: int, statuses: list[str]) -> None:
-        """Print what became of the stack."""
+        """Print the stack's statuses and the seconds since the start."""
         super().finished(stack, statuses)
         self.ended += 1
         diverged = statuses.count("diverged")
         self.console.print(
-            f"[{self.ended}/{len(self.stacks)}] {title(self.stacks[stack])} · {diverged} diverged · "
+            f"[{self.ended}/{len(self.stacks)}] {stack_title(self.stacks[stack])} · {diverged} diverged · "
             f"{time.monotonic() - self.start:.0f} s",
             markup=False,
             highlight=False,
@@ -104,17 +104,17 @@ class Lines(Quiet):
         super().failed(stack, reason)
 
     def split(self, stack: int, pieces: Sequence[Cells], reason: str) -> None:
-        """Count the stack as ended: its pieces are counted."""
+        """Count the stack as ended; its pieces are counted on their own."""
         self.ended += 1
         super().split(stack, pieces, reason)
 
-    def say(self, line: str) -> None:
+    def notify(self, line: str) -> None:
         """Print the line."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-class Live(Quiet):
-    """A bar for the sweep with the time left, and one per running stack with its current loss."""
+class LiveDisplay(QuietDisplay):
+    """Show a bar for the sweep with the time left, and one per running stack with its current loss."""
 
     def __init__(self, stacks: Sequence[Cells], console: Console) -> None:
         super().__init__(stacks, console)
@@ -132,7 +132,7 @@ class Live(Quiet):
         self.all = self.bars.add_task("cell steps", total=work, note="")
         self.note()
 
-    def __enter__(self) -> "Live":
+    def __enter__(self) -> "LiveDisplay":
         self.bars.start()
         return self
 
@@ -142,30 +142,30 @@ class Live(Quiet):
         self.bars.stop()
 
     def note(self) -> None:
-        """Show how many stacks are done, running and waiting."""
+        """Update the number of stacks done, running and waiting."""
         waiting = len(self.stacks) - self.ended - len(self.tasks)
         self.bars.update(
             self.all, note=f"stacks: {self.ended} done, {len(self.tasks)} running, {waiting} waiting"
         )
 
     def started(self, stack: int) -> None:
-        """Add a bar; a stack that is tried again has one."""
+        """Add a bar for the stack, unless it is retried and already has one."""
         cells = self.stacks[stack]
         if stack not in self.tasks:
             self.tasks[stack] = self.bars.add_task(
-                title(cells), total=cells[0].config["steps"], note="starting"
+                stack_title(cells), total=cells[0].config["steps"], note="starting"
             )
         self.note()
 
     def progress(self, stack: int, step: int, losses: list[float]) -> None:
-        """Move the stack's bar and the sweep's."""
+        """Advance the bars of the stack and of the sweep."""
         task = self.tasks[stack]
         before = self.bars.tasks[self.bars.task_ids.index(task)].completed
-        self.bars.update(task, completed=step, note=middle(losses))
+        self.bars.update(task, completed=step, note=median_loss(losses))
         self.bars.advance(self.all, (step - before) * len(self.stacks[stack]))
 
     def end(self, stack: int) -> None:
-        """Take the stack's bar away, and count all of its steps as done."""
+        """Remove the stack's bar, and count all of its steps as done."""
         task = self.tasks.pop(stack)
         bar = self.bars.tasks[self.bars.task_ids.index(task)]
         self.bars.advance(self.all, ((bar.total or 0) - bar.completed) * len(self.stacks[stack]))
@@ -174,17 +174,17 @@ class Live(Quiet):
         self.note()
 
     def finished(self, stack: int, statuses: list[str]) -> None:
-        """Count, and take the bar away."""
+        """Count the cells, and remove the bar."""
         super().finished(stack, statuses)
         self.end(stack)
 
     def failed(self, stack: int, reason: str) -> None:
-        """Print the failure above the bars."""
+        """Print the failure above the bars, and remove the stack's bar."""
         super().failed(stack, reason)
         self.end(stack)
 
     def split(self, stack: int, pieces: Sequence[Cells], reason: str) -> None:
-        """Take the stack's bar away, and its steps back: the pieces take them anew."""
+        """Remove the stack's bar, and subtract its steps, which the pieces will repeat."""
         task = self.tasks.pop(stack)
         bar = self.bars.tasks[self.bars.task_ids.index(task)]
         self.bars.advance(self.all, -bar.completed * len(self.stacks[stack]))
@@ -193,13 +193,13 @@ class Live(Quiet):
         super().split(stack, pieces, reason)
         self.note()
 
-    def say(self, line: str) -> None:
+    def notify(self, line: str) -> None:
         """Print the line above the bars."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def watch(stacks: Sequence[Cells], console: Console, quiet: bool) -> Quiet:
+def display_for(stacks: Sequence[Cells], console: Console, *, quiet: bool) -> QuietDisplay:
     """Return the display that fits the console."""
     if quiet:
-        return Quiet(stacks, console)
-    return Live(stacks, console) if console.is_terminal else Lines(stacks, console)
+        return QuietDisplay(stacks, console)
+    return LiveDisplay(stacks, console) if console.is_terminal else LineDisplay(stacks, console)

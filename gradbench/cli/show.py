@@ -1,4 +1,4 @@
-"""One cell out of a results folder, for a person to read."""
+"""Show one cell of a results folder: status, config, provenance, curve."""
 
 import math
 from pathlib import Path
@@ -7,30 +7,31 @@ from typing import Any
 import pandas as pd
 
 from gradbench.errors import UsageError
+from gradbench.storage.provenance import COLUMNS
 from gradbench.storage.results import Results
-from gradbench.storage.sanitize import is_cell, is_command, plain, refuse_links
+from gradbench.storage.sanitize import escape_controls, is_cell, is_command, refuse_links
 
-ROWS = 12
-"""How many points of a curve are shown."""
+CURVE_ROWS = 12
+"""Maximum number of points of a curve that are shown."""
 
 COST = ("step_seconds", "seconds", "width")
 PROVENANCE = (
-    *("gradbench", "torch", "python", "device", "device_name"),
-    *("git_commit", "git_dirty", "data_sha256", "format", "started", "finished"),
+    *COLUMNS,
+    *("data_sha256", "format", "started", "finished"),
 )
 
 Section = tuple[str, list[tuple[str, ...]]]
 
 
 def find_cell(begins: str, folder: Path | None) -> tuple[Results, "pd.Series[Any]"]:
-    """Return the one cell whose id begins so, and the results it stands in.
+    """Find the cell with an id prefix; return its results folder and its row.
 
     Args:
-        begins: an id, or how it begins.
-        folder: where to look; every folder below ``results/`` without it.
+        begins: a cell's id, or a unique prefix of it.
+        folder: results folder to search; ``None`` for all folders below ``results/``.
 
     Raises:
-        UsageError: where no cell begins so, or several do.
+        UsageError: if no cell, or more than one, has this prefix.
     """
     folders = [folder] if folder else [path.parent for path in sorted(Path("results").glob("*/cells"))]
     found: dict[str, tuple[Results, pd.Series[Any]]] = {}
@@ -43,7 +44,7 @@ def find_cell(begins: str, folder: Path | None) -> tuple[Results, "pd.Series[Any
                 found.setdefault(row["cell"], (results, row))
     places = ", ".join(map(str, folders)) or "results/ (there are no results yet: gradbench run quick)"
     if not found:
-        damaged = [error.path for results in map(Results, folders) for error in results.damaged()]
+        damaged = [error.path for results in map(Results, folders) for error in results.damaged_files()]
         torn = f"; damaged and not read: {', '.join(map(str, damaged))}" if damaged else ""
         raise UsageError(
             f"no cell begins with '{begins}' in {places}; ids are in the column 'cell' of the table of cells{torn}"
@@ -56,61 +57,61 @@ def find_cell(begins: str, folder: Path | None) -> tuple[Results, "pd.Series[Any
 
 
 def sections(results: Results, row: "pd.Series[Any]") -> list[Section]:
-    """Return the tables that ``show`` prints: status and metrics, config, provenance, curve, damaged files."""
-    values = {plain(str(key)): value for key, value in row.items() if not missing(value)}
+    """Return the tables that ``gradbench show`` prints: status, config, provenance, curve, damaged files."""
+    values = {escape_controls(str(key)): value for key, value in row.items() if not is_missing(value)}
     metrics = [key for key in values if "/" in key]
     outcome = ["status", "diverged_at", *metrics, *COST]
     config = [key for key in values if key not in {*outcome, *PROVENANCE, "cell", "command", "error"}]
     shown: list[Section] = [
         (
             f"cell {row['cell']} in {results.folder}",
-            [(key, text(values[key])) for key in outcome if key in values],
+            [(key, format_value(values[key])) for key in outcome if key in values],
         ),
-        ("config", [(key, setting(values[key])) for key in config]),
-        ("provenance", [(key, text(values[key])) for key in PROVENANCE if key in values]),
+        ("config", [(key, format_setting(values[key])) for key in config]),
+        ("provenance", [(key, format_value(values[key])) for key in PROVENANCE if key in values]),
     ]
     curves = results.curves()
     curve = curves[curves["cell"] == row["cell"]].sort_values("step") if len(curves) else curves
     if len(curve):
-        shown.append((f"curve, {len(curve)} recorded steps", curve_rows(curve.drop(columns="cell"))))
-    if damaged := results.damaged():
+        shown.append((f"curve, {len(curve)} recorded steps", sample_curve(curve.drop(columns="cell"))))
+    if damaged := results.damaged_files():
         remedy = ("what to do", f"type the command in {results.folder / 'experiment.yaml'} again")
-        lost = [(plain(str(error.path)), plain(error.reason)) for error in damaged]
+        lost = [(escape_controls(str(error.path)), escape_controls(error.reason)) for error in damaged]
         shown.append(("damaged files, not read", [*lost, remedy]))
     return shown
 
 
-def texts(row: "pd.Series[Any]") -> list[tuple[str, str]]:
-    """Return what ``show`` prints as plain text, to be copied: the error, if any, and the command.
+def copyable_texts(row: "pd.Series[Any]") -> list[tuple[str, str]]:
+    """Return the (title, text) pairs that are printed for copying: the error, if any, and the command.
 
-    A stored command that is more than a ``gradbench run`` is a stranger's: it is not offered.
+    A stored command that is anything but a single ``gradbench run`` may be malicious, and is left out.
     """
     command = row.get("command")
     titled = [("error", row.get("error")), ("rerun it alone", command if is_command(command) else None)]
-    return [(title, plain(str(value))) for title, value in titled if not missing(value)]
+    return [(title, escape_controls(str(value))) for title, value in titled if not is_missing(value)]
 
 
-def curve_rows(curve: pd.DataFrame) -> list[tuple[str, ...]]:
-    """Return a header and at most ``ROWS`` rows, evenly spread, the last one included."""
+def sample_curve(curve: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Return a header and at most ``CURVE_ROWS`` evenly spaced rows of a curve, including the last one."""
     measured = [name for name in curve if curve[name].notna().mean() > 0.5]
-    picked = sorted({round(index * (len(curve) - 1) / (ROWS - 1)) for index in range(ROWS)})
+    picked = sorted({round(index * (len(curve) - 1) / (CURVE_ROWS - 1)) for index in range(CURVE_ROWS)})
     rows = curve[measured].iloc[picked].itertuples(index=False)
     return [
-        tuple(plain(str(name)) for name in measured),
-        *(tuple(text(value) for value in row) for row in rows),
+        tuple(escape_controls(str(name)) for name in measured),
+        *(tuple(format_value(value) for value in row) for row in rows),
     ]
 
 
-def missing(value: Any) -> bool:
-    """Return whether a table's value is null."""
+def is_missing(value: Any) -> bool:
+    """Return whether a value of a table is null or NaN."""
     return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
 
 
-def setting(value: Any) -> str:
-    """Return a config's value; a column that other cells lack turns its whole numbers into floats."""
-    return f"{value:.15g}" if isinstance(value, float) else plain(str(value))
+def format_setting(value: Any) -> str:
+    """Format a value of a config; integers that pandas made floats, because other cells lack the key, are restored."""
+    return f"{value:.15g}" if isinstance(value, float) else escape_controls(str(value))
 
 
-def text(value: Any) -> str:
-    """Return a value with four significant digits where it is a measured number."""
-    return f"{value:.4g}" if isinstance(value, float) else plain(str(value))
+def format_value(value: Any) -> str:
+    """Format a value; floats get four significant digits."""
+    return f"{value:.4g}" if isinstance(value, float) else escape_controls(str(value))

@@ -1,35 +1,35 @@
-"""Run stacks somewhere, and hand back nothing but what became of them: results go straight to the tables."""
+"""Launchers: train stacks in worker processes, which write their results to the tables themselves."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-if TYPE_CHECKING:  # a run starts its workers' server before it has imported what cells are
+if TYPE_CHECKING:  # the command line starts the forkserver before it imports anything heavy
     from gradbench.grid.cell import Cell
 
 Cells = Sequence["Cell"]
-"""What is sent to a worker: a stack's cells that are not finished yet."""
+"""The cells of a stack that are sent to a worker: those that are not finished yet."""
 
 
 class Watcher(Protocol):
-    """Is told what happens, as it happens. Stacks are named by their index."""
+    """Callbacks for the events of a sweep. ``stack`` is the index of a stack."""
 
     def started(self, stack: int) -> None:
-        """A worker has taken the stack."""
+        """Handle that a worker has started to train the stack."""
 
     def progress(self, stack: int, step: int, losses: list[float]) -> None:
-        """The stack has reached a step; a loss is NaN for a cell that has diverged."""
+        """Handle that the stack has reached a step; the loss of a diverged cell is NaN."""
 
     def finished(self, stack: int, statuses: list[str]) -> None:
-        """The stack's cells stand in the tables, ``completed`` or ``diverged``."""
+        """Handle that the stack's cells are in the tables, as ``completed`` or ``diverged``."""
 
     def failed(self, stack: int, reason: str) -> None:
-        """The stack's cells stand in the tables as ``failed``."""
+        """Handle that the stack's cells are in the tables as ``failed``."""
 
     def retried(self, stack: int, reason: str) -> None:
-        """The stack waits to be gone on with from its checkpoint: its worker died."""
+        """Handle that the stack's worker died; the stack will be resumed from its checkpoint."""
 
     def split(self, stack: int, pieces: Sequence[Cells], reason: str) -> None:
-        """The stack goes on as several, whose indices are the next ones."""
+        """Handle that the stack is replaced by several smaller ones, which get the next free indices."""
 
-    def say(self, line: str) -> None:
-        """A person should know this."""
+    def notify(self, line: str) -> None:
+        """Show a message to the user."""

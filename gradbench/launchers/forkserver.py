@@ -1,4 +1,4 @@
-"""Worker processes: how they start, are spoken to, and die."""
+"""Worker processes: start them from a forkserver, send them stacks, describe how they end."""
 
 import contextlib
 import multiprocessing
@@ -14,105 +14,121 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from gradbench.launchers.signals import deaf
+from gradbench.launchers.signals import signals_ignored
 
-if TYPE_CHECKING:  # what is heavy is imported while the server imports it too
+if TYPE_CHECKING:  # at run time this import would delay the start of the server
     from gradbench.grid.cell import Cell
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-FORKS = sys.platform == "linux"
-"""Whether workers are forked from a server; where forks are not to be trusted (macOS) each is a new program."""
+USES_FORKSERVER = sys.platform == "linux"
+"""Whether workers are forked from a server; on macOS, where forking is unsafe, each worker is spawned."""
 
 PRELOADED = ["gradbench.launchers.preload"]
-"""What the server that workers are forked from imports."""
+"""Modules that the forkserver imports before it forks workers."""
 
 
 @dataclass
 class Worker:
-    """A process, the pipe to it, and the stack it is at; ``None`` where it is idle."""
+    """A worker process.
+
+    Attributes:
+        process: the process.
+        pipe: connection to it.
+        device: name of the device that it trains on.
+        stack: index of the stack that it trains; ``None`` if it is idle.
+    """
 
     process: BaseProcess
     pipe: Connection
     device: str
     stack: int | None = None
 
-    def tell(self, cells: "tuple[Cell, ...] | None") -> None:
-        """Send a stack's cells, or ``None``: save what runs, and leave."""
-        with contextlib.suppress(OSError):  # it has just died: the end of its pipe will say so
+    def send(self, cells: "tuple[Cell, ...] | None") -> None:
+        """Send the cells of a stack, or ``None`` for: save the running stack, and exit."""
+        with contextlib.suppress(OSError):  # it has just died, which reading from its pipe will report
             self.pipe.send(cells)
 
     def join(self) -> None:
-        """Wait for its end."""
+        """Wait until the process has ended, and close the pipe."""
         self.process.join()
         self.pipe.close()
 
-    def cause(self) -> str:
-        """Return how it ended."""
-        return cause(self.process.exitcode)
+    def exit_reason(self) -> str:
+        """Return how the process ended, in words."""
+        return describe_exit(self.process.exitcode)
 
 
 def warm_up() -> None:
-    """Start the server that workers are forked from: it imports for seconds, while this returns at once.
+    """Start the server that workers are forked from, and return at once while it imports for seconds.
 
-    A plain fork would inherit CUDA contexts and locked mutexes. The server has neither: it imports, and does nothing
-    else. Whatever becomes of this process, the server ends with it.
+    A fork of this process would inherit CUDA contexts and locked mutexes. The server has neither, because it only
+    imports. It ends with this process, however this process ends.
     """
     os.environ["OMP_NUM_THREADS"] = "1"
-    if FORKS:
+    if USES_FORKSERVER:
         multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
-        with deaf():
+        with signals_ignored():
             forkserver.ensure_running()
 
 
-class Starter:
-    """Starts workers that ignore Ctrl-C and SIGTERM from their first instant."""
+class WorkerStarter:
+    """Start workers that ignore Ctrl-C and SIGTERM from their first instant."""
 
     def __init__(self) -> None:
         self.context: ForkServerContext | SpawnContext = (
-            multiprocessing.get_context("forkserver") if FORKS else multiprocessing.get_context("spawn")
+            multiprocessing.get_context("forkserver")
+            if USES_FORKSERVER
+            else multiprocessing.get_context("spawn")
         )
         warm_up()
 
     def start(self, folder: Path, device: str) -> Worker:
-        """Return a new worker, which writes to a results folder and uses one device."""
+        """Start a worker.
+
+        Args:
+            folder: results folder that it writes to.
+            device: name of the device that it trains on.
+        """
         ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=work, args=(theirs, folder, device), daemon=True)
-        with contextlib.nullcontext() if FORKS else deaf():
+        process = self.context.Process(target=run_worker, args=(theirs, folder, device), daemon=True)
+        with contextlib.nullcontext() if USES_FORKSERVER else signals_ignored():
             process.start()
-        theirs.close()  # so that a dead worker reads as the end of the pipe
+        theirs.close()  # so that reading from a dead worker's pipe raises EOFError
         return Worker(process, ours, device)
 
 
-def work(pipe: Connection, folder: Path, device: str) -> None:
-    """Be a worker: what that takes is imported in its own process."""
+def run_worker(pipe: Connection, folder: Path, device: str) -> None:
+    """Serve as a worker; its heavy imports happen in the worker's own process."""
     from gradbench.launchers.worker import serve
 
     serve(pipe, folder, device)
 
 
-def elsewhere(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function where the workers are forked from: what is imported there this process need not import.
+def run_in_forkserver(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function in a process forked from the server, which has imported torch so that this one need not.
 
-    Where that process is killed, the function is called here.
+    If that process is killed, the function is called in this one.
 
     Args:
-        function: of a module; it, what it is given and what it returns or raises travel.
+        function: a module-level function; it, its arguments and its result or exception are pickled.
+        args: positional arguments of the function.
+        kwargs: keyword arguments of the function.
     """
-    if not FORKS:
+    if not USES_FORKSERVER:
         return function(*args, **kwargs)
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=answer, args=(theirs, function, args, kwargs), daemon=True)
+    process = context.Process(target=_run_and_send, args=(theirs, function, args, kwargs), daemon=True)
     process.start()
-    theirs.close()  # so that its death reads as the end of the pipe
+    theirs.close()  # so that reading raises EOFError if it dies
     try:
         returned, outcome = ours.recv()
     except (EOFError, ConnectionError):
         return function(*args, **kwargs)
     finally:
-        process.kill()  # it has answered, or was interrupted, and does not hear the signal that would end it
+        process.kill()  # it has sent its result or was interrupted, and ignores SIGINT and SIGTERM
         process.join()
         ours.close()
     if not returned:
@@ -120,8 +136,8 @@ def elsewhere(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return outcome  # type: ignore[no-any-return]
 
 
-def answer(pipe: Connection, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
-    """Send what a function returned, or what it raised; where the parent has gone, nobody hears."""
+def _run_and_send(pipe: Connection, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    """Call a function and send ``(True, result)`` or ``(False, exception)``; a closed pipe is ignored."""
     try:
         outcome = True, function(*args, **kwargs)
     except Exception as error:
@@ -130,8 +146,8 @@ def answer(pipe: Connection, function: Callable[..., Any], args: Any, kwargs: An
         pipe.send(outcome)
 
 
-def cause(exitcode: int | None) -> str:
-    """Return how a process ended, as a person says it."""
+def describe_exit(exitcode: int | None) -> str:
+    """Describe an exit code in words, for example ``exit code -9, SIGKILL: often out of memory``."""
     if exitcode is None or exitcode >= 0:
         return f"exit code {exitcode}"
     name = signal.Signals(-exitcode).name

@@ -1,6 +1,6 @@
-"""Worker processes on this machine: one thread each on a CPU, one device each on GPUs.
+"""Train stacks in worker processes on this machine: one per CPU core, or one per GPU.
 
-A worker that dies (killed, out of memory) costs its stack one more try from its checkpoint, never the sweep.
+If a worker dies (killed, out of memory), its stack is retried from its checkpoint, and the sweep goes on.
 """
 
 import contextlib
@@ -12,21 +12,27 @@ from pathlib import Path
 from gradbench.cpu_count import cores
 from gradbench.errors import StorageError
 from gradbench.launchers import Cells, Watcher
-from gradbench.launchers.forkserver import Starter, Worker
+from gradbench.launchers.forkserver import Worker, WorkerStarter
 from gradbench.launchers.signals import Interruption
-from gradbench.storage.locks import Finished, Reservations
+from gradbench.storage.locks import FinishedCells, Reservations
 from gradbench.storage.provenance import now
 from gradbench.storage.results import Results
 
-TRIES = 2
-"""How often a stack is given to a worker before its cells count as failed."""
+MAX_TRIES = 2
+"""Number of times a stack is sent to a worker before its cells count as failed."""
 
-TICK = 0.1
-"""Seconds between looks at signals and at other runs' reservations."""
+TICK_SECONDS = 0.1
+"""Seconds between checks for signals and for reservations of other runs."""
 
 
-def jobs_for(devices: Sequence[str], stacks: int, jobs: int | None) -> int:
-    """Return how many workers to start: as many as cores on a CPU, one per GPU, unless ``jobs`` says so."""
+def worker_count(devices: Sequence[str], stacks: int, jobs: int | None) -> int:
+    """Return the number of workers to start, at most one per stack.
+
+    Args:
+        devices: names of the devices to train on.
+        stacks: number of stacks.
+        jobs: number that the user asked for; ``None`` for one per CPU core, or one per GPU.
+    """
     automatic = cores() if list(devices) == ["cpu"] else len(devices)
     return max(1, min(jobs or automatic, stacks))
 
@@ -38,36 +44,41 @@ def run(
     jobs: int | None,
     watcher: Watcher,
     reservations: Reservations,
+    *,
     fail_fast: bool = False,
-    meanwhile: Callable[[], None] | None = None,
+    on_idle_core: Callable[[], None] | None = None,
 ) -> bool:
-    """Train stacks in worker processes, the first first.
+    """Train stacks in worker processes, in the given order.
 
     Args:
-        stacks: in the order in which they are taken; put the longest first.
-        folder: the results folder, which every worker writes to.
-        devices: names, one per GPU, or the CPU's; workers take them in turn.
-        jobs: number of workers; ``None`` for as many as there are cores or GPUs.
-        watcher: is told what happens.
-        reservations: on the folder's cells. A stack that another run trains is waited for.
-        fail_fast: save what runs and stop at the first failure.
-        meanwhile: done once a core is idle for want of further stacks, if ever; until it returns, nobody listens to
-            the workers.
+        stacks: the stacks; put the longest first.
+        folder: results folder that every worker writes to.
+        devices: names of the devices (one per GPU, or the CPU's); workers are assigned to them round-robin.
+        jobs: number of workers; ``None`` for one per CPU core, or one per GPU.
+        watcher: receives the events.
+        reservations: locks on the folder's cells. A stack that another run trains is waited for.
+        fail_fast: save running stacks and stop at the first failure.
+        on_idle_core: called at most once, when a core becomes idle because no stack is waiting; messages of the
+            workers are not read until it returns.
 
     Returns:
-        Whether nobody interrupted it: by Ctrl-C or SIGTERM, at which what runs is saved.
+        ``False`` if Ctrl-C or SIGTERM interrupted the sweep; running stacks have been saved.
 
     Raises:
         KeyboardInterrupt: when interrupted twice; the workers have been killed.
     """
     with Interruption() as interruption:
-        pool = Pool(stacks, folder, watcher, reservations, interruption, fail_fast, meanwhile)
-        pool.run([devices[index % len(devices)] for index in range(jobs_for(devices, len(stacks), jobs))])
-    return not interruption.asked
+        pool = Pool(
+            *(stacks, folder, watcher, reservations, interruption),
+            fail_fast=fail_fast,
+            on_idle_core=on_idle_core,
+        )
+        pool.run([devices[index % len(devices)] for index in range(worker_count(devices, len(stacks), jobs))])
+    return not interruption.requested
 
 
 class Pool:
-    """The workers of one call of :func:`run`."""
+    """The workers, and the stacks that wait for them, of one call of :func:`run`."""
 
     def __init__(
         self,
@@ -76,39 +87,40 @@ class Pool:
         watcher: Watcher,
         reservations: Reservations,
         interruption: Interruption,
-        fail_fast: bool,
-        meanwhile: Callable[[], None] | None,
+        *,
+        fail_fast: bool = False,
+        on_idle_core: Callable[[], None] | None = None,
     ) -> None:
         self.stacks, self.folder = list(stacks), folder
         self.watcher, self.reservations, self.interruption = watcher, reservations, interruption
-        self.fail_fast, self.meanwhile = fail_fast, meanwhile
+        self.fail_fast, self.on_idle_core = fail_fast, on_idle_core
         self.waiting = deque(range(len(stacks)))
         self.tries = [0] * len(stacks)
         self.workers: list[Worker] = []
-        self.starter = Starter()
-        self.finished = Finished(folder)
-        self.stopping = self.waited = False
+        self.starter = WorkerStarter()
+        self.finished_cells = FinishedCells(folder)
+        self.stopping = self.waiting_reported = False
 
     def run(self, devices: Sequence[str]) -> None:
-        """Train everything that waits, with one worker per given device."""
+        """Train all waiting stacks, with one worker per entry of ``devices``."""
         try:
             while self.waiting or any(worker.stack is not None for worker in self.workers):
-                if self.interruption.asked and not self.stopping:
-                    self.watcher.say("stopping: what runs is being saved; once more to leave at once")
+                if self.interruption.requested and not self.stopping:
+                    self.watcher.notify("stopping: what runs is being saved; once more to leave at once")
                     self.stop()
-                self.staff(devices)
+                self.start_workers(devices)
                 for worker in self.workers:
                     if worker.stack is None:
-                        self.feed(worker)
-                if self.meanwhile and self.is_core_idle():
-                    self.meanwhile()
-                    self.meanwhile = None
-                self.listen()
+                        self.assign(worker)
+                if self.on_idle_core and self.is_core_idle():
+                    self.on_idle_core()
+                    self.on_idle_core = None
+                self.poll_workers()
         finally:
-            self.dismiss()
+            self.shutdown()
 
-    def staff(self, devices: Sequence[str]) -> None:
-        """Start a worker on every device that has none, as long as there are more stacks than idle workers."""
+    def start_workers(self, devices: Sequence[str]) -> None:
+        """Start workers on devices that have none, while there are more waiting stacks than idle workers."""
         free = list(devices)
         for worker in self.workers:
             free.remove(worker.device)
@@ -117,36 +129,42 @@ class Pool:
             self.workers.append(self.starter.start(self.folder, device))
 
     def is_core_idle(self) -> bool:
-        """Return whether there are more cores than stacks, from now to the end."""
+        """Return whether no stack is waiting and fewer stacks run than there are cores."""
         return not self.waiting and sum(worker.stack is not None for worker in self.workers) < cores()
 
-    def feed(self, worker: Worker) -> None:
-        """Give an idle worker the next stack, if there is one to train."""
-        worker.stack = self.take()
+    def assign(self, worker: Worker) -> None:
+        """Send the next stack to an idle worker, if there is one."""
+        worker.stack = self.next_stack()
         if worker.stack is not None:
             self.tries[worker.stack] += 1
-            worker.tell(tuple(self.stacks[worker.stack]))
+            worker.send(tuple(self.stacks[worker.stack]))
             self.watcher.started(worker.stack)
 
-    def take(self) -> int | None:
-        """Return the first waiting stack that no other run trains or has finished, reserved; it waits no more."""
+    def next_stack(self) -> int | None:
+        """Reserve the first waiting stack that no other run trains or has finished; return its index, or ``None``."""
         refused = False
         for stack in list(self.waiting):
-            if not self.reservations.take(self.stacks[stack]):
+            if not self.reservations.acquire(self.stacks[stack]):
                 refused = True
                 continue
             self.waiting.remove(stack)
-            if not self.is_settled(stack):
+            if not self.skip_finished(stack):
                 return stack
             self.reservations.release(self.stacks[stack])
-        if refused and not self.waited:
-            self.waited = True
-            self.watcher.say("waiting for cells that another gradbench run trains in this folder")
+        if refused and not self.waiting_reported:
+            self.waiting_reported = True
+            self.watcher.notify("waiting for cells that another gradbench run trains in this folder")
         return None
 
-    def is_settled(self, stack: int) -> bool:
-        """Return whether a stack is not to be trained as it stands: another run has finished cells of it."""
-        cells, known = self.stacks[stack], self.finished.statuses()
+    def skip_finished(self, stack: int) -> bool:
+        """Account for cells of a waiting stack that another run has finished.
+
+        If all are finished the stack is reported as finished; if some are, it is split.
+
+        Returns:
+            Whether any cell is finished, so that the stack must not be trained as it is.
+        """
+        cells, known = self.stacks[stack], self.finished_cells.statuses()
         done = [cell for cell in cells if cell.id in known]
         if done:
             self.watcher.started(stack)
@@ -158,40 +176,40 @@ class Pool:
         return bool(done)
 
     def split(self, stack: int, pieces: Sequence[Cells], reason: str) -> None:
-        """Replace a stack by pieces, which are next."""
+        """Replace a stack by smaller ones, which are put first in the queue."""
         self.watcher.split(stack, pieces, reason)
         first = len(self.stacks)
         self.stacks += pieces
         self.tries += [0] * len(pieces)
         self.waiting.extendleft(reversed(range(first, len(self.stacks))))
 
-    def listen(self) -> None:
-        """Act on what the workers say until the next tick."""
+    def poll_workers(self) -> None:
+        """Handle messages of the workers, waiting at most ``TICK_SECONDS`` for one."""
         by_pipe = {worker.pipe: worker for worker in self.workers}
-        for pipe in wait(list(by_pipe), TICK):
-            self.hear(by_pipe[pipe])  # type: ignore[index]
+        for pipe in wait(list(by_pipe), TICK_SECONDS):
+            self.handle_message(by_pipe[pipe])  # type: ignore[index]
 
-    def hear(self, worker: Worker) -> None:
-        """Act on what a worker says, or on its death."""
+    def handle_message(self, worker: Worker) -> None:
+        """Handle one message of a worker, or its death."""
         try:
             what, *about = worker.pipe.recv()
         except (EOFError, ConnectionError):
-            self.bury(worker)
+            self.on_worker_death(worker)
             return
         stack = worker.stack
         assert stack is not None
         if what == "progress":
             self.watcher.progress(stack, *about)
             return
-        if what == "say":
-            self.watcher.say(*about)
+        if what == "notify":
+            self.watcher.notify(*about)
             return
         worker.stack = None
         if what == "done":
             self.watcher.finished(stack, *about)
         elif what == "failed":
-            self.fail(stack, *about)
-        elif what == "no room":  # the next stack would find no more of it
+            self.report_failure(stack, *about)
+        elif what == "no room":  # the next stack could not be written either
             self.watcher.failed(stack, *about)
             if not self.stopping:
                 self.stop()
@@ -201,45 +219,45 @@ class Pool:
             self.split(stack, [cells[:half], cells[half:]], "the device has too little memory for all of it")
         self.reservations.release(self.stacks[stack])
 
-    def bury(self, worker: Worker) -> None:
-        """Let go of a worker that died; its stack is tried again, or has failed."""
+    def on_worker_death(self, worker: Worker) -> None:
+        """Remove a dead worker; queue its stack again, or record it as failed after ``MAX_TRIES`` tries."""
         self.workers.remove(worker)
         worker.join()
         stack = worker.stack
         if stack is None or self.stopping:
             return
-        death = f"its worker process died ({worker.cause()})"
-        if self.tries[stack] < TRIES:
+        death = f"its worker process died ({worker.exit_reason()})"
+        if self.tries[stack] < MAX_TRIES:
             self.waiting.appendleft(stack)
             self.watcher.retried(stack, death)
             return
         from gradbench.launchers.rows import failed_rows
 
-        reason = f"{death}, {TRIES} times"
+        reason = f"{death}, {MAX_TRIES} times"
         rows = failed_rows(self.stacks[stack], reason, worker.device, now())
-        with contextlib.suppress(StorageError):  # without a row the cell is unfinished, which it is
+        with contextlib.suppress(StorageError):  # without a row the cells count as unfinished, which is true
             Results(self.folder).write_failures(rows)
         self.reservations.release(self.stacks[stack])
-        self.fail(stack, reason)
+        self.report_failure(stack, reason)
 
-    def fail(self, stack: int, reason: str) -> None:
-        """Tell of a failure; with fail-fast it is the last."""
+    def report_failure(self, stack: int, reason: str) -> None:
+        """Report a failed stack; with fail-fast, stop the sweep."""
         self.watcher.failed(stack, reason)
         if self.fail_fast and not self.stopping:
             self.stop()
 
     def stop(self) -> None:
-        """Have every worker save its stack and leave; nothing more is taken."""
+        """Clear the queue, and tell every worker to save its stack and exit."""
         self.stopping = True
         self.waiting.clear()
         for worker in self.workers:
-            worker.tell(None)
+            worker.send(None)
 
-    def dismiss(self) -> None:
-        """End every worker: idle ones are asked, busy ones are killed."""
+    def shutdown(self) -> None:
+        """End all workers: tell idle ones to exit, kill busy ones."""
         for worker in self.workers:
             if worker.stack is not None:
                 worker.process.kill()
-            worker.tell(None)  # again, where a second Ctrl-C came while it was being told
+            worker.send(None)  # sent again, in case a second Ctrl-C interrupted stop()
         for worker in self.workers:
             worker.join()

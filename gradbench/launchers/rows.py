@@ -1,4 +1,4 @@
-"""Turn what training a stack gave into rows of the tables and arrays for figures."""
+"""Convert the outcome of training a stack to rows of the tables and to arrays for figures."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,14 @@ from gradbench.training.loop import Outcome
 def finished_rows(
     cells: Sequence[Cell], outcome: Outcome, device: torch.device, started: str
 ) -> list[dict[str, Any]]:
-    """Return the rows of a trained stack; a diverged cell has no final metrics."""
+    """Return one row per cell of a trained stack; the final metrics of a diverged cell are NaN.
+
+    Args:
+        cells: the K cells of the stack.
+        outcome: result of training them.
+        device: device that the stack was trained on.
+        started: start time, as returned by :func:`now`.
+    """
     last = outcome.evaluations.get(max(outcome.evaluations, default=0), {})
     rows = []
     for k, cell in enumerate(cells):
@@ -42,14 +49,14 @@ def finished_rows(
 def failed_rows(
     cells: Sequence[Cell], error: str, device: torch.device | str, started: str
 ) -> list[dict[str, Any]]:
-    """Return the rows of a stack that raised."""
+    """Return one row per cell of a stack that failed; ``error`` is the traceback or reason."""
     outcome = {"status": "failed", "error": error, "width": len(cells)}
     outcome |= {"started": started, "finished": now()}
     return [describe(cell) | outcome | provenance(str(device)) for cell in cells]
 
 
 def curves_of(cells: Sequence[Cell], outcome: Outcome) -> pd.DataFrame:
-    """Return a stack's rows of the curves table; a cell's end where it diverged."""
+    """Return a stack's rows for the table of curves; the rows of a diverged cell end at that step."""
     every = int(cells[0].config["record_every"])
     steps = len(outcome.curves["loss"])
     return pd.concat(
@@ -64,5 +71,5 @@ def curves_of(cells: Sequence[Cell], outcome: Outcome) -> pd.DataFrame:
 
 
 def arrays_of(cells: Sequence[Cell], outcome: Outcome) -> dict[str, dict[str, np.ndarray]]:
-    """Return cell -> what figures need beyond numbers, for the cells that have any."""
+    """Return cell id -> name -> array, for the cells that have arrays for figures."""
     return {cell.id: arrays for cell, arrays in zip(cells, outcome.arrays, strict=False) if arrays}

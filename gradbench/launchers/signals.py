@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: asked once, a sweep saves what runs and ends; asked twice, it ends at once."""
+"""Handle Ctrl-C and SIGTERM: the first lets a sweep save its stacks and end, the second ends it at once."""
 
 import signal
 from collections.abc import Iterator
@@ -10,40 +10,41 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interruption:
-    """Hears the signals while in the block.
+    """Catch the signals during the block.
 
     Attributes:
-        asked: whether there was one.
+        requested: whether a signal has arrived.
 
     Raises:
-        KeyboardInterrupt: from wherever the process is, at the second.
+        KeyboardInterrupt: at the second signal, at whatever statement runs then.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     def __enter__(self) -> Self:
-        # a process that was started to ignore a signal (nohup, a script's background) goes on ignoring it
-        heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-        self.before = {number: signal.signal(number, self.hear) for number in heard}
+        # a signal that is ignored from the start (nohup, background jobs of a script) must stay ignored
+        caught = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        self.before = {number: signal.signal(number, self.on_signal) for number in caught}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def hear(self, number: int, frame: FrameType | None) -> None:
-        """Remember the first signal."""
-        if self.asked:
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Record the first signal; raise at the second."""
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True
 
 
 @contextmanager
-def deaf() -> Iterator[None]:
-    """Start processes that ignore the signals from their first instant: what Ctrl-C means is their parent's to say.
+def signals_ignored() -> Iterator[None]:
+    """Ignore the signals during the block, so that processes started in it ignore them from their first instant.
 
-    This process ignores them too while in the block: keep it to milliseconds.
+    Children must ignore them because the parent decides what Ctrl-C means. The parent misses signals that arrive during
+    the block, so keep it to milliseconds.
     """
     before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
     try:

@@ -1,6 +1,6 @@
-"""A worker: trains one stack after another on one device, and writes what it finished.
+"""A worker process: train one stack after another on one device, and write the results.
 
-It speaks to its parent through a pipe, in tuples whose first item says what happened.
+Messages to the parent are tuples whose first item names the event.
 """
 
 import contextlib
@@ -36,44 +36,45 @@ from gradbench.training.state import State
 
 
 def serve(pipe: Connection, folder: Path, device_name: str) -> None:
-    """Train the stacks that arrive until ``None`` does, or the parent has gone.
+    """Train the received stacks, until ``None`` is received or the parent has ended.
 
-    Receives tuples of cells. Sends ``("progress", step, losses)`` and ``("say", line)``, then what became of the
-    stack: see :func:`attempt`. Whatever arrives while a stack is trained means: save it and leave.
+    Receives tuples of cells. Sends ``("progress", step, losses)`` and ``("notify", line)``, then the outcome of the
+    stack: see :func:`train_and_store`. Any message that arrives during training means: save the stack and exit.
 
     Args:
-        pipe: to the parent.
+        pipe: connection to the parent.
         folder: the results folder.
-        device_name: the one device that this worker uses.
+        device_name: the device that this worker trains on.
     """
-    # they reach the whole process group; the parent decides what they mean
+    # Ctrl-C reaches the whole process group, but the parent decides what happens
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     device = torch.device(device_name)
-    settle(device)
-    while (cells := receive(pipe)) is not None:
-        tell(pipe, *attempt(cells, folder, device, pipe))
+    configure_process(device)
+    while (cells := receive_cells(pipe)) is not None:
+        send(pipe, *train_and_store(cells, folder, device, pipe))
 
 
-def attempt(
+def train_and_store(
     cells: Sequence[Cell], folder: Path, device: torch.device, pipe: Connection
 ) -> tuple[str] | tuple[str, str | list[str]]:
-    """Train a stack and write what became of it.
+    """Train a stack and write its results.
 
     Returns:
-        ``("done", statuses)``; ``("failed", reason)``, whose traceback stands in the table; ``("too large",)`` for
-        the device's memory, as predicted or as it turned out: nothing is kept; ``("stopped",)``, as the parent
-        asked: the stack is saved; ``("no room", reason)`` where its results cannot be written: they are trained anew
-        from the checkpoint.
+        ``("done", statuses)``: the rows are written, one status per cell;
+        ``("failed", reason)``: the rows are written with the traceback;
+        ``("too large",)``: the stack is predicted to exceed the device's memory, or did; nothing is kept;
+        ``("stopped",)``: the parent asked to stop, and the checkpoint is saved;
+        ``("no room", reason)``: the results cannot be written; the stack will be resumed from its checkpoint.
     """
     started, results = now(), Results(folder)
-    checkpoint = checkpoint_of(cells, folder, device, pipe.poll, lambda line: tell(pipe, "say", line))
+    checkpoint = checkpoint_of(cells, folder, device, pipe.poll, lambda line: send(pipe, "notify", line))
     try:
-        data = load_once(canonical(cells[0].config["data"]))
+        data = load_recent(canonical(cells[0].config["data"]))
         if len(cells) > 1 and is_too_large(cells, data, device):
             return ("too large",)
         outcome = train(
-            cells, data, device, lambda step, losses: tell(pipe, "progress", step, losses), checkpoint
+            cells, data, device, lambda step, losses: send(pipe, "progress", step, losses), checkpoint
         )
         rows = finished_rows(cells, outcome, device, started)
         results.write(rows, curves_of(cells, outcome), arrays_of(cells, outcome))
@@ -83,18 +84,18 @@ def attempt(
         return ("stopped",)
     except StorageError as error:
         return "no room", str(error)
-    except Exception as error:  # one stack's failure is a row in the table, never the end of the sweep
+    except Exception as error:  # a failed stack becomes rows in the table and never ends the sweep
         if isinstance(error, torch.OutOfMemoryError) and len(cells) > 1:
             checkpoint.remove()
             return ("too large",)
         rows = failed_rows(cells, traceback.format_exc(), device, started)
-        with contextlib.suppress(StorageError):  # without a row the cell is unfinished, which it is
+        with contextlib.suppress(StorageError):  # without a row the cells count as unfinished, which is true
             results.write_failures(rows)
         return "failed", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
-def tell(pipe: Connection, *message: Any) -> None:
-    """Send a message; where the parent has gone, the end of the pipe says so soon enough."""
+def send(pipe: Connection, *message: Any) -> None:
+    """Send a message to the parent; if it has ended, the next receive will report that."""
     with contextlib.suppress(OSError):
         pipe.send(message)
 
@@ -104,29 +105,37 @@ def checkpoint_of(
     folder: Path,
     device: torch.device,
     stop: Callable[[], bool],
-    say: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> Checkpoint:
-    """Return where a stack in progress is saved; one of other cells, torch or kind of device is not gone on from."""
+    """Return the checkpoint of a stack; one saved by other cells, torch version or device type is not resumed.
+
+    Args:
+        cells: cells of the stack.
+        folder: the results folder.
+        device: device the stack trains on.
+        stop: returns whether training should be saved and end now.
+        warn: called with a line for the user.
+    """
     names = [cell.id for cell in cells]
     fingerprint = {"cells": names, "torch": torch.__version__, "device": device.type}
     fingerprint["state"] = [field.name for field in fields(State)]
     path = folder / "checkpoints" / part_name(names).replace(".parquet", ".pt")
-    return Checkpoint(path, fingerprint, float(cells[0].runtime["checkpoint_seconds"]), stop, say)
+    return Checkpoint(path, fingerprint, float(cells[0].runtime["checkpoint_seconds"]), stop, warn)
 
 
-def receive(pipe: Connection) -> tuple[Cell, ...] | None:
-    """Return the next stack's cells, or ``None`` when there will be no more."""
+def receive_cells(pipe: Connection) -> tuple[Cell, ...] | None:
+    """Receive the cells of the next stack, or ``None`` if there are no more."""
     try:
         cells: tuple[Cell, ...] | None = pipe.recv()
-    except EOFError:  # the parent has gone
+    except EOFError:  # the parent has ended
         return None
     return cells
 
 
-def settle(device: torch.device) -> None:
-    """Set this process up for one device: one thread on the CPU, the same bits on every run."""
+def configure_process(device: torch.device) -> None:
+    """Configure torch for one device: one CPU thread, deterministic algorithms, denormals flushed to zero."""
     torch.set_num_threads(1)
-    # a network that saturates is full of numbers below 1e-38, with which some processors take ten times as long
+    # saturated networks are full of numbers below 1e-38, on which some processors are ten times slower
     torch.set_flush_denormal(True)
     if sys.platform == "linux":
         keep_freed_memory()
@@ -134,21 +143,24 @@ def settle(device: torch.device) -> None:
         torch.cuda.set_device(device)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-        keep_uninitialized_memory()  # nothing here reads what it did not write
+        keep_uninitialized_memory()  # gradbench never reads memory before writing it, so filling it would waste time
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed: it gives large blocks back at once, and the next step faults them in again."""
-    with contextlib.suppress(AttributeError):  # another libc
+    """Make glibc keep freed memory.
+
+    By default it returns large blocks to the system at once, and the page faults of the next step cost time.
+    """
+    with contextlib.suppress(AttributeError):  # a libc without mallopt
         adjust = ctypes.CDLL(None).mallopt
         adjust(M_MMAP_THRESHOLD, 32 * 2**20)
         adjust(M_TRIM_THRESHOLD, 256 * 2**20)
 
 
 @lru_cache(maxsize=4)
-def load_once(config: str) -> Data:
-    """Return the data of a config, given as JSON of its data group; loaded once per worker."""
+def load_recent(config: str) -> Data:
+    """Load the data of a config, given as JSON of its data group; the last four are cached, to bound memory."""
     return load_data({"data": json.loads(config)})

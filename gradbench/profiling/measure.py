@@ -7,7 +7,7 @@ import pandas as pd
 
 from gradbench.config.hashing import canonical
 from gradbench.config.instantiate import load_once
-from gradbench.launchers.worker import settle
+from gradbench.launchers.worker import configure_process
 from gradbench.memory.estimate import footprint, measure
 from gradbench.profiling.cases import NONE, Comparison
 from gradbench.profiling.timing import median_interval, ready, rounds
@@ -29,7 +29,7 @@ def measured(comparison: Comparison, count: int, told: Callable[[str], None]) ->
         count: of rounds.
         told: is called with what happens now, in a few words.
     """
-    settle(comparison.device)
+    configure_process(comparison.device)
     runners, silent, predicted, peak = {}, {}, {}, {}
     for name, cells in comparison.stacks.items():
         told(f"memory of {name}")

@@ -1,4 +1,4 @@
-"""What a results folder holds: how it is written whole, read back checked, and shared by several runs.
+"""Results folders: written atomically, verified when read, shared by concurrent runs.
 
-Here belongs every file format of results. It imports no torch, and knows nothing of training or reports.
+Every file format of results is defined here. The package imports no torch, and knows nothing of training or reports.
 """

@@ -1,31 +1,32 @@
-"""What a killed process leaves behind in a results folder, and nobody needs."""
+"""Remove what a killed process left behind in a results folder."""
 
 import os
 import re
 from pathlib import Path
 
 TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")
-"""Name of a file that is being written; the number is its process."""
+"""Name of a file that is still being written; the number is the process id of its writer."""
 
 
-def clear(folder: Path) -> None:
-    """Remove unfinished files whose process is gone, and checkpoints of stacks that are finished.
+def remove_stale_files(folder: Path) -> None:
+    """Remove unfinished files whose writer has ended, and checkpoints of finished stacks.
 
-    Only where no other run is at work in the folder: one on another machine has processes that are not seen here.
+    Call this only while no other run uses the folder: processes of another machine cannot be checked from here.
     """
     for path in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
-        named = TEMPORARY.fullmatch(path.name)
-        if named and not is_running(int(named[1])):
+        match = TEMPORARY.fullmatch(path.name)
+        if match and not is_running(int(match[1])):
             path.unlink(missing_ok=True)
     for path in folder.glob("checkpoints/*.pt"):
-        if (folder / "cells" / f"{path.stem}.parquet").exists():  # a worker outlived its killed parent
+        # a worker that outlived its killed parent may have saved it late
+        if (folder / "cells" / f"{path.stem}.parquet").exists():
             path.unlink(missing_ok=True)
 
 
-def is_running(process: int) -> bool:
-    """Return whether there is such a process on this machine."""
+def is_running(pid: int) -> bool:
+    """Return whether a process with this id exists on this machine."""
     try:
-        os.kill(process, 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except (PermissionError, OverflowError):

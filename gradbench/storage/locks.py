@@ -1,8 +1,8 @@
-"""Who trains which cell, among all the runs that write to one results folder.
+"""Locks on cells, so that several runs can share one results folder.
 
-A reservation is a lock on one byte of the file ``.reservations``: the byte whose number is the cell's id. The operating
-system lets go of a process's locks when it ends, however it ends, so none is ever stale; over NFS the locks hold
-between machines. On a file system without locks everything is granted: a cell may then be trained twice, to the
+A reservation is a lock on one byte of the file ``.reservations``, at the offset given by the cell's id. The operating
+system releases a process's locks when it ends, however it ends, so none is ever stale; over NFS the locks also hold
+between machines. On a file system without locks every request is granted: a cell may then be trained twice, to the
 same values.
 """
 
@@ -21,23 +21,23 @@ from gradbench.storage.results import FINISHED
 from gradbench.storage.schema import part_paths
 
 CELLS = 1 << 60
-"""Bytes below this number stand for cells."""
+"""Byte offsets below this number stand for cells."""
 
-PRESENCE, TURN = CELLS, CELLS + 1
-"""Bytes that every run shares while it lasts, and that one run at a time holds."""
+PRESENCE, EXCLUSIVE = CELLS, CELLS + 1
+"""Offsets of the byte that every run locks (shared) while it lasts, and of the byte that one run at a time locks."""
 
-TAKEN = (errno.EACCES, errno.EAGAIN)
-"""How the system says that somebody else has the lock."""
+HELD_ELSEWHERE = (errno.EACCES, errno.EAGAIN)
+"""Error numbers that mean: another process holds the lock."""
 
 
 class Reservations:
-    """This process's reservations in a results folder; all are let go of at the end of the block.
+    """Hold this process's reservations in a results folder; all are released at the end of the block.
 
     Attributes:
-        alone: whether no other run was there when this one came.
+        alone: whether no other run used the folder when the block was entered.
 
     Raises:
-        UsageError: where the folder cannot be written.
+        UsageError: if the folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -57,8 +57,8 @@ class Reservations:
     def __exit__(self, *_: object) -> None:
         os.close(self.file)
 
-    def take(self, cells: Sequence[Cell]) -> bool:
-        """Reserve all of the cells, or none where another run has one of them; return which."""
+    def acquire(self, cells: Sequence[Cell]) -> bool:
+        """Reserve all of the cells, or none if another run holds one of them; return whether they were reserved."""
         for position, cell in enumerate(cells):
             if not self.lock(byte_of(cell), fcntl.LOCK_EX | fcntl.LOCK_NB):
                 self.release(cells[:position])
@@ -66,35 +66,40 @@ class Reservations:
         return True
 
     def release(self, cells: Sequence[Cell]) -> None:
-        """Let go of cells."""
+        """Release the reservations of cells."""
         for cell in cells:
             self.lock(byte_of(cell), fcntl.LOCK_UN)
 
     @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
-        """Hold what one run at a time may hold; wait for it."""
-        self.lock(TURN, fcntl.LOCK_EX)
+    def exclusive(self) -> Iterator[None]:
+        """Wait for and hold the lock that only one run at a time may hold, for the block."""
+        self.lock(EXCLUSIVE, fcntl.LOCK_EX)
         try:
             yield
         finally:
-            self.lock(TURN, fcntl.LOCK_UN)
+            self.lock(EXCLUSIVE, fcntl.LOCK_UN)
 
-    def lock(self, byte: int, how: int) -> bool:
-        """Change the lock of one byte; return whether no other process stands in the way."""
+    def lock(self, byte: int, operation: int) -> bool:
+        """Lock or unlock one byte; return ``False`` if another process holds it.
+
+        Args:
+            byte: offset in the file.
+            operation: ``fcntl.LOCK_EX``, ``LOCK_SH`` or ``LOCK_UN``, with or without ``LOCK_NB``.
+        """
         try:
-            fcntl.lockf(self.file, how, 1, byte)
-        except OSError as error:  # any other error: a file system without locks
-            return error.errno not in TAKEN
+            fcntl.lockf(self.file, operation, 1, byte)
+        except OSError as error:  # any other error means a file system without locks, where all is granted
+            return error.errno not in HELD_ELSEWHERE
         return True
 
 
 def byte_of(cell: Cell) -> int:
-    """Return the number of the byte that stands for a cell."""
+    """Return the offset of the byte that stands for a cell."""
     return int(cell.id, 16) % CELLS
 
 
-class Finished:
-    """What stands in a folder's table of cells, whoever put it there; each part is read once."""
+class FinishedCells:
+    """Track which cells of a folder are finished, by any run; each part of the table is read once."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "cells"
@@ -102,11 +107,12 @@ class Finished:
         self.known: dict[str, str] = {}
 
     def statuses(self) -> dict[str, str]:
-        """Return cell -> status, of the cells that are finished now."""
+        """Return cell id -> status of all cells that are finished now."""
         for path in part_paths(self.folder):
             if path not in self.read:
                 self.read.add(path)
-                with contextlib.suppress(DamagedError):  # or gone: a failure that was followed by a success
+                # also raised if a failure's part was removed after a success
+                with contextlib.suppress(DamagedError):
                     rows = read_table(path, ["cell", "status"]).to_pylist()
                     self.known |= {row["cell"]: row["status"] for row in rows if row["status"] in FINISHED}
         return self.known

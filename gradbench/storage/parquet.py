@@ -1,7 +1,7 @@
-"""Files of a results folder: whole or absent when written, checked when read, set aside when damaged.
+"""Parquet and NumPy files of a results folder: written atomically, verified when read.
 
-A table's part holds the SHA-256 of itself, so that no flipped bit is taken for a result. The digest stands in the
-Parquet footer, among the metadata that every reader skips; it is taken with ``BLANK`` in its place.
+Each Parquet part stores its own SHA-256, so that a flipped bit is never taken for a result. The digest is in the
+footer's key-value metadata, which other readers ignore; it is computed with ``PLACEHOLDER`` in its place.
 """
 
 import contextlib
@@ -19,9 +19,9 @@ from gradbench import FORMAT, __version__
 from gradbench.atomic import reason, write_atomically
 from gradbench.errors import DamagedError, UsageError
 
-SEAL = b"gradbench.sha256"
-BLANK = b"sha256 of this file, taken while this sentence was in its place."
-"""As long as the digest that replaces it: 64 bytes."""
+DIGEST_KEY = b"gradbench.sha256"
+PLACEHOLDER = b"sha256 of this file, taken while this sentence was in its place."
+"""Stands in for the digest while the digest is computed; 64 bytes, like the digest. Never change the text."""
 
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
@@ -30,63 +30,63 @@ Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write one part, sealed with the digest of itself."""
-    sealed = table.replace_schema_metadata({**(table.schema.metadata or {}), SEAL: BLANK})
+    """Write one part of a table, including its own SHA-256."""
+    sealed = table.replace_schema_metadata({**(table.schema.metadata or {}), DIGEST_KEY: PLACEHOLDER})
     sink = pa.BufferOutputStream()
     pq.write_table(sealed, sink, write_page_checksum=True)
     blank = sink.getvalue().to_pybytes()
-    write_atomically(path, lambda file: file.write(blank.replace(BLANK, digest_of(blank))))
+    write_atomically(path, lambda file: file.write(blank.replace(PLACEHOLDER, sha256_hex(blank))))
 
 
 def write_arrays(path: Path, named: Mapping[str, np.ndarray]) -> None:
-    """Write arrays by name, as numbers alone."""
+    """Write named numeric arrays to one compressed file (``.npz``), without pickles."""
     write_atomically(path, lambda file: np.savez_compressed(file, allow_pickle=False, **named))
 
 
 # ---- reading -----------------------------------------------------------------------------------------------
 
 
-def digest_of(content: bytes) -> bytes:
-    """Return the SHA-256 as 64 hex digits."""
+def sha256_hex(content: bytes) -> bytes:
+    """Return the SHA-256 of bytes as 64 hex digits."""
     return hashlib.sha256(content).hexdigest().encode()
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Return one part; of the columns asked for, those that it has.
+    """Read one part of a table; requested columns that it lacks are left out.
 
     Raises:
-        DamagedError: where it cannot be read, or is not what was written.
-        UsageError: where a newer gradbench wrote it.
+        DamagedError: if it cannot be read, or differs from what was written.
+        UsageError: if a newer gradbench wrote it.
     """
-    with sound(path) as file:
+    with open_verified(path) as file:
         names = file.schema_arrow.names
         table = file.read(columns=[name for name in names if columns is None or name in columns])
         try:
             table.validate(full=True)
-        except pa.ArrowException as error:  # text that is not Unicode, which only a stranger writes
+        except pa.ArrowException as error:  # for example text that is not Unicode
             raise DamagedError(path, reason(error)) from error
         return table
 
 
 def read_schema(path: Path) -> pa.Schema:
-    """Return the columns of one part; raises as :func:`read_table`."""
-    with sound(path) as file:
+    """Read the schema of one part of a table; raises as :func:`read_table`."""
+    with open_verified(path) as file:
         return file.schema_arrow
 
 
 @contextlib.contextmanager
-def sound(path: Path) -> Iterator[pq.ParquetFile]:
-    """Open one part, once its checksum, its columns and its format have been found good."""
+def open_verified(path: Path) -> Iterator[pq.ParquetFile]:
+    """Open one part of a table after verifying its checksum, column types and format; raises as :func:`read_table`."""
     try:
         content = path.read_bytes()
         with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
-            seal = (file.metadata.metadata or {}).get(SEAL)
+            seal = (file.metadata.metadata or {}).get(DIGEST_KEY)
             if seal is not None and (
-                len(seal) != len(BLANK) or digest_of(content.replace(seal, BLANK)) != seal
+                len(seal) != len(PLACEHOLDER) or sha256_hex(content.replace(seal, PLACEHOLDER)) != seal
             ):
                 raise DamagedError(path, "its checksum does not fit")
             names = file.schema_arrow.names
-            if len(set(names)) < len(names) or not all(map(is_plain, file.schema_arrow.types)):
+            if len(set(names)) < len(names) or not all(map(is_stored_type, file.schema_arrow.types)):
                 raise DamagedError(path, "its columns are not numbers and words under different names")
             if "format" in names:
                 refuse_newer(path, file.read(columns=["format"])["format"].to_pylist())
@@ -95,14 +95,14 @@ def sound(path: Path) -> Iterator[pq.ParquetFile]:
         raise DamagedError(path, reason(error)) from error
 
 
-def is_plain(kind: pa.DataType) -> bool:
-    """Return whether a column holds numbers, booleans or words; anything else is none that a run writes."""
+def is_stored_type(kind: pa.DataType) -> bool:
+    """Return whether a column type is one that a run writes: numbers, booleans, strings or null."""
     checks = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null)
     return any(check(kind) for check in (*checks, pa.types.is_string, pa.types.is_large_string))
 
 
 def refuse_newer(path: Path, formats: Iterable[object]) -> None:
-    """Refuse a part of a results format that is not known yet."""
+    """Raise a UsageError for a part whose results format is newer than this gradbench."""
     newest = max((value for value in formats if isinstance(value, int | float)), default=FORMAT)
     if newest > FORMAT:
         raise UsageError(
@@ -112,23 +112,23 @@ def refuse_newer(path: Path, formats: Iterable[object]) -> None:
 
 
 def read_arrays(path: Path) -> Arrays:
-    """Return the arrays of one file.
+    """Read the named arrays of one file.
 
     Raises:
-        DamagedError: where it cannot be read, or holds anything but numbers.
+        DamagedError: if it cannot be read, or holds anything but numbers.
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except Exception as error:  # numpy and zipfile have a dozen for a file that is not what it says
+    except Exception as error:  # numpy and zipfile raise a dozen types for a malformed file
         raise DamagedError(path, reason(error)) from error
 
 
 def check_arrays(path: Path) -> None:
-    """Check the checksum that every array has in its file; three times as fast as reading them.
+    """Verify the CRC of every array in a file; three times as fast as reading them.
 
     Raises:
-        DamagedError: where one does not fit.
+        DamagedError: if one does not match.
     """
     try:
         with ZipFile(path) as file:

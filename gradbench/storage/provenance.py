@@ -1,4 +1,4 @@
-"""Where numbers came from: versions, device, commit; and which of a folder's came from elsewhere."""
+"""Provenance of results: versions, device and commit, and warnings where a folder mixes them."""
 
 import platform
 import subprocess
@@ -13,13 +13,16 @@ import pandas as pd
 from gradbench import __version__
 from gradbench.grid.cell import Cell
 
+COLUMNS = ("gradbench", "torch", "python", "device", "device_name", "git_commit", "git_dirty")
+"""Columns of the table of cells that tell which code ran on which device."""
+
 COMPARED = ("gradbench", "torch", "device")
-"""Columns in which rows that differ are pointed out: the same cell may come out differently there."""
+"""Provenance columns that are compared: where one differs, the same cell may come out with other numbers."""
 
 
 @cache
 def git_state(folder: Path = Path(__file__).parent) -> tuple[str | None, bool | None]:
-    """Return the commit of the code and whether it has uncommitted changes; nothing outside a checkout."""
+    """Return the commit of the code and whether it has uncommitted changes; ``(None, None)`` outside a git checkout."""
 
     def git(*words: str) -> str:
         done = subprocess.run(
@@ -34,8 +37,12 @@ def git_state(folder: Path = Path(__file__).parent) -> tuple[str | None, bool | 
 
 
 def provenance(name: str) -> dict[str, Any]:
-    """Return the columns that say which code ran on which device."""
-    import torch  # most sweeps ask for this in their workers alone, and their own process is spared the import
+    """Return the columns ``COLUMNS`` of a cell that is trained now.
+
+    Args:
+        name: the device, for example ``cuda:0``.
+    """
+    import torch  # here, because most sweeps call this in their workers alone: the parent need not import torch
 
     from gradbench.functional.devices import name_of
 
@@ -53,23 +60,23 @@ def provenance(name: str) -> dict[str, Any]:
 
 
 def now() -> str:
-    """Return the time as ISO 8601, UTC."""
+    """Return the current time in UTC, as ISO 8601 with seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def apart(stored: pd.DataFrame, cells: Sequence[Cell], device: str) -> list[str]:
-    """Say which rows of a results folder are not of this sweep, and which of its own were made elsewhere.
+def provenance_warnings(stored: pd.DataFrame, cells: Sequence[Cell], device: str) -> list[str]:
+    """Warn about rows from other grids, and about finished cells made with other versions or devices.
 
-    Nothing is mixed: other data or another config make another cell. Other versions or another kind of device do
-    not, so a finished cell stays what it is; a person should know.
+    Other data or another config change a cell's id, so such rows never count as this sweep's. Other versions or
+    another type of device do not change it: the finished cell is kept, and the user is told.
 
     Args:
         stored: the folder's table of cells; a column that it lacks is not compared.
-        cells: the sweep's.
-        device: what it would train on now.
+        cells: the cells of this sweep.
+        device: device that this sweep would train on.
 
     Returns:
-        A line on each difference; none where there is none.
+        One line per difference.
     """
     if stored.empty:
         return []

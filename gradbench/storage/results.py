@@ -1,4 +1,4 @@
-"""The two tables: what a results folder holds, how parts are written, how they are read back.
+"""The results folder and its two tables: write their parts, read them back, repair them.
 
     experiment.yaml      the question, the grid and the command line
     cells/*.parquet      one row per cell
@@ -6,7 +6,7 @@
     arrays/<cell>.npz    what figures need beyond numbers
 
 Each finished stack writes one part per table, under a name derived from its cells: writing twice is harmless,
-and no two writers share a file. The part in ``cells`` is written last: what stands there is finished.
+and no two writers share a file. The part in ``cells`` is written last: a cell with a row there is finished.
 """
 
 import contextlib
@@ -31,14 +31,14 @@ from gradbench.grid.cell import Cell
 from gradbench.storage.parquet import check_arrays, read_schema, read_table, write_arrays, write_table
 from gradbench.storage.sanitize import refuse_links
 from gradbench.storage.schema import (
+    common_schema,
+    concat_parts,
     conform,
-    failure_part,
-    joined,
+    failure_path,
     part_name,
     part_paths,
-    sound_parts,
-    table_of,
-    unified,
+    read_parts,
+    table_from_rows,
 )
 
 FINISHED = ("completed", "diverged")
@@ -46,15 +46,15 @@ FINISHED = ("completed", "diverged")
 
 @dataclass(frozen=True)
 class Results:
-    """A results folder. Nothing is read or written before a method asks for it."""
+    """Access to a results folder. Only its methods read or write."""
 
     folder: Path
 
     def check(self) -> None:
-        """Refuse a folder that is in use for something else.
+        """Check that the folder is new, empty or a results folder.
 
         Raises:
-            UsageError: where it is no folder, holds something else, or leads outside.
+            UsageError: if it is no folder, holds something else, or contains links that lead outside.
         """
         try:
             ours = not self.folder.exists() or self.is_results() or not any(self.folder.iterdir())
@@ -70,10 +70,13 @@ class Results:
         refuse_links(self.folder)
 
     def create(self, experiment: Mapping[str, Any]) -> None:
-        """Make the folder, or check that it is one of ours, and write ``experiment.yaml``.
+        """Create the folder if needed, and write ``experiment.yaml``.
+
+        Args:
+            experiment: content of the file: question, grid, command line.
 
         Raises:
-            UsageError: where it is no folder, holds something else, or cannot be written.
+            UsageError: as :meth:`check`, and if it cannot be written.
         """
         self.check()
         try:
@@ -89,27 +92,27 @@ class Results:
             raise UsageError(f"{error}; or choose another folder with --results DIR") from error
 
     def is_results(self) -> bool:
-        """Return whether this is a folder that gradbench wrote."""
+        """Return whether gradbench wrote this folder."""
         return (self.folder / "experiment.yaml").is_file() or (self.folder / "cells").is_dir()
 
     def statuses(self) -> dict[str, str]:
-        """Return cell -> status, for every cell that has one; a finished status outranks ``failed``.
+        """Return cell id -> status of every cell in the table; a finished status outranks ``failed``.
 
         Raises:
-            UsageError: as :meth:`cells`, and where an older gradbench made the folder, whose cells have other ids.
+            UsageError: as :meth:`cells`, and if an older gradbench, whose cells have other ids, made the folder.
         """
         cells = self.cells(columns=["cell", "status", "format", "gradbench"])
         refuse_older(self.folder, cells)
         return dict(zip(cells["cell"], cells["status"], strict=True)) if len(cells) else {}
 
     def cells(self, columns: list[str] | None = None) -> pd.DataFrame:
-        """Return the table of cells, one row each; damaged parts are left out.
+        """Return the table of cells, one row per cell; damaged parts are left out.
 
         Raises:
-            UsageError: where a part is none of ours, or a newer gradbench wrote it.
+            UsageError: if the parts are no table of cells, or a newer gradbench wrote one.
         """
-        parts = sound_parts(self.folder / "cells", columns)
-        table = joined(parts)
+        parts = read_parts(self.folder / "cells", columns)
+        table = concat_parts(parts)
         if parts and not {"cell", "status"} <= set(table):
             raise UsageError(
                 f"{self.folder / 'cells'} holds no table of cells; choose another with --results DIR"
@@ -121,13 +124,13 @@ class Results:
         return table.loc[order].drop_duplicates("cell", keep="last").reset_index(drop=True)
 
     def curves(self) -> pd.DataFrame:
-        """Return the table of curves, one row per cell and recorded step."""
+        """Return the table of curves, one row per cell and recorded step; damaged parts are left out."""
         key = ["cell", "step"]
-        parts = [part for part in sound_parts(self.folder / "curves") if set(key) <= set(part.column_names)]
-        return joined(parts).drop_duplicates(key, keep="last") if parts else pd.DataFrame(columns=key)
+        parts = [part for part in read_parts(self.folder / "curves") if set(key) <= set(part.column_names)]
+        return concat_parts(parts).drop_duplicates(key, keep="last") if parts else pd.DataFrame(columns=key)
 
-    def damaged(self) -> list[DamagedError]:
-        """Return every file that is not what was written."""
+    def damaged_files(self) -> list[DamagedError]:
+        """Verify every file of the folder; return an error for each one that differs from what was written."""
         tables = [path for table in ("cells", "curves") for path in part_paths(self.folder / table)]
         arrays = sorted((self.folder / "arrays").glob("*.npz"))
         found = []
@@ -136,23 +139,23 @@ class Results:
                 try:
                     check(path)
                 except DamagedError as error:
-                    if path.exists():  # else another run has removed a failure that a success followed
+                    if path.exists():  # otherwise another run has removed a failure after a success
                         found.append(error)
         return found
 
-    def mend(self) -> list[str]:
-        """Set damaged files aside, and the rows that rest on them, so that their cells are trained again.
+    def quarantine_damaged(self) -> list[str]:
+        """Rename damaged files, and the rows that depend on them, so that their cells are trained again.
 
         Returns:
-            A line about each.
+            One line per damaged file, for the user.
         """
         lines = []
-        for error in self.damaged():
+        for error in self.damaged_files():
             kept = set_aside(error.path).name
             lines.append(
                 f"{error.path} is damaged ({error.reason}): it is kept as {kept}, its cells are trained again"
             )
-            # a row is the mark of completion: without it the cell counts as unfinished
+            # a cell counts as finished because it has a row, so its row must go too
             for path in part_paths(self.folder / "cells"):
                 with contextlib.suppress(DamagedError):
                     cells = read_table(path, ["cell"]).to_pydict().get("cell", [])
@@ -166,26 +169,32 @@ class Results:
         curves: pd.DataFrame,
         arrays: Mapping[str, Mapping[str, np.ndarray]],
     ) -> None:
-        """Write the parts of finished cells: arrays, then curves, then, as the mark of completion, cells."""
+        """Write the parts of finished cells; the part in ``cells``, which marks completion, comes last.
+
+        Args:
+            rows: one row of the table of cells per cell of a stack.
+            curves: the stack's rows of the table of curves.
+            arrays: cell id -> name -> array, for the cells that have arrays.
+        """
         name = part_name(row["cell"] for row in rows)
         for cell, named in arrays.items():
             write_arrays(self.folder / "arrays" / f"{cell}.npz", named)
         plain = pa.Table.from_pandas(curves, preserve_index=False).replace_schema_metadata()
         write_table(self.folder / "curves" / name, plain)
-        write_table(self.folder / "cells" / name, table_of(rows))
+        write_table(self.folder / "cells" / name, table_from_rows(rows))
         for row in rows:
-            with contextlib.suppress(OSError):  # it is absent, or stays and does not count
-                failure_part(self.folder, row["cell"]).unlink()
+            with contextlib.suppress(OSError):  # a failure that cannot be removed is outranked by the success
+                failure_path(self.folder, row["cell"]).unlink()
 
     def write_failures(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Write one part per failed cell; it goes once the cell is finished."""
+        """Write one part per failed cell; it is removed once the cell is finished."""
         for row in rows:
-            write_table(failure_part(self.folder, row["cell"]), table_of([row]))
+            write_table(failure_path(self.folder, row["cell"]), table_from_rows([row]))
 
-    def harmonise(self) -> None:
-        """Make ``pandas.read_parquet`` of a table's folder the whole table.
+    def unify_schemas(self) -> None:
+        """Give all parts of a table one schema, so that ``pandas.read_parquet`` of its folder reads the whole table.
 
-        All of its parts get the same columns, and failures that a success has followed go.
+        Failures of cells that have finished since are removed.
         """
         finished = {cell for cell, status in self.statuses().items() if status in FINISHED}
         for path in (self.folder / "cells").glob("failed-*.parquet"):
@@ -194,9 +203,9 @@ class Results:
         for table in ("cells", "curves"):
             schemas = {}
             for path in part_paths(self.folder / table):
-                with contextlib.suppress(DamagedError):  # or gone, by the hand of another run
+                with contextlib.suppress(DamagedError):  # also raised if another run has just removed it
                     schemas[path] = read_schema(path)
-            whole = unified(schemas.values())
+            whole = common_schema(schemas.values())
             for path, schema in schemas.items():
                 if not schema.equals(whole):
                     with contextlib.suppress(DamagedError):
@@ -204,10 +213,10 @@ class Results:
 
 
 def refuse_older(folder: Path, cells: pd.DataFrame) -> None:
-    """Refuse a table of cells of an older results format, whose ids no cell of today has.
+    """Refuse a table of cells of an older results format: its ids match no current cell.
 
     Raises:
-        UsageError: where there is such a row.
+        UsageError: if one of the rows has an older format.
     """
     if "format" not in cells:
         return
@@ -226,10 +235,10 @@ def refuse_older(folder: Path, cells: pd.DataFrame) -> None:
 
 
 def describe(cell: Cell) -> dict[str, Any]:
-    """Return the columns that say what a cell is: its id, its config's leaves, the command that reruns it."""
+    """Return the columns that identify a cell: id, leaves of the config, hashes of sources and data, command."""
     columns: dict[str, Any] = {"cell": cell.id}
     for key, value in leaves(cell.config):
-        # a group's name stands for the group
+        # the choice of a group (regularizer.name) is stored under the group's name (regularizer)
         group, _, rest = key.partition(".")
         column = group if group in GROUPS and rest == "name" else key
         columns[column] = json.dumps(value) if isinstance(value, list) else value
@@ -245,15 +254,15 @@ def curve_rows(
     last: int,
     every: int,
 ) -> pd.DataFrame:
-    """Return one cell's rows of the curves table.
+    """Return the rows of one cell for the table of curves.
 
     Args:
-        cell: its id.
-        curves: series [steps, K].
-        evaluations: step -> metric -> [K].
-        k: which of the K cells.
-        last: the last step that it trained.
-        every: record every so many steps; evaluated steps and the last are always recorded.
+        cell: id of the cell.
+        curves: name -> series [steps, K] of the cell's stack.
+        evaluations: step -> metric -> values [K].
+        k: index of the cell in its stack of K cells.
+        last: last step that the cell trained.
+        every: steps between recorded ones; evaluated steps and the last one are always recorded.
     """
     steps = sorted({*range(every, last + 1, every), *(step for step in evaluations if step <= last), last})
     index = np.asarray(steps) - 1

@@ -1,6 +1,6 @@
-"""A results folder may come from a stranger: it is data, never code, and leads nowhere else.
+"""Checks on results folders from untrusted sources: links, ids, commands and text for terminals.
 
-What is done to its files, names and commands before anything is read, written or shown.
+A results folder is data, never code. These checks run before its files are read and its text is shown.
 """
 
 import os
@@ -12,22 +12,22 @@ from pathlib import Path
 from gradbench.errors import UsageError
 
 CELL = re.compile(r"[0-9a-f]{16}")
-"""What a cell's id looks like; anything else could be a path."""
+"""Pattern of a cell's id; any other string could be a path."""
 
 BARE = re.compile(r"[\w@%+=:,./-]+( [\w@%+=:,./-]+)*", re.ASCII)
-"""Words without a quote between single spaces: a shell splits them there, and so do we, a hundred times faster."""
+"""Unquoted words between single spaces: splitting there equals ``shlex.split``, and is a hundred times faster."""
 
 
 def is_cell(value: object) -> bool:
-    """Return whether a value is a cell's id."""
+    """Return whether a value has the form of a cell's id."""
     return isinstance(value, str) and CELL.fullmatch(value) is not None
 
 
 def refuse_links(folder: Path) -> None:
-    """Refuse a folder in which a link leads outside, or a pipe or device waits to be opened.
+    """Refuse a folder that contains a link leading outside, a pipe or a device.
 
     Raises:
-        UsageError: where there is one.
+        UsageError: if it contains one.
     """
     root = Path(os.path.realpath(folder))
     remedy = f"remove it, or choose another folder than {folder}"
@@ -35,7 +35,7 @@ def refuse_links(folder: Path) -> None:
         for path in (Path(where, name) for name in (*folders, *files)):
             try:
                 kind = path.lstat().st_mode
-            except FileNotFoundError:  # the temporary file of another run
+            except FileNotFoundError:  # a temporary file that another run has just renamed
                 continue
             if stat.S_ISLNK(kind) and not Path(os.path.realpath(path)).is_relative_to(root):
                 raise UsageError(
@@ -45,8 +45,8 @@ def refuse_links(folder: Path) -> None:
                 raise UsageError(f"{path} is neither a file nor a folder; {remedy}")
 
 
-def plain(text: str) -> str:
-    r"""Return a text with what a terminal would obey, and what would reverse it, written out: ``\x1b``, ``\u202e``."""
+def escape_controls(text: str) -> str:
+    r"""Escape characters that a terminal would interpret, such as ``\x1b`` and the right-to-left mark ``\u202e``."""
     return "".join(
         char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode("ascii")
         for char in text
@@ -54,9 +54,9 @@ def plain(text: str) -> str:
 
 
 def is_command(text: object) -> bool:
-    """Return whether a stored command is a ``gradbench run`` that can be pasted: one command, naming no target.
+    """Return whether a stored command is a single ``gradbench run`` that is safe to paste into a shell.
 
-    A target is code to be called; those come from configs, never from a results folder.
+    Commands with ``_target_`` are not: a target is code to be called, which must come from configs alone.
     """
     if not isinstance(text, str):
         return False

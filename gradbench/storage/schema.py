@@ -1,4 +1,4 @@
-"""Parts of the two tables: what they are called, and how their columns fit together."""
+"""Parts of the two tables: file names, and one schema for parts with different columns."""
 
 import contextlib
 import json
@@ -13,9 +13,9 @@ from gradbench.config.hashing import digest
 from gradbench.errors import DamagedError
 from gradbench.storage.parquet import read_table
 
-ALWAYS = pa.schema(
+FIXED_TYPES = pa.schema(
     [("diverged_at", pa.int64()), ("error", pa.large_string())],
-    # pandas reads an integer column that has nulls as floats, unless it is told not to
+    # without this metadata pandas reads an integer column that has nulls as floats
     metadata={
         "pandas": json.dumps(
             {
@@ -34,28 +34,28 @@ ALWAYS = pa.schema(
         )
     },
 )
-"""Columns of the table of cells whose type is known even where they are null throughout."""
+"""Columns of the table of cells whose type is fixed, even if all of their values are null."""
 
 
 def part_name(cells: Iterable[str]) -> str:
-    """Return the name of the part that holds these cells."""
+    """Return the file name of the part that holds these cells."""
     return f"{digest(sorted(cells))}.parquet"
 
 
-def failure_part(folder: Path, cell: str) -> Path:
-    """Return where the failure of one cell is written."""
+def failure_path(folder: Path, cell: str) -> Path:
+    """Return the path of the part that records the failure of one cell."""
     return folder / "cells" / f"failed-{cell}.parquet"
 
 
 def part_paths(folder: Path) -> list[Path]:
-    """Return a table's parts, in a fixed order; temporary files are none."""
+    """List the parts of a table in a fixed order, without temporary files."""
     return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
 
 
-def sound_parts(folder: Path, columns: list[str] | None = None) -> list[pa.Table]:
-    """Return a table's parts, of the columns asked for those that each has.
+def read_parts(folder: Path, columns: list[str] | None = None) -> list[pa.Table]:
+    """Read the parts of a table; requested columns that a part lacks are left out.
 
-    Damaged parts are left out: whoever calls says so, from :meth:`gradbench.storage.results.Results.damaged`.
+    Damaged parts are skipped. The caller can report them with :meth:`gradbench.storage.results.Results.damaged_files`.
     """
     parts = []
     for path in part_paths(folder):
@@ -64,24 +64,24 @@ def sound_parts(folder: Path, columns: list[str] | None = None) -> list[pa.Table
     return parts
 
 
-def joined(parts: Sequence[pa.Table]) -> pd.DataFrame:
-    """Return the union of parts; a column that a part lacks is null there."""
+def concat_parts(parts: Sequence[pa.Table]) -> pd.DataFrame:
+    """Concatenate parts into one table; a column that a part lacks is null there."""
     if not parts:
         return pd.DataFrame()
-    whole = unified(part.schema for part in parts)
+    whole = common_schema(part.schema for part in parts)
     table: pd.DataFrame = pa.concat_tables([conform(part, whole) for part in parts]).to_pandas()
     return table
 
 
-def table_of(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Return rows of the table of cells as a table; a column that a row lacks is null there."""
+def table_from_rows(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Build a part of the table of cells from its rows; a column that a row lacks is null there."""
     parts = [pa.Table.from_pylist([dict(row)]) for row in rows]
-    whole = unified([*(part.schema for part in parts), ALWAYS]).with_metadata(ALWAYS.metadata)
+    whole = common_schema([*(part.schema for part in parts), FIXED_TYPES]).with_metadata(FIXED_TYPES.metadata)
     return pa.concat_tables([conform(part, whole) for part in parts])
 
 
-def unified(schemas: Iterable[pa.Schema]) -> pa.Schema:
-    """Return the columns of all schemas, each of a type that holds it everywhere; at worst, text."""
+def common_schema(schemas: Iterable[pa.Schema]) -> pa.Schema:
+    """Return the union of schemas; a column with several types gets one that holds them all, in the end text."""
     fields: dict[str, pa.Field] = {}
     metadata = None
     for schema in schemas:
@@ -89,12 +89,12 @@ def unified(schemas: Iterable[pa.Schema]) -> pa.Schema:
         for field in schema:
             before = fields.setdefault(field.name, field)
             if not before.equals(field):
-                fields[field.name] = common(before, field)
+                fields[field.name] = common_field(before, field)
     return pa.schema(list(fields.values()), metadata=metadata)
 
 
-def common(one: pa.Field, other: pa.Field) -> pa.Field:
-    """Return a column of a type that holds the values of two."""
+def common_field(one: pa.Field, other: pa.Field) -> pa.Field:
+    """Return a field whose type holds the values of two fields of one name."""
     try:
         both = [pa.schema([one]), pa.schema([other])]
         return pa.unify_schemas(both, promote_options="permissive").field(0)
@@ -103,10 +103,10 @@ def common(one: pa.Field, other: pa.Field) -> pa.Field:
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return a table with the columns of a schema; those that it lacks are null."""
+    """Cast a table to a schema; columns that it lacks are null."""
     names = set(table.column_names)
     columns = [
-        # not safe: whole numbers that share a column with fractions become fractions
+        # safe=False, because integers in a column that holds floats elsewhere become floats
         table[field.name].cast(field.type, safe=False)
         if field.name in names
         else pa.nulls(len(table), field.type)

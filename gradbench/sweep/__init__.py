@@ -1,4 +1,4 @@
-"""One sweep, from the words of a command line to finished tables.
+"""Sweeps: plan a grid from the words of a command line, and train it.
 
-Here belongs what plans and runs a whole grid. It prints nothing: the command line does.
+This package prints nothing; the command line does.
 """

@@ -1,25 +1,21 @@
-"""Estimate how long a plan will take, from cells that have been trained before."""
+"""Estimate the duration of a plan from cells that have been trained before."""
 
 import contextlib
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from gradbench.errors import UsageError
 from gradbench.storage.results import Results
-
-if TYPE_CHECKING:
-    pass
-from gradbench.sweep.plan import (
-    RESULTS,
-    Plan,
-)
+from gradbench.sweep.plan import RESULTS, Plan
 
 
 def expected_seconds(plan: Plan) -> float | None:
-    """Return about how long one worker takes, from cells like these in results folders.
+    """Estimate the seconds that one worker needs for the unfinished cells of a plan.
 
-    ``None`` where nothing like these cells has been trained yet.
+    The estimate uses the median step time per model and regularizer family in this and other results folders.
+
+    Returns:
+        Seconds, or ``None`` if some kind of cell has never been trained.
     """
     if all(map(plan.is_finished, plan.cells)):
         return 0.0
@@ -27,7 +23,7 @@ def expected_seconds(plan: Plan) -> float | None:
     columns = ["cell", "status", *kind, "step_seconds"]
     tables = []
     for folder in {plan.folder, *RESULTS.glob("*")}:
-        with contextlib.suppress(UsageError):  # what lies in another folder is no mistake of this command
+        with contextlib.suppress(UsageError):  # an unreadable other folder is no mistake of this command
             table = Results(folder).cells(columns)
             if set(columns) <= set(table):
                 seconds = pd.to_numeric(table["step_seconds"], errors="coerce")

@@ -1,11 +1,11 @@
-"""Execute a plan: prepare the results folder, launch what is left to train, write the report."""
+"""Execute a plan: repair the results folder, train the unfinished cells, unify the tables."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gradbench import __version__
-from gradbench.storage import cleanup as leftovers
+from gradbench.storage import cleanup
 from gradbench.storage.locks import Reservations
 from gradbench.storage.results import Results
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 from gradbench.sweep.plan import Plan
 
 
-def prepare(plan: Plan) -> tuple[Plan, list[str]]:
-    """Set aside what is damaged in the results folder.
+def prepare_folder(plan: Plan) -> tuple[Plan, list[str]]:
+    """Quarantine damaged files of the plan's results folder, and collect warnings.
 
     Returns:
-        The plan of what is left to train, and lines that a person should read before it starts.
+        The plan with updated statuses, and lines to show to the user before training starts.
 
     Raises:
-        StorageError: where the folder cannot be written.
+        StorageError: if the folder cannot be written.
     """
-    from gradbench.storage.provenance import apart
+    from gradbench.storage.provenance import provenance_warnings
 
     results, lines = Results(plan.folder), []
-    if results.damaged():
-        with Reservations(plan.folder) as reservations, reservations.turn():
-            lines = results.mend()
+    if results.damaged_files():
+        with Reservations(plan.folder) as reservations, reservations.exclusive():
+            lines = results.quarantine_damaged()
         plan = replace(plan, statuses=results.statuses())
-    return plan, lines + apart(results.cells(), plan.cells, plan.devices[0])
+    return plan, lines + provenance_warnings(results.cells(), plan.cells, plan.devices[0])
 
 
 def execute(
@@ -38,24 +38,25 @@ def execute(
     command: str,
     watcher: "Watcher",
     jobs: int | None,
+    *,
     fail_fast: bool,
-    meanwhile: Callable[[], None] | None = None,
+    on_idle_core: Callable[[], None] | None = None,
 ) -> bool:
-    """Train what the plan says is left.
+    """Train the unfinished cells of a plan.
 
     Args:
-        plan: of a sweep.
-        command: that asked for it.
-        watcher: is told what happens.
-        jobs: number of workers; ``None`` for as many as there are cores or GPUs.
-        fail_fast: save what runs and stop at the first failure.
-        meanwhile: done once a core is idle, if ever.
+        plan: the plan of a sweep.
+        command: command line that is recorded in ``experiment.yaml``.
+        watcher: receives the events.
+        jobs: number of workers; ``None`` for one per CPU core, or one per GPU.
+        fail_fast: save running stacks and stop at the first failure.
+        on_idle_core: called at most once, when a core becomes idle because no stack is waiting.
 
     Returns:
-        Whether nobody interrupted it.
+        ``False`` if the sweep was interrupted.
 
     Raises:
-        UsageError: where the results folder cannot be used.
+        UsageError: if the results folder cannot be used.
     """
     from gradbench.launchers import local
 
@@ -73,11 +74,13 @@ def execute(
     todo, complete = plan.todo(), True
     with Reservations(plan.folder) as reservations:
         if reservations.alone:
-            leftovers.clear(plan.folder)
+            cleanup.remove_stale_files(plan.folder)
         if todo:
             complete = local.run(
-                todo, plan.folder, plan.devices, jobs, watcher, reservations, fail_fast, meanwhile
+                *(todo, plan.folder, plan.devices, jobs, watcher, reservations),
+                fail_fast=fail_fast,
+                on_idle_core=on_idle_core,
             )
-        with reservations.turn():
-            results.harmonise()
+        with reservations.exclusive():
+            results.unify_schemas()
     return complete

@@ -1,11 +1,11 @@
-"""Plan a sweep: which cells, which stacks, which are done, on which devices."""
+"""Plan a sweep: its cells, their stacks and statuses, and the devices to train on."""
 
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gradbench.config.compose import Configs, Experiment
 from gradbench.config.hashing import canonical, digest
@@ -18,27 +18,24 @@ from gradbench.grid.expand import expand
 from gradbench.grid.stacks import Stack, programs, stacks
 from gradbench.storage.results import FINISHED, Results
 
-if TYPE_CHECKING:
-    pass
-
 RESULTS = Path("results")
-"""Where runs are written, beneath the working directory."""
+"""Default parent of results folders, relative to the working directory."""
 
-LONGEST = 80
-"""Characters of the overrides that a folder's name keeps."""
+MAX_NAME_LENGTH = 80
+"""Number of characters of the overrides that are kept in a folder's name."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep would do.
+    """The plan of a sweep.
 
     Attributes:
-        experiment: its question and grid.
-        folder: where results go.
-        cells: the whole grid.
-        stacks: the whole grid as stacks; the ones with unfinished cells are trained.
-        statuses: cell -> status, of the cells that have one.
-        devices: names of those that it trains on.
+        experiment: question and grid.
+        folder: the results folder.
+        cells: all cells of the grid.
+        stacks: the same cells grouped into stacks; stacks with unfinished cells are trained.
+        statuses: cell id -> status, for the cells that have a row in the results folder.
+        devices: names of the devices to train on.
     """
 
     experiment: Experiment
@@ -49,21 +46,21 @@ class Plan:
     devices: list[str]
 
     def todo(self) -> list[tuple[Cell, ...]]:
-        """Return what is left of each stack, the largest first."""
+        """Return the unfinished cells of each stack, the most expensive stack first."""
         left = [tuple(cell for cell in stack.cells if not self.is_finished(cell)) for stack in self.stacks]
         return sorted(filter(None, left), key=lambda cells: -expected_cost(cells))
 
     def is_finished(self, cell: Cell) -> bool:
-        """Return whether a cell need not be trained."""
+        """Return whether a cell has completed or diverged, and need not be trained."""
         return self.statuses.get(cell.id) in FINISHED
 
     def counts(self) -> Counter[str]:
-        """Return how many cells of the grid have which status; ``to run`` for those with none."""
+        """Count the cells of the grid by status; cells without one count as ``to run``."""
         return Counter(self.statuses.get(cell.id, "to run") for cell in self.cells)
 
 
 def expected_cost(cells: Sequence[Cell]) -> float:
-    """Return a rough order of how long cells take together, in no unit: long stacks should start first."""
+    """Estimate the relative duration of a stack, without unit, so that long stacks can start first."""
     config = cells[0].config
     model = {"lstm": 8.0, "sequence": 6.0, "wgan": 3.0}.get(config["model"]["name"], 1.0)
     regularizer = 2.5 if config["regularizer"]["family"] == "penalty" else 1.0
@@ -77,17 +74,17 @@ def make_plan(
     config_dir: Path | None = None,
     call: Callable[..., Any] = lambda function, *args: function(*args),
 ) -> Plan:
-    """Return the plan of a command line.
+    """Plan the sweep of a command line.
 
     Args:
-        experiment_name: by name or by path; ``None`` for a grid made of overrides alone.
+        experiment_name: name or path of an experiment; ``None`` for a grid made of overrides alone.
         words: overrides in Hydra's grammar.
         results: the results folder; by default one below ``results/``, named after experiment and overrides.
         config_dir: the user's own config folder.
-        call: calls a function that needs torch, here or in another process.
+        call: calls a function that needs torch, in this process or in another one.
 
     Raises:
-        UsageError: for anything a user can get wrong.
+        UsageError: for every mistake in the arguments, the configs or the results folder.
     """
     configs = Configs(config_dir)
     experiment = configs.experiment(experiment_name) if experiment_name else Experiment("sweep")
@@ -100,52 +97,56 @@ def make_plan(
     statuses = stored.statuses()
     groups = programs(cells)
     sizes = {key: load_once(key).sizes for key in {canonical(cell.config["data"]) for cell in cells}}
-    devices, counts = call(examine, groups, device, sizes)
+    devices, counts = call(fit_to_devices, groups, device, sizes)
     grouped = [
         stack for members, count in zip(groups, counts, strict=True) for stack in stacks(members, count)
     ]
     return Plan(experiment, stored.folder, cells, grouped, statuses, devices)
 
 
-def examine(
+def fit_to_devices(
     groups: Sequence[Sequence[Cell]], device: str, sizes: Mapping[str, Mapping[str, int]]
 ) -> tuple[list[str], list[int]]:
-    """Find out what of a plan only torch knows.
+    """Resolve the device, validate the cells, and count the stacks that fit; the part of a plan that needs torch.
 
     Args:
-        groups: cells by their program.
-        device: as asked for.
-        sizes: of each data config's data, by its JSON.
+        groups: cells grouped by their program.
+        device: value of the config key ``device``.
+        sizes: data config as JSON -> sizes of its data.
 
     Returns:
-        The names of the devices, and how many stacks each group makes.
+        The names of the devices, and the number of stacks for each group.
 
     Raises:
-        UsageError: where there is no such device, or something cannot be made.
+        UsageError: if there is no such device, or a model, regularizer or optimizer cannot be built.
     """
     from gradbench.functional.devices import resolve
     from gradbench.memory.stack_width import pieces
 
     known = {key: Data({}, found) for key, found in sizes.items()}
 
-    def sized(cell: Cell) -> Data:
+    def sizes_of(cell: Cell) -> Data:
         return known[canonical(cell.config["data"])]
 
     devices = resolve(device)
     cells = [cell for members in groups for cell in members]
-    validate(cells, sized)
-    # of a CPU's stacks networks decide, of a GPU's memory does, which data take as well
-    read = sized if devices[0].type == "cpu" else data_of
+    validate(cells, sizes_of)
+    # stacks on a GPU are limited by memory, which data take too, so there the data itself must be loaded
+    read = sizes_of if devices[0].type == "cpu" else data_of
     return list(map(str, devices)), [pieces(members, read(members[0]), devices[0]) for members in groups]
 
 
 def data_of(cell: Cell) -> Data:
-    """Return what a cell trains on."""
+    """Load the data that a cell trains on; cached."""
     return load_once(canonical(cell.config["data"]))
 
 
 def only_value(key: str, values: Sequence[str]) -> str:
-    """Return the one value that all cells have of a key that says how they are run."""
+    """Return the value of a runtime key, which must be the same for all cells.
+
+    Raises:
+        UsageError: if the values differ.
+    """
     different = sorted(set(values))
     if len(different) > 1:
         raise UsageError(f"{key} cannot be swept, got {', '.join(different)}; run the sweep once per {key}")
@@ -153,25 +154,25 @@ def only_value(key: str, values: Sequence[str]) -> str:
 
 
 def folder_name(experiment: Experiment, words: Words) -> str:
-    """Return a name that the same words always give, and other words do not: nothing is mixed or overwritten."""
+    """Return the name of a results folder: equal for equal overrides, different for different ones."""
     axes = [axis for axis in words.axes if axis.key.split(".")[0] not in RUNTIME]
     if not axes and not words.verbatim:
         return experiment.name
     named = "-".join("+".join(axis.values) for axis in axes if axis.key in ("model", "regularizer", "scale"))
     meant = sorted([axis.key, sorted(map(canonical, axis.values))] for axis in axes)
-    parts = [experiment.name, named[:LONGEST], digest([meant, sorted(words.verbatim)])[:6]]
+    parts = [experiment.name, named[:MAX_NAME_LENGTH], digest([meant, sorted(words.verbatim)])[:6]]
     return re.sub(r"[^\w+.-]", "_", "-".join(filter(None, parts)))
 
 
 def validate(cells: Sequence[Cell], data_of: Callable[[Cell], Data] = data_of) -> None:
-    """Build what each kind of stack is made of, so that a mistake shows before anything is trained.
+    """Build the model, regularizer and optimizer of each program, so that mistakes show before training starts.
 
     Args:
-        cells: of all kinds.
-        data_of: returns what a cell trains on; its sizes are enough.
+        cells: cells of any number of programs.
+        data_of: returns the data of a cell; only its sizes are used.
 
     Raises:
-        UsageError: where a model, regularizer or optimizer cannot be made.
+        UsageError: if a model, regularizer or optimizer cannot be built.
     """
     from gradbench.functional.devices import shapes_alone
     from gradbench.training.program import build, build_regularizer

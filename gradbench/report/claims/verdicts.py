@@ -19,8 +19,8 @@ from gradbench.errors import UsageError
 from gradbench.report.load.cells import leaves, load
 from gradbench.report.render import formatting as text
 from gradbench.stats.intervals import Interval
-from gradbench.storage.sanitize import is_cell, is_command, plain
-from gradbench.storage.schema import joined, sound_parts
+from gradbench.storage.sanitize import escape_controls, is_cell, is_command
+from gradbench.storage.schema import concat_parts, read_parts
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def verdicts(results: Path) -> list[Verdict]:
     columns = {claim.metric for claim in claims if claim.reads_curves}
     curves = pd.DataFrame({"cell": [], "step": []})
     if columns:
-        parts = sound_parts(results / "curves", ["cell", "step", *sorted(columns)])
-        curves = joined(parts) if parts else curves
+        parts = read_parts(results / "curves", ["cell", "step", *sorted(columns)])
+        curves = concat_parts(parts) if parts else curves
     evidence = Evidence(cells, curves, leaves(cells))
     command = str(frozen.get("command", ""))
     command = command if is_command(command) else ""
@@ -184,12 +184,12 @@ def rule_text(claim: Claim) -> str:
 
 def short(key: str) -> str:
     """Return a key without its group."""
-    return plain(key.rsplit(".", 1)[-1])
+    return escape_controls(key.rsplit(".", 1)[-1])
 
 
 def told(value: object) -> str:
     """Return a setting's value as words."""
-    return text.number(float(value)) if isinstance(value, int | float) else plain(str(value))
+    return text.number(float(value)) if isinstance(value, int | float) else escape_controls(str(value))
 
 
 # ---- tables ------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from gradbench.report.load import read as stored
 from gradbench.report.load.read import COST, numbers
 from gradbench.report.render import formatting as text
 from gradbench.storage.parquet import read_arrays
-from gradbench.storage.sanitize import is_command, plain, refuse_links
+from gradbench.storage.sanitize import escape_controls, is_command, refuse_links
 
 NONE = "none"
 REQUIRED = ("cell", "model", "model.metric", "model.goal", "regularizer", "seed", "status")
@@ -79,11 +79,11 @@ def load(path: Path) -> Results:
     torn_arrays = stored.damaged_arrays(path)
     return Results(
         path=path,
-        name=spec.get("experiment") or plain(path.resolve().name),
+        name=spec.get("experiment") or escape_controls(path.resolve().name),
         question=spec.get("question", ""),
         command=spec.get("command", "") if is_command(spec.get("command")) else "",
         cells=cells,
-        notes=tuple(map(plain, (*unread, *damaged, *torn_arrays, *unknown, *replaced, *twice))),
+        notes=tuple(map(escape_controls, (*unread, *damaged, *torn_arrays, *unknown, *replaced, *twice))),
     )
 
 

@@ -14,7 +14,7 @@ from gradbench.errors import DamagedError
 from gradbench.report.load import read as stored
 from gradbench.report.load.sparklines import Sketch, sketches
 from gradbench.storage.parquet import read_table
-from gradbench.storage.sanitize import plain
+from gradbench.storage.sanitize import escape_controls
 
 ACTION = ("clipped", "ratio", "cosine", "penalty_share")
 
@@ -66,7 +66,7 @@ def scan(path: Path, cells: pd.DataFrame, wanted: Collection[str], points: int) 
     silent = len(cells) - int(cells["cell"].isin(whole.index).sum())
     if silent:
         notes.append(f"{silent} {'cell' if silent == 1 else 'cells'} without curves")
-    return Curves(whole, drawn, _joined(kept), tuple(map(plain, notes)))
+    return Curves(whole, drawn, _joined(kept), tuple(map(escape_controls, notes)))
 
 
 def action(rows: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import yaml
 from gradbench.atomic import reason
 from gradbench.errors import DamagedError, UsageError
 from gradbench.storage.parquet import check_arrays, read_table
-from gradbench.storage.sanitize import is_cell, is_command, plain
+from gradbench.storage.sanitize import escape_controls, is_cell, is_command
 
 STATUSES = ("completed", "diverged", "failed")
 NEEDED = ("model", "model.metric", "model.goal", "regularizer")
@@ -33,7 +33,7 @@ def experiment(path: Path) -> tuple[dict[str, str], list[str]]:
     except Exception as error:  # PyYAML fails in any way at all on a tag that does not suit its value
         return {}, [f"cannot read {path} ({reason(error)}): the next run in this folder writes it anew"]
     stated = spec if isinstance(spec, dict) else {}
-    return {key: plain(value) for key, value in stated.items() if isinstance(value, str)}, []
+    return {key: escape_controls(value) for key, value in stated.items() if isinstance(value, str)}, []
 
 
 def parts(folder: Path) -> list[Path]:
@@ -87,7 +87,7 @@ def cleaned(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
             kept[column] = values.map(lambda value, strict=column in WORDS: _word(value, strict=strict))
     for column in {*COST, "seed"} & set(kept):
         kept[column] = kept[column].where(np.isfinite(kept[column].astype(float)))
-    kept.columns = pd.Index([plain(str(column)) for column in kept])
+    kept.columns = pd.Index([escape_controls(str(column)) for column in kept])
     kept = kept.dropna(subset=[*NEEDED, "seed"])
     gone = len(cells) - len(kept)
     return kept, [f"{gone} rows left out: not what a run writes of a cell"] if gone else []
@@ -95,8 +95,8 @@ def cleaned(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 @functools.lru_cache(maxsize=4096)
 def _plain(word: str) -> str:
-    """Return :func:`plain` of a word; most columns repeat a few."""
-    return plain(word)
+    """Return :func:`escape_controls` of a word; most columns repeat a few."""
+    return escape_controls(word)
 
 
 def _word(value: object, *, strict: bool) -> object:
