@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,18 @@ except SystemExit as end:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 False"
+
+
+TORCH_VERSIONS = ("2.11", "2.14", "2.15")
+"""Those that have passed the suite, the oldest first."""
+
+
+def test_the_versions_of_torch_that_passed_the_suite_are_named_and_none_older_is_asked_for():
+    root = PACKAGE.parent
+    required = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    assert f"torch>={TORCH_VERSIONS[0]}" in required
+    named = f"{', '.join(TORCH_VERSIONS[:-1])} and {TORCH_VERSIONS[-1]}"
+    assert f"Passes its tests with torch {named}." in (root / "README.md").read_text(encoding="utf-8")
 
 
 PRIVATE = ("_schema", "_cdata", "kineto_results")
