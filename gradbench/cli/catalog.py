@@ -217,9 +217,11 @@ def as_yaml(value: Any) -> str:
 
 def text_of(words: str) -> str:
     """Return words that Markdown shows as they are."""
-    from gradbench.report.render.markdown import plain  # it imports what draws reports
+    from gradbench.report.render.markdown import (
+        escape_markdown,  # imports matplotlib, which other commands do not need
+    )
 
-    return plain(words)
+    return escape_markdown(words)
 
 
 def grid(columns: list[str], rows: list[list[str]]) -> str:

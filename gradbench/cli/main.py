@@ -247,13 +247,13 @@ def print_outcome(plan: "Plan", trained: dict[str, int]) -> None:
 def write_report(folder: Path, quiet: bool = False) -> None:
     """Write the report of a results folder, print the answers and where the page is."""
     from gradbench import report
-    from gradbench.report.claims import section as claims
-    from gradbench.report.claims import verdicts
+    from gradbench.report.claims.output import write_csv
+    from gradbench.report.claims.section import build_sections
 
-    sections, judged = claims.sections(folder)
+    sections, judged = build_sections(folder)
     built = report.build(folder, sections)
     if judged:
-        verdicts.write(folder / "report" / "tables", judged)
+        write_csv(folder / "report" / "tables", judged)
     if not quiet:
         print_claims(judged)
         print_report(built)
@@ -261,9 +261,9 @@ def write_report(folder: Path, quiet: bool = False) -> None:
 
 def print_claims(judged: "Sequence[Verdict]") -> None:
     """Print claims: each with its conditions, its verdict, its figure and the command that made its results."""
-    from gradbench.report.claims import overview as verdicts
+    from gradbench.report.claims.output import summarize, terminal_tables
 
-    for block in verdicts.blocks(judged):
+    for block in terminal_tables(judged):
         table = Table(*block.columns, title=escape(block.title), title_justify="left")
         for row in block.rows:
             table.add_row(*map(escape, row))
@@ -272,7 +272,7 @@ def print_claims(judged: "Sequence[Verdict]") -> None:
             say(line)
         out.print()
     if judged:
-        say(verdicts.summary(judged))
+        say(summarize(judged))
 
 
 def print_report(built: "Report") -> None:
@@ -359,19 +359,19 @@ def claims(
 
     [cyan]gradbench claims results/article-small --into notes.md[/]
     """
-    from gradbench.report.claims import overview as verdicts
-    from gradbench.report.claims.verdicts import write
+    from gradbench.report.claims.output import csv_folder, update_document, write_csv
+    from gradbench.report.claims.verdicts import judge_folders
 
     every = []
     for folder in folders or [Path("results/article")]:
-        found, notes = verdicts.judge(folder, config_dir)
+        found, notes = judge_folders(folder, config_dir)
         for note in notes:
             err.print(plain(note), highlight=False, markup=False, soft_wrap=True)
         print_claims(found)
-        say(f"claims: {write(verdicts.place(folder), found)}")
+        say(f"claims: {write_csv(csv_folder(folder), found)}")
         every += found
     if into:
-        verdicts.put_into(into, every)
+        update_document(into, every)
         say(f"table: {into}")
 
 

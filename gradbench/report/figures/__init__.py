@@ -54,7 +54,7 @@ EFFORT: dict[Draw, int] = {
 """About how long each takes, beside 1 for any other."""
 
 
-def begin(context: Context) -> Callable[[], Pictures]:
+def start_drawing(context: Context) -> Callable[[], Pictures]:
     """Begin to draw, in as many processes as there are cores; return what waits for the pictures.
 
     The processes are forked: they start with everything imported and loaded, which a fresh one would need as
@@ -64,7 +64,7 @@ def begin(context: Context) -> Callable[[], Pictures]:
     draws = [draw for group in SECTIONS.values() for draw in group]
     receivers = []
     if sys.platform == "linux" and (cores := len(os.sched_getaffinity(0))) > 1:
-        receivers = [_fork(context, batch) for batch in _batches(draws, cores)]
+        receivers = [_start_process(context, batch) for batch in _share_out(draws, cores)]
 
     def finish() -> Pictures:
         found: dict[str, list[Picture]] = {}
@@ -76,7 +76,11 @@ def begin(context: Context) -> Callable[[], Pictures]:
             section: [
                 picture
                 for draw in group
-                for picture in (found[_name(draw)] if _name(draw) in found else _pictures(draw, context))
+                for picture in (
+                    found[_figure_name(draw)]
+                    if _figure_name(draw) in found
+                    else _render_figure(draw, context)
+                )
             ]
             for section, group in SECTIONS.items()
         }
@@ -85,7 +89,7 @@ def begin(context: Context) -> Callable[[], Pictures]:
     return finish
 
 
-def _batches(draws: Sequence[Draw], count: int) -> list[list[Draw]]:
+def _share_out(draws: Sequence[Draw], count: int) -> list[list[Draw]]:
     """Share the figures out, the longest first, each to whom has the least to do."""
     batches: list[list[Draw]] = [[] for _ in range(min(count, len(draws)))]
     for draw in sorted(draws, key=lambda draw: -EFFORT.get(draw, 1)):
@@ -93,12 +97,12 @@ def _batches(draws: Sequence[Draw], count: int) -> list[list[Draw]]:
     return batches
 
 
-def _fork(context: Context, batch: Sequence[Draw]) -> Connection:
+def _start_process(context: Context, batch: Sequence[Draw]) -> Connection:
     """Start a process that draws these, and return where its pictures arrive."""
     forking = multiprocessing.get_context("fork")
     receiver, sender = forking.Pipe(duplex=False)
     # A daemon: if the caller fails before it reads, its exit ends this process instead of waiting for it.
-    child = forking.Process(target=_draw, args=(context, batch, receiver, sender), daemon=True)
+    child = forking.Process(target=_draw_and_send, args=(context, batch, receiver, sender), daemon=True)
     with warnings.catch_warnings():
         # Python warns of any fork beside threads; those of Arrow and of NumPy are idle, and the child wants none.
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
@@ -107,37 +111,37 @@ def _fork(context: Context, batch: Sequence[Draw]) -> Connection:
     return receiver
 
 
-def _draw(context: Context, batch: Sequence[Draw], receiver: Connection, sender: Connection) -> None:
+def _draw_and_send(context: Context, batch: Sequence[Draw], receiver: Connection, sender: Connection) -> None:
     """Draw in a process of one's own; whoever gets nothing draws again, and then sees why."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the parent that is interrupted
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     receiver.close()  # else a parent that is killed would leave this one waiting to send
     with contextlib.suppress(Exception):
         # In one message at the end: a parent that is still busy must not hold up the drawing.
-        sender.send({_name(draw): _pictures(draw, context) for draw in batch})
+        sender.send({_figure_name(draw): _render_figure(draw, context) for draw in batch})
 
 
-def _name(draw: Draw) -> str:
+def _figure_name(draw: Draw) -> str:
     return draw.__module__
 
 
-def _pictures(draw: Draw, context: Context) -> list[Picture]:
-    return pictures(lambda: draw(context))
+def _render_figure(draw: Draw, context: Context) -> list[Picture]:
+    return render_pictures(lambda: draw(context))
 
 
-def pictures(draw: Callable[[], list[Drawing]]) -> list[Picture]:
+def render_pictures(draw: Callable[[], list[Drawing]]) -> list[Picture]:
     """Draw, and turn what comes of it into files."""
     with mpl.rc_context(RC):
         return [
             Picture(
                 drawing.name, drawing.title, drawing.caption, drawing.alt, drawing.table,
-                png=_file(drawing.figure, "png"), svg=_file(drawing.figure, "svg"),
+                png=_to_bytes(drawing.figure, "png"), svg=_to_bytes(drawing.figure, "svg"),
             )
             for drawing in draw()
         ]  # fmt: skip
 
 
-def _file(figure: Figure, kind: str) -> bytes:
+def _to_bytes(figure: Figure, kind: str) -> bytes:
     """Return a figure as a file's bytes, without the date that would make each one different."""
     buffer = BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}

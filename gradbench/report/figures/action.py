@@ -4,21 +4,21 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from gradbench.report.analysis.comparison import Comparison, Setting
+from gradbench.report.analysis.comparison import ComparisonGroup, Setting
 from gradbench.report.figures.panels import (
     WIDTH,
     Context,
     Drawing,
-    axis_of,
     darker,
+    end_label,
     label_ends,
-    margin,
-    named,
+    label_margin,
+    label_strength_axis,
     panels,
-    strength_axis,
+    strength_positions,
 )
 from gradbench.report.load.cells import NONE
-from gradbench.report.render import formatting as text
+from gradbench.report.render.formatting import cap_list, format_number, format_setting, join_words
 from gradbench.stats.intervals import mean_interval
 
 CAPTION = (
@@ -65,11 +65,11 @@ def draw(context: Context) -> list[Drawing]:
     return found
 
 
-Rows = list[tuple[Comparison, str, list[Setting]]]
+Rows = list[tuple[ComparisonGroup, str, list[Setting]]]
 
 
 def _settings(
-    comparison: Comparison, quantity: str, acted: pd.DataFrame, *, penalties: bool
+    comparison: ComparisonGroup, quantity: str, acted: pd.DataFrame, *, penalties: bool
 ) -> list[Setting]:
     """Return the settings of one kind of strength that add a penalty, or those that do not."""
     own = [s for s in comparison.settings if s.quantity == quantity and s.treatment != NONE]
@@ -81,13 +81,13 @@ def _settings(
 
 def _clipping(context: Context, rows: Rows, acted: pd.DataFrame) -> Drawing:
     title = _title(rows, acted)
-    headings = [comparison.titled for comparison, *_ in rows]
-    figure, axes = panels(title, headings, 3, height=1.5, right=margin(context), gap=0.55)
+    headings = [comparison.label_with_seeds for comparison, *_ in rows]
+    figure, axes = panels(title, headings, 3, height=1.5, right=label_margin(context), gap=0.55)
     for (comparison, quantity, settings), line in zip(rows, axes, strict=True):
         for ax, name in zip(line, ("clipped", "ratio", "cosine"), strict=True):
             ends = _panel(ax, context, comparison, quantity, settings, acted[name])
             ax.set_ylabel(UNITS[name])
-            means = [acted[name].reindex(comparison.at(s)["cell"]).mean() for s in settings]
+            means = [acted[name].reindex(comparison.cells_at(s)["cell"]).mean() for s in settings]
             ax.set_ylim(min([-0.03, *means]), max([1.05, *(1.05 * mean for mean in means)]))
         label_ends(line[-1], ends)
     alt = f"Share of coordinates changed, norm ratio and cosine against strength. {title}"
@@ -97,12 +97,12 @@ def _clipping(context: Context, rows: Rows, acted: pd.DataFrame) -> Drawing:
 def _penalty(context: Context, rows: Rows, acted: pd.DataFrame) -> Drawing:
     highest = []
     for comparison, _, settings in rows:
-        shares = {s: acted["penalty_share"].reindex(comparison.at(s)["cell"]).mean() for s in settings}
+        shares = {s: acted["penalty_share"].reindex(comparison.cells_at(s)["cell"]).mean() for s in settings}
         top = max(shares, key=lambda s: shares[s])
-        where = text.setting(top.treatment, top.quantity, [top.strength])
-        highest.append(f"{text.number(100 * shares[top], 2)}% for {comparison.label} ({where})")
-    title = f"At most, the penalty makes up {text.listed(text.capped(highest))} of the objective"
-    room = margin(context)
+        where = format_setting(top.treatment, top.quantity, [top.strength])
+        highest.append(f"{format_number(100 * shares[top], 2)}% for {comparison.label} ({where})")
+    title = f"At most, the penalty makes up {join_words(cap_list(highest))} of the objective"
+    room = label_margin(context)
     columns = max(1, min(3, int((WIDTH - 0.72) / (1.2 + room))))
     lines = [rows[start : start + columns] for start in range(0, len(rows), columns)]
     headings = ["" for _ in lines]
@@ -116,7 +116,7 @@ def _penalty(context: Context, rows: Rows, acted: pd.DataFrame) -> Drawing:
         for ax, (comparison, quantity, settings) in zip(spots, line, strict=False):
             ends = _panel(ax, context, comparison, quantity, settings, acted["penalty_share"])
             ax.set_ylim(-0.04 * highest_share, 1.3 * highest_share)
-            ax.set_title(comparison.titled, loc="left")
+            ax.set_title(comparison.label_with_seeds, loc="left")
             label_ends(ax, ends)
         spots[0].set_ylabel(UNITS["penalty_share"])
     alt = f"Share of the penalty in the objective against its weight. {title}"
@@ -126,18 +126,18 @@ def _penalty(context: Context, rows: Rows, acted: pd.DataFrame) -> Drawing:
 def _panel(
     ax: Axes,
     context: Context,
-    comparison: Comparison,
+    comparison: ComparisonGroup,
     quantity: str,
     settings: list[Setting],
     values: pd.Series,
 ) -> list[tuple[float, str, str]]:
     """Draw means with intervals against strength; return the labels for the lines' ends."""
-    axis = axis_of(setting.strength for setting in settings)
-    strength_axis(ax, quantity, axis)
+    axis = strength_positions(setting.strength for setting in settings)
+    label_strength_axis(ax, quantity, axis)
     ends = []
     for treatment in dict.fromkeys(setting.treatment for setting in settings):
         own = [s for s in settings if s.treatment == treatment]
-        points = [(s.strength, mean_interval(values.reindex(comparison.at(s)["cell"]))) for s in own]
+        points = [(s.strength, mean_interval(values.reindex(comparison.cells_at(s)["cell"]))) for s in own]
         drawn = [(axis[strength], i) for strength, i in points if strength is not None and i.n]
         if not drawn:
             continue
@@ -148,7 +148,7 @@ def _panel(
             [x for x, _ in drawn], mean, yerr=np.nan_to_num(np.abs(ends_of - mean[:, None]).T),
             color=look.color, linestyle=look.dash, marker=look.marker, elinewidth=1.0,
         )  # fmt: skip
-        ends.append((float(mean[-1]), named(treatment, look), darker(look.color)))
+        ends.append((float(mean[-1]), end_label(treatment, look), darker(look.color)))
     return ends
 
 
@@ -156,14 +156,10 @@ def _title(rows: Rows, acted: pd.DataFrame) -> str:
     """Name, per comparison, the setting that took most of the gradient away."""
     parts = []
     for comparison, _, settings in rows:
-        kept = {s: acted["ratio"].reindex(comparison.at(s)["cell"]).mean() for s in settings}
+        kept = {s: acted["ratio"].reindex(comparison.cells_at(s)["cell"]).mean() for s in settings}
         kept = {s: value for s, value in kept.items() if np.isfinite(value)}
         if kept:
             low = min(kept, key=lambda s: kept[s])
-            where = text.setting(low.treatment, low.quantity, [low.strength])
-            parts.append(f"{text.number(100 * kept[low], 2)}% of the norm for {comparison.label} ({where})")
-    return (
-        f"The strongest treatment keeps {text.listed(text.capped(parts))}"
-        if parts
-        else "No norm was recorded"
-    )
+            where = format_setting(low.treatment, low.quantity, [low.strength])
+            parts.append(f"{format_number(100 * kept[low], 2)}% of the norm for {comparison.label} ({where})")
+    return f"The strongest treatment keeps {join_words(cap_list(parts))}" if parts else "No norm was recorded"

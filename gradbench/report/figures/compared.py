@@ -5,20 +5,20 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from gradbench.report.diff.pairing import Pairing, Versus, counts
+from gradbench.report.diff.pairing import FolderDiff, Pairing, count_verdicts
 from gradbench.report.figures.panels import (
-    LONGEST,
+    MAX_NAME,
     Drawing,
+    axis_limits,
     darker,
+    end_label,
     label_ends,
-    limits,
-    log_axis,
-    named,
     panels,
-    spread_over,
+    set_log_axis,
+    spans_decades,
 )
 from gradbench.report.figures.style import Look
-from gradbench.report.render import formatting as text
+from gradbench.report.render.formatting import format_strength, join_words, shorten
 
 CAPTION = (
     "Each point is a setting: across, its mean in the first folder, up, in the second, with 95% Student t intervals "
@@ -30,7 +30,7 @@ LABELS = 14  # beside a panel; of more settings only the treatments are named
 HEIGHT, GAP = 2.3, 1.9  # inches
 
 
-def draw(found: Versus, name: str, looks: Mapping[str, Look]) -> list[Drawing]:
+def draw(found: FolderDiff, name: str, looks: Mapping[str, Look]) -> list[Drawing]:
     """Draw a panel per model, the first few of them."""
     models = dict.fromkeys(pairing.model for pairing in found.pairings)
     groups = [
@@ -54,17 +54,17 @@ def draw(found: Versus, name: str, looks: Mapping[str, Look]) -> list[Drawing]:
     return [Drawing(name, title, CAPTION, alt, f"{name}.csv", figure)]
 
 
-def _panel(ax: Axes, found: Versus, group: Sequence[Pairing], looks: Mapping[str, Look]) -> None:
+def _panel(ax: Axes, found: FolderDiff, group: Sequence[Pairing], looks: Mapping[str, Look]) -> None:
     means = [value for pairing in group for value in (pairing.first.estimate, pairing.second.estimate)]
-    log = spread_over(means)
-    low, high = limits(means, log=log)
+    log = spans_decades(means)
+    low, high = axis_limits(means, log=log)
     if not log:
         room = 0.2 * (high - low)
         every = [end for p in group for i in (p.first, p.second) for end in i[1:3] if np.isfinite(end)]
         low, high = max(low - room, min([low, *every])), min(high + room, max([high, *every]))
     ax.set_ylim(low, high)
     if log:
-        log_axis(ax, low, high)
+        set_log_axis(ax, low, high)
         ax.set_xscale("log")
         ax.set_xticks(ax.get_yticks(), [label.get_text() for label in ax.get_yticklabels()])
         ax.minorticks_off()
@@ -80,9 +80,9 @@ def _panel(ax: Axes, found: Versus, group: Sequence[Pairing], looks: Mapping[str
         )  # fmt: skip
     label_ends(ax, _labels(group, looks))
     unit = group[0].unit.split(",")[0]
-    ax.set_title(f"{text.shortened(group[0].model, 34)}\n{unit}", loc="left", size=8)
-    ax.set_xlabel(f"in {text.shortened(found.names[0], 24)}")
-    ax.set_ylabel(f"in {text.shortened(found.names[1], 24)}")
+    ax.set_title(f"{shorten(group[0].model, 34)}\n{unit}", loc="left", size=8)
+    ax.set_xlabel(f"in {shorten(found.names[0], 24)}")
+    ax.set_ylabel(f"in {shorten(found.names[1], 24)}")
 
 
 def _labels(group: Sequence[Pairing], looks: Mapping[str, Look]) -> list[tuple[float, str, str]]:
@@ -90,20 +90,20 @@ def _labels(group: Sequence[Pairing], looks: Mapping[str, Look]) -> list[tuple[f
     heights: dict[tuple[str, str], list[float]] = {}
     for pairing in group:
         treatment, quantity, strength = pairing.setting
-        at = text.strength(quantity, [strength]) if len(group) <= LABELS else ""
+        at = format_strength(quantity, [strength]) if len(group) <= LABELS else ""
         heights.setdefault((treatment, at), []).append(pairing.second.estimate)
     return [
         (
             float(np.mean(found)),
-            text.shortened(f"{named(treatment, looks[treatment])} {at}", LONGEST + 6),
+            shorten(f"{end_label(treatment, looks[treatment])} {at}", MAX_NAME + 6),
             darker(looks[treatment].color),
         )
         for (treatment, at), found in heights.items()
     ]
 
 
-def _title(found: Versus) -> str:
-    told = [f"{number} {verdict}" for verdict, number in counts(found.pairings).items() if number]
+def _title(found: FolderDiff) -> str:
+    told = [f"{number} {verdict}" for verdict, number in count_verdicts(found.pairings).items() if number]
     return (
-        f"Of {len(found.pairings)} settings in {found.names[1]}, beside {found.names[0]}: {text.listed(told)}"
+        f"Of {len(found.pairings)} settings in {found.names[1]}, beside {found.names[0]}: {join_words(told)}"
     )

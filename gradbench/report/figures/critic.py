@@ -7,10 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from gradbench.report.analysis.comparison import Comparison
+from gradbench.report.analysis.comparison import ComparisonGroup
 from gradbench.report.figures.panels import WIDTH, Context, Drawing, panels
 from gradbench.report.figures.style import INK
-from gradbench.report.render import formatting as text
+from gradbench.report.render.formatting import format_number, format_strength, join_words, shorten
 
 CAPTION = (
     "One column per treatment at its chosen strength, from the completed seed whose metric is the median "
@@ -31,7 +31,7 @@ def draw(context: Context) -> list[Drawing]:
     """Draw one figure per comparison whose cells stored samples or a value surface."""
     drawings: list[Drawing] = []
     for comparison in context.comparisons:
-        columns = {treatment: _pick(comparison, treatment) for treatment in comparison.treatments}
+        columns = {treatment: _median_cell(comparison, treatment) for treatment in comparison.treatments}
         arrays = {
             treatment: context.results.arrays_of(str(cell["cell"])) if cell is not None else {}
             for treatment, cell in columns.items()
@@ -42,16 +42,16 @@ def draw(context: Context) -> list[Drawing]:
     return drawings
 
 
-def _pick(comparison: Comparison, treatment: str) -> "pd.Series | None":
+def _median_cell(comparison: ComparisonGroup, treatment: str) -> "pd.Series | None":
     """Return the completed cell with the median metric at the chosen strength, or None."""
-    cells = comparison.at(comparison.chosen(treatment))
+    cells = comparison.cells_at(comparison.chosen_setting(treatment))
     done = cells[cells["value"].notna()].sort_values(["value", "seed"])
     return done.iloc[(len(done) - 1) // 2] if len(done) else None
 
 
 def _draw(
     context: Context,
-    comparison: Comparison,
+    comparison: ComparisonGroup,
     columns: "dict[str, pd.Series | None]",
     arrays: dict[str, Arrays],
     name: str,
@@ -72,18 +72,18 @@ def _draw(
     window = _window(arrays)
     for index, (treatment, cell) in enumerate(columns.items()):
         stored, color = arrays[treatment], context.looks[treatment].color
-        chosen = comparison.chosen(treatment)
-        where = text.strength(chosen.quantity, [chosen.strength])
+        chosen = comparison.chosen_setting(treatment)
+        where = format_strength(chosen.quantity, [chosen.strength])
         seed = f"seed {cell['seed']}" if cell is not None else ""
         below = ", ".join(part for part in (where, seed) if part)
-        name_of = text.shortened(treatment, int(size / 0.066))
+        name_of = shorten(treatment, int(size / 0.066))
         samples[index].set_title(f"{name_of}\n{below}", loc="left", size=8)
         for ax in (samples[index], surfaces[index], norms[index]):
             ax.grid(visible=False)
             ax.xaxis.set_major_locator(MaxNLocator(4, prune="both", steps=[1, 2, 5, 10]))
             ax.tick_params(labelleft=index == 0 and ax is not norms[0])
             if cell is None:
-                _say(ax, "no seed\ncompleted")
+                _write_note(ax, "no seed\ncompleted")
         _samples(samples[index], stored, color, window)
         _surface(surfaces[index], stored, window)
         _norms(norms[index], stored, color, edges)
@@ -102,7 +102,7 @@ def _samples(ax: Axes, stored: Arrays, color: str, window: Window) -> None:
             points = _plane(stored[key])[:1500]
             # Rasterized: thousands of points would make the SVG heavier than the PNG.
             ax.plot(points[:, 0], points[:, 1], ".", color=shade, ms=size, alpha=0.6, mew=0, rasterized=True)
-    _frame(ax, window)
+    _set_window(ax, window)
 
 
 def _plane(points: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
@@ -120,8 +120,8 @@ def _surface(ax: Axes, stored: Arrays, window: Window) -> None:
         if np.isfinite(surface).all() and np.ptp(surface) > 0:
             ax.contour(surface, levels=9, extent=extent, colors="white", linewidths=0.5, alpha=0.7)
     elif stored:
-        _say(ax, "no plane")
-    _frame(ax, window)
+        _write_note(ax, "no plane")
+    _set_window(ax, window)
 
 
 def _norms(ax: Axes, stored: Arrays, color: str, edges: np.ndarray[Any, np.dtype[Any]]) -> None:
@@ -134,12 +134,12 @@ def _norms(ax: Axes, stored: Arrays, color: str, edges: np.ndarray[Any, np.dtype
     if edges[0] > 0:
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(numticks=4))
-        ax.xaxis.set_major_formatter(lambda value, _: text.number(value))
+        ax.xaxis.set_major_formatter(lambda value, _: format_number(value))
         ax.minorticks_off()
     ax.set_xlim(edges[0], edges[-1])
 
 
-def _frame(ax: Axes, window: Window) -> None:
+def _set_window(ax: Axes, window: Window) -> None:
     ax.set_xlim(window[0], window[1])
     ax.set_ylim(window[2], window[3])
 
@@ -149,7 +149,7 @@ def _extent(stored: np.ndarray[Any, np.dtype[Any]]) -> Window:
     return left, right, bottom, top
 
 
-def _say(ax: Axes, words: str) -> None:
+def _write_note(ax: Axes, words: str) -> None:
     ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center", size=8)
 
 
@@ -180,13 +180,13 @@ def _window(arrays: dict[str, Arrays]) -> Window:
     return -2.0, 2.0, -2.0, 2.0
 
 
-def _title(comparison: Comparison, arrays: dict[str, Arrays]) -> str:
+def _title(comparison: ComparisonGroup, arrays: dict[str, Arrays]) -> str:
     """Say how large the critic's input gradient is under each treatment."""
     medians = [
-        f"{text.number(float(np.nanmedian(stored['gradient_norms'])), 2)} with {treatment}"
+        f"{format_number(float(np.nanmedian(stored['gradient_norms'])), 2)} with {treatment}"
         for treatment, stored in arrays.items()
         if "gradient_norms" in stored and np.isfinite(stored["gradient_norms"]).any()
     ]
     if not medians:
         return f"Samples and critic of {comparison.label}, per treatment"
-    return f"The critic's median input gradient norm is {text.listed(medians)}"
+    return f"The critic's median input gradient norm is {join_words(medians)}"

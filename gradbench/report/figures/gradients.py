@@ -4,11 +4,19 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from gradbench.report.analysis.comparison import Comparison
+from gradbench.report.analysis.comparison import ComparisonGroup
 from gradbench.report.figures.learning import chosen_curves
-from gradbench.report.figures.panels import Context, Drawing, chosen_text, limits, log_ticks, margin, panels
-from gradbench.report.figures.traces import label, traces
-from gradbench.report.render import formatting as text
+from gradbench.report.figures.panels import (
+    Context,
+    Drawing,
+    axis_limits,
+    label_margin,
+    list_chosen,
+    log_ticks,
+    panels,
+)
+from gradbench.report.figures.traces import draw_curves, label_curves
+from gradbench.report.render.formatting import cap_list, format_number
 
 CAPTION = (
     "Geometric means over short spans of steps and over seeds, with a 95% Student t band over seeds "
@@ -19,7 +27,7 @@ CAPTION = (
     "no treatment changed the course of training, the lines on the left would coincide."
 )
 
-Row = tuple[Comparison, tuple[str, ...], str]  # what to draw, which columns of the curves, heading
+Row = tuple[ComparisonGroup, tuple[str, ...], str]  # what to draw, which columns of the curves, heading
 
 
 def draw(context: Context) -> list[Drawing]:
@@ -28,16 +36,17 @@ def draw(context: Context) -> list[Drawing]:
     if not np.isfinite(curves["grad_norm"].to_numpy(dtype=float)).any():
         return []
     rows: list[Row] = [
-        (c, ("grad_norm", "grad_norm_used"), f"{c.titled}: {chosen_text(c)}") for c in context.comparisons
+        (c, ("grad_norm", "grad_norm_used"), f"{c.label_with_seeds}: {list_chosen(c)}")
+        for c in context.comparisons
     ]
     others = [column for column in curves if str(column).endswith("/grad_norm")]
     for comparison in context.comparisons:
-        own = context.curves.of(comparison.cells)
+        own = context.curves.rows_of(comparison.cells)
         for column in others:
             if own[column].notna().any():
                 heading = f"{comparison.label}, {str(column).split('/')[0]}: the other player's gradient"
                 rows.append((comparison, (str(column),), heading))
-    room = margin(context)
+    room = label_margin(context)
     title = _title(context)
     # norms have wide ticks, up to 1e+06 and 100,000
     headings = [heading for *_, heading in rows]
@@ -48,20 +57,22 @@ def draw(context: Context) -> list[Drawing]:
     return [Drawing("gradients", title, CAPTION, alt, "action.csv", figure)]
 
 
-def _row(context: Context, comparison: Comparison, columns: tuple[str, ...], line: list[Axes]) -> None:
+def _row(context: Context, comparison: ComparisonGroup, columns: tuple[str, ...], line: list[Axes]) -> None:
     logs = {s: _log10(rows, columns) for s, rows in chosen_curves(context, comparison).items()}
-    drawn = [traces(ax, context, comparison, column, logs) for ax, column in zip(line, columns, strict=False)]
+    drawn = [
+        draw_curves(ax, context, comparison, column, logs) for ax, column in zip(line, columns, strict=False)
+    ]
     values = [table.to_numpy(dtype=float).ravel() for tables in drawn for _, table in tables]
-    low, high = limits(np.concatenate(values)) if values else (-1.0, 1.0)
+    low, high = axis_limits(np.concatenate(values)) if values else (-1.0, 1.0)
     for ax in line[len(columns) :]:
         ax.set_visible(False)
     for ax, tables, when in zip(line, drawn, ("before the treatment", "as used"), strict=False):
         ax.set_ylim(low, high)
         ticks = log_ticks(low, high)
-        ax.set_yticks(np.log10(ticks), [text.number(tick, 2) for tick in ticks])
+        ax.set_yticks(np.log10(ticks), [format_number(tick, 2) for tick in ticks])
         ax.set_xlabel("step")
         ax.set_ylabel(f"‖g‖₂ {when}" if len(columns) > 1 else "‖g‖₂")
-        label(ax, context, tables)
+        label_curves(ax, context, tables)
 
 
 def _log10(rows: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:
@@ -84,7 +95,7 @@ def _title(context: Context) -> str:
                 changes.append((abs(np.log(factor)), setting.treatment, factor))
         if changes:
             _, treatment, factor = max(changes)
-            parts.append(f"{treatment} scales it by {text.number(factor, 2)} for {comparison.label}")
+            parts.append(f"{treatment} scales it by {format_number(factor, 2)} for {comparison.label}")
     if not parts:
         return "No treatment changes the norm of the gradient that it is given"
-    return "The gradient's norm: " + "; ".join(text.capped(parts))
+    return "The gradient's norm: " + "; ".join(cap_list(parts))

@@ -10,16 +10,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from gradbench.report.analysis.answer import Answer
-from gradbench.report.analysis.comparison import Comparison
+from gradbench.report.analysis.comparison import ComparisonGroup
 from gradbench.report.figures.style import GLYPHS, Look
-from gradbench.report.load.cells import Results
+from gradbench.report.load.cells import LoadedResults
 from gradbench.report.load.curves import Curves
-from gradbench.report.render import formatting as text
+from gradbench.report.render.formatting import format_number, format_setting, shorten
 
 WIDTH = 7.6  # inches
 LINE = 0.16  # inches, one line of text
 LABEL_GAP = 9.5  # points between labels at line ends
-LONGEST = 18  # characters of a treatment's name beside a line
+MAX_NAME = 18  # characters of a treatment's name beside a line
 Axis = dict[float, float]  # strength -> place on the axis
 
 
@@ -27,9 +27,9 @@ Axis = dict[float, float]  # strength -> place on the axis
 class Context:
     """What every figure is drawn from."""
 
-    results: Results
+    results: LoadedResults
     curves: Curves
-    comparisons: list[Comparison]
+    comparisons: list[ComparisonGroup]
     answers: list[Answer]  # one per comparison
     looks: dict[str, Look]
 
@@ -93,7 +93,7 @@ def panels(
     return figure, axes
 
 
-def axis_of(strengths: Iterable[float | None]) -> Axis:
+def strength_positions(strengths: Iterable[float | None]) -> Axis:
     """Place strengths on a log axis; 0 and ∞, which a log axis cannot hold, one step beyond its ends.
 
     Where a strength is negative, ranks take the place of logarithms.
@@ -107,7 +107,7 @@ def axis_of(strengths: Iterable[float | None]) -> Axis:
     return {value: places.get(value, ends[0] - step if value == 0 else ends[1] + step) for value in known}
 
 
-def strength_axis(ax: Axes, quantity: str, axis: Axis) -> None:
+def label_strength_axis(ax: Axes, quantity: str, axis: Axis) -> None:
     """Label an axis with the strengths that were run, dropping labels that would touch."""
     if not axis:
         ax.set_xlim(-0.5, 0.5)
@@ -121,8 +121,8 @@ def strength_axis(ax: Axes, quantity: str, axis: Axis) -> None:
     inches = ax.get_position().width * WIDTH / (high - low + 2 * margin)
     shown, last = [], -np.inf
     for value, place in axis.items():
-        fits = (place - last) * inches > 0.07 * len(text.number(value)) + 0.06
-        shown.append(text.number(value) if fits else "")
+        fits = (place - last) * inches > 0.07 * len(format_number(value)) + 0.06
+        shown.append(format_number(value) if fits else "")
         last = place if fits else last
     ax.set_xticklabels(shown)
     symbol = {"lambda": "penalty weight λ", "threshold": "clipping threshold"}.get(quantity, quantity)
@@ -158,24 +158,24 @@ def darker(color: str) -> str:
     return f"#{round(red * scale):02x}{round(green * scale):02x}{round(blue * scale):02x}"
 
 
-def named(treatment: str, look: Look) -> str:
+def end_label(treatment: str, look: Look) -> str:
     """Return a label for a line's end: the marker, so that it is told without colour, and the name."""
-    return f"{GLYPHS.get(look.marker, '●')} {text.shortened(treatment, LONGEST)}"
+    return f"{GLYPHS.get(look.marker, '●')} {shorten(treatment, MAX_NAME)}"
 
 
-def margin(context: Context) -> float:
+def label_margin(context: Context) -> float:
     """Return the room in inches that the longest label at a line's end needs."""
     longest = max((len(name) for name in context.looks), default=0)
-    return 0.3 + 0.075 * min(longest, LONGEST)
+    return 0.3 + 0.075 * min(longest, MAX_NAME)
 
 
-def chosen_text(comparison: Comparison) -> str:
+def list_chosen(comparison: ComparisonGroup) -> str:
     """List the chosen settings: ``clip_norm at 1, gp at λ = 10``."""
-    settings = [comparison.chosen(treatment) for treatment in comparison.treatments]
-    return ", ".join(text.setting(s.treatment, s.quantity, [s.strength]) for s in settings)
+    settings = [comparison.chosen_setting(treatment) for treatment in comparison.treatments]
+    return ", ".join(format_setting(s.treatment, s.quantity, [s.strength]) for s in settings)
 
 
-def limits(values: Iterable[float], *, log: bool = False, pad: float = 0.06) -> tuple[float, float]:
+def axis_limits(values: Iterable[float], *, log: bool = False, pad: float = 0.06) -> tuple[float, float]:
     """Return axis limits around the finite values, padded in the axis's own scale."""
     found = np.array([value for value in values if np.isfinite(value) and (value > 0 or not log)])
     if not len(found):
@@ -187,7 +187,7 @@ def limits(values: Iterable[float], *, log: bool = False, pad: float = 0.06) -> 
     return (10**low, 10**high) if log else (low, high)
 
 
-def spread_over(values: Iterable[float]) -> bool:
+def spans_decades(values: Iterable[float]) -> bool:
     """Whether positive values span so many sizes that only a log axis shows them."""
     found = [value for value in values if np.isfinite(value)]
     return bool(found) and min(found) > 0 and max(found) / min(found) > 10
@@ -204,10 +204,10 @@ def log_ticks(low: float, high: float) -> list[float]:
     return [float(10**place) for place in np.linspace(low, high, 4)]
 
 
-def log_axis(ax: Axes, low: float, high: float) -> None:
+def set_log_axis(ax: Axes, low: float, high: float) -> None:
     """Give a panel a log axis between two values, with few round ticks."""
     ax.set_yscale("log")
     ticks = log_ticks(float(np.log10(low)), float(np.log10(high)))
-    ax.set_yticks(ticks, [text.number(tick, 2) for tick in ticks])
+    ax.set_yticks(ticks, [format_number(tick, 2) for tick in ticks])
     ax.minorticks_off()
     ax.set_ylim(low, high)

@@ -3,26 +3,26 @@
 import numpy as np
 from matplotlib.axes import Axes
 
-from gradbench.report.analysis.comparison import BETTER, WORSE, Comparison, Setting
+from gradbench.report.analysis.comparison import BETTER, WORSE, ComparisonGroup, Setting
 from gradbench.report.figures.panels import (
     Axis,
     Context,
     Drawing,
-    axis_of,
+    axis_limits,
     darker,
+    end_label,
     label_ends,
-    limits,
-    log_axis,
-    margin,
-    named,
+    label_margin,
+    label_strength_axis,
     panels,
-    spread_over,
-    strength_axis,
+    set_log_axis,
+    spans_decades,
+    strength_positions,
 )
-from gradbench.report.figures.strip import strip
+from gradbench.report.figures.strip import draw_diverged_strip
 from gradbench.report.figures.style import Look
 from gradbench.report.load.cells import NONE
-from gradbench.report.render import formatting as text
+from gradbench.report.render.formatting import format_interval, format_setting, join_or_count
 from gradbench.stats.intervals import Interval, mean_interval
 
 DODGE = 0.035  # of the axis, between treatments at one strength
@@ -43,7 +43,7 @@ def draw(context: Context) -> list[Drawing]:
     columns = max(len(comparison.quantities) for comparison in context.comparisons) or 1
     headings = [_heading(comparison) for comparison in context.comparisons]
     figure, axes = panels(
-        _title(context), headings, columns, height=2.1, right=margin(context), gap=margin(context)
+        _title(context), headings, columns, height=2.1, right=label_margin(context), gap=label_margin(context)
     )
     for comparison, row in zip(context.comparisons, axes, strict=True):
         quantities = comparison.quantities or [""]
@@ -67,43 +67,46 @@ def _title(context: Context) -> str:
     open_ = [label for label, verdict in verdicts if verdict not in (BETTER, WORSE)]
     parts = []
     if better:
-        parts.append(f"a treatment beats none for {text.several(better, 'group')}")
+        parts.append(f"a treatment beats none for {join_or_count(better, 'group')}")
     if worse:
-        parts.append(f"leaving the gradients alone is best for {text.several(worse, 'group')}")
+        parts.append(f"leaving the gradients alone is best for {join_or_count(worse, 'group')}")
     if open_:
-        parts.append(f"undecided for {text.several(open_, 'group')}")
+        parts.append(f"undecided for {join_or_count(open_, 'group')}")
     title = "; ".join(parts)
     return title[0].upper() + title[1:]
 
 
-def _heading(comparison: Comparison) -> str:
+def _heading(comparison: ComparisonGroup) -> str:
     """Say what the row shows: the best setting, and what diverged."""
     parts = []
-    finished = [s for s in comparison.settings if comparison.at(s)["value"].notna().any()]
+    finished = [s for s in comparison.settings if comparison.cells_at(s)["value"].notna().any()]
     if finished:
         best = min(
-            finished, key=lambda s: (comparison.at(s)["status"].eq("diverged").mean(), _score(comparison, s))
+            finished,
+            key=lambda s: (comparison.cells_at(s)["status"].eq("diverged").mean(), _score(comparison, s)),
         )
-        value = text.interval(mean_interval(comparison.at(best)["value"]))
-        where = text.setting(best.treatment, best.quantity, [best.strength])
-        parts.append(f"{comparison.name} is best with {where}: {value}")
+        value = format_interval(mean_interval(comparison.cells_at(best)["value"]))
+        where = format_setting(best.treatment, best.quantity, [best.strength])
+        parts.append(f"{comparison.metric_name} is best with {where}: {value}")
     for treatment in comparison.treatments:
         cells = comparison.cells[comparison.cells["treatment"] == treatment]
         if lost := int((cells["status"] == "diverged").sum()):
             parts.append(f"{treatment} diverges in {lost} of {len(cells)}")
-    return f"{comparison.titled}: {'; '.join(parts) or 'no cell completed'}"
+    return f"{comparison.label_with_seeds}: {'; '.join(parts) or 'no cell completed'}"
 
 
-def _score(comparison: Comparison, setting: Setting) -> float:
-    scores = comparison.at(setting)["score"]
+def _score(comparison: ComparisonGroup, setting: Setting) -> float:
+    scores = comparison.cells_at(setting)["score"]
     return float(scores[np.isfinite(scores)].mean())
 
 
-def _panel(ax: Axes, context: Context, comparison: Comparison, quantity: str) -> None:
+def _panel(ax: Axes, context: Context, comparison: ComparisonGroup, quantity: str) -> None:
     settings = [s for s in comparison.settings if s.quantity in (quantity, "")]
-    axis = axis_of(setting.strength for setting in settings)
-    strength_axis(ax, quantity, axis)
-    intervals = {setting: mean_interval(comparison.at(setting)["value"]) for setting in comparison.settings}
+    axis = strength_positions(setting.strength for setting in settings)
+    label_strength_axis(ax, quantity, axis)
+    intervals = {
+        setting: mean_interval(comparison.cells_at(setting)["value"]) for setting in comparison.settings
+    }
     _value_axis(ax, comparison, list(intervals.values()))
     present = [t for t in comparison.treatments if any(s.treatment == t for s in settings)]
     labels = []
@@ -120,18 +123,18 @@ def _panel(ax: Axes, context: Context, comparison: Comparison, quantity: str) ->
         else:
             height = _level(ax, comparison, own, look)
         if np.isfinite(height):
-            labels.append((height, named(treatment, look), darker(look.color)))
-    strip(ax, context, comparison, quantity, axis)
+            labels.append((height, end_label(treatment, look), darker(look.color)))
+    draw_diverged_strip(ax, context, comparison, quantity, axis)
     label_ends(ax, labels)
 
 
-def _value_axis(ax: Axes, comparison: Comparison, intervals: list[Interval]) -> None:
+def _value_axis(ax: Axes, comparison: ComparisonGroup, intervals: list[Interval]) -> None:
     """Scale to the seeds, and to the intervals as far as they leave the seeds readable."""
     values = comparison.cells["value"].dropna().tolist()
-    log = comparison.goal == "min" and spread_over(values)
-    low, high = limits(values, log=log)
+    log = comparison.goal == "min" and spans_decades(values)
+    low, high = axis_limits(values, log=log)
     if log:
-        log_axis(ax, low, high)
+        set_log_axis(ax, low, high)
     else:
         room = 0.3 * (high - low)
         ends = [end for interval in intervals for end in (interval.low, interval.high) if np.isfinite(end)]
@@ -140,10 +143,10 @@ def _value_axis(ax: Axes, comparison: Comparison, intervals: list[Interval]) -> 
         ax.set_ylim(low, high)
 
 
-def _level(ax: Axes, comparison: Comparison, own: dict[Setting, Interval], look: Look) -> float:
+def _level(ax: Axes, comparison: ComparisonGroup, own: dict[Setting, Interval], look: Look) -> float:
     """Draw a treatment without a strength: a line and a band across the panel, seeds at the left."""
     (setting, interval), *_ = own.items()
-    values = comparison.at(setting)["value"].dropna()
+    values = comparison.cells_at(setting)["value"].dropna()
     x = np.linspace(0.012, 0.045, max(len(values), 2))[: len(values)]
     ax.plot(x, values, ".", color=look.color, ms=3.5, alpha=0.75, transform=ax.get_yaxis_transform())
     if interval.n:
@@ -154,7 +157,7 @@ def _level(ax: Axes, comparison: Comparison, own: dict[Setting, Interval], look:
 
 
 def _line(
-    ax: Axes, comparison: Comparison, own: dict[Setting, Interval], axis: Axis, look: Look, shift: float
+    ax: Axes, comparison: ComparisonGroup, own: dict[Setting, Interval], axis: Axis, look: Look, shift: float
 ) -> float:
     """Draw means with intervals along the strengths, and the seeds behind them; return the last height."""
     drawn = {s: interval for s, interval in own.items() if interval.n}
@@ -163,7 +166,7 @@ def _line(
     x = np.array([axis[s.strength] + shift for s in drawn if s.strength is not None])
     mean = np.array([interval.estimate for interval in drawn.values()])
     ends = np.array([[interval.low, interval.high] for interval in drawn.values()])
-    seeds = [comparison.at(setting)["value"].to_numpy() for setting in drawn]
+    seeds = [comparison.cells_at(setting)["value"].to_numpy() for setting in drawn]
     places = np.repeat(x, [len(values) for values in seeds])
     ax.plot(places, np.concatenate(seeds), ".", color=look.color, ms=3.5, alpha=0.45, zorder=2)
     # Error bars below zero vanish on a log axis; clipping keeps their upper half.

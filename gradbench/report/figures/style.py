@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gradbench.report.analysis.comparison import Comparison, Setting
+from gradbench.report.analysis.comparison import ComparisonGroup, Setting
 from gradbench.report.load.cells import NONE
 
 INK = "#222222"
@@ -88,17 +88,17 @@ GLYPHS = {
 DASHES: tuple[Dash, ...] = (DASH_DOT, DOTTED, LONG, DASHED)
 
 
-def looks(comparisons: Sequence[Comparison]) -> dict[str, Look]:
+def assign_looks(comparisons: Sequence[ComparisonGroup]) -> dict[str, Look]:
     """Return a look for every treatment of the folder, unknown ones in the order of their names."""
     families = {
         setting.treatment: _family(comparison, setting)
         for comparison in comparisons
         for setting in comparison.settings
     }
-    return looks_of(families)
+    return looks_by_family(families)
 
 
-def looks_of(families: Mapping[str, str]) -> dict[str, Look]:
+def looks_by_family(families: Mapping[str, str]) -> dict[str, Look]:
     """Return a look for every treatment, given its family."""
     found = {name: KNOWN[name] for name in families if name in KNOWN}
     served = dict.fromkeys(FAMILIES, 0)
@@ -110,8 +110,8 @@ def looks_of(families: Mapping[str, str]) -> dict[str, Look]:
     return found
 
 
-def _family(comparison: Comparison, setting: Setting) -> str:
+def _family(comparison: ComparisonGroup, setting: Setting) -> str:
     """Return the family that the regularizer's config names, or else the one its kind of strength suggests."""
-    cells = comparison.at(setting)
+    cells = comparison.cells_at(setting)
     named = cells["regularizer.family"].iloc[0] if "regularizer.family" in cells else None
     return str(named) if named in FAMILIES else STRENGTHS.get(setting.quantity, "")
