@@ -21,7 +21,9 @@ def test_values_that_all_agree_decide_only_where_a_sign_test_would(
         found = Contrast(claim(CONTRAST, above=1), row([8.0 + value] * n), row([8.0] * n), confidence)
         sure = binomtest(n, n).pvalue <= 1 - confidence
         assert sure == (n >= enough)
-        assert decide_contrast(found) == (("supported" if value > 1 else "contradicted") if sure else "undecided")
+        assert decide_contrast(found) == (
+            ("supported" if value > 1 else "contradicted") if sure else "undecided"
+        )
 
 
 def test_values_that_agree_to_within_rounding_agree() -> None:

@@ -106,7 +106,9 @@ def test_a_large_effect_is_found_and_its_opposite_contradicts(one: Claim, settin
     rng = np.random.default_rng(6)
     assert np.mean([verdict(rng, one, **settings) == "supported" for _ in range(50)]) > 0.9
     turned = (
-        replace(one, above=None, below=-one.smallest_effect) if one.sign > 0 else replace(one, above=0.5, below=None)
+        replace(one, above=None, below=-one.smallest_effect)
+        if one.sign > 0
+        else replace(one, above=0.5, below=None)
     )
     assert np.mean([verdict(rng, turned, **settings) == "contradicted" for _ in range(50)]) > 0.8
 

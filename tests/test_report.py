@@ -456,7 +456,8 @@ def test_a_treatment_takes_the_hue_of_its_family(tmp_path: Path) -> None:
     leaves = {"regularizer.family": "projection"}
     synthetic.write(tmp_path, models=["mlp"], strengths={"mine": ()}, leaves=leaves, steps=6)
     red, green, blue = (
-        int(assign_looks(list_comparisons(load_results(tmp_path)))["mine"].color[i : i + 2], 16) for i in (1, 3, 5)
+        int(assign_looks(list_comparisons(load_results(tmp_path)))["mine"].color[i : i + 2], 16)
+        for i in (1, 3, 5)
     )
     assert green > max(red, blue)
 
@@ -486,7 +487,9 @@ def test_a_retried_cell_counts_once_and_by_its_later_outcome(tmp_path: Path) -> 
 def warnings_of(folder: Path) -> str:
     results = load_results(folder)
     notes = scan_curves(folder, results.cells, (), 0).notes
-    return "\n".join(found.text for found in audit(results, list_comparisons(results), notes) if found.warning)
+    return "\n".join(
+        found.text for found in audit(results, list_comparisons(results), notes) if found.warning
+    )
 
 
 def test_the_audit_is_silent_about_a_clean_folder(quick: Path) -> None:

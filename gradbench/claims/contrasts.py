@@ -156,10 +156,12 @@ def locate_interval(claim: Claim, effect: Interval) -> int:
 def decide_contrast(contrast: Contrast) -> str:
     """Decide a contrast: supported, contradicted or undecided.
 
-    Used for claims with ``test: contrast`` and ``interior``. Losses come first: if the shares of lost cells differ by more than their interval, they decide, unless the values
-    of the other cells clearly say the opposite. Otherwise the values decide: the whole interval lies beyond the
-    smallest effect that matters (supported), falls short of it (contradicted), or contains it (undecided). Values
-    contradict only if the losses do not favour the claim.
+    Used for claims with ``test: contrast`` and ``interior``.
+
+    Losses come first: if the shares of lost cells differ by more than their interval, they decide, unless the
+    values of the other cells clearly say the opposite. Otherwise the values decide: the whole interval lies beyond
+    the smallest effect that matters (supported), falls short of it (contradicted), or contains it (undecided).
+    Values contradict only if the losses do not favour the claim.
     """
     claim, effect = contrast.claim, contrast.effect
     towards = -1 if claim.expects_improvement else 1

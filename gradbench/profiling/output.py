@@ -15,7 +15,7 @@ from rich.table import Table
 
 from gradbench.atomic import unwritable, write_atomically
 from gradbench.report.figures.panels import MAX_NAME, darker, panels
-from gradbench.report.figures.style import RC, Look, looks_by_family
+from gradbench.report.figures.style import RC, Look, assign_looks_by_family
 from gradbench.report.render.formatting import format_number, shorten
 
 MEBI = 2**20
@@ -42,7 +42,9 @@ def table(rows: pd.DataFrame) -> Table:
             row["regularizer"],
             format_number(1e3 * row["step_seconds"]),
             spread(row, "step_ratio", 2),
-            "–" if np.isnan(peak[index]) else f"{format_number(row['memory_bytes'] / MEBI)} · {peak[index]:.2f}",
+            "–"
+            if np.isnan(peak[index])
+            else f"{format_number(row['memory_bytes'] / MEBI)} · {peak[index]:.2f}",
             spread(row, "telemetry_share", 1, 100),
         )
     return shown
@@ -101,7 +103,7 @@ def write(rows: pd.DataFrame, folder: Path) -> list[Path]:
 
 def draw(rows: pd.DataFrame) -> Figure:
     """Draw time and memory of each regularizer relative to ``none``, a row each."""
-    looks = looks_by_family(dict(zip(rows["regularizer"], rows["family"], strict=True)))
+    looks = assign_looks_by_family(dict(zip(rows["regularizer"], rows["family"], strict=True)))
     dearest = rows.iloc[int(rows["step_ratio"].argmax())]
     title = f"A step costs at most {format_number(dearest['step_ratio'])}× that of none ({dearest['regularizer']})"
     longest = min(max(map(len, rows["regularizer"])), MAX_NAME)

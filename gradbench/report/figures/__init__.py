@@ -1,4 +1,7 @@
-"""The figures of a report, one file each: numbers in, a picture with its words out."""
+"""Draw the figures of a report, one module each: tables in, pictures with their captions out.
+
+Each module's ``draw`` returns its drawings; judging, and statistics that tables also show, never belong here.
+"""
 
 import contextlib
 import multiprocessing
@@ -34,7 +37,6 @@ __all__ = ["SECTIONS", "Context", "begin", "pictures"]
 Draw = Callable[[Context], list[Drawing]]
 Pictures = dict[str, list[Picture]]  # by section
 
-# In the order in which a reader asks.
 SECTIONS: dict[str, tuple[Draw, ...]] = {
     "Strengths": (strengths.draw, profiles.draw),
     "Learning": (learning.draw,),
@@ -51,15 +53,15 @@ EFFORT: dict[Draw, int] = {
     strengths.draw: 3,
     profiles.draw: 3,
 }
-"""About how long each takes, beside 1 for any other."""
+"""Relative drawing time of the slow figures; 1 for any other."""
 
 
 def start_drawing(context: Context) -> Callable[[], Pictures]:
-    """Begin to draw, in as many processes as there are cores; return what waits for the pictures.
+    """Start drawing in one process per core and return a function that waits for the pictures.
 
-    The processes are forked: they start with everything imported and loaded, which a fresh one would need as
-    long for as the drawing takes. They use NumPy and Matplotlib and nothing that has threads. A process that
-    fails or is lost leaves its figures to the caller, and so does a platform without a safe fork.
+    The processes are forked, because importing and loading everything anew would take as long as the drawing. They
+    use only NumPy and Matplotlib, which start no threads. The caller draws the figures of a process that fails, and
+    all figures on a platform without a safe fork.
     """
     draws = [draw for group in SECTIONS.values() for draw in group]
     receivers = []
@@ -90,7 +92,7 @@ def start_drawing(context: Context) -> Callable[[], Pictures]:
 
 
 def _share_out(draws: Sequence[Draw], count: int) -> list[list[Draw]]:
-    """Share the figures out, the longest first, each to whom has the least to do."""
+    """Distribute the figures over ``count`` batches, the slowest first, each to the batch with the least work."""
     batches: list[list[Draw]] = [[] for _ in range(min(count, len(draws)))]
     for draw in sorted(draws, key=lambda draw: -EFFORT.get(draw, 1)):
         min(batches, key=lambda batch: sum(EFFORT.get(other, 1) for other in batch)).append(draw)
@@ -98,13 +100,13 @@ def _share_out(draws: Sequence[Draw], count: int) -> list[list[Draw]]:
 
 
 def _start_process(context: Context, batch: Sequence[Draw]) -> Connection:
-    """Start a process that draws these, and return where its pictures arrive."""
+    """Start a process that draws a batch, and return the connection on which its pictures arrive."""
     forking = multiprocessing.get_context("fork")
     receiver, sender = forking.Pipe(duplex=False)
-    # A daemon: if the caller fails before it reads, its exit ends this process instead of waiting for it.
+    # As a daemon the process ends with a caller that fails before it reads, instead of keeping it waiting.
     child = forking.Process(target=_draw_and_send, args=(context, batch, receiver, sender), daemon=True)
     with warnings.catch_warnings():
-        # Python warns of any fork beside threads; those of Arrow and of NumPy are idle, and the child wants none.
+        # Python warns of any fork in a process with threads; Arrow's and NumPy's are idle, and the child uses none.
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         child.start()
     sender.close()
@@ -112,12 +114,12 @@ def _start_process(context: Context, batch: Sequence[Draw]) -> Connection:
 
 
 def _draw_and_send(context: Context, batch: Sequence[Draw], receiver: Connection, sender: Connection) -> None:
-    """Draw in a process of one's own; whoever gets nothing draws again, and then sees why."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the parent that is interrupted
+    """Draw a batch in a child process; on an error send nothing, so that the caller draws again and sees it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles the interrupt
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    receiver.close()  # else a parent that is killed would leave this one waiting to send
+    receiver.close()  # otherwise this process would wait forever to send to a parent that was killed
     with contextlib.suppress(Exception):
-        # In one message at the end: a parent that is still busy must not hold up the drawing.
+        # One message at the end, because sending blocks while the parent is busy.
         sender.send({_figure_name(draw): _render_figure(draw, context) for draw in batch})
 
 
@@ -130,7 +132,7 @@ def _render_figure(draw: Draw, context: Context) -> list[Picture]:
 
 
 def render_pictures(draw: Callable[[], list[Drawing]]) -> list[Picture]:
-    """Draw, and turn what comes of it into files."""
+    """Draw figures and save each as PNG and SVG."""
     with mpl.rc_context(RC):
         return [
             Picture(
@@ -142,7 +144,7 @@ def render_pictures(draw: Callable[[], list[Drawing]]) -> list[Picture]:
 
 
 def _to_bytes(figure: Figure, kind: str) -> bytes:
-    """Return a figure as a file's bytes, without the date that would make each one different."""
+    """Save a figure as bytes, without the date, so that equal figures give equal files."""
     buffer = BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     figure.savefig(buffer, format=kind, metadata=metadata)

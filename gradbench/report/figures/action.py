@@ -1,4 +1,4 @@
-"""How often and how strongly a treatment acted, by its strength."""
+"""Draw how often and how strongly each treatment acted, against its strength."""
 
 import numpy as np
 import pandas as pd
@@ -43,61 +43,60 @@ UNITS = {
 
 
 def draw(context: Context) -> list[Drawing]:
-    """Draw what acts on gradients, and what is added to the loss, in a figure each."""
-    acted = context.curves.action
-    clippings = [
-        (comparison, quantity, settings)
-        for comparison in context.comparisons
-        for quantity in comparison.quantities
-        if (settings := _settings(comparison, quantity, acted, penalties=False))
-    ]
-    penalties = [
-        (comparison, quantity, settings)
-        for comparison in context.comparisons
-        for quantity in comparison.quantities
-        if (settings := _settings(comparison, quantity, acted, penalties=True))
-    ]
+    """Draw one figure of treatments that change gradients, and one of penalties."""
+    action = context.curves.action
     found = []
-    if clippings:
-        found.append(_clipping(context, clippings, acted))
-    if penalties:
-        found.append(_penalty(context, penalties, acted))
+    if clippings := _select_rows(context, action, penalties=False):
+        found.append(_draw_clipping(context, clippings, action))
+    if penalties := _select_rows(context, action, penalties=True):
+        found.append(_draw_penalty(context, penalties, action))
     return found
 
 
 Rows = list[tuple[ComparisonGroup, str, list[Setting]]]
+"""Comparison, kind of strength and settings of each row of a figure."""
 
 
-def _settings(
-    comparison: ComparisonGroup, quantity: str, acted: pd.DataFrame, *, penalties: bool
+def _select_rows(context: Context, action: pd.DataFrame, *, penalties: bool) -> Rows:
+    """Select the rows of the figure of penalties, or of the figure of other treatments."""
+    return [
+        (comparison, quantity, settings)
+        for comparison in context.comparisons
+        for quantity in comparison.quantities
+        if (settings := _select_settings(comparison, quantity, action, penalties=penalties))
+    ]
+
+
+def _select_settings(
+    comparison: ComparisonGroup, quantity: str, action: pd.DataFrame, *, penalties: bool
 ) -> list[Setting]:
-    """Return the settings of one kind of strength that add a penalty, or those that do not."""
+    """Select the settings of one kind of strength that add a penalty, or those that do not."""
     own = [s for s in comparison.settings if s.quantity == quantity and s.treatment != NONE]
     cells = {name: comparison.cells.loc[comparison.cells["treatment"] == name, "cell"] for name, *_ in own}
-    penal = {name: bool((acted["penalty_share"].reindex(ids) > 0).any()) for name, ids in cells.items()}
-    known = {name: bool(acted["clipped"].reindex(ids).notna().any()) for name, ids in cells.items()}
+    penal = {name: bool((action["penalty_share"].reindex(ids) > 0).any()) for name, ids in cells.items()}
+    known = {name: bool(action["clipped"].reindex(ids).notna().any()) for name, ids in cells.items()}
     return [s for s in own if known[s.treatment] and penal[s.treatment] == penalties]
 
 
-def _clipping(context: Context, rows: Rows, acted: pd.DataFrame) -> Drawing:
-    title = _title(rows, acted)
+def _draw_clipping(context: Context, rows: Rows, action: pd.DataFrame) -> Drawing:
+    title = _title(rows, action)
     headings = [comparison.label_with_seeds for comparison, *_ in rows]
     figure, axes = panels(title, headings, 3, height=1.5, right=label_margin(context), gap=0.55)
     for (comparison, quantity, settings), line in zip(rows, axes, strict=True):
         for ax, name in zip(line, ("clipped", "ratio", "cosine"), strict=True):
-            ends = _panel(ax, context, comparison, quantity, settings, acted[name])
+            ends = _draw_panel(ax, context, comparison, quantity, settings, action[name])
             ax.set_ylabel(UNITS[name])
-            means = [acted[name].reindex(comparison.cells_at(s)["cell"]).mean() for s in settings]
+            means = [action[name].reindex(comparison.cells_at(s)["cell"]).mean() for s in settings]
             ax.set_ylim(min([-0.03, *means]), max([1.05, *(1.05 * mean for mean in means)]))
         label_ends(line[-1], ends)
     alt = f"Share of coordinates changed, norm ratio and cosine against strength. {title}"
     return Drawing("action", title, CAPTION, alt, "action.csv", figure)
 
 
-def _penalty(context: Context, rows: Rows, acted: pd.DataFrame) -> Drawing:
+def _draw_penalty(context: Context, rows: Rows, action: pd.DataFrame) -> Drawing:
     highest = []
     for comparison, _, settings in rows:
-        shares = {s: acted["penalty_share"].reindex(comparison.cells_at(s)["cell"]).mean() for s in settings}
+        shares = {s: action["penalty_share"].reindex(comparison.cells_at(s)["cell"]).mean() for s in settings}
         top = max(shares, key=lambda s: shares[s])
         where = format_setting(top.treatment, top.quantity, [top.strength])
         highest.append(f"{format_number(100 * shares[top], 2)}% for {comparison.label} ({where})")
@@ -106,7 +105,7 @@ def _penalty(context: Context, rows: Rows, acted: pd.DataFrame) -> Drawing:
     columns = max(1, min(3, int((WIDTH - 0.72) / (1.2 + room))))
     lines = [rows[start : start + columns] for start in range(0, len(rows), columns)]
     headings = ["" for _ in lines]
-    highest_share = max(float(acted["penalty_share"].reindex(c.cells["cell"]).max()) for c, *_ in rows)
+    highest_share = max(float(action["penalty_share"].reindex(c.cells["cell"]).max()) for c, *_ in rows)
     figure, axes = panels(
         title, headings, columns, height=1.5, right=room, gap=room + 0.1, titles=[1] * len(lines)
     )
@@ -114,7 +113,7 @@ def _penalty(context: Context, rows: Rows, acted: pd.DataFrame) -> Drawing:
         for ax in spots[len(line) :]:
             ax.set_visible(False)
         for ax, (comparison, quantity, settings) in zip(spots, line, strict=False):
-            ends = _panel(ax, context, comparison, quantity, settings, acted["penalty_share"])
+            ends = _draw_panel(ax, context, comparison, quantity, settings, action["penalty_share"])
             ax.set_ylim(-0.04 * highest_share, 1.3 * highest_share)
             ax.set_title(comparison.label_with_seeds, loc="left")
             label_ends(ax, ends)
@@ -123,7 +122,7 @@ def _penalty(context: Context, rows: Rows, acted: pd.DataFrame) -> Drawing:
     return Drawing("penalty", title, PENALTY, alt, "action.csv", figure)
 
 
-def _panel(
+def _draw_panel(
     ax: Axes,
     context: Context,
     comparison: ComparisonGroup,
@@ -131,7 +130,7 @@ def _panel(
     settings: list[Setting],
     values: pd.Series,
 ) -> list[tuple[float, str, str]]:
-    """Draw means with intervals against strength; return the labels for the lines' ends."""
+    """Draw means with intervals against strength, and return the labels (y, text, colour) of the lines."""
     axis = strength_positions(setting.strength for setting in settings)
     label_strength_axis(ax, quantity, axis)
     ends = []
@@ -152,11 +151,11 @@ def _panel(
     return ends
 
 
-def _title(rows: Rows, acted: pd.DataFrame) -> str:
-    """Name, per comparison, the setting that took most of the gradient away."""
+def _title(rows: Rows, action: pd.DataFrame) -> str:
+    """Name, per comparison, the setting that removed most of the gradient."""
     parts = []
     for comparison, _, settings in rows:
-        kept = {s: acted["ratio"].reindex(comparison.cells_at(s)["cell"]).mean() for s in settings}
+        kept = {s: action["ratio"].reindex(comparison.cells_at(s)["cell"]).mean() for s in settings}
         kept = {s: value for s, value in kept.items() if np.isfinite(value)}
         if kept:
             low = min(kept, key=lambda s: kept[s])

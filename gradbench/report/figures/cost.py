@@ -1,4 +1,4 @@
-"""What a step costs, relative to a step without treatment."""
+"""Draw the time of a step relative to ``none``."""
 
 from statistics import median
 
@@ -55,7 +55,7 @@ def draw(context: Context) -> list[Drawing]:
 
 
 def _ratios(comparison: ComparisonGroup) -> dict[str, list[float]]:
-    """Return each treatment's distinct timings over all its strengths, relative to ``none``."""
+    """Collect each treatment's distinct step times over all strengths, relative to ``none``."""
     found: dict[str, set[float]] = {}
     for setting in comparison.settings:
         found.setdefault(setting.treatment, set()).update(relative_step_times(comparison, setting).tolist())

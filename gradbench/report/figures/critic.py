@@ -1,4 +1,4 @@
-"""What a critic learnt: samples beside data, its values, and the norm of its input gradient."""
+"""Draw a critic: samples and data, the critic's values, and the norm of its input gradient."""
 
 from typing import Any
 
@@ -21,10 +21,10 @@ CAPTION = (
     "gradient penalty with target 1 pulls it. If the treatments did nothing, the columns would look "
     "alike. Of data with more than two coordinates the first two are shown, and no values."
 )
-LOG_BEYOND = 10.0  # ratio of medians from which a linear axis would hide the smaller norms
+LOG_BEYOND = 10.0  # ratio of medians above which the axis of norms is logarithmic
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
-Window = tuple[float, float, float, float]  # x from, to, y from, to
+Window = tuple[float, float, float, float]  # x min, x max, y min, y max
 
 
 def draw(context: Context) -> list[Drawing]:
@@ -38,18 +38,18 @@ def draw(context: Context) -> list[Drawing]:
         }
         if any({"samples", "surface", "gradient_norms"} & stored.keys() for stored in arrays.values()):
             name = f"critic-{len(drawings) + 1}" if drawings else "critic"
-            drawings.append(_draw(context, comparison, columns, arrays, name))
+            drawings.append(_draw_figure(context, comparison, columns, arrays, name))
     return drawings
 
 
 def _median_cell(comparison: ComparisonGroup, treatment: str) -> "pd.Series | None":
-    """Return the completed cell with the median metric at the chosen strength, or None."""
+    """Pick the completed cell with the median metric at the chosen strength; None if no cell completed."""
     cells = comparison.cells_at(comparison.chosen_setting(treatment))
     done = cells[cells["value"].notna()].sort_values(["value", "seed"])
     return done.iloc[(len(done) - 1) // 2] if len(done) else None
 
 
-def _draw(
+def _draw_figure(
     context: Context,
     comparison: ComparisonGroup,
     columns: "dict[str, pd.Series | None]",
@@ -68,7 +68,7 @@ def _draw(
     figure, (samples, surfaces, norms) = panels(
         title, headings, count, height=size, right=right, gap=gap, titles=[2]
     )
-    edges = _edges(arrays)
+    edges = _bin_edges(arrays)
     window = _window(arrays)
     for index, (treatment, cell) in enumerate(columns.items()):
         stored, color = arrays[treatment], context.looks[treatment].color
@@ -84,9 +84,9 @@ def _draw(
             ax.tick_params(labelleft=index == 0 and ax is not norms[0])
             if cell is None:
                 _write_note(ax, "no seed\ncompleted")
-        _samples(samples[index], stored, color, window)
-        _surface(surfaces[index], stored, window)
-        _norms(norms[index], stored, color, edges)
+        _draw_samples(samples[index], stored, color, window)
+        _draw_surface(surfaces[index], stored, window)
+        _draw_norms(norms[index], stored, color, edges)
     top = max((ax.get_ylim()[1] for ax in norms), default=1.0)
     for ax in norms:
         ax.set_ylim(0, top)
@@ -96,21 +96,21 @@ def _draw(
     return Drawing(name, title, CAPTION, alt, "", figure)
 
 
-def _samples(ax: Axes, stored: Arrays, color: str, window: Window) -> None:
+def _draw_samples(ax: Axes, stored: Arrays, color: str, window: Window) -> None:
     for key, shade, size in (("samples", color, 2.0), ("data", INK, 1.6)):
         if key in stored:
             points = _plane(stored[key])[:1500]
-            # Rasterized: thousands of points would make the SVG heavier than the PNG.
+            # Rasterized, because thousands of points make the SVG larger than the PNG.
             ax.plot(points[:, 0], points[:, 1], ".", color=shade, ms=size, alpha=0.6, mew=0, rasterized=True)
     _set_window(ax, window)
 
 
 def _plane(points: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
-    """Return the first two coordinates of points. Shapes: [N, ...] -> [N, 2]."""
+    """Take the first two coordinates of points, [N, ...] -> [N, 2]."""
     return points.reshape(len(points), -1)[:, :2]
 
 
-def _surface(ax: Axes, stored: Arrays, window: Window) -> None:
+def _draw_surface(ax: Axes, stored: Arrays, window: Window) -> None:
     if "surface" in stored:
         surface = stored["surface"]
         extent = _extent(stored["extent"]) if "extent" in stored else window
@@ -124,7 +124,7 @@ def _surface(ax: Axes, stored: Arrays, window: Window) -> None:
     _set_window(ax, window)
 
 
-def _norms(ax: Axes, stored: Arrays, color: str, edges: np.ndarray[Any, np.dtype[Any]]) -> None:
+def _draw_norms(ax: Axes, stored: Arrays, color: str, edges: np.ndarray[Any, np.dtype[Any]]) -> None:
     norms = stored.get("gradient_norms")
     if norms is not None and np.isfinite(norms).any():
         values = np.clip(norms[np.isfinite(norms)], edges[0], edges[-1])
@@ -153,8 +153,8 @@ def _write_note(ax: Axes, words: str) -> None:
     ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center", size=8)
 
 
-def _edges(arrays: dict[str, Arrays]) -> np.ndarray[Any, np.dtype[Any]]:
-    """Return shared bin edges for the norms of all treatments, even in logarithm where their sizes differ."""
+def _bin_edges(arrays: dict[str, Arrays]) -> np.ndarray[Any, np.dtype[Any]]:
+    """Compute common bin edges for the norms of all treatments, geometric if their medians differ much."""
     found = [stored["gradient_norms"] for stored in arrays.values() if "gradient_norms" in stored]
     kept = [norms[np.isfinite(norms)] for norms in found if np.isfinite(norms).any()]
     if not kept:
@@ -168,7 +168,7 @@ def _edges(arrays: dict[str, Arrays]) -> np.ndarray[Any, np.dtype[Any]]:
 
 
 def _window(arrays: dict[str, Arrays]) -> Window:
-    """Return the shared limits of the plane: the surface's extent, or else the data's."""
+    """Compute the common limits of the plane: the extent of the surface, otherwise of the data."""
     for stored in arrays.values():
         if "extent" in stored:
             return _extent(stored["extent"])
@@ -181,7 +181,7 @@ def _window(arrays: dict[str, Arrays]) -> Window:
 
 
 def _title(comparison: ComparisonGroup, arrays: dict[str, Arrays]) -> str:
-    """Say how large the critic's input gradient is under each treatment."""
+    """Write the median norm of the critic's input gradient under each treatment."""
     medians = [
         f"{format_number(float(np.nanmedian(stored['gradient_norms'])), 2)} with {treatment}"
         for treatment, stored in arrays.items()

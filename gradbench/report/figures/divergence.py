@@ -1,4 +1,4 @@
-"""The share of diverged cells by strength."""
+"""Draw the share of diverged cells against strength."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -28,11 +28,11 @@ CAPTION = (
     "compatible with anything up to 56%. If the treatments did nothing, every point would lie near the "
     "dashed line. Models without a diverged cell are left out here and named in the title."
 )
-DODGE = 0.03
+DODGE = 0.03  # share of the axis between treatments at one strength
 
 
 def draw(context: Context) -> list[Drawing]:
-    """Draw a row per comparison in which a cell diverged; nothing where none did."""
+    """Draw a row per comparison in which a cell diverged; nothing if none did."""
     hit = [c for c in context.comparisons if c.cells["status"].eq("diverged").any()]
     if not hit:
         return []
@@ -47,14 +47,14 @@ def draw(context: Context) -> list[Drawing]:
         for ax in row[len(quantities) :]:
             ax.set_visible(False)
         for ax, quantity in zip(row, quantities, strict=False):
-            _panel(ax, context, comparison, quantity)
+            _draw_panel(ax, context, comparison, quantity)
             ax.tick_params(labelleft=ax is row[0])
         row[0].set_ylabel("share diverged")
     alt = f"Share of diverged cells against strength. {title}"
     return [Drawing("divergence", title, CAPTION, alt, "divergence.csv", figure)]
 
 
-def _panel(ax: Axes, context: Context, comparison: ComparisonGroup, quantity: str) -> None:
+def _draw_panel(ax: Axes, context: Context, comparison: ComparisonGroup, quantity: str) -> None:
     settings = [s for s in comparison.settings if s.quantity in (quantity, "")]
     axis = strength_positions(setting.strength for setting in settings)
     label_strength_axis(ax, quantity, axis)
@@ -74,14 +74,14 @@ def _panel(ax: Axes, context: Context, comparison: ComparisonGroup, quantity: st
         if varied:
             shift = (index - (len(treatments) - 1) / 2) * dodge
             x = [place + shift for place, _ in varied]
-            _points(ax, x, [share for _, share in varied], treatment, context)
+            _draw_points(ax, x, [share for _, share in varied], treatment, context)
         if known:
             last = list(known.values())[-1].estimate
             ends.append((last, end_label(treatment, look), darker(look.color)))
     label_ends(ax, ends)
 
 
-def _points(ax: Axes, x: list[float], shares: list[Interval], treatment: str, context: Context) -> None:
+def _draw_points(ax: Axes, x: list[float], shares: list[Interval], treatment: str, context: Context) -> None:
     look = context.looks[treatment]
     y = np.array([share.estimate for share in shares])
     ends = np.array([[share.low, share.high] for share in shares])
@@ -101,7 +101,7 @@ def _heading(comparison: ComparisonGroup) -> str:
 
 
 def _title(context: Context) -> str:
-    """Name what diverges always, and the comparisons where nothing does."""
+    """Name the settings that always diverge, and the comparisons in which none does."""
     always, never, some = [], [], []
     for comparison in context.comparisons:
         shares = {s: diverged_share(comparison, s) for s in comparison.settings}
@@ -110,17 +110,21 @@ def _title(context: Context) -> str:
         if not lost:
             never.append(comparison.label)
         elif full:
-            always.append(f"{comparison.label} always diverges with {_settings(full, comparison.settings)}")
+            always.append(
+                f"{comparison.label} always diverges with {_name_settings(full, comparison.settings)}"
+            )
         else:
-            some.append(f"{comparison.label} sometimes with {_settings(list(lost), comparison.settings)}")
+            some.append(
+                f"{comparison.label} sometimes with {_name_settings(list(lost), comparison.settings)}"
+            )
     parts = [*always, *some]
     if not always and some:
         parts[0] = parts[0].replace(" sometimes", " sometimes diverges", 1)
     return "; ".join([*cap_list(parts), *([f"{join_or_count(never, 'group')} never"] if never else [])])
 
 
-def _settings(some: Sequence[Setting], every: Sequence[Setting]) -> str:
-    """Name some of the settings; a range of strengths leaves none out that lies between."""
+def _name_settings(some: Sequence[Setting], every: Sequence[Setting]) -> str:
+    """Name some of the settings, adjacent strengths as a range."""
     treatments = list(dict.fromkeys(setting.treatment for setting in every))
     ordered = sorted(every, key=lambda s: (treatments.index(s.treatment), s.strength or 0.0))
     runs = [

@@ -1,4 +1,4 @@
-"""The gradient's norm before and after the treatment, along training."""
+"""Draw the gradient norm before and after the treatment, against the step."""
 
 import numpy as np
 import pandas as pd
@@ -27,11 +27,11 @@ CAPTION = (
     "no treatment changed the course of training, the lines on the left would coincide."
 )
 
-Row = tuple[ComparisonGroup, tuple[str, ...], str]  # what to draw, which columns of the curves, heading
+Row = tuple[ComparisonGroup, tuple[str, ...], str]  # comparison, columns of the curves, heading
 
 
 def draw(context: Context) -> list[Drawing]:
-    """Draw a row per comparison, before and after; a player that is not treated has a row with one panel."""
+    """Draw a row per comparison with panels before and after, and one panel for an untreated player."""
     curves = context.curves.rows
     if not np.isfinite(curves["grad_norm"].to_numpy(dtype=float)).any():
         return []
@@ -48,17 +48,19 @@ def draw(context: Context) -> list[Drawing]:
                 rows.append((comparison, (str(column),), heading))
     room = label_margin(context)
     title = _title(context)
-    # norms have wide ticks, up to 1e+06 and 100,000
+    # The margins are wide because tick labels are as long as 1e+06 and 100,000.
     headings = [heading for *_, heading in rows]
     figure, axes = panels(title, headings, 2, left=0.95, right=room, gap=room + 0.75)
     for (comparison, columns, _), line in zip(rows, axes, strict=True):
-        _row(context, comparison, columns, line)
+        _draw_row(context, comparison, columns, line)
     alt = f"Gradient norm before and after the treatment against step, log axis. {title}"
     return [Drawing("gradients", title, CAPTION, alt, "action.csv", figure)]
 
 
-def _row(context: Context, comparison: ComparisonGroup, columns: tuple[str, ...], line: list[Axes]) -> None:
-    logs = {s: _log10(rows, columns) for s, rows in chosen_curves(context, comparison).items()}
+def _draw_row(
+    context: Context, comparison: ComparisonGroup, columns: tuple[str, ...], line: list[Axes]
+) -> None:
+    logs = {s: _take_log10(rows, columns) for s, rows in chosen_curves(context, comparison).items()}
     drawn = [
         draw_curves(ax, context, comparison, column, logs) for ax, column in zip(line, columns, strict=False)
     ]
@@ -75,20 +77,20 @@ def _row(context: Context, comparison: ComparisonGroup, columns: tuple[str, ...]
         label_curves(ax, context, tables)
 
 
-def _log10(rows: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Take logarithms first, so that averages over steps and seeds are geometric means."""
+def _take_log10(rows: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:
+    """Take log10 of the columns, so that averages over steps and seeds are geometric means."""
     values = rows[list(columns)].to_numpy(dtype=float)
     logs = np.log10(values, out=np.full_like(values, np.nan), where=(values > 0) & np.isfinite(values))
     return rows[["cell", "step"]].assign(**dict(zip(columns, logs.T, strict=True)))
 
 
 def _title(context: Context) -> str:
-    """Say by how much each treatment changed the norm that it was given."""
+    """Write the factor by which a treatment changed the norm, per comparison that of the largest change."""
     parts = []
     for comparison in context.comparisons:
         changes = []
         for setting, rows in chosen_curves(context, comparison).items():
-            logs = _log10(rows, ("grad_norm", "grad_norm_used"))
+            logs = _take_log10(rows, ("grad_norm", "grad_norm_used"))
             change = (logs["grad_norm_used"] - logs["grad_norm"]).mean()
             factor = float(10**change) if np.isfinite(change) else 1.0
             if abs(np.log(factor)) > 0.01:

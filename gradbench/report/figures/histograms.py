@@ -1,4 +1,4 @@
-"""The sizes of single gradient coordinates at the last step, before and after the treatment."""
+"""Draw histograms of gradient coordinates at the last step, before and after the treatment."""
 
 import numpy as np
 
@@ -15,13 +15,13 @@ CAPTION = (
     "line on the edge of the grey shape."
 )
 KEYS = ("gradients/edges", "gradients/raw", "gradients/used")
-EMPTY = 0.002  # share of the coordinates below which a bin at the end is not shown
+EMPTY = 0.002  # share of coordinates below which bins at the ends are not shown
 Counts = tuple[Floats, Floats, Floats]  # edges [b + 1], raw [b], used [b]
 
 
 def draw(context: Context) -> list[Drawing]:
     """Draw a row per comparison and a column per treatment that stored its histogram."""
-    found = {c.label: _counts(context, c) for c in context.comparisons}
+    found = {c.label: _sum_histograms(context, c) for c in context.comparisons}
     kept = [comparison for comparison in context.comparisons if found[comparison.label]]
     if not kept:
         return []
@@ -56,8 +56,8 @@ def draw(context: Context) -> list[Drawing]:
     return [Drawing("histograms", title, CAPTION, alt, "", figure)]
 
 
-def _counts(context: Context, comparison: ComparisonGroup) -> dict[str, Counts]:
-    """Sum the histograms of each treatment's cells at its chosen strength; edges that differ are left out."""
+def _sum_histograms(context: Context, comparison: ComparisonGroup) -> dict[str, Counts]:
+    """Sum the histograms of each treatment's cells at its chosen strength, leaving out those with other edges."""
     found: dict[str, Counts] = {}
     for treatment in comparison.treatments:
         for cell in comparison.cells_at(comparison.chosen_setting(treatment))["cell"]:
@@ -73,7 +73,7 @@ def _counts(context: Context, comparison: ComparisonGroup) -> dict[str, Counts]:
 
 
 def _window(histograms: list[Counts]) -> tuple[float, float]:
-    """Return the span of log10 |g| outside of which every histogram is all but empty."""
+    """Compute the range of log10 |g| outside of which every histogram is nearly empty."""
     low, high = np.inf, -np.inf
     for edges, *both in histograms:
         for counts in both:
@@ -84,11 +84,11 @@ def _window(histograms: list[Counts]) -> tuple[float, float]:
 
 
 def _title(found: dict[str, dict[str, Counts]]) -> str:
-    """Name the treatment that moved the typical coordinate most."""
+    """Name the treatment that shrank the typical coordinate most."""
     moves = []
     for label, histograms in found.items():
         for treatment, (edges, raw, used) in histograms.items():
-            moves.append((_middle(edges, raw) - _middle(edges, used), treatment, label))
+            moves.append((_mean_log_size(edges, raw) - _mean_log_size(edges, used), treatment, label))
     shift, treatment, label = max(moves)
     if shift < np.log10(1.1):
         return "At the last step no treatment makes the typical gradient coordinate smaller"
@@ -96,7 +96,7 @@ def _title(found: dict[str, dict[str, Counts]]) -> str:
     return f"At the last step {treatment} makes the typical gradient coordinate {factor}"
 
 
-def _middle(edges: Floats, counts: Floats) -> float:
-    """Return the mean of log10 |g| from the middles of the bins."""
+def _mean_log_size(edges: Floats, counts: Floats) -> float:
+    """Compute the mean of log10 |g| from the centers of the bins."""
     total = counts.sum()
     return float(((edges[1:] + edges[:-1]) / 2 * counts).sum() / total) if total else 0.0

@@ -1,4 +1,4 @@
-"""How a critic's gradient fares from layer to layer, and what became of its weights."""
+"""Draw the norm of a critic's gradient by layer, and histograms of its weights."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -36,24 +36,26 @@ CAPTION = (
     "2017, Figure 1b."
 )
 LEFT, GAP, RIGHT, WIDEST = 0.72, 0.16, 1.85, 2.0  # inches
-MAX_LINES = 10  # lines; where there are more, three per treatment
-Norms = dict[Setting, Floats]  # logarithms [seeds, layers]
+MAX_LINES = 10  # lines of a panel; if there are more settings, three per treatment
+Norms = dict[Setting, Floats]  # log10 of norms, [seeds, layers]
 
 
 def draw(context: Context) -> list[Drawing]:
     """Draw one figure per comparison whose cells stored gradients of two layers or more."""
     drawings: list[Drawing] = []
     for comparison in context.comparisons:
-        norms = {setting: _norms(context, comparison, setting) for setting in _shown(comparison)}
+        norms = {
+            setting: _log_norms(context, comparison, setting) for setting in _choose_settings(comparison)
+        }
         found = {setting: logs for setting, logs in norms.items() if logs.shape[-1] > 1}
         if found:
             name = f"layers-{len(drawings) + 1}" if drawings else "layers"
-            drawings.append(_draw(context, comparison, found, name))
+            drawings.append(_draw_figure(context, comparison, found, name))
     return drawings
 
 
-def _shown(comparison: ComparisonGroup) -> list[Setting]:
-    """Return all settings, or where they are many each treatment's of least, chosen and greatest strength."""
+def _choose_settings(comparison: ComparisonGroup) -> list[Setting]:
+    """Choose the settings to draw: all, or each treatment's least, chosen and greatest strength."""
     shown: list[Setting] = []
     if len(comparison.settings) <= MAX_LINES:
         return comparison.settings
@@ -64,8 +66,8 @@ def _shown(comparison: ComparisonGroup) -> list[Setting]:
     return shown
 
 
-def _norms(context: Context, comparison: ComparisonGroup, setting: Setting) -> Floats:
-    """Return the logarithms of the norms by layer, a row per seed that stored them; nan where a norm is zero."""
+def _log_norms(context: Context, comparison: ComparisonGroup, setting: Setting) -> Floats:
+    """Read log10 of the norms [seeds, layers] of the seeds that stored them; nan where a norm is zero."""
     stored = [context.results.arrays_of(str(cell)) for cell in comparison.cells_at(setting)["cell"]]
     rows = [arrays["layer_gradients"].astype(float) for arrays in stored if "layer_gradients" in arrays]
     layers = max((row.size for row in rows if row.ndim == 1), default=0)
@@ -74,7 +76,7 @@ def _norms(context: Context, comparison: ComparisonGroup, setting: Setting) -> F
     return np.log10(np.where(np.isfinite(kept) & (kept > 0), kept, np.nan))
 
 
-def _draw(context: Context, comparison: ComparisonGroup, norms: Norms, name: str) -> Drawing:
+def _draw_figure(context: Context, comparison: ComparisonGroup, norms: Norms, name: str) -> Drawing:
     treatments = list(dict.fromkeys(setting.treatment for setting in norms))
     title = _title(norms)
     width = min((WIDTH - LEFT - 0.2 - GAP * (len(treatments) - 1)) / len(treatments), WIDEST)
@@ -87,17 +89,17 @@ def _draw(context: Context, comparison: ComparisonGroup, norms: Norms, name: str
         ax.remove()
     box = first[0].get_position()
     first[0].set_position((box.x0, box.y0, (WIDTH - LEFT - RIGHT) / WIDTH, box.height))
-    _lines(first[0], context, norms)
+    _draw_lines(first[0], context, norms)
     for ax, treatment in zip(below, treatments, strict=True):
         chosen = comparison.chosen_setting(treatment)
         name_of = shorten(treatment, int(width / 0.066))
         ax.set_title(f"{name_of}\n{format_strength(chosen.quantity, [chosen.strength])}", loc="left", size=8)
-        _weights(ax, context, comparison, chosen)
+        _draw_weights(ax, context, comparison, chosen)
     alt = f"Norm of the critic's gradient by layer, and histograms of its parameters, per treatment. {title}"
     return Drawing(name, title, CAPTION, alt, "", figure)
 
 
-def _lines(ax: Axes, context: Context, norms: Norms) -> None:
+def _draw_lines(ax: Axes, context: Context, norms: Norms) -> None:
     """Draw a line with intervals per setting, from the last layer to the first, labelled at its end."""
     ends, values = [], []
     for setting, logs in norms.items():
@@ -127,8 +129,8 @@ def _lines(ax: Axes, context: Context, norms: Norms) -> None:
     label_ends(ax, ends)
 
 
-def _weights(ax: Axes, context: Context, comparison: ComparisonGroup, setting: Setting) -> None:
-    """Draw the histograms of a setting's seeds as one, on an axis as long as the largest parameter's."""
+def _draw_weights(ax: Axes, context: Context, comparison: ComparisonGroup, setting: Setting) -> None:
+    """Draw the sum of the histograms of a setting's seeds, on an axis up to the largest parameter."""
     stored = [context.results.arrays_of(str(cell)) for cell in comparison.cells_at(setting)["cell"]]
     found = [
         (arrays["weights/edges"].astype(float), arrays["weights/counts"].astype(float))
@@ -153,7 +155,7 @@ def _weights(ax: Axes, context: Context, comparison: ComparisonGroup, setting: S
 
 
 def _title(norms: Norms) -> str:
-    """Name the settings under which the gradient changes most and least on its way to the first layer."""
+    """Name the settings under which the gradient changes most and least from the last layer to the first."""
     means = {s: mean_interval(logs[:, 0] - logs[:, -1]).estimate for s, logs in norms.items()}
     change = {setting: value for setting, value in means.items() if np.isfinite(value)}
     if not change:

@@ -1,4 +1,4 @@
-"""Learning curves at each treatment's chosen strength."""
+"""Draw learning curves at each treatment's chosen strength."""
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ CAPTION = (
 
 
 def draw(context: Context) -> list[Drawing]:
-    """Draw a row per comparison: training loss, and the metric where it was evaluated."""
+    """Draw a row per comparison: training loss, and the evaluated metric."""
     if context.curves.rows.empty:
         return []
     headings = [f"{c.label_with_seeds}: {list_chosen(c)}" for c in context.comparisons]
@@ -47,7 +47,7 @@ def draw(context: Context) -> list[Drawing]:
                 ax.set_visible(False)
                 continue
             tables = [bin_curves(rows, column) for rows in curves.values()]
-            values = _scale(comparison, [table for table in tables if not table.empty])
+            values = _values_to_show(comparison, [table for table in tables if not table.empty])
             log = spans_decades(values)
             positive = not any((table <= 0).to_numpy().any() for table in tables)
             geometric = log and positive and column == "loss"
@@ -63,14 +63,14 @@ def draw(context: Context) -> list[Drawing]:
 
 
 def chosen_curves(context: Context, comparison: ComparisonGroup) -> dict[Setting, pd.DataFrame]:
-    """Return each treatment's curve rows at its chosen strength; a treatment without curves is left out."""
+    """Select each treatment's curve rows at its chosen strength, leaving out treatments without curves."""
     settings = [comparison.chosen_setting(treatment) for treatment in comparison.treatments]
     found = {setting: context.curves.rows_of(comparison.cells_at(setting)) for setting in settings}
     return {setting: rows for setting, rows in found.items() if not rows.empty}
 
 
-def _scale(comparison: ComparisonGroup, tables: list[pd.DataFrame]) -> list[float]:
-    """Return the values that the axis must hold: of the cells that completed, or of all if none did."""
+def _values_to_show(comparison: ComparisonGroup, tables: list[pd.DataFrame]) -> list[float]:
+    """Collect the finite values that the axis must cover: of completed cells, or of all if none completed."""
     completed = set(comparison.cells.loc[comparison.cells["status"] == "completed", "cell"])
     kept = [table[[cell for cell in table if cell in completed]] for table in tables]
     values = np.concatenate([t.to_numpy(dtype=float).ravel() for t in kept]) if kept else np.array([])

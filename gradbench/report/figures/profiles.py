@@ -1,4 +1,4 @@
-"""Performance profiles: how many of a treatment's cells are good, whatever one calls good."""
+"""Draw performance profiles: the share of cells at least as good as each value of the metric."""
 
 from collections.abc import Sequence
 
@@ -51,20 +51,20 @@ def draw(context: Context) -> list[Drawing]:
     )
     for comparison, row in zip(shown, axes, strict=True):
         for ax, which in zip(row, (TRIED, CHOSEN), strict=True):
-            _panel(ax, context, comparison, which)
+            _draw_panel(ax, context, comparison, which)
         row[1].tick_params(labelleft=False)
         row[0].set_ylabel("share as good or better")
     alt = f"Share of cells at least as good as each value of the metric, per treatment. {title}"
     return [Drawing("profiles", title, CAPTION, alt, "profiles.csv", figure)]
 
 
-def _panel(ax: Axes, context: Context, comparison: ComparisonGroup, which: str) -> None:
-    sign = -1 if comparison.goal == "max" else 1  # of a score, where lower is better
+def _draw_panel(ax: Axes, context: Context, comparison: ComparisonGroup, which: str) -> None:
+    sign = -1 if comparison.goal == "max" else 1  # turns a metric into a score, where lower is better
     taus = profile_thresholds(comparison)
     log = sign > 0 and spans_decades(taus.tolist())
     low, high = axis_limits(sign * taus, log=log, pad=0.04)
     best, worst = (low, high) if sign > 0 else (high, low)
-    taus = np.array([sign * best, *taus, sign * worst])  # none is better than the best, all are at the worst
+    taus = np.array([sign * best, *taus, sign * worst])  # extends the lines to both ends of the axis
     ends = []
     for treatment in comparison.treatments:
         look = context.looks[treatment]
@@ -90,8 +90,8 @@ def _panel(ax: Axes, context: Context, comparison: ComparisonGroup, which: str) 
     label_ends(ax, ends)
 
 
-def _counts(comparison: ComparisonGroup) -> dict[str, str]:
-    """Say of each treatment how many cells are as good as the median one of ``none``: ``7 of 12``."""
+def _count_good(comparison: ComparisonGroup) -> dict[str, str]:
+    """Count each treatment's cells that are as good as the median cell of ``none``: ``7 of 12``."""
     shares = {
         treatment: share_as_good_as_none(comparison, treatment)
         for treatment in comparison.treatments
@@ -103,7 +103,7 @@ def _counts(comparison: ComparisonGroup) -> dict[str, str]:
 
 
 def _heading(comparison: ComparisonGroup) -> str:
-    counts = ", ".join(f"{name} {words}" for name, words in _counts(comparison).items())
+    counts = ", ".join(f"{name} {words}" for name, words in _count_good(comparison).items())
     control = treatment_scores(comparison, NONE, TRIED)
     lost = (
         f"; none diverges in {np.isposinf(control).sum()} of {len(control)}"

@@ -1,4 +1,4 @@
-"""The final metric against the strength: the figure that people paste into slides."""
+"""Draw the final metric against the strength."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,7 +25,7 @@ from gradbench.report.load.cells import NONE
 from gradbench.report.render.formatting import format_interval, format_setting, join_or_count
 from gradbench.stats.intervals import Interval, mean_interval
 
-DODGE = 0.035  # of the axis, between treatments at one strength
+DODGE = 0.035  # share of the axis between treatments at one strength
 
 CAPTION = (
     "Each point is the mean over the seeds that completed, with its 95% Student t interval; small dots "
@@ -39,7 +39,7 @@ CAPTION = (
 
 
 def draw(context: Context) -> list[Drawing]:
-    """Draw a row per comparison and a column per kind of strength, the metric shared along the row."""
+    """Draw a row per comparison and a column per kind of strength, with a common axis of the metric per row."""
     columns = max(len(comparison.quantities) for comparison in context.comparisons) or 1
     headings = [_heading(comparison) for comparison in context.comparisons]
     figure, axes = panels(
@@ -50,7 +50,7 @@ def draw(context: Context) -> list[Drawing]:
         for ax in row[len(quantities) :]:
             ax.set_visible(False)
         for ax, quantity in zip(row, quantities, strict=False):
-            _panel(ax, context, comparison, quantity)
+            _draw_panel(ax, context, comparison, quantity)
         row[0].set_ylabel(comparison.unit)
         for ax in row[1:]:
             ax.tick_params(labelleft=False)
@@ -77,13 +77,16 @@ def _title(context: Context) -> str:
 
 
 def _heading(comparison: ComparisonGroup) -> str:
-    """Say what the row shows: the best setting, and what diverged."""
+    """Write the heading of a row: the best setting, and the diverged cells."""
     parts = []
     finished = [s for s in comparison.settings if comparison.cells_at(s)["value"].notna().any()]
     if finished:
         best = min(
             finished,
-            key=lambda s: (comparison.cells_at(s)["status"].eq("diverged").mean(), _score(comparison, s)),
+            key=lambda s: (
+                comparison.cells_at(s)["status"].eq("diverged").mean(),
+                _mean_score(comparison, s),
+            ),
         )
         value = format_interval(mean_interval(comparison.cells_at(best)["value"]))
         where = format_setting(best.treatment, best.quantity, [best.strength])
@@ -95,19 +98,19 @@ def _heading(comparison: ComparisonGroup) -> str:
     return f"{comparison.label_with_seeds}: {'; '.join(parts) or 'no cell completed'}"
 
 
-def _score(comparison: ComparisonGroup, setting: Setting) -> float:
+def _mean_score(comparison: ComparisonGroup, setting: Setting) -> float:
     scores = comparison.cells_at(setting)["score"]
     return float(scores[np.isfinite(scores)].mean())
 
 
-def _panel(ax: Axes, context: Context, comparison: ComparisonGroup, quantity: str) -> None:
+def _draw_panel(ax: Axes, context: Context, comparison: ComparisonGroup, quantity: str) -> None:
     settings = [s for s in comparison.settings if s.quantity in (quantity, "")]
     axis = strength_positions(setting.strength for setting in settings)
     label_strength_axis(ax, quantity, axis)
     intervals = {
         setting: mean_interval(comparison.cells_at(setting)["value"]) for setting in comparison.settings
     }
-    _value_axis(ax, comparison, list(intervals.values()))
+    _scale_value_axis(ax, comparison, list(intervals.values()))
     present = [t for t in comparison.treatments if any(s.treatment == t for s in settings)]
     labels = []
     varied = [
@@ -119,17 +122,17 @@ def _panel(ax: Axes, context: Context, comparison: ComparisonGroup, quantity: st
         look = context.looks[treatment]
         if treatment in varied:
             shift = (varied.index(treatment) - (len(varied) - 1) / 2) * dodge
-            height = _line(ax, comparison, own, axis, look, shift)
+            height = _draw_line(ax, comparison, own, axis, look, shift)
         else:
-            height = _level(ax, comparison, own, look)
+            height = _draw_level(ax, comparison, own, look)
         if np.isfinite(height):
             labels.append((height, end_label(treatment, look), darker(look.color)))
     draw_diverged_strip(ax, context, comparison, quantity, axis)
     label_ends(ax, labels)
 
 
-def _value_axis(ax: Axes, comparison: ComparisonGroup, intervals: list[Interval]) -> None:
-    """Scale to the seeds, and to the intervals as far as they leave the seeds readable."""
+def _scale_value_axis(ax: Axes, comparison: ComparisonGroup, intervals: list[Interval]) -> None:
+    """Scale the y axis to the seeds, extended towards the ends of intervals by at most 30 %."""
     values = comparison.cells["value"].dropna().tolist()
     log = comparison.goal == "min" and spans_decades(values)
     low, high = axis_limits(values, log=log)
@@ -143,8 +146,8 @@ def _value_axis(ax: Axes, comparison: ComparisonGroup, intervals: list[Interval]
         ax.set_ylim(low, high)
 
 
-def _level(ax: Axes, comparison: ComparisonGroup, own: dict[Setting, Interval], look: Look) -> float:
-    """Draw a treatment without a strength: a line and a band across the panel, seeds at the left."""
+def _draw_level(ax: Axes, comparison: ComparisonGroup, own: dict[Setting, Interval], look: Look) -> float:
+    """Draw a treatment without a strength as a line and a band across the panel, with seeds at the left."""
     (setting, interval), *_ = own.items()
     values = comparison.cells_at(setting)["value"].dropna()
     x = np.linspace(0.012, 0.045, max(len(values), 2))[: len(values)]
@@ -156,10 +159,10 @@ def _level(ax: Axes, comparison: ComparisonGroup, own: dict[Setting, Interval], 
     return interval.estimate
 
 
-def _line(
+def _draw_line(
     ax: Axes, comparison: ComparisonGroup, own: dict[Setting, Interval], axis: Axis, look: Look, shift: float
 ) -> float:
-    """Draw means with intervals along the strengths, and the seeds behind them; return the last height."""
+    """Draw means with intervals and seeds along the strengths, and return the last mean."""
     drawn = {s: interval for s, interval in own.items() if interval.n}
     if not drawn:
         return np.nan
@@ -169,7 +172,6 @@ def _line(
     seeds = [comparison.cells_at(setting)["value"].to_numpy() for setting in drawn]
     places = np.repeat(x, [len(values) for values in seeds])
     ax.plot(places, np.concatenate(seeds), ".", color=look.color, ms=3.5, alpha=0.45, zorder=2)
-    # Error bars below zero vanish on a log axis; clipping keeps their upper half.
     errors = np.nan_to_num(np.abs(ends - mean[:, None]).T)
     ax.errorbar(
         x,

@@ -1,4 +1,4 @@
-"""The strip at a panel's worse edge, where diverged cells are counted and never given a height."""
+"""Draw a strip at a panel's worse edge that counts diverged cells, which have no metric."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,15 +8,15 @@ from gradbench.report.analysis.comparison import ComparisonGroup
 from gradbench.report.figures.panels import Axis, Context, darker
 from gradbench.report.figures.style import FAINT, STRIP
 
-ROW = 11.0  # points, one line of the strip
+ROW = 11.0  # points per line of the strip
 
 
 def draw_diverged_strip(
     ax: Axes, context: Context, comparison: ComparisonGroup, quantity: str, axis: Axis
 ) -> None:
-    """Count diverged cells beyond the worse edge, one line per treatment, each at its strength."""
+    """Draw the strip: one line per treatment, with the count of diverged cells at each strength."""
     every = [_count_diverged(comparison, which) for which in comparison.quantities or [""]]
-    lines = max(map(len, every))  # alike along the row, whose panels share their heights
+    lines = max(map(len, every))  # equal for all panels of a row, which share their y axis
     if not lines:
         return
     points = ax.get_window_extent().height / ax.figure.dpi * 72
@@ -37,7 +37,7 @@ def draw_diverged_strip(
 def _draw_count(
     ax: Axes, context: Context, treatment: str, place: float | None, y: float, words: str
 ) -> None:
-    """Draw a hollow marker with its count; without a strength it stands at the left, with its name."""
+    """Draw a hollow marker with its count; a treatment without a strength is drawn at the left, with its name."""
     look = context.looks[treatment]
     low, high = ax.get_xlim()
     x = 0.02 if place is None else (place - low) / (high - low)
@@ -52,7 +52,7 @@ def _draw_count(
 
 
 def _count_diverged(comparison: ComparisonGroup, quantity: str) -> dict[str, list[tuple[float | None, str]]]:
-    """Return, per treatment of a panel, the strengths with diverged cells and their count: ``2/3``."""
+    """Count the diverged cells at each strength of a panel's treatments: ``2/3``."""
     counts: dict[str, list[tuple[float | None, str]]] = {}
     for setting in comparison.settings:
         statuses = comparison.cells_at(setting)["status"]
@@ -64,7 +64,7 @@ def _count_diverged(comparison: ComparisonGroup, quantity: str) -> dict[str, lis
 
 
 def _make_room(ax: Axes, share: float, top: bool) -> None:
-    """Make room for the strip by moving the worse limit, and keep the ticks out of it."""
+    """Extend the y axis at the worse end by ``share`` of its height, without ticks there."""
     low, high = ax.get_ylim()
     kept = [i for i, tick in enumerate(ax.get_yticks()) if low <= tick <= high]
     ticks, words = ax.get_yticks()[kept], ax.get_yticklabels()

@@ -1,4 +1,4 @@
-"""Curves over steps: binned per cell, averaged over seeds for as long as every seed is there."""
+"""Draw curves over steps, binned per cell and averaged over seeds while no seed has stopped."""
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ def draw_curves(
     *,
     geometric: bool = False,
 ) -> list[tuple[str, pd.DataFrame]]:
-    """Draw one column of these curves per treatment, label the ends, and return what was drawn."""
+    """Draw one column of the curves of each setting, and return each treatment with its binned table."""
     drawn = []
     for setting, rows in curves.items():
         table = bin_curves(rows, column)
@@ -36,7 +36,7 @@ def draw_curves(
 
 
 def label_curves(ax: Axes, context: Context, drawn: list[tuple[str, pd.DataFrame]]) -> None:
-    """Label each treatment where its mean ends, or where its last seed did."""
+    """Label each treatment at the end of its mean, or of its seeds if the mean is empty."""
     ends = []
     for treatment, table in drawn:
         whole = table.dropna()
@@ -47,9 +47,14 @@ def label_curves(ax: Axes, context: Context, drawn: list[tuple[str, pd.DataFrame
 
 
 def draw_curve(ax: Axes, table: pd.DataFrame, look: Look, *, geometric: bool, banded: bool) -> None:
-    """Draw the mean over cells where all cells are there, each cell as a thin line, and the mean's interval.
+    """Draw each cell as a thin line, and the mean with its interval over the steps that all cells have.
 
-    Where cells diverge the interval is as wide as the panel and hides the rest; ``banded`` leaves it out.
+    Args:
+        ax: panel.
+        table: binned values, one column per cell.
+        look: colour, marker and dash.
+        geometric: whether the mean is geometric.
+        banded: whether to draw the interval, which is too wide to be useful if a cell diverged.
     """
     steps = table.index.to_numpy()
     seeds = [np.column_stack([steps, table[cell].to_numpy()]) for cell in table]
@@ -73,7 +78,7 @@ def draw_curve(ax: Axes, table: pd.DataFrame, look: Look, *, geometric: bool, ba
 
 
 def mark_divergence(ax: Axes, table: pd.DataFrame, look: Look) -> None:
-    """Mark the last recorded value of each diverged cell, hollow."""
+    """Mark the last recorded value of each diverged cell with a hollow marker."""
     for cell in table:
         seen = table[cell].dropna()
         if len(seen):
@@ -90,7 +95,7 @@ def mark_divergence(ax: Axes, table: pd.DataFrame, look: Look) -> None:
 
 
 def bin_curves(curves: pd.DataFrame, column: str, bins: int = 60) -> pd.DataFrame:
-    """Average a curve's finite values in at most ``bins`` spans of steps: a row per span, a column per cell.
+    """Average the finite values of curves in at most ``bins`` spans of steps: one row per span, one column per cell.
 
     The index is the mean step of the span. A cell that stopped early has nan from there on.
     """
@@ -102,7 +107,7 @@ def bin_curves(curves: pd.DataFrame, column: str, bins: int = 60) -> pd.DataFram
     bins = min(bins, last)
     span = (steps - 1) * bins // last
     code, cells = pd.factorize(kept["cell"])
-    # Sums over (span, cell) by counting: many times faster than a pivot, and there are many curves.
+    # bincount over (span, cell) is many times faster than a pivot.
     place, size = span * len(cells) + code, bins * len(cells)
     count = np.bincount(place, minlength=size)
     total = np.bincount(place, weights=kept[column].to_numpy(dtype=float), minlength=size)
@@ -114,7 +119,7 @@ def bin_curves(curves: pd.DataFrame, column: str, bins: int = 60) -> pd.DataFram
 
 
 def mean_band(values: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return the mean over cells (columns) with its t interval, nan where a cell is missing (or n < 2)."""
+    """Compute the mean over cells (columns) and its t interval, nan if a cell is missing or n < 2."""
     n = values.shape[1]
     mean = values.mean(axis=1)
     if n < 2:
