@@ -51,8 +51,11 @@ class ClaimJudgement:
 
 
 def judge_claim(claim: Claim, evidence: Evidence) -> ClaimJudgement:
-    """Decide a claim under each of its conditions and combine the verdicts. Used for the claims of a report."""
-    results = [TESTS[claim.test](claim, under) for under in split_by_condition(claim, evidence)]
+    """Decide a claim under each of its conditions and combine the verdicts.
+
+    Used by ``gradbench claims`` and the report's section of claims.
+    """
+    results = [TESTS[claim.test](claim, cells) for cells in split_by_condition(claim, evidence)]
     if not results:
         results = [ConditionResult({}, UNDECIDED, notes=("no cell is what the claim is about",))]
     verdict = combine_verdicts(claim, [result.verdict for result in results])
@@ -90,27 +93,27 @@ def list_values_along(claim: Claim, cells: pd.DataFrame) -> list[float | str]:
     return sorted(float(one) for one in found if isinstance(one, int | float | np.number))
 
 
-def judge_contrast(claim: Claim, under: ConditionCells) -> ConditionResult:
+def judge_contrast(claim: Claim, cells: ConditionCells) -> ConditionResult:
     """Test treatment against control, each at the setting that its tuning seeds chose."""
     judged = []
-    for name, side in zip(("treatment", "control"), under.sides, strict=True):
-        row = side.choose(0, under.tuning)
+    for name, side in zip(("treatment", "control"), cells.sides, strict=True):
+        row = side.choose(0, cells.tuning)
         if row is None:
-            return under.undecided(f"there is no cell of the {name}")
+            return cells.undecided(f"there is no cell of the {name}")
         judged.append(row)
     if claim.metric == "step_seconds":
         judged = drop_repeated_timings(judged)
-    contrast = Contrast(claim, judged[0], judged[1], under.confidence)
+    contrast = Contrast(claim, judged[0], judged[1], cells.confidence)
     pairs = zip(("treatment", "control"), judged, strict=True)
     chosen = tuple((name, row.setting) for name, row in pairs if row.setting)
     effect = contrast.effect
     return ConditionResult(
-        under.condition or {},
+        cells.condition or {},
         decide_contrast(contrast),
         effect,
         (("", contrast),),
         chosen,
-        under.tuning,
+        cells.tuning,
         note_missing_interval(effect),
     )
 

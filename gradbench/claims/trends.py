@@ -25,32 +25,32 @@ from gradbench.stats.intervals import Floats, Interval
 from gradbench.stats.selection import choose_setting, tuning_seed_count
 
 
-def judge_trend(claim: Claim, under: ConditionCells) -> ConditionResult:
+def judge_trend(claim: Claim, cells: ConditionCells) -> ConditionResult:
     """Test the slope of the effect along a key, fitted per seed.
 
     A slope needs a value of every cell, so a lost cell counts as the worst of the others.
     """
     judged: list[SeedValues] = []
     known = []
-    for place, value in enumerate(under.along):
-        pair = [row for side in under.sides if (row := side.choose(place, under.tuning)) is not None]
+    for place, value in enumerate(cells.along):
+        pair = [row for side in cells.sides if (row := side.choose(place, cells.tuning)) is not None]
         if len(pair) == 2:
             judged += pair
             known.append(value)
     if len(known) < 2:
-        return under.undecided(f"{claim.along} has fewer than two values with both sides")
+        return cells.undecided(f"{claim.along} has fewer than two values with both sides")
     if claim.metric == "step_seconds":
         judged = drop_repeated_timings(judged)
     filled = impute_lost(claim, judged)
     pairs = zip(filled[::2], filled[1::2], strict=True)
     effects = np.array([effect_per_seed(claim, treated, control) for treated, control in pairs])
     slopes = fit_slopes(axis_positions(claim, known), effects)
-    effect = mean_effect(claim, slopes, under.confidence)
+    effect = mean_effect(claim, slopes, cells.confidence)
     lost = sum(int(row.lost.sum()) for row in judged)
     worst = (f"{lost} lost cells count as the worst of the others",) if lost else ()
     notes = (*worst, *note_missing_interval(effect))
     return ConditionResult(
-        under.condition or {}, decide_effect(claim, effect), effect, tuning=under.tuning, notes=notes
+        cells.condition or {}, decide_effect(claim, effect), effect, tuning=cells.tuning, notes=notes
     )
 
 
@@ -62,20 +62,20 @@ def impute_lost(claim: Claim, rows: Sequence[SeedValues]) -> list[Floats]:
     return [np.where(row.lost, worst, row.values) for row in rows]
 
 
-def judge_interior(claim: Claim, under: ConditionCells) -> ConditionResult:
+def judge_interior(claim: Claim, cells: ConditionCells) -> ConditionResult:
     """Test the best interior value of a key, chosen on the tuning seeds, against its least and greatest value.
 
     The claim is supported if both comparisons support it and contradicted if one contradicts it. Intervals are
     corrected for two comparisons.
     """
-    if len(under.along) < 3:
-        return under.undecided(f"{claim.along} has fewer than three values")
-    side, tuning = under.sides[0], min(tuning_seed_count(under.seeds), under.seeds)
+    if len(cells.along) < 3:
+        return cells.undecided(f"{claim.along} has fewer than three values")
+    side, tuning = cells.sides[0], min(tuning_seed_count(cells.seeds), cells.seeds)
     best = 1 + max(choose_setting(_lowest_scores(side.tuned[1:-1, :, :tuning])), 0)
     inside, least, greatest = (side.choose(place, tuning) for place in (best, 0, -1))
     if inside is None or least is None or greatest is None:
-        return under.undecided(f"there is no cell at the least or greatest {claim.along}")
-    each = 1 - (1 - under.confidence) / 2
+        return cells.undecided(f"there is no cell at the least or greatest {claim.along}")
+    each = 1 - (1 - cells.confidence) / 2
     found = (
         ("against the least", Contrast(claim, inside, least, each)),
         ("against the greatest", Contrast(claim, inside, greatest, each)),
@@ -85,9 +85,9 @@ def judge_interior(claim: Claim, under: ConditionCells) -> ConditionResult:
     if verdicts == {SUPPORTED}:
         verdict = SUPPORTED
     weaker = min((one.effect for _, one in found), key=lambda effect: claim.sign * effect.estimate)
-    chosen = (("best inside", {claim.along: under.along[best], **inside.setting}),)
-    notes = (*note_good_values(claim, under), *note_missing_interval(weaker))
-    return ConditionResult(under.condition or {}, verdict, weaker, found, chosen, tuning, notes)
+    chosen = (("best inside", {claim.along: cells.along[best], **inside.setting}),)
+    notes = (*note_good_values(claim, cells), *note_missing_interval(weaker))
+    return ConditionResult(cells.condition or {}, verdict, weaker, found, chosen, tuning, notes)
 
 
 def _lowest_scores(scores: Floats) -> Floats:
@@ -97,11 +97,11 @@ def _lowest_scores(scores: Floats) -> Floats:
     return np.where(absent.all(axis=1), np.nan, lowest)
 
 
-def note_good_values(claim: Claim, under: ConditionCells) -> tuple[str, ...]:
+def note_good_values(claim: Claim, cells: ConditionCells) -> tuple[str, ...]:
     """List the values whose mean over all seeds is within the smallest effect of the best, without a lost cell."""
     ratio, means = claim.effect == "ratio", {}
-    for place, value in enumerate(under.along):
-        row = under.sides[0].choose(place, 0)
+    for place, value in enumerate(cells.along):
+        row = cells.sides[0].choose(place, 0)
         if row is not None and not row.lost.any() and np.isfinite(row.values).any():
             means[value] = float(np.nanmean(np.log(row.values) if ratio else row.values))
     if not means:
@@ -112,13 +112,13 @@ def note_good_values(claim: Claim, under: ConditionCells) -> tuple[str, ...]:
     return (f"as good as the best, to within what matters: {', '.join(good)}",)
 
 
-def judge_shift(claim: Claim, under: ConditionCells) -> ConditionResult:
+def judge_shift(claim: Claim, cells: ConditionCells) -> ConditionResult:
     """Test the slope of the best value's logarithm along the logarithm of a second key; each seed has its own best."""
-    side, places = under.sides[0], axis_positions(claim, under.along)
+    side, places = cells.sides[0], axis_positions(claim, cells.along)
     seconds = sorted({float(str(one[claim.versus])) for one in side.settings if claim.versus in one})
-    if len(under.along) < 2 or len(seconds) < 2:
-        return under.undecided(f"{claim.along} or {claim.versus} has fewer than two values")
-    best = np.full((len(seconds), under.seeds), np.nan)
+    if len(cells.along) < 2 or len(seconds) < 2:
+        return cells.undecided(f"{claim.along} or {claim.versus} has fewer than two values")
+    best = np.full((len(seconds), cells.seeds), np.nan)
     for index, second in enumerate(seconds):
         of_it = [float(str(one[claim.versus])) == second for one in side.settings]
         lowest = _lowest_scores(side.tuned[:, of_it])
@@ -126,7 +126,7 @@ def judge_shift(claim: Claim, under: ConditionCells) -> ConditionResult:
         usable = np.isfinite(scores).any(axis=0)
         best[index, usable] = places[scores.argmin(axis=0)][usable]
     slopes = fit_slopes(np.log10(np.array(seconds)), best)
-    effect = mean_effect(claim, slopes, under.confidence)
+    effect = mean_effect(claim, slopes, cells.confidence)
     middles = [
         f"{10 ** float(np.nanmedian(row)):.3g} at {second:g}"
         for second, row in zip(seconds, best, strict=True)
@@ -136,7 +136,7 @@ def judge_shift(claim: Claim, under: ConditionCells) -> ConditionResult:
         f"median of the best {claim.along}, by {claim.versus}: {', '.join(middles)}",
         *note_missing_interval(effect),
     )
-    return ConditionResult(under.condition or {}, decide_effect(claim, effect), effect, notes=notes)
+    return ConditionResult(cells.condition or {}, decide_effect(claim, effect), effect, notes=notes)
 
 
 def axis_positions(claim: Claim, values: Sequence[float | str]) -> Floats:

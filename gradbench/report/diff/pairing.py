@@ -40,9 +40,7 @@ class Pairing:
     diverged_difference: Interval  # difference of diverged shares
     ratio: float  # of median step times
     verdict: str  # on the second folder: better, worse, undecided, or same if every pair has equal numbers
-    corrected_verdict: (
-        str  # better, worse or undecided, with the interval corrected for the number of the model's settings
-    )
+    corrected_verdict: str  # better, worse or undecided, corrected for the number of the model's settings
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from gradbench.report.figures.panels import (
     axis_limits,
     darker,
     end_label,
+    has_wide_range,
     label_ends,
     panels,
     set_log_axis,
-    spans_decades,
 )
 from gradbench.report.figures.style import Look
 from gradbench.report.render.formatting import format_strength, join_words, shorten
@@ -54,7 +54,7 @@ def draw(diff: FolderDiff, name: str, looks: Mapping[str, Look]) -> list[Drawing
 
 def _draw_panel(ax: Axes, diff: FolderDiff, group: Sequence[Pairing], looks: Mapping[str, Look]) -> None:
     means = [value for pairing in group for value in (pairing.first.estimate, pairing.second.estimate)]
-    log = spans_decades(means)
+    log = has_wide_range(means)
     low, high = axis_limits(means, log=log)
     if not log:
         room = 0.2 * (high - low)
@@ -101,5 +101,7 @@ def _labels(group: Sequence[Pairing], looks: Mapping[str, Look]) -> list[tuple[f
 
 
 def _title(diff: FolderDiff) -> str:
-    told = [f"{number} {verdict}" for verdict, number in count_verdicts(diff.pairings).items() if number]
-    return f"Of {len(diff.pairings)} settings in {diff.names[1]}, beside {diff.names[0]}: {join_words(told)}"
+    counted = [f"{number} {verdict}" for verdict, number in count_verdicts(diff.pairings).items() if number]
+    return (
+        f"Of {len(diff.pairings)} settings in {diff.names[1]}, beside {diff.names[0]}: {join_words(counted)}"
+    )

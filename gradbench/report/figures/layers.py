@@ -162,7 +162,7 @@ def _title(norms: Norms) -> str:
         return "No gradient reached the critic's first layer"
     least, most = (pick(change, key=lambda s: abs(change[s])) for pick in (min, max))
 
-    def words(setting: Setting) -> str:
+    def describe(setting: Setting) -> str:
         factor = format_number(float(10 ** abs(change[setting])), 2)
         times = "no" if factor == "1" else f"{factor} times"
         size = "larger" if change[setting] > 0 else "smaller"
@@ -170,5 +170,5 @@ def _title(norms: Norms) -> str:
             f"{times} {size} with {format_setting(setting.treatment, setting.quantity, [setting.strength])}"
         )
 
-    named = [words(setting) for setting in dict.fromkeys((most, least))]
+    named = [describe(setting) for setting in dict.fromkeys((most, least))]
     return f"On its way to the first layer the critic's gradient gets {join_words(named)}"

@@ -8,11 +8,11 @@ from gradbench.report.figures.panels import (
     Context,
     Drawing,
     axis_limits,
+    has_wide_range,
     label_margin,
     list_chosen,
     panels,
     set_log_axis,
-    spans_decades,
 )
 from gradbench.report.figures.traces import bin_curves, draw_curves, label_curves
 from gradbench.report.render.formatting import cap_list
@@ -48,7 +48,7 @@ def draw(context: Context) -> list[Drawing]:
                 continue
             tables = [bin_curves(rows, column) for rows in curves.values()]
             values = _values_to_show(comparison, [table for table in tables if not table.empty])
-            log = spans_decades(values)
+            log = has_wide_range(values)
             positive = not any((table <= 0).to_numpy().any() for table in tables)
             geometric = log and positive and column == "loss"
             drawn = draw_curves(ax, context, comparison, column, curves, geometric=geometric)

@@ -187,7 +187,7 @@ def axis_limits(values: Iterable[float], *, log: bool = False, pad: float = 0.06
     return (10**low, 10**high) if log else (low, high)
 
 
-def spans_decades(values: Iterable[float]) -> bool:
+def has_wide_range(values: Iterable[float]) -> bool:
     """Whether all values are positive and span more than a decade, so that they need a log axis."""
     found = [value for value in values if np.isfinite(value)]
     return bool(found) and min(found) > 0 and max(found) / min(found) > 10

@@ -20,11 +20,11 @@ from gradbench.report.figures.panels import (
     axis_limits,
     darker,
     end_label,
+    has_wide_range,
     label_ends,
     label_margin,
     log_ticks,
     panels,
-    spans_decades,
 )
 from gradbench.report.load.cells import NONE
 from gradbench.report.render.formatting import cap_list, format_number, join_words
@@ -61,7 +61,7 @@ def draw(context: Context) -> list[Drawing]:
 def _draw_panel(ax: Axes, context: Context, comparison: ComparisonGroup, which: str) -> None:
     sign = -1 if comparison.goal == "max" else 1  # turns a metric into a score, where lower is better
     taus = profile_thresholds(comparison)
-    log = sign > 0 and spans_decades(taus.tolist())
+    log = sign > 0 and has_wide_range(taus.tolist())
     low, high = axis_limits(sign * taus, log=log, pad=0.04)
     best, worst = (low, high) if sign > 0 else (high, low)
     taus = np.array([sign * best, *taus, sign * worst])  # extends the lines to both ends of the axis

@@ -11,12 +11,12 @@ from gradbench.report.figures.panels import (
     axis_limits,
     darker,
     end_label,
+    has_wide_range,
     label_ends,
     label_margin,
     label_strength_axis,
     panels,
     set_log_axis,
-    spans_decades,
     strength_positions,
 )
 from gradbench.report.figures.strip import draw_diverged_strip
@@ -134,7 +134,7 @@ def _draw_panel(ax: Axes, context: Context, comparison: ComparisonGroup, quantit
 def _scale_value_axis(ax: Axes, comparison: ComparisonGroup, intervals: list[Interval]) -> None:
     """Scale the y axis to the seeds, extended towards the ends of intervals by at most 30 %."""
     values = comparison.cells["value"].dropna().tolist()
-    log = comparison.goal == "min" and spans_decades(values)
+    log = comparison.goal == "min" and has_wide_range(values)
     low, high = axis_limits(values, log=log)
     if log:
         set_log_axis(ax, low, high)
