@@ -106,7 +106,7 @@ def build_side(
 
     Args:
         claim: the claim, whose keys ``along``, ``per`` and ``pool`` are not settings.
-        cells: cells with their values (see :func:`gradbench.claims.metrics.measure`).
+        cells: cells with their values (see :func:`gradbench.claims.metrics.add_claim_values`).
         keys: columns that are config keys.
         replicates: the R replicates, in the order in which they choose and then judge.
         along: the X values of the key ``along``; any single value without such a key.

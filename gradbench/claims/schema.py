@@ -124,7 +124,7 @@ REQUIRED = {
     "interior": {"treatment", "along"},
     "shift": {"treatment", "along", "versus"},
 }
-"""Test -> keys that it requires and other tests refuse."""
+"""Test -> the keys of treatment, control, along and versus that it requires; it refuses the others."""
 
 
 def parse_claims(spec: Mapping[str, Any], where: str) -> list[Claim]:

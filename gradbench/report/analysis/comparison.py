@@ -31,6 +31,10 @@ class Setting(NamedTuple):
     strength: float | None  # None if the treatment has no strength
 
 
+CONTROL = Setting(NONE, "", None)
+"""The setting that treatments are compared with."""
+
+
 @dataclass(frozen=True)
 class ComparisonGroup:
     """Cells that differ only in the regularizer and the seed.
@@ -107,7 +111,7 @@ class ComparisonGroup:
     @cached_property
     def control_seconds(self) -> float:
         """Median step time of ``none``, in seconds."""
-        return float(self.cells_at(Setting(NONE, "", None))["step_seconds"].median())
+        return float(self.cells_at(CONTROL)["step_seconds"].median())
 
     @cached_property
     def _chosen(self) -> dict[str, Setting]:
@@ -180,7 +184,7 @@ def judge_treatments(comparison: ComparisonGroup, treatments: Sequence[str]) -> 
     """
     settings = [setting for setting in comparison.settings if setting.treatment in treatments]
     fit = cross_fit(comparison.scores(settings))
-    (control,) = comparison.scores([Setting(NONE, "", None)])
+    (control,) = comparison.scores([CONTROL])
     known, control_known = ~np.isnan(fit.held_out), ~np.isnan(control)
     lost, control_lost = int(np.isposinf(fit.held_out).sum()), int(np.isposinf(control).sum())
     judged, baseline = _mask_infinite(fit.held_out), _mask_infinite(control)

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from gradbench.report.analysis.comparison import ComparisonGroup, Setting
-from gradbench.report.load.cells import NONE
+from gradbench.report.analysis.comparison import CONTROL, ComparisonGroup
 from gradbench.stats.intervals import Floats, Interval, performance_profile
 
 MAX_THRESHOLDS = 60  # values of the metric at which a profile is computed
@@ -41,7 +40,7 @@ def share_as_good_as_none(comparison: ComparisonGroup, treatment: str) -> Interv
 
     If that cell diverged, or there is no ``none``, this is the share that completed.
     """
-    control = comparison.cells_at(Setting(NONE, "", None))["score"].dropna()
+    control = comparison.cells_at(CONTROL)["score"].dropna()
     median = float(np.quantile(control, 0.5, method="higher")) if len(control) else np.inf
     tau = median if np.isfinite(median) else np.finfo(float).max
     return performance_profile(treatment_scores(comparison, treatment, TRIED), [tau])[0]

@@ -5,7 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from gradbench.report.analysis.comparison import ComparisonGroup, Setting, judge_treatments, step_ratio
+from gradbench.report.analysis.comparison import (
+    CONTROL,
+    ComparisonGroup,
+    Setting,
+    judge_treatments,
+    step_ratio,
+)
 from gradbench.report.load.cells import NONE, LoadedResults
 from gradbench.report.load.curves import ACTION
 from gradbench.report.load.read import STATUSES
@@ -75,7 +81,7 @@ def _improvement_over_none(comparison: ComparisonGroup, setting: Setting) -> Int
     """Estimate the probability that a cell of the setting is better than one of ``none``."""
     if setting.treatment == NONE:
         return NO_VALUES
-    control = comparison.cells_at(Setting(NONE, "", None))
+    control = comparison.cells_at(CONTROL)
     return probability_of_improvement(comparison.cells_at(setting)["score"], control["score"])
 
 

@@ -1,6 +1,6 @@
 """Draw the figures of a report, one module each: tables in, pictures with their captions out.
 
-Each module's ``draw`` returns its drawings; judging, and statistics that tables also show, never belong here.
+Each module's ``draw`` returns its drawings. Reading tables and deciding what is better never belong here.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from gradbench.report.figures.panels import Context, Drawing
 from gradbench.report.figures.style import RC
 from gradbench.report.render.blocks import Picture
 
-__all__ = ["SECTIONS", "Context", "begin", "pictures"]
+__all__ = ["SECTIONS", "Context", "render_pictures", "start_drawing"]
 
 Draw = Callable[[Context], list[Drawing]]
 Pictures = dict[str, list[Picture]]  # by section
@@ -74,16 +74,10 @@ def start_drawing(context: Context) -> Callable[[], Pictures]:
             with contextlib.suppress(EOFError, OSError):
                 found |= receiver.recv()
             receiver.close()
+        missing = [draw for draw in draws if _figure_name(draw) not in found]
+        found |= {_figure_name(draw): _render_figure(draw, context) for draw in missing}
         sections = {
-            section: [
-                picture
-                for draw in group
-                for picture in (
-                    found[_figure_name(draw)]
-                    if _figure_name(draw) in found
-                    else _render_figure(draw, context)
-                )
-            ]
+            section: [picture for draw in group for picture in found[_figure_name(draw)]]
             for section, group in SECTIONS.items()
         }
         return {section: pictures for section, pictures in sections.items() if pictures}
