@@ -73,11 +73,11 @@ def add_claim_values(claim: Claim, cells: pd.DataFrame, curves: pd.DataFrame) ->
     else:
         value, diverged = _read_curves(claim, cells, curves, diverged)
     value = value.where(ran)
-    endless = np.isinf(value)
-    lost = (diverged | endless) & ran
+    infinite = np.isinf(value)
+    lost = (diverged | infinite) & ran
     if claim.counts_diverged:
-        lost &= value.isna() | endless
-    value = value.mask(lost | endless)
+        lost &= value.isna() | infinite
+    value = value.mask(lost | infinite)
     if claim.tune == "metric":
         tuned = (-value if claim.goal == "max" else value).mask(lost, np.inf)
     else:

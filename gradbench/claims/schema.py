@@ -153,6 +153,7 @@ def parse_claims(spec: Mapping[str, Any], where: str) -> list[Claim]:
 
 
 def _parse_claim(written: Mapping[str, Any]) -> Claim:
+    """Parse one claim, refusing unknown and missing keys."""
     known = [KEYS.get(entry.name, entry.name) for entry in fields(Claim)]
     for key in written:
         if key not in known:
@@ -170,6 +171,7 @@ def _parse_claim(written: Mapping[str, Any]) -> Claim:
 
 
 def _parse_value(key: str, value: Any) -> Any:
+    """Parse the value of one key."""
     if key in ("treatment", "control", "among"):
         return _parse_selector(key, value)
     if key in ("per", "pool"):

@@ -40,6 +40,7 @@ def audit(
 
 
 def _note_outcomes(results: LoadedResults) -> list[AuditNote]:
+    """Note how many cells completed, diverged and failed, and warn of missing values."""
     cells = results.cells
     counts = cells["status"].value_counts()
     words = [f"{counts.get(status, 0)} {status}" for status in ("completed", "diverged", "failed")]
@@ -119,6 +120,7 @@ def _note_budgets(results: LoadedResults, comparisons: Sequence[ComparisonGroup]
 
 
 def _note_provenance(results: LoadedResults) -> list[AuditNote]:
+    """Note the versions, devices and data hashes of all cells, and warn of uncommitted code."""
     found = []
     for column, name in VERSIONS.items():
         if column in results.cells:

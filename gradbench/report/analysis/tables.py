@@ -55,6 +55,7 @@ def relative_step_times(comparison: ComparisonGroup, setting: Setting) -> pd.Ser
 
 
 def _per_setting(comparisons: Sequence[ComparisonGroup], row: RowOf) -> pd.DataFrame:
+    """Build a table with one row per comparison and setting."""
     rows = []
     for comparison in comparisons:
         for setting in comparison.settings:

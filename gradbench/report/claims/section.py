@@ -132,6 +132,7 @@ def draw_forest(verdicts: Sequence[Verdict]) -> list[Drawing]:
 
 
 def _draw_panel(ax: Axes, verdict: Verdict) -> None:
+    """Draw the effects of one claim, a line per condition."""
     claim, results = verdict.claim, verdict.judgement.results
     known = [value for result in results for value in result.effect[:3] if np.isfinite(value)]
     known += [claim.smallest_effect, claim.no_effect]

@@ -152,13 +152,13 @@ def _answer_models(found: FolderDiff) -> list[Answer]:
         evidence += [join_words(parts), f"diverged cells {lost[0]} → {lost[1]}"]
         if ratio > 0:
             evidence.append(f"{format_number(ratio)}× the step time")
-        corrected_verdict = {pairing.corrected_verdict for pairing in own} - {UNDECIDED}
+        corrected = {pairing.corrected_verdict for pairing in own} - {UNDECIDED}
         if number[SAME] == len(own):
             verdict, says = SAME, "the same numbers, to the last bit"
-        elif len(corrected_verdict) == 1:
-            (verdict,) = corrected_verdict
+        elif len(corrected) == 1:
+            (verdict,) = corrected
             says = f"{second} is {verdict}"
-        elif corrected_verdict:
+        elif corrected:
             verdict, says = UNDECIDED, "better and worse, by setting"
         else:
             verdict, says = UNDECIDED, "no difference beyond chance"
@@ -167,6 +167,7 @@ def _answer_models(found: FolderDiff) -> list[Answer]:
 
 
 def _note_changes(found: FolderDiff) -> list[AuditNote]:
+    """Note the changes between the folders, and warn of unmatched cells and too few seeds."""
     first, second = found.names
     evidence = [AuditNote(f"{first} → {second}: {change}", warning=False) for change in found.changes]
     for name, other, gone in ((first, second, found.unmatched[0]), (second, first, found.unmatched[1])):

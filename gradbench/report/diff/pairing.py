@@ -90,6 +90,7 @@ def _split_leaves(a: pd.DataFrame, b: pd.DataFrame) -> tuple[list[str], list[str
 
 
 def _list_values(cells: pd.DataFrame, column: str) -> list[str]:
+    """List the distinct values of a column, as text; ``absent`` for a missing column."""
     if column not in cells:
         return ["absent"] if len(cells) else []
     return sorted({format_value(value) for value in cells[column].unique()})
@@ -117,6 +118,7 @@ def _pair_cells(a: pd.DataFrame, b: pd.DataFrame, key: Sequence[str]) -> pd.Data
 
 
 def _pair_settings(model: str, key: Sequence[str], pairs: pd.DataFrame) -> Iterator[Pairing]:
+    """Group the paired cells of a model by setting and judge each group."""
     varying = [leaf for leaf in key if pairs[leaf].nunique() > 1]
     by = [*varying, "treatment", "quantity", "strength"]
     groups = list(pairs.groupby(by, dropna=False, sort=True))
@@ -133,6 +135,7 @@ def _pair_settings(model: str, key: Sequence[str], pairs: pd.DataFrame) -> Itera
 
 
 def _judge_setting(model: str, setting: Setting, rows: pd.DataFrame, settings: int) -> Pairing:
+    """Judge one setting from its paired cells; ``settings`` is the number of settings to correct for."""
     ran = rows[(rows["status"] != "failed") & (rows["status_b"] != "failed")]
     lost = [int((ran[column] == "diverged").sum()) for column in ("status", "status_b")]
     goal = str(rows["model.goal"].iloc[0])

@@ -79,6 +79,7 @@ def _select_settings(
 
 
 def _draw_clipping(context: Context, rows: Rows, action: pd.DataFrame) -> Drawing:
+    """Draw share changed, norm ratio and cosine, a row per comparison and kind of strength."""
     title = _title(rows, action)
     headings = [comparison.label_with_seeds for comparison, *_ in rows]
     figure, axes = panels(title, headings, 3, height=1.5, right=label_margin(context), gap=0.55)
@@ -94,6 +95,7 @@ def _draw_clipping(context: Context, rows: Rows, action: pd.DataFrame) -> Drawin
 
 
 def _draw_penalty(context: Context, rows: Rows, action: pd.DataFrame) -> Drawing:
+    """Draw the penalty's share of the objective, a panel per comparison and kind of strength."""
     highest = []
     for comparison, _, settings in rows:
         shares = {s: action["penalty_share"].reindex(comparison.cells_at(s)["cell"]).mean() for s in settings}

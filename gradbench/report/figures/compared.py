@@ -53,6 +53,7 @@ def draw(diff: FolderDiff, name: str, looks: Mapping[str, Look]) -> list[Drawing
 
 
 def _draw_panel(ax: Axes, diff: FolderDiff, group: Sequence[Pairing], looks: Mapping[str, Look]) -> None:
+    """Draw the settings of one model, the first folder on the x axis and the second on the y axis."""
     means = [value for pairing in group for value in (pairing.first.estimate, pairing.second.estimate)]
     log = has_wide_range(means)
     low, high = axis_limits(means, log=log)

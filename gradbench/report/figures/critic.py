@@ -56,6 +56,7 @@ def _draw_figure(
     arrays: dict[str, Arrays],
     name: str,
 ) -> Drawing:
+    """Draw a column per treatment, with panels of samples, values and gradient norms."""
     count, gap, left = len(columns), 0.14, 0.72
     size = min((WIDTH - left - 0.2 - gap * (count - 1)) / count, 2.2)
     title = _title(comparison, arrays)

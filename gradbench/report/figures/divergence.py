@@ -55,6 +55,7 @@ def draw(context: Context) -> list[Drawing]:
 
 
 def _draw_panel(ax: Axes, context: Context, comparison: ComparisonGroup, quantity: str) -> None:
+    """Draw the diverged share of each treatment against one kind of strength."""
     settings = [s for s in comparison.settings if s.quantity in (quantity, "")]
     axis = strength_positions(setting.strength for setting in settings)
     label_strength_axis(ax, quantity, axis)

@@ -60,6 +60,7 @@ def draw(context: Context) -> list[Drawing]:
 def _draw_row(
     context: Context, comparison: ComparisonGroup, columns: tuple[str, ...], line: list[Axes]
 ) -> None:
+    """Draw the norms of one comparison, a panel per column of the curves."""
     logs = {s: _take_log10(rows, columns) for s, rows in chosen_curves(context, comparison).items()}
     drawn = [
         draw_curves(ax, context, comparison, column, logs) for ax, column in zip(line, columns, strict=False)

@@ -77,6 +77,7 @@ def _log_norms(context: Context, comparison: ComparisonGroup, setting: Setting) 
 
 
 def _draw_figure(context: Context, comparison: ComparisonGroup, norms: Norms, name: str) -> Drawing:
+    """Draw one comparison: gradient norms by layer above, histograms of weights below."""
     treatments = list(dict.fromkeys(setting.treatment for setting in norms))
     title = _title(norms)
     width = min((WIDTH - LEFT - 0.2 - GAP * (len(treatments) - 1)) / len(treatments), WIDEST)

@@ -80,6 +80,7 @@ def _values_to_show(comparison: ComparisonGroup, tables: list[pd.DataFrame]) -> 
 
 
 def _title(context: Context) -> str:
+    """Name the treatments that diverge at their chosen strength."""
     parts = []
     for comparison in context.comparisons:
         for treatment in comparison.treatments:

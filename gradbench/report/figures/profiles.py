@@ -59,6 +59,7 @@ def draw(context: Context) -> list[Drawing]:
 
 
 def _draw_panel(ax: Axes, context: Context, comparison: ComparisonGroup, which: str) -> None:
+    """Draw the profile of each treatment, for all strengths or the chosen one."""
     sign = -1 if comparison.goal == "max" else 1  # turns a metric into a score, where lower is better
     taus = profile_thresholds(comparison)
     log = sign > 0 and has_wide_range(taus.tolist())

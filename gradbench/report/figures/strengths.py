@@ -59,6 +59,7 @@ def draw(context: Context) -> list[Drawing]:
 
 
 def _title(context: Context) -> str:
+    """Summarize the answers of all comparisons."""
     if not any(NONE in comparison.treatments for comparison in context.comparisons):
         return "The outcome at each strength; no group has none to compare with"
     verdicts = [(answer.model, answer.verdict) for answer in context.answers]
@@ -104,6 +105,7 @@ def _mean_score(comparison: ComparisonGroup, setting: Setting) -> float:
 
 
 def _draw_panel(ax: Axes, context: Context, comparison: ComparisonGroup, quantity: str) -> None:
+    """Draw the metric of each treatment against one kind of strength."""
     settings = [s for s in comparison.settings if s.quantity in (quantity, "")]
     axis = strength_positions(setting.strength for setting in settings)
     label_strength_axis(ax, quantity, axis)

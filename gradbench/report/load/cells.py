@@ -118,6 +118,7 @@ def _keep_latest_rows(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _add_derived_columns(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Add the derived columns, sort the cells, and keep one per treatment, strength and seed."""
     cells = cells.copy()
     key = cells["regularizer.strength"] if "regularizer.strength" in cells else pd.Series(None, cells.index)
     cells["quantity"] = [
@@ -129,12 +130,11 @@ def _add_derived_columns(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     cells["comparison"] = _name_comparisons(cells)
     cells["value"] = _pick_values(cells, cells["model.metric"])
     cells["value"] = cells["value"].where(cells["status"] == "completed")
-    endless = np.isinf(
-        cells["value"]
-    )  # an infinite metric, such as an overflowing perplexity, counts as divergence
-    cells["value"] = cells["value"].mask(endless)
+    # An infinite metric, such as an overflowing perplexity, counts as divergence.
+    infinite = np.isinf(cells["value"])
+    cells["value"] = cells["value"].mask(infinite)
     signed = np.where(cells["model.goal"] == "max", -cells["value"], cells["value"])
-    cells["score"] = np.where(endless | (cells["status"] == "diverged"), np.inf, signed)
+    cells["score"] = np.where(infinite | (cells["status"] == "diverged"), np.inf, signed)
     labels = sorted(cells["comparison"].unique(), key=natural_key)
     group = cells["comparison"].map({label: place for place, label in enumerate(labels)})
     cells = cells.assign(_group=group, _rank=cells["treatment"] != NONE).sort_values(
@@ -177,9 +177,9 @@ def _name_comparisons(cells: pd.DataFrame) -> pd.Series:
     for _, rows in cells.groupby("model"):
         values = rows[fixed].astype(str)
         varying = [leaf for leaf in fixed if not is_constant(values[leaf])]
-        telling = [leaf for leaf in varying if not _is_implied(leaf, varying, values)]
-        if telling:
-            names.loc[rows.index] += [f" ({words})" for words in _describe_values(rows, telling)]
+        distinct = [leaf for leaf in varying if not _is_implied(leaf, varying, values)]
+        if distinct:
+            names.loc[rows.index] += [f" ({words})" for words in _describe_values(rows, distinct)]
     return names
 
 
@@ -190,6 +190,7 @@ def _is_implied(leaf: str, varying: Sequence[str], values: pd.DataFrame) -> bool
 
 
 def _describe_values(rows: pd.DataFrame, columns: Sequence[str]) -> Iterable[str]:
+    """Write the values of some columns for each row: ``lr=0.1, depth=2``."""
     short = [column.rsplit(".", 1)[-1] for column in columns]
     names = [brief if short.count(brief) == 1 else full for brief, full in zip(short, columns, strict=True)]
     for values in rows[list(columns)].itertuples(index=False, name=None):

@@ -91,6 +91,7 @@ def _bin_curves(values: Floats, code: Ints, step: Ints, last: Ints, points: int)
 
 
 def _encode_heights(mean: Floats, log: npt.NDArray[np.bool_], bins: Ints) -> list[EncodedCurve | None]:
+    """Encode rows of means as characters; ``log`` marks rows of logarithms, ``bins`` is the length of each row."""
     absent = np.isnan(mean)
     low = np.where(absent, np.inf, mean).min(axis=1)
     high = np.where(absent, -np.inf, mean).max(axis=1)

@@ -110,6 +110,7 @@ def build_sections(
 
 
 def _note_left_out(comparisons: Sequence[ComparisonGroup], shown: Sequence[ComparisonGroup]) -> list[str]:
+    """Write how many comparisons the figures leave out; an empty list if none."""
     gone = len(comparisons) - len(shown)
     if not gone:
         return []

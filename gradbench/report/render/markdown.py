@@ -51,6 +51,7 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str
 
 
 def _render_section(section: ReportSection) -> list[str]:
+    """Render a section as a list of Markdown blocks."""
     parts = [f"## {escape_markdown(section.title)}"]
     for block in section.blocks:
         if isinstance(block, Box):
@@ -70,6 +71,7 @@ def _render_section(section: ReportSection) -> list[str]:
 
 
 def _render_table(table: Table) -> list[str]:
+    """Render a table as Markdown blocks: title, at most ``MAX_ROWS`` rows, source and caption."""
     parts = [f"### {escape_markdown(table.title)}"]
     parts.append(
         markdown_table(
