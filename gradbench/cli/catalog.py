@@ -217,9 +217,8 @@ def as_yaml(value: Any) -> str:
 
 def text_of(words: str) -> str:
     """Return words that Markdown shows as they are."""
-    from gradbench.report.render.markdown import (
-        escape_markdown,  # imports matplotlib, which other commands do not need
-    )
+    # Imported here because it imports Matplotlib, which other commands do not need.
+    from gradbench.report.render.markdown import escape_markdown
 
     return escape_markdown(words)
 
