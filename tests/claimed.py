@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from gradbench.claims.contrasts import Contrast, decide
-from gradbench.claims.findings import Part
-from gradbench.claims.samples import Row, Side
-from gradbench.claims.schema import Claim, claims_of
+from gradbench.claims.conditions import ConditionCells
+from gradbench.claims.contrasts import Contrast, decide_contrast
+from gradbench.claims.samples import SeedValues, Side
+from gradbench.claims.schema import Claim, parse_claims
 
 CONTRAST = {
     "id": "1",
@@ -30,7 +30,7 @@ SHIFT = INTERIOR | {"test": "shift", "versus": "optimizer.lr"}
 
 def claim(written: Mapping[str, Any], **changes: Any) -> Claim:
     keys = {key: value for key, value in {**written, **changes}.items() if value is not None}
-    return claims_of({"claims": [keys]}, "here")[0]
+    return parse_claims({"claims": [keys]}, "here")[0]
 
 
 def experiment(
@@ -43,7 +43,7 @@ def experiment(
     thresholds: tuple[float, ...] = (0.1, 1.0, 10.0, 100.0),
     places: tuple[float, ...] = (10.0,),
     of_control: int = 1,
-) -> Part:
+) -> ConditionCells:
     """Return a treatment at several strengths and a control: noise of the seed and of the cell, and an effect.
 
     The strengths are settings, or, where the claim goes along them, places; the second axis is the other one.
@@ -61,17 +61,17 @@ def experiment(
             Side(np.where(gone, np.nan, values), gone, np.where(gone, np.inf, scores), ({},) * means.shape[1])
         )
     if one.test in ("contrast", "trend"):
-        return Part(tuple(sides), places)
+        return ConditionCells(tuple(sides), places)
     side = sides[0]
     settings = tuple({"optimizer.lr": place} for place in places)
     turned = (np.swapaxes(array, 0, 1) for array in (side.values, side.lost, side.tuned))
-    return Part((Side(*turned, settings),), thresholds)
+    return ConditionCells((Side(*turned, settings),), thresholds)
 
 
-def row(values: Sequence[float], lost: list[bool] | None = None) -> Row:
+def row(values: Sequence[float], lost: list[bool] | None = None) -> SeedValues:
     gone = np.array(lost or [False] * len(values))
-    return Row(np.where(gone, np.nan, np.array(values)), gone, {})
+    return SeedValues(np.where(gone, np.nan, np.array(values)), gone, {})
 
 
-def decided(one: Claim, treated: Row, control: Row) -> str:
-    return decide(Contrast(one, treated, control, 0.95))
+def decided(one: Claim, treated: SeedValues, control: SeedValues) -> str:
+    return decide_contrast(Contrast(one, treated, control, 0.95))

@@ -24,8 +24,8 @@ from test_readme import ROOT
 from gradbench.cli import main as cli
 from gradbench.config.compose import Configs
 from gradbench.errors import UsageError
-from gradbench.report.claims.overview import BEGIN, END, judge, put_into
-from gradbench.report.claims.verdicts import frozen_experiment, table, verdicts
+from gradbench.report.claims.output import BEGIN, END, update_document, verdict_table
+from gradbench.report.claims.verdicts import judge_folder, judge_folders, read_frozen_experiment
 from gradbench.report.figures.style import RC
 
 SCRIPT = ROOT / "experiments" / "article" / "reference.py"
@@ -112,7 +112,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Article:
     reference.main(place / "runs", place / "kept")
     document = place / "notes.md"
     document.write_text(f"# Notes\n\n{BEGIN}\n{END}\n\nEnd.\n")
-    put_into(document, judge(place / "kept", place / "conf")[0])
+    update_document(document, judge_folders(place / "kept", place / "conf")[0])
     return Article(place / "kept", document, place / "conf")
 
 
@@ -128,7 +128,7 @@ def article(request: pytest.FixtureRequest, small: Article) -> Article:
 def test_the_table_in_the_document_is_what_the_command_writes(article: Article, tmp_path: Path) -> None:
     copy = tmp_path / "copy.md"
     shutil.copyfile(article.document, copy)
-    put_into(copy, judge(article.kept, article.configs)[0])
+    update_document(copy, judge_folders(article.kept, article.configs)[0])
     assert copy.read_bytes() == article.document.read_bytes()
     assert copy.read_text(encoding="utf-8").count("\n| ") > 2
 
@@ -139,7 +139,10 @@ def test_what_is_kept_stays_small(article: Article) -> None:
 
 def test_each_experiment_was_run_as_its_file_stands(article: Article) -> None:
     for folder in article.folders:
-        frozen, filed = frozen_experiment(folder), Configs(article.configs).experiment(folder.name).source
+        frozen, filed = (
+            read_frozen_experiment(folder),
+            Configs(article.configs).experiment(folder.name).source,
+        )
         assert frozen["experiment"] == folder.name
         for key in ("question", "grid", "scales", "claims"):
             assert frozen["spec"].get(key) == filed.get(key), f"{folder}: {key}"
@@ -147,13 +150,13 @@ def test_each_experiment_was_run_as_its_file_stands(article: Article) -> None:
 
 def test_each_claim_is_judged_and_its_figure_kept(article: Article) -> None:
     for folder in article.folders:
-        found = verdicts(folder)
+        found = judge_folder(folder)
         assert [one.claim.id for one in found] == [
-            str(one["id"]) for one in frozen_experiment(folder)["spec"]["claims"]
+            str(one["id"]) for one in read_frozen_experiment(folder)["spec"]["claims"]
         ]
         for one in found:
             assert one.figure.parent == folder, f"{one.claim.id} has no figure in {folder}"
-            assert any(finding.effect.n for finding in one.judgement.findings), one.claim.id
+            assert any(finding.effect.n for finding in one.judgement.results), one.claim.id
 
 
 def test_each_cell_is_kept_with_where_it_comes_from(article: Article) -> None:
@@ -173,10 +176,10 @@ def test_a_report_is_rebuilt_from_what_is_kept_with_the_same_numbers(
         shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("report"))
         cli.write_report(copy, quiet=True)
         assert (copy / "report" / "index.html").is_file()
-        found = verdicts(folder)
+        found = judge_folder(folder)
         claims = pd.read_csv(copy / "report" / "tables" / "claims.csv", keep_default_na=False)
         assert list(claims.drop_duplicates("claim")["verdict"]) == [one.judgement.verdict for one in found]
-        effects = [finding.effect.estimate for one in found for finding in one.judgement.findings]
+        effects = [finding.effect.estimate for one in found for finding in one.judgement.results]
         written = pd.to_numeric(claims["effect"], errors="coerce")
         assert_frame_equal(written.to_frame(), pd.DataFrame({"effect": effects}), check_dtype=False)
         page = html.unescape((copy / "report" / "index.html").read_text(encoding="utf-8"))
@@ -190,7 +193,7 @@ def test_a_report_is_rebuilt_from_what_is_kept_with_the_same_numbers(
 def test_a_claim_comes_out_of_what_is_kept_as_it_came_out_of_the_run(small: Article) -> None:
     for folder in small.folders:
         run = small.kept.parent / "runs" / folder.name
-        found = [table(verdicts(place)).drop(columns=["figure"]) for place in (run, folder)]
+        found = [verdict_table(judge_folder(place)).drop(columns=["figure"]) for place in (run, folder)]
         assert_frame_equal(*found, rtol=1e-9)
 
 

@@ -18,7 +18,7 @@ import yaml
 from test_report import EVIL
 
 from gradbench.report import build, compare
-from gradbench.report.claims import section as claims
+from gradbench.report.claims.section import build_sections
 from gradbench.report.figures.style import RC
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for name in ("plain", "evil"):
             path = root / name / "experiment.yaml"
             path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"spec": {"claims": CLAIMS}}))
-        found = {name: build(root / name, claims.sections(root / name)[0]).page for name in ("plain", "evil")}
+        found = {name: build(root / name, build_sections(root / name)[0]).page for name in ("plain", "evil")}
         found["compared"] = compare(
             [root / name for name in ("plain", "slow", "evil")], root / "compared"
         ).page

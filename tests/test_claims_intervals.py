@@ -7,9 +7,9 @@ import pytest
 from claimed import CONTRAST, INTERIOR, SHIFT, claim, decided, experiment, row
 from scipy.stats import binomtest
 
-from gradbench.claims.contrasts import Contrast, decide
+from gradbench.claims.contrasts import Contrast, decide_contrast
 from gradbench.claims.judge import TESTS
-from gradbench.claims.trends import slopes_of
+from gradbench.claims.trends import fit_slopes
 
 
 @pytest.mark.parametrize("value", [0.0, 2.0])
@@ -21,7 +21,9 @@ def test_values_that_all_agree_decide_only_where_a_sign_test_would(
         found = Contrast(claim(CONTRAST, above=1), row([8.0 + value] * n), row([8.0] * n), confidence)
         sure = binomtest(n, n).pvalue <= 1 - confidence
         assert sure == (n >= enough)
-        assert decide(found) == (("supported" if value > 1 else "contradicted") if sure else "undecided")
+        assert decide_contrast(found) == (
+            ("supported" if value > 1 else "contradicted") if sure else "undecided"
+        )
 
 
 def test_values_that_agree_to_within_rounding_agree() -> None:
@@ -29,7 +31,7 @@ def test_values_that_agree_to_within_rounding_agree() -> None:
     found = Contrast(claim(CONTRAST), row([value + 0.3 for value in control]), row(control), 0.95)
     assert np.ptp(found.differences) > 0
     assert np.isnan(found.effect.low)
-    assert decide(found) == "undecided"
+    assert decide_contrast(found) == "undecided"
 
 
 COUNTS = {
@@ -72,11 +74,11 @@ def test_intervals_are_corrected_for_all_comparisons_of_a_claim() -> None:
     rng, one = np.random.default_rng(1), claim(INTERIOR)
     whole = experiment(rng, one)
     least, greatest = (contrast for _, contrast in TESTS["interior"](one, whole).contrasts)
-    assert least.each == greatest.each == pytest.approx(1 - 0.05 / 2)
+    assert least.interval_confidence == greatest.interval_confidence == pytest.approx(1 - 0.05 / 2)
     third = replace(whole, confidence=1 - 0.05 / 3)
-    assert TESTS["interior"](one, third).contrasts[0][1].each == pytest.approx(1 - 0.05 / 6)
+    assert TESTS["interior"](one, third).contrasts[0][1].interval_confidence == pytest.approx(1 - 0.05 / 6)
     lost = Contrast(one, row([1.0, 2.0, 3.0], [True, False, False]), row([1.0, 2.0, 3.0]), 1 - 0.05 / 3)
-    assert lost.each == pytest.approx(1 - 0.05 / 6)
+    assert lost.interval_confidence == pytest.approx(1 - 0.05 / 6)
 
 
 def test_all_intervals_of_a_claim_cover_together_at_the_nominal_rate() -> None:
@@ -94,7 +96,7 @@ def test_all_intervals_of_a_claim_cover_together_at_the_nominal_rate() -> None:
 @pytest.mark.parametrize("effect", [-1.0, 0.1, 1 / 3])
 def test_effects_that_are_alike_everywhere_have_no_slope(effect: float) -> None:
     places = np.log10([10.0, 20.0, 30.0])
-    np.testing.assert_array_equal(slopes_of(places, np.full((3, 8), effect)), 0.0)
+    np.testing.assert_array_equal(fit_slopes(places, np.full((3, 8), effect)), 0.0)
     rising = np.random.default_rng(0).normal(size=(3, 8))
     expected = [np.polyfit(places, column, 1)[0] for column in rising.T]
-    np.testing.assert_allclose(slopes_of(places, rising), expected)
+    np.testing.assert_allclose(fit_slopes(places, rising), expected)

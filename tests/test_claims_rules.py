@@ -8,14 +8,14 @@ import pytest
 from claimed import CONTRAST, INTERIOR, SHIFT, TREND, claim, decided, experiment, row
 
 from gradbench.claims.contrasts import Contrast
-from gradbench.claims.judge import TESTS, combined
+from gradbench.claims.judge import TESTS, combine_verdicts
 from gradbench.claims.schema import Claim
 
 
 def verdict(rng: np.random.Generator, one: Claim, conditions: int = 1, **settings: Any) -> str:
     confidence = 1 - 0.05 / conditions
     drawn = [replace(experiment(rng, one, **settings), confidence=confidence) for _ in range(conditions)]
-    return combined(one, [TESTS[one.test](one, part).verdict for part in drawn])
+    return combine_verdicts(one, [TESTS[one.test](one, part).verdict for part in drawn])
 
 
 DIVERGED = claim(CONTRAST, metric="diverged", goal="min", below=0.0, above=None)
@@ -106,7 +106,9 @@ def test_a_large_effect_is_found_and_its_opposite_contradicts(one: Claim, settin
     rng = np.random.default_rng(6)
     assert np.mean([verdict(rng, one, **settings) == "supported" for _ in range(50)]) > 0.9
     turned = (
-        replace(one, above=None, below=-one.least) if one.sign > 0 else replace(one, above=0.5, below=None)
+        replace(one, above=None, below=-one.smallest_effect)
+        if one.sign > 0
+        else replace(one, above=0.5, below=None)
     )
     assert np.mean([verdict(rng, turned, **settings) == "contradicted" for _ in range(50)]) > 0.8
 
@@ -151,7 +153,7 @@ def test_a_ratio_is_a_mean_of_logarithms() -> None:
 def test_conditions_are_combined_as_the_claim_says() -> None:
     each, any_of = claim(CONTRAST), claim(CONTRAST, combine="any")
     mixed = ["supported", "undecided", "contradicted"]
-    assert combined(each, mixed) == "contradicted"
-    assert combined(any_of, mixed) == "supported"
-    assert combined(each, mixed[:2]) == combined(any_of, mixed[1:]) == "undecided"
-    assert combined(any_of, mixed[2:]) == "contradicted"
+    assert combine_verdicts(each, mixed) == "contradicted"
+    assert combine_verdicts(any_of, mixed) == "supported"
+    assert combine_verdicts(each, mixed[:2]) == combine_verdicts(any_of, mixed[1:]) == "undecided"
+    assert combine_verdicts(any_of, mixed[2:]) == "contradicted"

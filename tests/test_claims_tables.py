@@ -9,11 +9,11 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from gradbench.claims.findings import Finding
-from gradbench.claims.judge import TESTS, Judgement, judge, parts
+from gradbench.claims.conditions import ConditionResult
+from gradbench.claims.judge import TESTS, ClaimJudgement, judge_claim, split_by_condition
 from gradbench.claims.metrics import Evidence
 from gradbench.claims.samples import Side
-from gradbench.claims.schema import Claim, claims_of
+from gradbench.claims.schema import Claim, parse_claims
 
 PLACES = {"plane": 2, "wine": 13, "digits": 64}
 LOADERS = {"plane": "mixtures.load", "wine": "tables.load", "digits": "images.load"}
@@ -34,7 +34,7 @@ EXPERIMENTS = 500
 
 def claim(written: Mapping[str, Any], **changes: Any) -> Claim:
     keys = {key: value for key, value in {**written, **changes}.items() if value is not None}
-    return claims_of({"claims": [keys]}, "here")[0]
+    return parse_claims({"claims": [keys]}, "here")[0]
 
 
 def crossed(**axes: Sequence[Any]) -> pd.DataFrame:
@@ -64,9 +64,9 @@ def with_followers(cells: pd.DataFrame) -> pd.DataFrame:
 KEYS = ("data.features", "data.source", "data._target_", "data", "regularizer", "regularizer.lambda", "seed")
 
 
-def judged(one: Claim, cells: pd.DataFrame, curves: pd.DataFrame | None = None) -> Judgement:
+def judged(one: Claim, cells: pd.DataFrame, curves: pd.DataFrame | None = None) -> ClaimJudgement:
     curves = pd.DataFrame({"cell": [], "step": []}) if curves is None else curves
-    return judge(one, Evidence(cells, curves, [key for key in KEYS if key in cells]))
+    return judge_claim(one, Evidence(cells, curves, [key for key in KEYS if key in cells]))
 
 
 @pytest.mark.parametrize("written", [POOL, TREND], ids=["pool: data", "along: data"])
@@ -75,8 +75,8 @@ def test_keys_that_only_follow_from_the_datas_name_are_not_tuned(written: Mappin
     times = plain["data"].map(PLACES) ** np.where(plain["regularizer"] == "gp", 2.0, 1.0)
     rng = np.random.default_rng(0)
     plain["test/loss"] = times * np.exp(0.01 * noise(rng, plain))
-    (alone,) = judged(claim(written), plain).findings
-    (found,) = judged(claim(written), with_followers(plain.copy())).findings
+    (alone,) = judged(claim(written), plain).results
+    (found,) = judged(claim(written), with_followers(plain.copy())).results
     assert found.tuning == alone.tuning == 0
     assert found.effect == alone.effect
     assert found.effect.n == (18 if written is POOL else 6)
@@ -94,7 +94,7 @@ def test_a_strength_beside_them_is_tuned_and_both_sides_are_compared_on_the_same
     cells["regularizer.lambda"] = cells["regularizer.lambda"].where(cells["regularizer"] == "gp")
     of_data = cells["data"].map(PLACES).astype(float)
     cells["test/loss"] = of_data * cells["regularizer.lambda"].map({0.1: 3.0, 10.0: 2.0}).fillna(1.0)
-    (found,) = judged(claim(written), with_followers(cells)).findings
+    (found,) = judged(claim(written), with_followers(cells)).results
     assert found.tuning == (9 if written is POOL else 3)
     assert found.effect.estimate == pytest.approx(2.0 if written is POOL else 1.0)
     assert found.effect.n == (27 if written is POOL else 9)
@@ -102,11 +102,11 @@ def test_a_strength_beside_them_is_tuned_and_both_sides_are_compared_on_the_same
         assert found.chosen == (("treatment", {"regularizer.lambda": 10.0}),)
 
 
-def findings(one: Claim, cells: pd.DataFrame, curves: pd.DataFrame | None = None) -> list[Finding]:
+def findings(one: Claim, cells: pd.DataFrame, curves: pd.DataFrame | None = None) -> list[ConditionResult]:
     """Judge many experiments in one table: first as replicates, the last of their keys, then each by itself."""
     curves = pd.DataFrame({"cell": [], "step": []}) if curves is None else curves
     evidence = Evidence(cells, curves, [key for key in KEYS if key in cells])
-    (whole,) = parts(replace(one, pool=(*one.pool, "experiment")), evidence)
+    (whole,) = split_by_condition(replace(one, pool=(*one.pool, "experiment")), evidence)
     return [
         TESTS[one.test](one, replace(whole, sides=tuple(_only(side, number) for side in whole.sides)))
         for number in range(EXPERIMENTS)
@@ -196,7 +196,7 @@ def test_a_diverged_cell_has_the_mean_of_what_it_recorded_and_one_that_recorded_
     curves = cells.iloc[:7][["cell"]].merge(steps, how="cross")
     curves["test/loss"] = np.where(curves["cell"].isin(cells["cell"][:4]), 1.0, 4.0 * curves["step"])
     curves.loc[len(curves) - 1, "test/loss"] = np.inf
-    (found,) = judged(claim(MEAN), cells, curves).findings
+    (found,) = judged(claim(MEAN), cells, curves).results
     ((_, contrast),) = found.contrasts
     assert contrast.lost == (1, 0)
     assert list(contrast.treated.values[:3]) == [6.0, 6.0, 4.0]
@@ -207,7 +207,7 @@ def test_a_diverged_cell_has_the_mean_of_what_it_recorded_and_one_that_recorded_
 def test_conditions_of_an_entry_are_corrected_for_and_other_entries_are_not() -> None:
     cells = tables(np.random.default_rng(5), 0.0).query("experiment < 4")
     evidence = Evidence(cells, pd.DataFrame({"cell": [], "step": []}), [key for key in KEYS if key in cells])
-    confidences = [part.confidence for part in parts(claim(POOL, per=["experiment"]), evidence)]
+    confidences = [part.confidence for part in split_by_condition(claim(POOL, per=["experiment"]), evidence)]
     assert confidences == [pytest.approx(1 - 0.05 / 4)] * 4
     among = claim(POOL, per=["experiment"], among={"experiment": [0, 1]})
-    assert [part.confidence for part in parts(among, evidence)] == [pytest.approx(0.975)] * 2
+    assert [part.confidence for part in split_by_condition(among, evidence)] == [pytest.approx(0.975)] * 2

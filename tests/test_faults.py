@@ -31,7 +31,7 @@ from gradbench.launchers.forkserver import Worker
 from gradbench.launchers.worker import receive_cells, send, train_and_store
 from gradbench.report import build
 from gradbench.report.figures.style import RC
-from gradbench.report.load.cells import load
+from gradbench.report.load.cells import load_results
 from gradbench.report.render import contents
 from gradbench.storage.parquet import check_arrays, read_arrays, read_table, write_arrays, write_table
 from gradbench.storage.results import Results, curve_rows, describe
@@ -251,7 +251,7 @@ def test_where_nothing_can_be_written_nothing_starts_and_the_status_is_2(disk, c
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_report_that_cannot_be_written_is_one_line_and_leaves_the_old_one(disk, fault, monkeypatch, capsys):
     monkeypatch.setitem(RC, "savefig.dpi", 20)
-    monkeypatch.setattr("gradbench.report.figures.begin", lambda _context: dict)
+    monkeypatch.setattr("gradbench.report.figures.start_drawing", lambda _context: dict)
     synthetic.write(disk.folder / "x", models=["mlp"], strengths={"none": (), "clip_norm": (1.0,)}, steps=5)
     before = build(disk.folder / "x").page.read_bytes()
     synthetic.write(disk.folder / "x", models=["mlp"], strengths={"none": (), "gp": (1.0,)}, steps=5)
@@ -426,7 +426,7 @@ def test_show_and_report_name_a_damaged_part_and_go_on(finished, capsys, monkeyp
         assert stopped.value.code == status
         said = "".join(capsys.readouterr())
         assert parts[0].name in said
-    results = load(finished.folder)
+    results = load_results(finished.folder)
     assert len(results.cells) == 2
     assert any(f"{parts[0]} is damaged" in note for note in results.notes)
 
@@ -495,7 +495,7 @@ def test_a_folder_that_is_partly_of_an_older_format_is_refused_as_well(older, ca
 
 
 def test_what_an_older_format_holds_is_still_reported_shown_and_compared(older, tmp_path, capsys):
-    assert load(older.folder).cells["format"].unique().tolist() == [1]
+    assert load_results(older.folder).cells["format"].unique().tolist() == [1]
     assert build(older.folder).page.is_file()
     cell = older.cells()["cell"].iloc[0]
     assert gradbench_run(*WORDS, "--results", "y", "--no-report", "--quiet") == 0
@@ -525,7 +525,7 @@ def test_a_clock_that_jumps_changes_neither_what_is_saved_nor_what_is_done(
     assert_same_tables(results, undisturbed)
     assert results.damaged_files() == []
     assert (results.cells()["started"] > results.cells()["finished"]).any()
-    assert "0 s" in contents.subtitle(load(results.folder))
+    assert "0 s" in contents.format_subtitle(load_results(results.folder))
 
 
 def test_a_checkpoint_is_due_by_a_clock_that_cannot_jump(tmp_path, monkeypatch):

@@ -27,14 +27,14 @@ from gradbench.config.hashing import canonical
 from gradbench.errors import DamagedError, UsageError
 from gradbench.launchers.worker import checkpoint_of, train_and_store
 from gradbench.report import build
-from gradbench.report.analysis import tables as summary
-from gradbench.report.analysis.answer import answer
+from gradbench.report.analysis import tables
+from gradbench.report.analysis.answer import answer_comparison
 from gradbench.report.analysis.audit import audit
-from gradbench.report.analysis.comparison import comparisons
-from gradbench.report.load.cells import load
-from gradbench.report.load.curves import scan
+from gradbench.report.analysis.comparison import list_comparisons
+from gradbench.report.load.cells import load_results
+from gradbench.report.load.curves import scan_curves
 from gradbench.report.render import contents
-from gradbench.report.render.cells import listing, points
+from gradbench.report.render.cells import list_cells, points_per_curve
 from gradbench.storage import sanitize
 from gradbench.storage.parquet import read_arrays, read_table
 from gradbench.storage.results import Results
@@ -78,21 +78,21 @@ def change(folder, **columns):
 
 def everything(folder):
     """Return all that a report says, but for its figures."""
-    results = load(folder)
-    groups = comparisons(results)
-    scanned = scan(folder, results.cells, (), points(len(results.cells)))
+    results = load_results(folder)
+    groups = list_comparisons(results)
+    scanned = scan_curves(folder, results.cells, (), points_per_curve(len(results.cells)))
     return [
-        contents.subtitle(results),
+        contents.format_subtitle(results),
         *(finding.text for finding in audit(results, groups, scanned.notes)),
-        *map(str, map(answer, groups)),
-        str(listing(results, scanned.sketches)),
-        *(table.to_csv() for table in summary.tables(results, groups, scanned.action).values()),
+        *map(str, map(answer_comparison, groups)),
+        str(list_cells(results, scanned.sparklines)),
+        *(table.to_csv() for table in tables.build_tables(results, groups, scanned.action).values()),
     ]
 
 
 def warnings(folder):
-    results = load(folder)
-    return "\n".join(finding.text for finding in audit(results, comparisons(results)) if finding.warning)
+    results = load_results(folder)
+    return "\n".join(finding.text for finding in audit(results, list_comparisons(results)) if finding.warning)
 
 
 # ---- it runs nothing -------------------------------------------------------------------------------------------
@@ -106,9 +106,9 @@ def test_pickled_arrays_are_not_unpickled(folder, bomb):
     np.savez(path, samples=np.array([thing], dtype=object), allow_pickle=True)
     with pytest.raises(DamagedError, match="allow_pickle=False"):
         read_arrays(path)
-    assert load(folder).arrays_of(cell) == {}
+    assert load_results(folder).arrays_of(cell) == {}
     path.write_bytes(pickle.dumps(thing))
-    assert load(folder).arrays_of(cell) == {}
+    assert load_results(folder).arrays_of(cell) == {}
     assert str(path) in warnings(folder)
     assert not crater.exists()
 
@@ -129,7 +129,7 @@ def test_types_that_would_be_unpickled_are_no_columns(folder, bomb, name):
 def test_an_experiment_file_instantiates_nothing(folder, tmp_path):
     crater = tmp_path / "crater"
     (folder / "experiment.yaml").write_text(f"question: !!python/object/apply:os.mkdir ['{crater}']\n")
-    assert load(folder).question == ""
+    assert load_results(folder).question == ""
     assert "cannot read" in warnings(folder)
     assert not crater.exists()
 
@@ -149,7 +149,7 @@ def test_an_experiment_file_instantiates_nothing(folder, tmp_path):
 )
 def test_an_experiment_file_of_any_shape_is_read_or_left(folder, text):
     (folder / "experiment.yaml").write_text(text)
-    results = load(folder)
+    results = load_results(folder)
     assert (results.name, results.question, results.command) == ("x", "", "")
 
 
@@ -254,14 +254,14 @@ def test_a_link_that_leads_outside_is_refused_before_anything_is_read_or_written
 def test_a_pipe_in_place_of_a_part_keeps_nobody_waiting(folder):
     os.mkfifo(folder / "cells/b.parquet")
     with pytest.raises(UsageError, match="neither a file nor a folder"):
-        load(folder)
+        load_results(folder)
 
 
 def test_a_link_within_the_folder_and_a_link_to_it_are_fine(folder, tmp_path):
     (folder / "latest.yaml").symlink_to("experiment.yaml")
     (tmp_path / "alias").symlink_to(folder)
     Results(tmp_path / "alias").check()
-    assert len(load(tmp_path / "alias").cells) == 6
+    assert len(load_results(tmp_path / "alias").cells) == 6
 
 
 def test_a_link_laid_where_a_temporary_file_would_be_is_not_written_through(tmp_path, secret):
@@ -280,7 +280,7 @@ def test_what_is_no_cell_s_id_is_no_cell(folder, secret, cell, capsys):
     table = pd.read_parquet(folder / "cells/a.parquet")[:1].assign(cell=[cell], seed=[9])
     table.to_parquet(path)
     assert "1 rows left out: not what a run writes" in warnings(folder)
-    assert len(load(folder).cells) == 6
+    assert len(load_results(folder).cells) == 6
     assert gradbench("show", str(cell) or "nothing", "--results", folder) == 2
     (folder / "cells/failed-..").mkdir()
     Results(folder).unify_schemas()
@@ -335,7 +335,7 @@ def test_show_prints_escapes_and_markup_as_they_are_written(wild, capsys, monkey
 
 
 def test_report_prints_escapes_as_they_are_written_and_its_page_runs_one_script(wild, capsys, monkeypatch):
-    monkeypatch.setattr("gradbench.report.figures.begin", lambda _context: dict)
+    monkeypatch.setattr("gradbench.report.figures.start_drawing", lambda _context: dict)
     monkeypatch.setattr(cli, "out", cli.Console(width=4000))
     assert gradbench("report", wild) == 0
     shown = "".join(capsys.readouterr())
@@ -377,9 +377,9 @@ def test_a_stored_command_that_is_more_than_a_run_is_never_offered(folder, comma
     change(folder, command=command)
     (folder / "experiment.yaml").write_text(json.dumps({"command": command}))
     assert not sanitize.is_command(command)
-    results = load(folder)
+    results = load_results(folder)
     assert results.command == ""
-    data = listing(results, {}).data
+    data = list_cells(results, {}).data
     offered = {ident: " ".join(data["words"][word] for word in row[10]) for ident, *row in data["rows"]}
     assert offered == {cell: f"gradbench show {cell}" for cell in results.cells["cell"]}
     assert gradbench("show", results.cells["cell"][0], "--results", folder) == 0
@@ -442,7 +442,7 @@ def test_a_column_of_any_kind_is_reported_or_refused_in_one_line(folder, kind, c
         original.assign(**{column: KINDS[kind]}).to_parquet(folder / "cells/a.parquet")
         refused = column in {"cell", "status"} | REFUSED.get(kind, set())
         with pytest.raises(UsageError) if refused else contextlib.nullcontext():
-            everything(folder) if place % 4 == 0 else load(folder)
+            everything(folder) if place % 4 == 0 else load_results(folder)
         if place % 7 == 0:
             gradbench("show", original["cell"][0], "--results", folder)
             assert_tame("".join(capsys.readouterr()))
@@ -454,8 +454,8 @@ def test_a_curve_of_any_kind_is_reported(folder):
         for values in KINDS.values():
             changed = (values * len(original))[: len(original)]
             original.assign(**{column: changed}).to_parquet(folder / "curves/a.parquet")
-            results = load(folder)
-            scan(folder, results.cells, (), 20)
+            results = load_results(folder)
+            scan_curves(folder, results.cells, (), 20)
 
 
 @pytest.mark.parametrize(
@@ -467,4 +467,4 @@ def test_columns_that_hold_more_than_numbers_and_words_are_refused(folder, colum
     table = pq.read_table(folder / "cells/a.parquet")
     pq.write_table(table.append_column("more", column), folder / "cells/a.parquet")
     with pytest.raises(UsageError, match=r"a\.parquet is damaged .*not numbers and words"):
-        load(folder)
+        load_results(folder)

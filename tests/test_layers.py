@@ -9,9 +9,9 @@ import synthetic
 from matplotlib.container import ErrorbarContainer
 from scipy.stats import gmean
 
-from gradbench.report.analysis.comparison import comparisons
+from gradbench.report.analysis.comparison import list_comparisons
 from gradbench.report.figures import layers
-from gradbench.report.figures.style import looks
+from gradbench.report.figures.style import assign_looks
 from gradbench.report.load import cells as tables
 
 NORMS = {"none": 3.0, "gp": 1.0, "weight_clip": 0.1}  # factor per layer, from the last to the first
@@ -29,9 +29,9 @@ def stored(folder, strengths, depth=5, seeds=3, **arrays):
         histogram = {"weights/edges": np.linspace(-1, 1, 9), "weights/counts": np.arange(8)}
         found = {"layer_gradients": kept[row["cell"]]} | histogram | arrays
         np.savez(folder / "arrays" / f"{row['cell']}.npz", **found)
-    results = tables.load(folder)
-    found = comparisons(results)
-    return SimpleNamespace(results=results, comparisons=found, looks=looks(found)), cells, kept
+    results = tables.load_results(folder)
+    found = list_comparisons(results)
+    return SimpleNamespace(results=results, comparisons=found, looks=assign_looks(found)), cells, kept
 
 
 def lines(drawing):
@@ -71,5 +71,5 @@ def test_many_settings_are_thinned_to_the_weakest_the_chosen_and_the_strongest(t
     context, *_ = stored(tmp_path, {"none": (), "gp": lambdas}, seeds=1)
     (comparison,) = context.comparisons
     (drawing,) = layers.draw(context)
-    shown = {lambdas[0], comparison.chosen("gp").strength, lambdas[-1]}
+    shown = {lambdas[0], comparison.chosen_setting("gp").strength, lambdas[-1]}
     assert len(lines(drawing)) == 1 + len(shown)

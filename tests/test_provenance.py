@@ -13,9 +13,9 @@ from gradbench.cli.show import PROVENANCE
 from gradbench.config import instantiate
 from gradbench.launchers.rows import curves_of, failed_rows, finished_rows
 from gradbench.report.analysis.audit import VERSIONS, audit
-from gradbench.report.analysis.comparison import comparisons
-from gradbench.report.load.cells import leaves, load
-from gradbench.storage.provenance import git_state, now, provenance, provenance_warnings
+from gradbench.report.analysis.comparison import list_comparisons
+from gradbench.report.load.cells import config_columns, load_results
+from gradbench.storage.provenance import git_state, now, provenance
 from gradbench.storage.results import Results, describe
 from gradbench.sweep import plan as sweep
 from gradbench.sweep.execute import prepare_folder
@@ -82,7 +82,7 @@ def test_what_is_provenance_is_no_part_of_what_a_cell_is(stack, outcome, tmp_pat
     results = Results(tmp_path / "x")
     results.create({})
     results.write(finished_rows(stack, outcome, CPU, now()), curves_of(stack, outcome), {})
-    assert not set(leaves(load(results.folder).cells)) & set(PROVENANCE)
+    assert not set(config_columns(load_results(results.folder).cells)) & set(PROVENANCE)
 
 
 # ---- what a run says before it starts --------------------------------------------------------------------------
@@ -165,8 +165,8 @@ def test_the_audit_warns_of_every_column_in_which_compared_cells_differ(column, 
     mixed = same.assign(**{column: ["one", "other"] * 3})
     for rows, differ in ((same, False), (mixed, True)):
         rows.to_parquet(tmp_path / "cells/a.parquet")
-        results = load(tmp_path)
-        warnings = [finding.text for finding in audit(results, comparisons(results)) if finding.warning]
+        results = load_results(tmp_path)
+        warnings = [finding.text for finding in audit(results, list_comparisons(results)) if finding.warning]
         said = f"mlp mixes several values of {VERSIONS[column]}: one (3 cells) and other (3 cells)"
         assert warnings == ([said] if differ else [])
 
@@ -183,7 +183,7 @@ def test_rows_over_other_data_are_another_comparison(tmp_path):
     changed = pd.read_parquet(tmp_path / "cells/b.parquet")
     changed["cell"] = [f"{number:016x}" for number in range(len(changed))]
     changed.to_parquet(tmp_path / "cells/b.parquet")
-    assert len(comparisons(load(tmp_path))) == 2
+    assert len(list_comparisons(load_results(tmp_path))) == 2
 
 
 def test_the_version_is_the_package_s():

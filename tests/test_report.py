@@ -20,13 +20,13 @@ from scipy import stats as scipy_stats
 from gradbench.errors import UsageError
 from gradbench.report import answers, build
 from gradbench.report.analysis.audit import audit
-from gradbench.report.analysis.comparison import Comparison, comparisons
+from gradbench.report.analysis.comparison import ComparisonGroup, list_comparisons
 from gradbench.report.figures import divergence
-from gradbench.report.figures.style import RC, looks
-from gradbench.report.load.cells import leaves, load
-from gradbench.report.load.curves import scan
-from gradbench.report.load.sparklines import sketches
-from gradbench.report.render import formatting as text
+from gradbench.report.figures.style import RC, assign_looks
+from gradbench.report.load.cells import config_columns, load_results
+from gradbench.report.load.curves import scan_curves
+from gradbench.report.load.sparklines import encode_curves
+from gradbench.report.render.formatting import format_number, format_ratio, natural_key
 from gradbench.stats.intervals import Interval
 
 FEW = {"none": (), "clip_norm": (0.1, 1.0), "gp": (1.0, 10.0)}
@@ -149,7 +149,7 @@ def test_a_title_names_no_strength_that_did_not_always_diverge() -> None:
         for strength, ended in outcomes.items()
         for seed, status in enumerate({"d": "diverged", "c": "completed"}[letter] for letter in ended)
     ]
-    comparison = Comparison("lstm", "lstm", "test/loss", "min", "nats", pd.DataFrame(rows))
+    comparison = ComparisonGroup("lstm", "lstm", "test/loss", "min", "nats", pd.DataFrame(rows))
     title = divergence._title(SimpleNamespace(comparisons=[comparison]))
     assert title == "lstm always diverges with gp at λ = 0.01 and gp at λ = 1 … 10"
 
@@ -251,8 +251,8 @@ def test_every_cell_shows_the_command_that_reruns_it(quick: Path) -> None:
 
 def test_every_cell_shows_its_whole_config(quick: Path) -> None:
     data = embedded(quick)
-    cells = load(quick).cells.set_index("cell")
-    every = set(leaves(cells))
+    cells = load_results(quick).cells.set_index("cell")
+    every = set(config_columns(cells))
     shared = {leaf for leaf in every if cells[leaf].astype(str).nunique() == 1}
     for cell, *_, seed, _, _, _, _, config, _, _, _ in data["rows"]:
         places = dict(zip(data["leaves"], data["configs"][config], strict=True))
@@ -289,7 +289,7 @@ def test_long_curves_are_averaged_over_even_spans() -> None:
     step = np.arange(1, 1001)
     rows = pd.DataFrame({"cell": "a", "step": step, "loss": 1000.0 + step, "grad_norm": 10.0 ** (step / 100)})
     rows["grad_norm_used"] = rows["grad_norm"].where(step % 2 == 0, np.inf)
-    found = sketches(rows.assign(m=np.nan), {"a": "m"}, 10)["a"]
+    found = encode_curves(rows.assign(m=np.nan), {"a": "m"}, 10)["a"]
     assert heights(list(found.loss or ())) == pytest.approx(1000 + np.arange(50.5, 1000, 100), abs=1)
     geometric = [10.0 ** (k + 0.505) for k in range(10)]
     assert heights(list(found.grad_norm or ())) == pytest.approx(geometric, rel=1e-2)
@@ -411,11 +411,11 @@ def test_what_follows_from_an_option_does_not_name_a_comparison(tmp_path: Path) 
     mixture = {"data": "gaussians8", "data.kind": "gaussians8", "data.scale": 1.0}
     for part, own in (("a", wine), ("b", mixture)):
         synthetic.write(tmp_path, models=["wgan"], strengths=FEW, leaves=own, part=part)
-    assert set(load(tmp_path).cells["comparison"]) == {"wgan (data=wine)", "wgan (data=gaussians8)"}
+    assert set(load_results(tmp_path).cells["comparison"]) == {"wgan (data=wine)", "wgan (data=gaussians8)"}
     synthetic.write(
         tmp_path, models=["wgan"], strengths=FEW, leaves=wine | {"data.scale": 2.0}, part="another scale"
     )
-    assert set(load(tmp_path).cells["comparison"]) == {
+    assert set(load_results(tmp_path).cells["comparison"]) == {
         "wgan (data=wine, scale=1)",
         "wgan (data=wine, scale=2)",
         "wgan (data=gaussians8, scale=1)",
@@ -434,20 +434,20 @@ def test_options_of_a_regularizer_are_treatments_of_their_own(tmp_path: Path) ->
         synthetic.write(
             tmp_path, models=["mlp"], strengths={"gp": (1.0,)}, leaves={"regularizer.sided": sided}, part=part
         )
-    assert sorted(load(tmp_path).cells["treatment"].unique()) == ["gp (sided=one)", "gp (sided=two)"]
+    assert sorted(load_results(tmp_path).cells["treatment"].unique()) == ["gp (sided=one)", "gp (sided=two)"]
 
 
 def test_options_that_only_follow_the_model_are_not_part_of_a_treatments_name(tmp_path: Path) -> None:
     for model, center in (("mlp", 0.0), ("wgan", 1.0)):
         leaves = {"regularizer.center": center}
         synthetic.write(tmp_path, models=[model], strengths={"gp": (1.0,)}, leaves=leaves, part=model)
-    assert set(load(tmp_path).cells["treatment"]) == {"gp"}
+    assert set(load_results(tmp_path).cells["treatment"]) == {"gp"}
 
 
 def test_every_treatment_looks_different_and_a_known_one_always_the_same(tmp_path: Path) -> None:
     names: dict[str, tuple[float, ...]] = dict.fromkeys(("none", "mine", "yours", "ours"), ())
     synthetic.write(tmp_path, models=["mlp"], strengths={**names, "clip_norm": (1.0,), "gp": (1.0,)}, steps=6)
-    found = looks(comparisons(load(tmp_path)))
+    found = assign_looks(list_comparisons(load_results(tmp_path)))
     assert len({(look.marker, look.dash) for look in found.values()}) == len(found)
     assert found["clip_norm"].color == "#0072B2"
 
@@ -456,7 +456,8 @@ def test_a_treatment_takes_the_hue_of_its_family(tmp_path: Path) -> None:
     leaves = {"regularizer.family": "projection"}
     synthetic.write(tmp_path, models=["mlp"], strengths={"mine": ()}, leaves=leaves, steps=6)
     red, green, blue = (
-        int(looks(comparisons(load(tmp_path)))["mine"].color[i : i + 2], 16) for i in (1, 3, 5)
+        int(assign_looks(list_comparisons(load_results(tmp_path)))["mine"].color[i : i + 2], 16)
+        for i in (1, 3, 5)
     )
     assert green > max(red, blue)
 
@@ -465,28 +466,30 @@ def test_parts_may_differ_in_their_columns(tmp_path: Path) -> None:
     for model in ("lstm", "mlp"):
         cells = synthetic.write(tmp_path, models=[model], strengths=FEW, part=model)
         cells.dropna(axis="columns", how="all").to_parquet(tmp_path / "cells" / f"{model}.parquet")
-    assert len(load(tmp_path).cells) == 30
+    assert len(load_results(tmp_path).cells) == 30
 
 
 def test_a_file_still_being_written_is_not_read(tmp_path: Path) -> None:
     cells = synthetic.write(tmp_path, models=["mlp"], strengths=FEW)
     (tmp_path / "cells" / ".b.parquet").write_bytes(b"half")
     (tmp_path / "cells" / "b.parquet.tmp").write_bytes(b"half")
-    assert len(load(tmp_path).cells) == len(cells)
+    assert len(load_results(tmp_path).cells) == len(cells)
 
 
 def test_a_retried_cell_counts_once_and_by_its_later_outcome(tmp_path: Path) -> None:
     synthetic.write(tmp_path, models=["mlp"], strengths=FEW, statuses={"gp": "failed"}, part="b")
     synthetic.write(tmp_path, models=["mlp"], strengths=FEW, part="a")
-    results = load(tmp_path)
+    results = load_results(tmp_path)
     assert results.cells["cell"].is_unique
     assert set(results.cells["status"]) == {"completed"}
 
 
 def warnings_of(folder: Path) -> str:
-    results = load(folder)
-    notes = scan(folder, results.cells, (), 0).notes
-    return "\n".join(found.text for found in audit(results, comparisons(results), notes) if found.warning)
+    results = load_results(folder)
+    notes = scan_curves(folder, results.cells, (), 0).notes
+    return "\n".join(
+        found.text for found in audit(results, list_comparisons(results), notes) if found.warning
+    )
 
 
 def test_the_audit_is_silent_about_a_clean_folder(quick: Path) -> None:
@@ -543,15 +546,15 @@ def test_cells_of_something_else_are_refused_by_column(tmp_path: Path) -> None:
 
 @given(st.floats(allow_nan=False, width=32), st.integers(1, 5))
 def test_no_number_is_written_as_minus_zero(value: float, digits: int) -> None:
-    written = text.number(value, digits)
+    written = format_number(value, digits)
     assert (written.startswith("−")) == (value < 0)
-    assert text.number(-0.0, digits) == "0"
+    assert format_number(-0.0, digits) == "0"
 
 
 def test_words_sort_by_the_numbers_in_them() -> None:
     words = ["a (lr=10)", "a (lr=1e-3)", "a (lr=0.5)", "a", "a (lr=2)"]
     ordered = ["a", "a (lr=1e-3)", "a (lr=0.5)", "a (lr=2)", "a (lr=10)"]
-    assert sorted(words, key=text.natural) == ordered
+    assert sorted(words, key=natural_key) == ordered
 
 
 def test_a_report_never_imports_torch() -> None:
@@ -562,7 +565,7 @@ def test_a_report_never_imports_torch() -> None:
 @given(st.floats(-5, 5), st.floats(0.01, 8))
 def test_a_ratio_is_written_so_that_both_ends_keep_their_size(middle: float, spread: float) -> None:
     ends = np.exp([middle, middle - spread, middle + spread])
-    written = re.fullmatch(r"(\S+) \[(\S+), (\S+)\]×", text.ratio(Interval(*ends, 8)))
+    written = re.fullmatch(r"(\S+) \[(\S+), (\S+)\]×", format_ratio(Interval(*ends, 8)))
     assert written
     for given_end, word in zip(ends, written.groups(), strict=True):
         assert float(word.replace(",", "").replace("−", "-")) == pytest.approx(given_end, rel=0.06)

@@ -12,9 +12,9 @@ from scipy import stats as scipy_stats
 from gradbench.cli import main as cli
 from gradbench.errors import UsageError
 from gradbench.report import compare
-from gradbench.report.diff.pairing import names, versus
+from gradbench.report.diff.pairing import diff_folders, short_names
 from gradbench.report.figures.style import RC
-from gradbench.report.load.cells import load
+from gradbench.report.load.cells import load_results
 
 FEW = {"none": (), "clip_norm": (0.1, 1.0)}
 
@@ -72,23 +72,23 @@ def test_a_folder_and_its_copy_are_the_same_and_nothing_was_changed(
 ) -> None:
     copy = tmp_path / "copy"
     synthetic.write(copy, models=["mlp"], strengths=FEW, seeds=5)
-    found = versus(load(folders[0]), load(copy), ("first", "copy"))
+    found = diff_folders(load_results(folders[0]), load_results(copy), ("first", "copy"))
     assert {pairing.verdict for pairing in found.pairings} == {"same"}
     assert found.changes == ()
-    assert found.alone == (0, 0)
+    assert found.unmatched == (0, 0)
 
 
 def test_of_folders_that_differ_by_chance_one_in_twenty_at_most_is_called_better_or_worse(
     tmp_path: Path,
 ) -> None:
     synthetic.write(tmp_path / "a", models=["mlp"], strengths=FEW, seeds=8)
-    loaded = load(tmp_path / "a")
+    loaded = load_results(tmp_path / "a")
     rng, called = np.random.default_rng(0), 0
     for _ in range(150):
         drawn = [rng.normal(size=len(loaded.cells)) for _ in range(2)]
         first, second = (replace(loaded, cells=loaded.cells.assign(value=v, score=-v)) for v in drawn)
-        pairings = versus(first, second, ("a", "b")).pairings
-        called += any(pairing.lasting != "undecided" for pairing in pairings)
+        pairings = diff_folders(first, second, ("a", "b")).pairings
+        called += any(pairing.corrected_verdict != "undecided" for pairing in pairings)
     assert called <= scipy_stats.binom.ppf(0.999, 150, 0.05)
 
 
@@ -113,8 +113,8 @@ def test_three_folders_are_the_first_beside_each_other_one(folders: list[Path], 
 
 
 def test_folders_are_called_by_as_much_of_their_paths_as_tells_them_apart() -> None:
-    assert names(["results/a", "results/b"]) == ["a", "b"]
-    assert names(["old/quick", "new/quick"]) == ["old/quick", "new/quick"]
+    assert short_names(["results/a", "results/b"]) == ["a", "b"]
+    assert short_names(["old/quick", "new/quick"]) == ["old/quick", "new/quick"]
 
 
 def test_what_cannot_be_compared_is_refused_in_one_line_that_says_what_to_type(

@@ -14,12 +14,12 @@ import pandas as pd
 import pytest
 
 from gradbench.report import build, figures
-from gradbench.report.analysis import tables as summary
-from gradbench.report.analysis.answer import answer
-from gradbench.report.analysis.comparison import comparisons
+from gradbench.report.analysis import tables
+from gradbench.report.analysis.answer import answer_comparison
+from gradbench.report.analysis.comparison import list_comparisons
 from gradbench.report.figures.style import RC
 from gradbench.report.load import curves
-from gradbench.report.load.cells import load
+from gradbench.report.load.cells import load_results
 from gradbench.report.render import cells, contents
 from gradbench.report.render import html as page
 from gradbench.report.render.blocks import Picture
@@ -54,19 +54,19 @@ def data_of(folder: Path) -> dict[str, Any]:
 
 
 def test_what_a_page_holds_of_each_cell_fits_as_often_as_a_page_lists_cells(large: Path) -> None:
-    results = load(large)
-    most = cells.points(cells.LISTED)
-    sketches = curves.scan(large, results.cells, (), most).sketches
-    listing = cells.listing(results, sketches)
+    results = load_results(large)
+    most = cells.points_per_curve(cells.MAX_CELLS)
+    sparklines = curves.scan_curves(large, results.cells, (), most).sparklines
+    listing = cells.list_cells(results, sparklines)
     share = len(json.dumps(listing.data, separators=(",", ":"))) / listing.listed
-    assert share * cells.LISTED + page.EMBEDDED * 4 / 3 < LIMIT
+    assert share * cells.MAX_CELLS + page.EMBEDDED * 4 / 3 < LIMIT
 
 
 def test_pages_leave_out_what_is_too_much_and_say_where_it_is(
     large: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(RC, "savefig.dpi", 20)
-    monkeypatch.setattr(cells, "LISTED", 300)
+    monkeypatch.setattr(cells, "MAX_CELLS", 300)
     monkeypatch.setattr(page, "EMBEDDED", 10_000)
     monkeypatch.setattr(figures, "SECTIONS", {"Strengths": figures.SECTIONS["Strengths"]})
     report = build(large).page.parent
@@ -84,19 +84,19 @@ def test_figures_show_some_groups_of_every_model_and_say_how_many_there_are(
     write: Callable[[Path, int, int], None], tmp_path: Path
 ) -> None:
     write(tmp_path, 3600, 3)
-    groups = comparisons(load(tmp_path))
-    told = [answer(group) for group in groups]
-    shown = contents.drawn(groups, told)
+    groups = list_comparisons(load_results(tmp_path))
+    told = [answer_comparison(group) for group in groups]
+    shown = contents.choose_drawn(groups, told)
     assert (len(groups), len(shown)) == (9, 6)
     assert [group.model for group in shown] == ["lstm", "lstm", "mlp", "mlp", "wgan", "wgan"]
     last = [replace(one, verdict="better" if one is told[2] else "undecided") for one in told]
-    assert groups[2] in contents.drawn(
+    assert groups[2] in contents.choose_drawn(
         groups, last
     )  # the last of its model: it has an answer, and goes first
-    assert groups[2] not in contents.drawn(groups, [replace(one, verdict="undecided") for one in told])
+    assert groups[2] not in contents.choose_drawn(groups, [replace(one, verdict="undecided") for one in told])
     pictures = {"Strengths": [Picture("a", "", "", "", "", b"", b"")]}
     tables = {name: pd.DataFrame() for name in ("comparisons.csv", "strengths.csv")}
-    section, *_ = contents.sections(groups, shown, tables, (), pictures)
+    section, *_ = contents.build_sections(groups, shown, tables, (), pictures)
     assert "Figures show 6 of 9 groups" in str(section.blocks[0])
 
 
@@ -125,10 +125,10 @@ def test_the_work_grows_in_proportion_to_the_cells(
         write(folder, size, 5)
 
         def work(folder: Path = folder) -> None:
-            results = load(folder)
-            scanned = curves.scan(folder, results.cells, (), 20)
-            summary.tables(results, comparisons(results), scanned.action)
-            cells.listing(results, scanned.sketches)
+            results = load_results(folder)
+            scanned = curves.scan_curves(folder, results.cells, (), 20)
+            tables.build_tables(results, list_comparisons(results), scanned.action)
+            cells.list_cells(results, scanned.sparklines)
 
         counts.append(calls(work))
     assert counts[1] < 4.5 * counts[0]
@@ -138,16 +138,16 @@ def test_no_more_than_one_part_of_the_curves_is_held_at_a_time(
     large: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = []
-    whole = curves.stored.whole
+    whole = curves.clean_curves
 
     def watched(rows: Any, known: Any) -> Any:
         held.append(rows["cell"].nunique())
         return whole(rows, known)
 
-    monkeypatch.setattr(curves.stored, "whole", watched)
-    results = load(large)
+    monkeypatch.setattr(curves, "clean_curves", watched)
+    results = load_results(large)
     some = results.cells["cell"].iloc[:7]
-    scanned = curves.scan(large, results.cells, set(some), 0)
+    scanned = curves.scan_curves(large, results.cells, set(some), 0)
     assert max(held) == 100  # cells of a part
     assert len(held) == 10
     assert set(scanned.rows["cell"]) == set(some)

@@ -126,12 +126,12 @@ def test_equal_divergence_rates_are_rarely_called_different(n: int) -> None:
 
 
 def test_fewer_diverged_cells_beat_a_better_mean() -> None:
-    assert selection.best_setting([[0.1, 0.1, np.inf], [5.0, 5.0, 5.0]]) == 1
+    assert selection.choose_setting([[0.1, 0.1, np.inf], [5.0, 5.0, 5.0]]) == 1
 
 
 def test_absent_cells_are_not_diverged_ones() -> None:
-    assert selection.best_setting([[0.1, np.nan, 0.1], [0.2, 0.2, 0.2]]) == 0
-    assert selection.best_setting([[np.nan, np.nan]]) == -1
+    assert selection.choose_setting([[0.1, np.nan, 0.1], [0.2, 0.2, 0.2]]) == 0
+    assert selection.choose_setting([[np.nan, np.nan]]) == -1
 
 
 def test_the_seed_that_judges_has_no_say_in_the_choice() -> None:
@@ -147,13 +147,13 @@ def test_the_seed_that_judges_has_no_say_in_the_choice() -> None:
 def test_a_held_out_cell_that_diverged_is_judged_diverged() -> None:
     fit = selection.cross_fit([[1.0, 1.0, np.inf], [9.0, 9.0, 9.0]])
     assert fit.chosen.tolist() == [1, 1, 0]
-    assert np.isinf(fit.judged[2])
+    assert np.isinf(fit.held_out[2])
 
 
 def test_only_a_choice_makes_the_judged_scores_dependent() -> None:
     scores = np.random.default_rng(4).normal(size=(3, 5))
-    assert selection.cross_fit(scores[:1]).dependence == 1.0
-    assert selection.cross_fit(scores).dependence == pytest.approx(1 + 5 / 4)
+    assert selection.cross_fit(scores[:1]).variance_factor == 1.0
+    assert selection.cross_fit(scores).variance_factor == pytest.approx(1 + 5 / 4)
     narrow, wide = stats.mean_interval(scores[0]), stats.mean_interval(scores[0], 4.0)
     assert wide.high - wide.low == pytest.approx(2 * (narrow.high - narrow.low))
 
@@ -161,7 +161,7 @@ def test_only_a_choice_makes_the_judged_scores_dependent() -> None:
 def test_one_seed_cannot_choose_and_judge() -> None:
     fit = selection.cross_fit([[1.0], [2.0]])
     assert fit.chosen.tolist() == [-1]
-    assert np.isnan(fit.judged).all()
+    assert np.isnan(fit.held_out).all()
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
@@ -171,11 +171,11 @@ def test_choosing_among_useless_settings_gains_nothing_once_cross_fitted(seeds: 
     for _ in range(800):
         table = rng.normal(size=(12, seeds))
         control = rng.normal(size=seeds)
-        best = table[selection.best_setting(table)]
+        best = table[selection.choose_setting(table)]
         fit = selection.cross_fit(table)
         naive.append(np.mean(best - control))
-        fair.append(np.mean(fit.judged - control))
-        wrong += stats.paired_difference(fit.judged, control, fit.dependence).sign != 0
+        fair.append(np.mean(fit.held_out - control))
+        wrong += stats.paired_difference(fit.held_out, control, fit.variance_factor).sign != 0
     error = float(np.std(fair)) / math.sqrt(len(fair))
     assert np.mean(naive) < -0.4
     assert abs(np.mean(fair)) < 4 * error

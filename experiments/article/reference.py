@@ -19,7 +19,8 @@ from pandas.testing import assert_frame_equal
 from PIL import Image
 
 from gradbench.errors import StorageError, UsageError
-from gradbench.report.claims.verdicts import Verdict, table, verdicts
+from gradbench.report.claims.output import verdict_table
+from gradbench.report.claims.verdicts import Verdict, judge_folder
 from gradbench.report.load.read import CURVES
 from gradbench.storage.parquet import write_table
 from gradbench.storage.results import Results
@@ -64,11 +65,11 @@ def keep(run: Path, place: Path) -> None:
     """
     if place.exists() and not (place / "experiment.yaml").is_file():
         raise UsageError(f"{place} holds something else than reference results; move it away")
-    found, fresh = verdicts(run), place.with_name(f".{place.name}")
+    found, fresh = judge_folder(run), place.with_name(f".{place.name}")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         write(run, found, fresh)
-        compare(found, verdicts(fresh))
+        compare(found, judge_folder(fresh))
         shutil.rmtree(place, ignore_errors=True)
         fresh.rename(place)
     finally:
@@ -98,7 +99,7 @@ def write(run: Path, found: Sequence[Verdict], place: Path) -> None:
 
 def compare(before: Sequence[Verdict], after: Sequence[Verdict]) -> None:
     """Refuse reference results that say anything else than their run; a mean's last digit is the order of its sum."""
-    tables = [table(found).drop(columns=ELSEWHERE, errors="ignore") for found in (before, after)]
+    tables = [verdict_table(found).drop(columns=ELSEWHERE, errors="ignore") for found in (before, after)]
     try:
         assert_frame_equal(*tables, rtol=1e-9, atol=1e-12)
     except AssertionError as error:

@@ -1,5 +1,6 @@
-"""Claims: sentences about cells, each with the test that decides it, fixed in the experiment's file.
+"""Decide claims: sentences about cells, each with its test, fixed in the experiment's file before the run.
 
-``schema`` reads a claim, ``measures`` turns tables into one number per cell, ``contrasts`` compares two rows of
-numbers, ``rules`` decides. Tables in, verdicts out; nothing here imports torch, or knows of a page.
+``schema`` parses a claim, ``metrics`` computes one number per cell, ``samples`` arranges them by setting and seed,
+``contrasts`` and ``trends`` test them, ``judge`` decides. Tables in, verdicts out: reading folders, writing reports
+and importing torch never belong here.
 """

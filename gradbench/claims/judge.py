@@ -1,8 +1,8 @@
-"""From a claim and tables to a verdict.
+"""Decide a claim from the tables of a results folder.
 
-Intervals are corrected for the number of comparisons within a claim, which is one entry of an experiment's file
-(Bonferroni: each covers 1 - .05 / comparisons of the time), so that all of a claim's hold together at 95 %. Comparisons
-are its conditions; those with both ends of an ``interior``; and those of values and of shares where cells were lost.
+Intervals are corrected for the number of comparisons within a claim (Bonferroni: each covers 1 - .05 / comparisons),
+so that all of a claim's intervals hold jointly at 95 %. Comparisons are its conditions, the two ends of an
+``interior``, and values and shares where cells were lost. There is no correction for the number of claims.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,75 +12,76 @@ import numpy as np
 import pandas as pd
 from scipy.stats import trim_mean
 
+from gradbench.claims.conditions import ConditionCells, ConditionResult
 from gradbench.claims.contrasts import (
-    ABSENT,
     CONTRADICTED,
     SUPPORTED,
     UNDECIDED,
     Contrast,
-    decide,
-    presented,
-    unspread,
+    decide_contrast,
+    note_missing_interval,
+    to_effect_scale,
 )
-from gradbench.claims.findings import Finding, Part
-from gradbench.claims.metrics import Evidence, conditions, measure, select
-from gradbench.claims.samples import once, replicates_of, side_of
+from gradbench.claims.metrics import Evidence, add_claim_values, list_conditions, select_cells
+from gradbench.claims.samples import build_side, drop_repeated_timings, list_replicates
 from gradbench.claims.schema import Claim
-from gradbench.claims.trends import interior, shift, trend
-from gradbench.stats import intervals as stats
-from gradbench.stats.intervals import Interval
+from gradbench.claims.trends import judge_interior, judge_shift, judge_trend
+from gradbench.stats.intervals import CONFIDENCE, NO_VALUES, Interval, stratified_interval
 
-ENOUGH = 10
-"""Seeds in each condition from which the stratified bootstrap covers."""
+MIN_SEEDS = 10
+"""Seeds in each condition that the stratified bootstrap needs for its coverage."""
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """A claim and what became of it.
+class ClaimJudgement:
+    """A judged claim.
 
     Attributes:
-        claim: the sentence.
-        verdict: over all conditions.
-        findings: per condition.
-        overall: interquartile mean of the effect over all conditions and seeds, with the interval of the
-            stratified bootstrap; absent where one condition is all there is, or seeds are too few for it.
+        claim: the claim.
+        verdict: the verdict over all conditions: supported, contradicted or undecided.
+        results: the result under each condition.
+        overall: interquartile mean of the effect over all conditions and seeds, with its stratified bootstrap
+            interval; ``NO_VALUES`` for a single condition or too few seeds.
     """
 
     claim: Claim
     verdict: str
-    findings: tuple[Finding, ...]
-    overall: Interval = ABSENT
+    results: tuple[ConditionResult, ...]
+    overall: Interval = NO_VALUES
 
 
-def judge(claim: Claim, evidence: Evidence) -> Judgement:
-    """Decide a claim."""
-    findings = [TESTS[claim.test](claim, part) for part in parts(claim, evidence)]
-    if not findings:
-        findings = [Finding({}, UNDECIDED, notes=("no cell is what the claim is about",))]
-    verdict = combined(claim, [finding.verdict for finding in findings])
-    return Judgement(claim, verdict, tuple(findings), overall(claim, findings))
+def judge_claim(claim: Claim, evidence: Evidence) -> ClaimJudgement:
+    """Decide a claim under each of its conditions and combine the verdicts.
+
+    Used by ``gradbench claims`` and the report's section of claims.
+    """
+    results = [TESTS[claim.test](claim, cells) for cells in split_by_condition(claim, evidence)]
+    if not results:
+        results = [ConditionResult({}, UNDECIDED, notes=("no cell is what the claim is about",))]
+    verdict = combine_verdicts(claim, [result.verdict for result in results])
+    return ClaimJudgement(claim, verdict, tuple(results), overall_effect(claim, results))
 
 
-def parts(claim: Claim, evidence: Evidence) -> list[Part]:
-    """Return the claim's cells, measured, under each of its conditions."""
-    cells = select(evidence.cells, claim.among)
-    groups = [(condition, select(cells, condition)) for condition in conditions(cells, claim.per)]
-    confidence = 1 - (1 - stats.CONFIDENCE) / max(len(groups), 1)
+def split_by_condition(claim: Claim, evidence: Evidence) -> list[ConditionCells]:
+    """Split the claim's cells, with their values, by its conditions."""
+    cells = select_cells(evidence.cells, claim.among)
+    groups = [(condition, select_cells(cells, condition)) for condition in list_conditions(cells, claim.per)]
+    confidence = 1 - (1 - CONFIDENCE) / max(len(groups), 1)
     found = []
     for condition, group in groups:
-        measured = measure(claim, group, evidence.curves)
+        valued = add_claim_values(claim, group, evidence.curves)
         selectors = [selector for selector in (claim.treatment, claim.control) if selector]
-        tables = [select(measured, selector) for selector in selectors]
-        seeds = sorted({one for table in tables for one in replicates_of(claim, table)})
-        along = values_along(claim, pd.concat(tables))
-        sides = tuple(side_of(claim, table, evidence.keys, seeds, along) for table in tables)
-        told = {key: value for key, (value,) in condition.items()}
-        found.append(Part(sides, along, told, confidence))
+        tables = [select_cells(valued, selector) for selector in selectors]
+        seeds = sorted({one for table in tables for one in list_replicates(claim, table)})
+        along = list_values_along(claim, pd.concat(tables))
+        sides = tuple(build_side(claim, table, evidence.keys, seeds, along) for table in tables)
+        setting = {key: value for key, (value,) in condition.items()}
+        found.append(ConditionCells(sides, along, setting, confidence))
     return found
 
 
-def values_along(claim: Claim, cells: pd.DataFrame) -> list[float | str]:
-    """Return the values of ``along`` in the order of their places; a single one where a claim goes along none."""
+def list_values_along(claim: Claim, cells: pd.DataFrame) -> list[float | str]:
+    """List the values of the claim's key ``along`` in the order of the axis; ``[""]`` if it has none."""
     if not claim.along:
         return [""]
     if claim.along not in cells:
@@ -92,45 +93,51 @@ def values_along(claim: Claim, cells: pd.DataFrame) -> list[float | str]:
     return sorted(float(one) for one in found if isinstance(one, int | float | np.number))
 
 
-def against(claim: Claim, part: Part) -> Finding:
-    """Compare treatment and control, each at the setting that its tuning seeds chose."""
+def judge_contrast(claim: Claim, cells: ConditionCells) -> ConditionResult:
+    """Test treatment against control, each at the setting that its tuning seeds chose."""
     judged = []
-    for name, side in zip(("treatment", "control"), part.sides, strict=True):
-        row = side.choose(0, part.tuning)
+    for name, side in zip(("treatment", "control"), cells.sides, strict=True):
+        row = side.choose(0, cells.tuning)
         if row is None:
-            return part.undecided(f"there is no cell of the {name}")
+            return cells.undecided(f"there is no cell of the {name}")
         judged.append(row)
     if claim.metric == "step_seconds":
-        judged = once(judged)
-    found = Contrast(claim, judged[0], judged[1], part.confidence)
-    named = zip(("treatment", "control"), judged, strict=True)
-    chosen = tuple((name, row.setting) for name, row in named if row.setting)
-    effect = found.effect
-    return Finding(
-        part.condition or {}, decide(found), effect, (("", found),), chosen, part.tuning, unspread(effect)
+        judged = drop_repeated_timings(judged)
+    contrast = Contrast(claim, judged[0], judged[1], cells.confidence)
+    pairs = zip(("treatment", "control"), judged, strict=True)
+    chosen = tuple((name, row.setting) for name, row in pairs if row.setting)
+    effect = contrast.effect
+    return ConditionResult(
+        cells.condition or {},
+        decide_contrast(contrast),
+        effect,
+        (("", contrast),),
+        chosen,
+        cells.tuning,
+        note_missing_interval(effect),
     )
 
 
-def combined(claim: Claim, verdicts: Sequence[str]) -> str:
-    """Return the verdict over all conditions."""
+def combine_verdicts(claim: Claim, verdicts: Sequence[str]) -> str:
+    """Combine the verdicts of all conditions: all must support a claim, or any if it says ``combine: any``."""
     for_it, against_it = (any, all) if claim.combine == "any" else (all, any)
     if for_it(one == SUPPORTED for one in verdicts):
         return SUPPORTED
     return CONTRADICTED if against_it(one == CONTRADICTED for one in verdicts) else UNDECIDED
 
 
-def overall(claim: Claim, findings: Sequence[Finding]) -> Interval:
-    """Return the effect over all conditions, where there are several and seeds enough."""
-    strata = [found.differences for finding in findings for _, found in finding.contrasts]
-    few = min((int(np.isfinite(one).sum()) for one in strata), default=0) < ENOUGH
-    if claim.test != "contrast" or len(findings) < 2 or few:
-        return ABSENT
-    return presented(claim, stats.stratified_interval(strata, lambda values: float(trim_mean(values, 0.25))))
+def overall_effect(claim: Claim, results: Sequence[ConditionResult]) -> Interval:
+    """Compute the effect over all conditions; ``NO_VALUES`` for a single condition or too few seeds."""
+    strata = [contrast.differences for result in results for _, contrast in result.contrasts]
+    few = min((int(np.isfinite(one).sum()) for one in strata), default=0) < MIN_SEEDS
+    if claim.test != "contrast" or len(results) < 2 or few:
+        return NO_VALUES
+    return to_effect_scale(claim, stratified_interval(strata, lambda values: float(trim_mean(values, 0.25))))
 
 
-TESTS: dict[str, Callable[[Claim, Part], Finding]] = {
-    "contrast": against,
-    "trend": trend,
-    "interior": interior,
-    "shift": shift,
+TESTS: dict[str, Callable[[Claim, ConditionCells], ConditionResult]] = {
+    "contrast": judge_contrast,
+    "trend": judge_trend,
+    "interior": judge_interior,
+    "shift": judge_shift,
 }

@@ -1,4 +1,4 @@
-"""From tables to one number per cell."""
+"""Compute the number that a claim reads of each cell, from the tables of cells and curves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from gradbench.claims.schema import Claim, Selector
 
 @dataclass(frozen=True)
 class Evidence:
-    """The tables of a results folder, and which columns of ``cells`` are keys of a config."""
+    """The tables of cells and curves of a results folder, and the columns of ``cells`` that are config keys."""
 
     cells: pd.DataFrame
     curves: pd.DataFrame
     keys: Sequence[str]
 
 
-def select(cells: pd.DataFrame, selector: Selector) -> pd.DataFrame:
-    """Return the cells whose columns have the values asked for; numbers are compared as numbers."""
+def select_cells(cells: pd.DataFrame, selector: Selector) -> pd.DataFrame:
+    """Select the cells that have one of the wanted values in each column; numbers are compared as numbers."""
     for column, wanted in selector.items():
         if column not in cells:
             return cells.iloc[:0]
@@ -28,7 +28,7 @@ def select(cells: pd.DataFrame, selector: Selector) -> pd.DataFrame:
 
 
 def _matches(column: pd.Series, wanted: Sequence[object]) -> np.ndarray:
-    """Return which values are among those wanted."""
+    """Mask the values of a column that are among those wanted."""
     numbers = np.array([one for one in wanted if _is_number(one)], dtype=np.float64)
     words = [str(one) for one in wanted if not _is_number(one)]
     found = column.astype(str).isin(words).to_numpy(dtype=bool)
@@ -42,8 +42,8 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
-def conditions(cells: pd.DataFrame, keys: Sequence[str]) -> list[Selector]:
-    """Return every combination of values that occurs, in order; one that asks for nothing without keys."""
+def list_conditions(cells: pd.DataFrame, keys: Sequence[str]) -> list[Selector]:
+    """List every combination of the keys' values that occurs, sorted; ``[{}]`` without keys."""
     if not keys:
         return [{}]
     if not set(keys) <= set(cells):
@@ -55,58 +55,60 @@ def conditions(cells: pd.DataFrame, keys: Sequence[str]) -> list[Selector]:
     ]
 
 
-def measure(claim: Claim, cells: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
-    """Return the cells of one condition with ``value``, ``lost`` and ``tuned``: what is judged, and chosen by.
+def add_claim_values(claim: Claim, cells: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
+    """Add the columns ``value``, ``lost`` and ``tuned`` to the cells of one condition.
 
-    ``tuned`` is a score: lower is better, inf is lost, nan absent.
+    ``value`` is the number that is judged (nan if lost or absent), ``lost`` whether the cell has none because it
+    diverged or never reached one, ``tuned`` the score that settings are chosen by (lower is better, inf lost, nan
+    absent).
     """
     ran = cells["status"] != "failed"
     diverged = cells["status"] == "diverged"
     if claim.metric == "diverged":
         value = diverged.astype(float)
     elif claim.take == "final":
-        value = _column(cells, claim.metric)
+        value = _numeric_column(cells, claim.metric)
     elif claim.take == "distance":
-        value = (_column(cells, claim.metric) - float(claim.level or 0.0)).abs()
+        value = (_numeric_column(cells, claim.metric) - float(claim.level or 0.0)).abs()
     else:
-        value, diverged = _along_curves(claim, cells, curves, diverged)
+        value, diverged = _read_curves(claim, cells, curves, diverged)
     value = value.where(ran)
-    endless = np.isinf(value)
-    lost = (diverged | endless) & ran
-    if claim.keeps_losses:
-        lost &= value.isna() | endless
-    value = value.mask(lost | endless)
+    infinite = np.isinf(value)
+    lost = (diverged | infinite) & ran
+    if claim.counts_diverged:
+        lost &= value.isna() | infinite
+    value = value.mask(lost | infinite)
     if claim.tune == "metric":
         tuned = (-value if claim.goal == "max" else value).mask(lost, np.inf)
     else:
-        tuned = _outcome(cells).where(ran)
+        tuned = _model_scores(cells).where(ran)
     return cells.assign(value=value, lost=lost, tuned=tuned)
 
 
-def _column(cells: pd.DataFrame, name: str) -> pd.Series:
+def _numeric_column(cells: pd.DataFrame, name: str) -> pd.Series:
     if name not in cells:
         return pd.Series(np.nan, index=cells.index)
     return pd.to_numeric(cells[name], errors="coerce")
 
 
-def _outcome(cells: pd.DataFrame) -> pd.Series:
-    """Return scores of the model's own metric."""
+def _model_scores(cells: pd.DataFrame) -> pd.Series:
+    """Compute scores of the model's own metric: lower is better, inf diverged."""
     scores = pd.Series(np.nan, index=cells.index)
     for (metric, goal), group in cells.groupby(["model.metric", "model.goal"]):
-        values = _column(group, str(metric))
+        values = _numeric_column(group, str(metric))
         scores[group.index] = -values if goal == "max" else values
     scores[cells["status"] == "diverged"] = np.inf
     return scores
 
 
-def _along_curves(
+def _read_curves(
     claim: Claim, cells: pd.DataFrame, curves: pd.DataFrame, diverged: pd.Series
 ) -> tuple[pd.Series, pd.Series]:
-    """Return value and loss of what the curves tell."""
+    """Compute value and loss of each cell from its curve, as the claim's ``take`` says."""
     if claim.metric not in curves:
         return pd.Series(np.nan, index=cells.index), diverged
     rows = curves.loc[curves["cell"].isin(cells["cell"]), ["cell", "step", claim.metric]]
-    rows = rows.astype({claim.metric: float})  # a mean of large 32-bit numbers overflows
+    rows = rows.astype({claim.metric: float})  # the mean of large float32 numbers overflows
     rows = rows[np.isfinite(rows[claim.metric])]
     if claim.take == "mean":
         return cells["cell"].map(rows.groupby("cell")[claim.metric].mean()), diverged
@@ -115,17 +117,17 @@ def _along_curves(
         reached = rows[claim.metric] <= level if claim.goal == "min" else rows[claim.metric] >= level
         first = cells["cell"].map(rows[reached].groupby("cell")["step"].min()).astype(float)
         return first, first.isna() & (cells["status"] != "failed")
-    limit = _equal_seconds(cells)
+    limit = _steps_at_equal_seconds(cells)
     until = rows["cell"].map(dict(zip(cells["cell"], limit, strict=True)))
     last = rows[rows["step"] <= until].sort_values("step").groupby("cell")[claim.metric].last()
-    stopped = _column(cells, "diverged_at") <= limit
+    stopped = _numeric_column(cells, "diverged_at") <= limit
     return cells["cell"].map(last).astype(float), diverged & stopped
 
 
-def _equal_seconds(cells: pd.DataFrame) -> pd.Series:
-    """Return the step that each cell had reached when the regularizer that ends first was done.
+def _steps_at_equal_seconds(cells: pd.DataFrame) -> pd.Series:
+    """Compute the step that each cell had reached when the fastest regularizer finished.
 
-    A regularizer's time per step is the median over its cells: cells of one stack share a stopwatch.
+    A regularizer's time per step is the median over its cells, because cells of one stack are timed together.
     """
     time = cells.groupby("regularizer")["step_seconds"].transform("median").astype(float)
     steps: pd.Series = (time * cells["steps"]).min() / time

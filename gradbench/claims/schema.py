@@ -1,4 +1,4 @@
-"""What a claim is, as the ``claims:`` of an experiment's YAML write it."""
+"""Parse the ``claims:`` of an experiment's YAML, and check their keys."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -7,7 +7,7 @@ from typing import Any
 from gradbench.errors import UsageError, nearest
 
 Selector = Mapping[str, tuple[Any, ...]]
-"""Column of the cells table -> the values that it may have."""
+"""Column of the table of cells -> allowed values."""
 
 CHOICES = {
     "test": ("contrast", "trend", "interior", "shift"),
@@ -21,40 +21,41 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence and how it is decided. An effect is that of ``treatment`` against ``control``.
+    """A sentence and the rule that decides it. The effect is that of ``treatment`` against ``control``.
 
-    Every key that varies among the cells of one side and is not named (a threshold, a learning rate) is tuned: the
-    first seeds choose it, for each side and under each condition, and the others, all fresh, judge.
+    Every key that varies among the cells of one side and is not named here (a threshold, a learning rate) is tuned:
+    the first seeds choose it, for each side and condition, and the others judge.
 
     Attributes:
-        id: the number that the article gives it, and a letter where several tests make one claim: ``4b``.
-        sentence: what is claimed.
-        metric: a column of the cells or of the curves; ``diverged`` is 1 where a cell diverged, or else 0.
-        goal: which way it is better: ``min`` or ``max``.
-        above: the claim is that the effect lies above this: the smallest that matters ...
-        below: ... or below this ...
-        apart: ... or, of a slope, farther than this from that of no effect, on either side. One of the three is given.
+        id: number of the claim in the article, with a letter if several tests make one claim: ``4b``.
+        sentence: the claim in words.
+        metric: a column of the cells or of the curves; ``diverged`` is 1 for a diverged cell, otherwise 0.
+        goal: direction in which the metric is better: ``min`` or ``max``.
+        above: the claim says that the effect is above this bound (one of the three bounds is given).
+        below: the claim says that the effect is below this bound.
+        min_abs_effect: the claim says that a slope differs from no effect by more than this, in either direction;
+            the YAML key is ``apart``.
         treatment: cells that the claim is about.
         control: cells to compare with; an ``interior`` and a ``shift`` have none.
-        among: what both have in common.
+        among: column values that treatment and control share.
         test: ``contrast``, treatment against control; ``trend``, the slope of that effect along a key;
             ``interior``, the best value of a key that is neither its least nor its greatest, against both;
             ``shift``, the slope of the logarithm of the best value of a key along a second one.
-        combine: over conditions: the claim must hold under ``each``, or under ``any``.
-        take: ``final``, its value at the end; ``mean`` over all recorded steps; ``steps_to``, the first
-            evaluated step at which it has reached ``level``; ``equal_seconds``, its value once every
-            regularizer has had as long as the one that ends first; ``distance`` of the final one from ``level``.
-        level: see ``take``.
+        combine: whether the claim must hold under ``each`` condition or under ``any``.
+        take: ``final``, the value at the end; ``mean`` over all recorded steps; ``steps_to``, the first evaluated
+            step at which the metric has reached ``level``; ``equal_seconds``, the value after the time in which
+            the fastest regularizer finishes; ``distance`` of the final value from ``level``.
+        level: the value that ``take: steps_to`` and ``distance`` refer to.
         effect: ``difference``, or ``ratio`` (of positive values, averaged as logarithms).
-        per: keys whose values are the conditions: one verdict each, intervals corrected for their number (and not for
-            that of a file's claims: each entry is one of its own).
-        pool: keys whose values are replicates beside the seed, and neither conditions nor choices.
+        per: keys whose values are the conditions, one verdict each; intervals are corrected for their number, not
+            for the number of claims.
+        pool: keys whose values are replicates, like seeds.
         along: the key of a ``trend``, ``interior`` or ``shift``.
         versus: the second key of a ``shift``.
-        places: value of ``along`` -> its place on the axis, where it is not a number itself.
-        tune: what tuned keys are chosen for: this ``metric``, or the model's own ``outcome``.
-        figure: the report's figure to look at.
-        why: the reason for these settings; for readers of the file.
+        places: value of ``along`` -> position on the axis, for values that are not numbers.
+        tune: what tuned keys are chosen by: this ``metric``, or the model's own ``outcome``.
+        figure: name of the report's figure to look at.
+        why: reason for these settings, for readers of the file.
     """
 
     id: str
@@ -63,7 +64,7 @@ class Claim:
     goal: str
     above: float | None = None
     below: float | None = None
-    apart: float | None = None
+    min_abs_effect: float | None = None
     treatment: Selector = field(default_factory=dict)
     control: Selector = field(default_factory=dict)
     among: Selector = field(default_factory=dict)
@@ -83,55 +84,58 @@ class Claim:
 
     @property
     def sign(self) -> int:
-        """1 where the claim is that the effect is large, -1 where it is that it is small."""
+        """1 if the claim says that the effect is large, -1 if it says that it is small."""
         return -1 if self.below is not None else 1
 
     @property
-    def least(self) -> float:
-        """The smallest effect that matters."""
-        if self.apart is not None:
-            return self.neutral + self.apart
+    def smallest_effect(self) -> float:
+        """Smallest effect that matters."""
+        if self.min_abs_effect is not None:
+            return self.no_effect + self.min_abs_effect
         return float(self.above if self.above is not None else self.below or 0.0)
 
     @property
-    def neutral(self) -> float:
-        """The effect of a treatment that does nothing."""
+    def no_effect(self) -> float:
+        """Effect of a treatment that does nothing: 1 for a ratio, 0 for a difference."""
         return 1.0 if self.effect == "ratio" else 0.0
 
     @property
-    def improves(self) -> bool:
-        """Whether the claim is that the treatment does better than the control, rather than worse."""
+    def expects_improvement(self) -> bool:
+        """Whether the claim says that the treatment does better than the control."""
         return (self.goal == "max") == (self.sign > 0)
 
     @property
     def reads_curves(self) -> bool:
-        """Whether its value is read along the curves."""
+        """Whether the value is read from the curves."""
         return self.take in ("mean", "steps_to", "equal_seconds")
 
     @property
-    def keeps_losses(self) -> bool:
-        """Whether a cell that diverged may have a value all the same, and is then not lost."""
+    def counts_diverged(self) -> bool:
+        """Whether a diverged cell may have a value, and is then not lost."""
         return self.metric in ("diverged", "step_seconds") or self.take == "mean"
 
 
-NEEDS = {
+KEYS = {"min_abs_effect": "apart"}
+"""Attribute of a claim -> YAML key, where they differ."""
+
+REQUIRED = {
     "contrast": {"treatment", "control"},
     "trend": {"treatment", "control", "along"},
     "interior": {"treatment", "along"},
     "shift": {"treatment", "along", "versus"},
 }
-"""Test -> the keys that it needs of those that not every claim has."""
+"""Test -> the keys of treatment, control, along and versus that it requires; it refuses the others."""
 
 
-def claims_of(spec: Mapping[str, Any], where: str) -> list[Claim]:
-    """Return the claims of an experiment.
+def parse_claims(spec: Mapping[str, Any], where: str) -> list[Claim]:
+    """Parse the claims of an experiment.
 
     Args:
-        spec: the content of its YAML.
-        where: what to call it in a message.
+        spec: content of the experiment's YAML.
+        where: name of the file in error messages.
 
     Raises:
-        UsageError: in one line, for a claim that says nothing, too much, or what there is not.
+        UsageError: a claim lacks a key, has one too many, or has an invalid value.
     """
     written = spec.get("claims") or []
     if not isinstance(written, list) or not all(isinstance(one, Mapping) for one in written):
@@ -139,7 +143,7 @@ def claims_of(spec: Mapping[str, Any], where: str) -> list[Claim]:
     found = []
     for number, one in enumerate(written, 1):
         try:
-            found.append(_claim(one))
+            found.append(_parse_claim(one))
         except UsageError as error:
             raise UsageError(f"{where}, claim {one.get('id', number)}: {error}") from error
     names = [claim.id for claim in found]
@@ -148,8 +152,9 @@ def claims_of(spec: Mapping[str, Any], where: str) -> list[Claim]:
     return found
 
 
-def _claim(written: Mapping[str, Any]) -> Claim:
-    known = [entry.name for entry in fields(Claim)]
+def _parse_claim(written: Mapping[str, Any]) -> Claim:
+    """Parse one claim, refusing unknown and missing keys."""
+    known = [KEYS.get(entry.name, entry.name) for entry in fields(Claim)]
     for key in written:
         if key not in known:
             raise UsageError(
@@ -158,22 +163,25 @@ def _claim(written: Mapping[str, Any]) -> Claim:
     for key in ("id", "sentence", "metric", "goal"):
         if written.get(key) in (None, ""):
             raise UsageError(f"it needs a key '{key}'")
-    claim = Claim(**{str(key): _value(str(key), value) for key, value in written.items()})
-    _check(claim)
+    attributes = {key: attribute for attribute, key in KEYS.items()}
+    values = {str(key): _parse_value(str(key), value) for key, value in written.items()}
+    claim = Claim(**{attributes.get(key, key): value for key, value in values.items()})
+    _check_keys(claim)
     return claim
 
 
-def _value(key: str, value: Any) -> Any:
+def _parse_value(key: str, value: Any) -> Any:
+    """Parse the value of one key."""
     if key in ("treatment", "control", "among"):
-        return _selector(key, value)
+        return _parse_selector(key, value)
     if key in ("per", "pool"):
         return tuple(map(str, value if isinstance(value, list) else [value]))
     if key == "places":
         if not isinstance(value, Mapping):
             raise UsageError(f"places must map values to numbers, like 'digits: 64', got {value}")
-        return {str(name): _number(f"places.{name}", place) for name, place in value.items()}
+        return {str(name): _parse_number(f"places.{name}", place) for name, place in value.items()}
     if key in ("above", "below", "apart", "level"):
-        return _number(key, value)
+        return _parse_number(key, value)
     if isinstance(value, Mapping | list):
         raise UsageError(f"{key} must be a word or a sentence, got {value}")
     word = str(value)
@@ -183,7 +191,7 @@ def _value(key: str, value: Any) -> Any:
     return word
 
 
-def _selector(key: str, value: Any) -> Selector:
+def _parse_selector(key: str, value: Any) -> Selector:
     if not isinstance(value, Mapping):
         raise UsageError(f"{key} must map columns to values, like 'regularizer: clip_norm', got {value}")
     return {
@@ -192,26 +200,28 @@ def _selector(key: str, value: Any) -> Selector:
     }
 
 
-def _number(key: str, value: Any) -> float:
+def _parse_number(key: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise UsageError(f"{key} must be a number, got {value}")
     return float(value)
 
 
-def _check(claim: Claim) -> None:
-    """Refuse keys that do not go together."""
-    bounds = [bound for bound in (claim.above, claim.below, claim.apart) if bound is not None]
+def _check_keys(claim: Claim) -> None:
+    """Refuse keys that cannot be combined."""
+    bounds = [bound for bound in (claim.above, claim.below, claim.min_abs_effect) if bound is not None]
     if len(bounds) != 1:
         raise UsageError("it needs one of 'above', 'below' and 'apart': the smallest effect that matters")
-    if claim.apart is not None and (claim.test not in ("trend", "shift") or claim.apart < 0):
+    if claim.min_abs_effect is not None and (
+        claim.test not in ("trend", "shift") or claim.min_abs_effect < 0
+    ):
         raise UsageError("'apart' is of a slope, test: trend or test: shift, and is not below 0")
     for key in ("treatment", "control", "along", "versus"):
-        given, needed = bool(getattr(claim, key)), key in NEEDS[claim.test]
+        given, needed = bool(getattr(claim, key)), key in REQUIRED[claim.test]
         if given != needed:
             raise UsageError(f"test: {claim.test} {'needs' if needed else 'takes no'} '{key}'")
     if (claim.level is None) == (claim.take in ("steps_to", "distance")):
         raise UsageError("'level' goes with take: steps_to and take: distance, and only with them")
-    if claim.effect == "ratio" and claim.least <= 0:
-        raise UsageError(f"a ratio lies above 0, and 1 is no effect; got {claim.least}")
+    if claim.effect == "ratio" and claim.smallest_effect <= 0:
+        raise UsageError(f"a ratio lies above 0, and 1 is no effect; got {claim.smallest_effect}")
     if claim.effect == "ratio" and claim.test == "shift":
         raise UsageError("a shift is a slope of logarithms already; leave out 'effect: ratio'")

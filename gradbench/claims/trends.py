@@ -1,152 +1,158 @@
-"""Tests along a key: the trend of an effect, the best value inside, and how the best value shifts.
+"""Test a claim along a key: the slope of an effect, an interior best value, and the shift of the best value.
 
-X places along the key, S settings, R seeds, J of which judge.
+Shapes: X values of the key, S settings, R seeds, J of which judge.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from gradbench.claims.conditions import ConditionCells, ConditionResult
 from gradbench.claims.contrasts import (
     CONTRADICTED,
     SUPPORTED,
     UNDECIDED,
     Contrast,
-    beyond,
-    decide,
-    difference,
+    decide_contrast,
+    effect_per_seed,
+    locate_interval,
     mean_effect,
-    unspread,
+    note_missing_interval,
 )
-from gradbench.claims.findings import Finding, Part
-from gradbench.claims.samples import Row, once
+from gradbench.claims.samples import SeedValues, drop_repeated_timings
 from gradbench.claims.schema import Claim
-from gradbench.stats import selection
 from gradbench.stats.intervals import Floats, Interval
+from gradbench.stats.selection import choose_setting, tuning_seed_count
 
 
-def trend(claim: Claim, part: Part) -> Finding:
-    """Find the slope of treatment against control along a key, one per seed.
+def judge_trend(claim: Claim, cells: ConditionCells) -> ConditionResult:
+    """Test the slope of the effect along a key, fitted per seed.
 
-    A slope needs a number from every cell, so one that is lost counts as the worst that was not.
+    A slope needs a value of every cell, so a lost cell counts as the worst of the others.
     """
-    judged: list[Row] = []
+    judged: list[SeedValues] = []
     known = []
-    for place, value in enumerate(part.along):
-        pair = [row for side in part.sides if (row := side.choose(place, part.tuning)) is not None]
+    for place, value in enumerate(cells.along):
+        pair = [row for side in cells.sides if (row := side.choose(place, cells.tuning)) is not None]
         if len(pair) == 2:
             judged += pair
             known.append(value)
     if len(known) < 2:
-        return part.undecided(f"{claim.along} has fewer than two values with both sides")
+        return cells.undecided(f"{claim.along} has fewer than two values with both sides")
     if claim.metric == "step_seconds":
-        judged = once(judged)
-    filled = filled_in(claim, judged)
+        judged = drop_repeated_timings(judged)
+    filled = impute_lost(claim, judged)
     pairs = zip(filled[::2], filled[1::2], strict=True)
-    effects = np.array([difference(claim, treated, control) for treated, control in pairs])
-    slopes = slopes_of(places_of(claim, known), effects)
-    effect = mean_effect(claim, slopes, part.confidence)
+    effects = np.array([effect_per_seed(claim, treated, control) for treated, control in pairs])
+    slopes = fit_slopes(axis_positions(claim, known), effects)
+    effect = mean_effect(claim, slopes, cells.confidence)
     lost = sum(int(row.lost.sum()) for row in judged)
     worst = (f"{lost} lost cells count as the worst of the others",) if lost else ()
-    notes = (*worst, *unspread(effect))
-    return Finding(part.condition or {}, verdict_of(claim, effect), effect, tuning=part.tuning, notes=notes)
+    notes = (*worst, *note_missing_interval(effect))
+    return ConditionResult(
+        cells.condition or {}, decide_effect(claim, effect), effect, tuning=cells.tuning, notes=notes
+    )
 
 
-def filled_in(claim: Claim, rows: Sequence[Row]) -> list[Floats]:
-    """Return values with the worst of all in place of what was lost."""
+def impute_lost(claim: Claim, rows: Sequence[SeedValues]) -> list[Floats]:
+    """Replace lost values by the worst value of all rows."""
     every = np.concatenate([row.values for row in rows])
     known = every[~np.isnan(every)]
     worst = np.nan if not len(known) else known.min() if claim.goal == "max" else known.max()
     return [np.where(row.lost, worst, row.values) for row in rows]
 
 
-def interior(claim: Claim, part: Part) -> Finding:
-    """Compare the best value inside, chosen on the tuning seeds, with the least and with the greatest.
+def judge_interior(claim: Claim, cells: ConditionCells) -> ConditionResult:
+    """Test the best interior value of a key, chosen on the tuning seeds, against its least and greatest value.
 
-    Both must hold for the claim, and where one is contradicted, it is. Intervals are corrected for there being two.
+    The claim is supported if both comparisons support it and contradicted if one contradicts it. Intervals are
+    corrected for two comparisons.
     """
-    if len(part.along) < 3:
-        return part.undecided(f"{claim.along} has fewer than three values")
-    side, tuning = part.sides[0], min(selection.tuning_seeds(part.seeds), part.seeds)
-    best = 1 + max(selection.best_setting(_lowest(side.tuned[1:-1, :, :tuning])), 0)
+    if len(cells.along) < 3:
+        return cells.undecided(f"{claim.along} has fewer than three values")
+    side, tuning = cells.sides[0], min(tuning_seed_count(cells.seeds), cells.seeds)
+    best = 1 + max(choose_setting(_lowest_scores(side.tuned[1:-1, :, :tuning])), 0)
     inside, least, greatest = (side.choose(place, tuning) for place in (best, 0, -1))
     if inside is None or least is None or greatest is None:
-        return part.undecided(f"there is no cell at the least or greatest {claim.along}")
-    each = 1 - (1 - part.confidence) / 2
+        return cells.undecided(f"there is no cell at the least or greatest {claim.along}")
+    each = 1 - (1 - cells.confidence) / 2
     found = (
         ("against the least", Contrast(claim, inside, least, each)),
         ("against the greatest", Contrast(claim, inside, greatest, each)),
     )
-    verdicts = {decide(one) for _, one in found}
+    verdicts = {decide_contrast(one) for _, one in found}
     verdict = CONTRADICTED if CONTRADICTED in verdicts else UNDECIDED
     if verdicts == {SUPPORTED}:
         verdict = SUPPORTED
     weaker = min((one.effect for _, one in found), key=lambda effect: claim.sign * effect.estimate)
-    chosen = (("best inside", {claim.along: part.along[best], **inside.setting}),)
-    notes = (*good_values(claim, part), *unspread(weaker))
-    return Finding(part.condition or {}, verdict, weaker, found, chosen, tuning, notes)
+    chosen = (("best inside", {claim.along: cells.along[best], **inside.setting}),)
+    notes = (*note_good_values(claim, cells), *note_missing_interval(weaker))
+    return ConditionResult(cells.condition or {}, verdict, weaker, found, chosen, tuning, notes)
 
 
-def _lowest(scores: Floats) -> Floats:
-    """Return each seed's lowest score over settings, nan where all are absent. Shapes: [X, S, R] -> [X, R]."""
+def _lowest_scores(scores: Floats) -> Floats:
+    """Compute each seed's lowest score over settings, [X, S, R] -> [X, R]; nan if all are absent."""
     absent = np.isnan(scores)
     lowest = np.where(absent, np.inf, scores).min(axis=1)
     return np.where(absent.all(axis=1), np.nan, lowest)
 
 
-def good_values(claim: Claim, part: Part) -> tuple[str, ...]:
-    """Say which values do as well as the best, all seeds together: no cell lost, and within what matters."""
+def note_good_values(claim: Claim, cells: ConditionCells) -> tuple[str, ...]:
+    """List the values whose mean over all seeds is within the smallest effect of the best, without a lost cell."""
     ratio, means = claim.effect == "ratio", {}
-    for place, value in enumerate(part.along):
-        row = part.sides[0].choose(place, 0)
+    for place, value in enumerate(cells.along):
+        row = cells.sides[0].choose(place, 0)
         if row is not None and not row.lost.any() and np.isfinite(row.values).any():
             means[value] = float(np.nanmean(np.log(row.values) if ratio else row.values))
     if not means:
         return ("every value lost cells",)
     best = (max if claim.goal == "max" else min)(means.values())
-    slack = abs(np.log(claim.least)) if ratio else abs(claim.least)
+    slack = abs(np.log(claim.smallest_effect)) if ratio else abs(claim.smallest_effect)
     good = [str(value) for value, mean in means.items() if abs(mean - best) <= slack]
     return (f"as good as the best, to within what matters: {', '.join(good)}",)
 
 
-def shift(claim: Claim, part: Part) -> Finding:
-    """Find the slope of the best value's logarithm along a second key, every seed choosing for itself."""
-    side, places = part.sides[0], places_of(claim, part.along)
+def judge_shift(claim: Claim, cells: ConditionCells) -> ConditionResult:
+    """Test the slope of the best value's logarithm along the logarithm of a second key; each seed has its own best."""
+    side, places = cells.sides[0], axis_positions(claim, cells.along)
     seconds = sorted({float(str(one[claim.versus])) for one in side.settings if claim.versus in one})
-    if len(part.along) < 2 or len(seconds) < 2:
-        return part.undecided(f"{claim.along} or {claim.versus} has fewer than two values")
-    best = np.full((len(seconds), part.seeds), np.nan)
+    if len(cells.along) < 2 or len(seconds) < 2:
+        return cells.undecided(f"{claim.along} or {claim.versus} has fewer than two values")
+    best = np.full((len(seconds), cells.seeds), np.nan)
     for index, second in enumerate(seconds):
         of_it = [float(str(one[claim.versus])) == second for one in side.settings]
-        lowest = _lowest(side.tuned[:, of_it])
+        lowest = _lowest_scores(side.tuned[:, of_it])
         scores = np.where(np.isnan(lowest), np.inf, lowest)
         usable = np.isfinite(scores).any(axis=0)
         best[index, usable] = places[scores.argmin(axis=0)][usable]
-    slopes = slopes_of(np.log10(np.array(seconds)), best)
-    effect = mean_effect(claim, slopes, part.confidence)
+    slopes = fit_slopes(np.log10(np.array(seconds)), best)
+    effect = mean_effect(claim, slopes, cells.confidence)
     middles = [
         f"{10 ** float(np.nanmedian(row)):.3g} at {second:g}"
         for second, row in zip(seconds, best, strict=True)
         if np.isfinite(row).any()
     ]
-    notes = (f"median of the best {claim.along}, by {claim.versus}: {', '.join(middles)}", *unspread(effect))
-    return Finding(part.condition or {}, verdict_of(claim, effect), effect, notes=notes)
+    notes = (
+        f"median of the best {claim.along}, by {claim.versus}: {', '.join(middles)}",
+        *note_missing_interval(effect),
+    )
+    return ConditionResult(cells.condition or {}, decide_effect(claim, effect), effect, notes=notes)
 
 
-def places_of(claim: Claim, values: Sequence[float | str]) -> Floats:
-    """Return where values stand on the axis: their logarithms to base 10, so that a slope is per tenfold."""
+def axis_positions(claim: Claim, values: Sequence[float | str]) -> Floats:
+    """Compute positions [X] on the axis: log10 of the values (a slope is per tenfold), or values if one is <= 0."""
     places = np.array([claim.places[str(one)] if claim.places else one for one in values], dtype=np.float64)
     return np.log10(places) if (places > 0).all() else places
 
 
-def slopes_of(places: Floats, effects: Floats) -> Floats:
-    """Return the least-squares slope of each seed. Shapes: [X], [X, J] -> [J]; nan where a value is absent."""
+def fit_slopes(places: Floats, effects: Floats) -> Floats:
+    """Fit the least-squares slope of each seed, [X], [X, J] -> [J]; nan if a value is absent."""
     centred = places - places.mean()
-    rises = effects - effects[0]  # so that effects that are all alike have a slope of 0, not of 1e-15
+    rises = effects - effects[0]  # makes the slope of equal effects exactly 0 instead of 1e-15
     slopes: Floats = (centred[:, None] * rises).sum(axis=0) / (centred**2).sum()
     return slopes
 
 
-def verdict_of(claim: Claim, effect: Interval) -> str:
-    """Return the verdict that one interval gives."""
-    return {1: SUPPORTED, -1: CONTRADICTED, 0: UNDECIDED}[beyond(claim, effect)]
+def decide_effect(claim: Claim, effect: Interval) -> str:
+    """Decide a claim by a single interval. Used for claims with ``test: trend`` and ``shift``."""
+    return {1: SUPPORTED, -1: CONTRADICTED, 0: UNDECIDED}[locate_interval(claim, effect)]

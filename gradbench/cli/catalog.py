@@ -218,10 +218,11 @@ def markdown_default(value: Any) -> str:
 
 
 def markdown_text(words: str) -> str:
-    """Escape text so that Markdown shows it literally."""
-    from gradbench.report.render.markdown import plain  # here, because it imports matplotlib
+    """Return words that Markdown shows as they are."""
+    # Imported here because it imports Matplotlib, which other commands do not need.
+    from gradbench.report.render.markdown import escape_markdown
 
-    return plain(words)
+    return escape_markdown(words)
 
 
 def markdown_table(columns: list[str], rows: list[list[str]]) -> str:

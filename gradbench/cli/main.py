@@ -274,23 +274,23 @@ def print_outcome(plan: "Plan", trained: dict[str, int]) -> None:
 def write_report(folder: Path, *, quiet: bool = False) -> None:
     """Write the report of a results folder; unless quiet, print its answers and the path of its page."""
     from gradbench import report
-    from gradbench.report.claims import section as claims
-    from gradbench.report.claims import verdicts
+    from gradbench.report.claims.output import write_csv
+    from gradbench.report.claims.section import build_sections
 
-    sections, judged = claims.sections(folder)
+    sections, judged = build_sections(folder)
     built = report.build(folder, sections)
     if judged:
-        verdicts.write(folder / "report" / "tables", judged)
+        write_csv(folder / "report" / "tables", judged)
     if not quiet:
         print_claims(judged)
         print_report(built)
 
 
 def print_claims(judged: "Sequence[Verdict]") -> None:
-    """Print judged claims: a table per experiment, then figures and commands, then a summary."""
-    from gradbench.report.claims import overview
+    """Print claims: each with its conditions, its verdict, its figure and the command that made its results."""
+    from gradbench.report.claims.output import summarize, terminal_tables
 
-    for block in overview.blocks(judged):
+    for block in terminal_tables(judged):
         table = Table(*block.columns, title=escape(block.title), title_justify="left")
         for row in block.rows:
             table.add_row(*map(escape, row))
@@ -299,7 +299,7 @@ def print_claims(judged: "Sequence[Verdict]") -> None:
             print_line(line)
         out.print()
     if judged:
-        print_line(overview.summary(judged))
+        print_line(summarize(judged))
 
 
 def print_report(built: "Report") -> None:
@@ -378,19 +378,19 @@ def claims(
 
     [cyan]gradbench claims results/article-small --into notes.md[/]
     """
-    from gradbench.report.claims import overview
-    from gradbench.report.claims.verdicts import write
+    from gradbench.report.claims.output import csv_folder, update_document, write_csv
+    from gradbench.report.claims.verdicts import judge_folders
 
     every = []
     for folder in folders or [Path("results/article")]:
-        found, notes = overview.judge(folder, config_dir)
+        found, notes = judge_folders(folder, config_dir)
         for note in notes:
             print_note(note)
         print_claims(found)
-        print_line(f"claims: {write(overview.place(folder), found)}")
+        print_line(f"claims: {write_csv(csv_folder(folder), found)}")
         every += found
     if into:
-        overview.put_into(into, every)
+        update_document(into, every)
         print_line(f"table: {into}")
 
 

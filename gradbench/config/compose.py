@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gradbench.claims.schema import claims_of
+from gradbench.claims.schema import parse_claims
 from gradbench.config.neutral import NEUTRAL, pop_neutral
 from gradbench.config.overrides import MOST, Axis, Words, axis, literal, one_line, parse_word
 from gradbench.errors import UsageError, nearest
@@ -227,7 +227,7 @@ class Configs:
             scaled = {str(name): self._axes(axes) for name, axes in scales.items()}
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from error
-        claims_of(spec, str(path))
+        parse_claims(spec, str(path))
         return Experiment(path.stem, str(spec.get("question", "")), parsed, scaled, spec)
 
     def _axes(self, written: Mapping[str, Any]) -> tuple[Axis, ...]:

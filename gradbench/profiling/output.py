@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from gradbench.atomic import unwritable, write_atomically
-from gradbench.report.figures.panels import LONGEST, darker, panels
-from gradbench.report.figures.style import RC, Look, looks_of
-from gradbench.report.render.formatting import number, shortened
+from gradbench.report.figures.panels import MAX_NAME, darker, panels
+from gradbench.report.figures.style import RC, Look, assign_looks_by_family
+from gradbench.report.render.formatting import format_number, shorten
 
 MEBI = 2**20
 
@@ -40,9 +40,11 @@ def table(rows: pd.DataFrame) -> Table:
     for index, row in enumerate(rows.to_dict("records")):
         shown.add_row(
             row["regularizer"],
-            number(1e3 * row["step_seconds"]),
+            format_number(1e3 * row["step_seconds"]),
             spread(row, "step_ratio", 2),
-            "–" if np.isnan(peak[index]) else f"{number(row['memory_bytes'] / MEBI)} · {peak[index]:.2f}",
+            "–"
+            if np.isnan(peak[index])
+            else f"{format_number(row['memory_bytes'] / MEBI)} · {peak[index]:.2f}",
             spread(row, "telemetry_share", 1, 100),
         )
     return shown
@@ -101,10 +103,10 @@ def write(rows: pd.DataFrame, folder: Path) -> list[Path]:
 
 def draw(rows: pd.DataFrame) -> Figure:
     """Draw time and memory of each regularizer relative to ``none``, a row each."""
-    looks = looks_of(dict(zip(rows["regularizer"], rows["family"], strict=True)))
+    looks = assign_looks_by_family(dict(zip(rows["regularizer"], rows["family"], strict=True)))
     dearest = rows.iloc[int(rows["step_ratio"].argmax())]
-    title = f"A step costs at most {number(dearest['step_ratio'])}× that of none ({dearest['regularizer']})"
-    longest = min(max(map(len, rows["regularizer"])), LONGEST)
+    title = f"A step costs at most {format_number(dearest['step_ratio'])}× that of none ({dearest['regularizer']})"
+    longest = min(max(map(len, rows["regularizer"])), MAX_NAME)
     figure, ((time, memory),) = panels(
         title,
         [sentence(rows)],
@@ -150,9 +152,9 @@ def column(
             ax.plot(expected[place], place, look.marker, color=look.color, mfc="none", ms=9)
         ax.plot(values[place], place, look.marker, color=look.color, ms=6)
         ax.annotate(
-            f"{number(values[place])}×", (1, place), (5, 0), xycoords=("axes fraction", "data"),
+            f"{format_number(values[place])}×", (1, place), (5, 0), xycoords=("axes fraction", "data"),
             textcoords="offset points", va="center", size=8, color=darker(look.color),
         )  # fmt: skip
-    ax.set_yticks(range(len(rows)), [shortened(name, LONGEST) for name in rows["regularizer"]])
+    ax.set_yticks(range(len(rows)), [shorten(name, MAX_NAME) for name in rows["regularizer"]])
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_xlabel(label)

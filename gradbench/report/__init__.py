@@ -1,4 +1,7 @@
-"""From the tables of a results folder to figures, a page and an answer. Nothing here imports torch."""
+"""Write the report of a results folder, or of several compared: figures, tables, a page and an answer.
+
+It reads tables and never trains anything. Nothing here imports torch.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,114 +12,123 @@ import pandas as pd
 
 from gradbench.atomic import unwritable, write_atomically
 from gradbench.report import figures
-from gradbench.report.analysis import answer as answering
-from gradbench.report.analysis import profiles
-from gradbench.report.analysis import tables as summary
-from gradbench.report.analysis.answer import Answer
+from gradbench.report.analysis.answer import Answer, answer_comparison
 from gradbench.report.analysis.audit import audit
-from gradbench.report.analysis.comparison import comparisons
-from gradbench.report.diff import page as side_by_side
-from gradbench.report.diff import pairing as versus
-from gradbench.report.figures.style import looks
-from gradbench.report.load import curves
-from gradbench.report.load.cells import load
-from gradbench.report.render import cells, contents, markdown
-from gradbench.report.render import html as page
-from gradbench.report.render.blocks import Section
+from gradbench.report.analysis.comparison import list_comparisons
+from gradbench.report.analysis.profiles import profile_table
+from gradbench.report.analysis.tables import build_tables
+from gradbench.report.diff.page import build_contents, check_distinct, report_folder
+from gradbench.report.diff.pairing import short_names
+from gradbench.report.figures.style import assign_looks
+from gradbench.report.load.cells import load_results
+from gradbench.report.load.curves import scan_curves
+from gradbench.report.render import contents
+from gradbench.report.render.blocks import ReportSection
+from gradbench.report.render.cells import list_cells, points_per_curve
+from gradbench.report.render.html import render_html
+from gradbench.report.render.markdown import render_markdown
 
 __all__ = ["Answer", "Report", "answers", "build", "compare"]
 
 
 @dataclass(frozen=True)
 class Report:
-    """A report that has been written: its page, and one answer per comparison."""
+    """A written report: the path of its page, and one answer per comparison."""
 
     page: Path
     answers: tuple[Answer, ...]
 
 
 def answers(results: Path) -> list[Answer]:
-    """Return the answer box of a results folder, one answer per comparison.
+    """Compute the answer box of a results folder, one answer per comparison.
 
     Raises:
         UsageError: the folder holds nothing to report on.
 
     """
-    return answering.answers(load(results))
+    return [answer_comparison(comparison) for comparison in list_comparisons(load_results(results))]
 
 
-def build(results: Path, claims: Sequence[Section] = ()) -> Report:
+def build(results: Path, claims: Sequence[ReportSection] = ()) -> Report:
     """Write ``report/`` in a results folder, from its tables alone.
 
-    The folder's figures and tables are replaced; the same tables give the same files, byte for byte.
+    Figures and tables of an earlier report are replaced; the same tables give the same files, byte for byte.
 
     Args:
-        results: the folder.
-        claims: sections that stand behind the answer.
+        results: the results folder.
+        claims: sections on claims, shown after the answer.
 
     Raises:
         UsageError: the folder holds nothing to report on.
         StorageError: the report cannot be written.
 
     """
-    loaded = load(results)
-    groups = comparisons(loaded)
-    found = [answering.answer(group) for group in groups]
-    drawn = contents.drawn(groups, found)
-    shown = [group.at(group.chosen(treatment)) for group in drawn for treatment in group.treatments]
-    wanted = {cell for part in shown for cell in part["cell"]}
-    scanned = curves.scan(results, loaded.cells, wanted, cells.points(len(loaded.cells)))
-    told = [found[groups.index(group)] for group in drawn]
-    pictures = figures.begin(figures.Context(loaded, scanned, drawn, told, looks(groups)))
-    tables = summary.tables(loaded, groups, scanned.action)
-    tables["profiles.csv"] = profiles.table(drawn)
+    loaded = load_results(results)
+    comparisons = list_comparisons(loaded)
+    found = [answer_comparison(comparison) for comparison in comparisons]
+    drawn = contents.choose_drawn(comparisons, found)
+    shown = [
+        group.cells_at(group.chosen_setting(treatment)) for group in drawn for treatment in group.treatments
+    ]
+    wanted = {cell for cells in shown for cell in cells["cell"]}
+    scanned = scan_curves(results, loaded.cells, wanted, points_per_curve(len(loaded.cells)))
+    drawn_answers = [found[comparisons.index(group)] for group in drawn]
+    context = figures.Context(loaded, scanned, drawn, drawn_answers, assign_looks(comparisons))
+    pictures = figures.start_drawing(context)
+    tables = build_tables(loaded, comparisons, scanned.action)
+    tables["profiles.csv"] = profile_table(drawn)
     tables["answers.csv"] = pd.DataFrame(found)
-    findings = audit(loaded, groups, scanned.notes)
-    listed = cells.listing(loaded, scanned.sketches)
-    sections = contents.sections(groups, drawn, tables, claims, pictures())
-    about = (loaded.name, contents.subtitle(loaded), loaded.question, loaded.command)
-    content = contents.Contents(*about, found, sections, findings, listed)
-    return _written(results / "report", content, tables)
+    page = contents.Contents(
+        title=loaded.name,
+        subtitle=contents.format_subtitle(loaded),
+        question=loaded.question,
+        command=loaded.command,
+        answers=found,
+        notes=audit(loaded, comparisons, scanned.notes),
+        cells=list_cells(loaded, scanned.sparklines),
+        sections=contents.build_sections(comparisons, drawn, tables, claims, pictures()),
+    )
+    return _write_report(results / "report", page, tables)
 
 
 def compare(folders: Sequence[Path], out: Path | None = None) -> Report:
-    """Write a report of several results folders side by side, the first against each other one.
+    """Write a report that compares the first results folder with each of the others.
 
     Args:
-        folders: two or more.
-        out: where it goes; ``results/compare-`` and their names by default. Never into one of them.
+        folders: two or more results folders.
+        out: folder of the report, never one of ``folders``; by default ``results/compare-`` and their names.
 
     Raises:
         UsageError: a folder is given twice, or holds nothing to report on; or the report would lie in one.
         StorageError: the report cannot be written.
 
     """
-    side_by_side.check_apart(folders)
-    loaded = [load(folder) for folder in folders]
-    names = versus.names([str(folder) for folder in folders])
-    place = side_by_side.folder_for(folders, names, out)
-    content, tables = side_by_side.contents(loaded, names)
-    return _written(place, content, tables)
+    check_distinct(folders)
+    loaded = [load_results(folder) for folder in folders]
+    names = short_names([str(folder) for folder in folders])
+    target = report_folder(folders, names, out)
+    page, tables = build_contents(loaded, names)
+    return _write_report(target, page, tables)
 
 
-def _written(folder: Path, content: contents.Contents, tables: dict[str, pd.DataFrame]) -> Report:
-    """Write page, Markdown, figures and tables."""
-    files = {f"tables/{name}": _csv(table) for name, table in tables.items()}
-    for picture in (picture for section in content.sections for picture in section.pictures):
+def _write_report(folder: Path, page: contents.Contents, tables: dict[str, pd.DataFrame]) -> Report:
+    """Write a report's page, Markdown, figures and tables."""
+    files = {f"tables/{name}": _to_csv(table) for name, table in tables.items()}
+    for picture in (picture for section in page.sections for picture in section.pictures):
         files[f"figures/{picture.name}.png"] = picture.png
         files[f"figures/{picture.name}.svg"] = picture.svg
-    files["report.md"] = markdown.render(content).encode("utf-8")
-    files["index.html"] = page.render(content).encode("utf-8")
-    _write(folder, files)
-    return Report(folder / "index.html", tuple(content.answers))
+    files["report.md"] = render_markdown(page).encode("utf-8")
+    files["index.html"] = render_html(page).encode("utf-8")
+    _write_files(folder, files)
+    return Report(folder / "index.html", tuple(page.answers))
 
 
-def _csv(table: pd.DataFrame) -> bytes:
+def _to_csv(table: pd.DataFrame) -> bytes:
     return table.to_csv(index=False, lineterminator="\n").encode("utf-8")
 
 
-def _write(folder: Path, files: dict[str, bytes]) -> None:
-    """Write each file whole or not at all, and remove figures and tables of an earlier report."""
+def _write_files(folder: Path, files: dict[str, bytes]) -> None:
+    """Write each file atomically, and remove the figures and tables of an earlier report."""
     try:
         for kind in ("figures", "tables"):
             (folder / kind).mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Statistics of paired scores: arrays in, numbers out.
+"""Compute intervals of scores and choose settings by them: arrays in, numbers out.
 
-It knows no table, no claim and no figure, and imports no torch and no pandas.
+Pure functions of NumPy arrays belong here; tables, claims and figures never do, nor imports of torch or pandas.
 """

@@ -1,20 +1,18 @@
-"""Choose a strength on some seeds and judge it on others. Shapes: S settings, R seeds."""
+"""Choose a setting on some seeds and judge it on others. Shapes: S settings, R seeds."""
 
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from gradbench.stats.intervals import (
-    Floats,
-)
+from gradbench.stats.intervals import Floats
 
 
-def best_setting(scores: npt.ArrayLike) -> int:
-    """Return the row of ``scores`` [S, R] to prefer, or -1 where every score is absent.
+def choose_setting(scores: npt.ArrayLike) -> int:
+    """Choose the best row of ``scores`` [S, R] and return its index, or -1 if every score is absent.
 
-    A score is better when lower, ``inf`` for a diverged cell and nan for an absent one. Fewer diverged cells
-    (as a share of those present) win first, then the lower mean of the rest, then the first row.
+    Lower scores are better; ``inf`` marks a diverged cell and nan an absent one. The row with the smallest share of
+    diverged cells wins, then the one with the lowest mean of the others, then the first.
     """
     table = np.asarray(scores, dtype=np.float64)
     present = ~np.isnan(table)
@@ -31,11 +29,11 @@ def best_setting(scores: npt.ArrayLike) -> int:
 
 
 class CrossFit(NamedTuple):
-    """For each seed, the setting chosen without it and the score it then had there.
+    """For each seed, the setting chosen on the other seeds and its score on this one.
 
-    The judged scores are fair, but not independent: every seed also took part in the choices of the others.
-    ``dependence`` is what the variance of their mean is multiplied by: 1 where there was nothing to choose,
-    or else ``1 + R / (R - 1)``, the correction of Nadeau and Bengio, "Inference for the generalization error"
+    The held-out scores are unbiased, but not independent: every seed also took part in the choices of the others.
+    ``variance_factor`` corrects the variance of their mean for that: 1 if there was nothing to choose,
+    otherwise ``1 + R / (R - 1)``, the correction of Nadeau and Bengio, "Inference for the generalization error"
     (2003), with one seed held out of R. Without it, settings that all do nothing are called different from
     ``none`` too often. Simulated with 12 such settings, in percent (plain | corrected):
 
@@ -46,40 +44,41 @@ class CrossFit(NamedTuple):
         20    22 | 6           28 | 12
     """
 
-    chosen: npt.NDArray[np.int64]  # [R], -1 where none could be
-    judged: Floats  # [R], inf where the held-out cell diverged, nan where it is absent
-    dependence: float
+    chosen: npt.NDArray[np.int64]  # [R], index of the setting, -1 if none could be chosen
+    held_out: Floats  # [R], scores; inf if the held-out cell diverged, nan if it is absent
+    variance_factor: float  # at least 1
 
 
 def cross_fit(scores: npt.ArrayLike) -> CrossFit:
-    """Choose a setting on all seeds but one and judge it on that one, for each seed in turn.
+    """Choose a setting on all seeds but one and score it on that one, for each seed in turn.
 
-    The best of several settings looks good partly by luck; here the seed that judges had no say in the
-    choice, so the mean of ``judged`` is fair to compare with a setting that was not chosen at all.
+    The best of several settings looks good partly by luck. A held-out seed takes no part in the choice, so the mean
+    of ``held_out`` can be compared with that of a setting that was not chosen. Used by the report's answer box and
+    table of treatments.
 
     Args:
-        scores: [S, R], lower is better, ``inf`` diverged, nan absent (see :func:`best_setting`).
+        scores: [S, R], lower is better, ``inf`` diverged, nan absent (see :func:`choose_setting`).
 
     """
     table = np.asarray(scores, dtype=np.float64)
     seeds = table.shape[1]
     chosen = np.full(seeds, -1, dtype=np.int64)
-    judged = np.full(seeds, np.nan)
+    held_out = np.full(seeds, np.nan)
     for seed in range(seeds):
         others = np.delete(table, seed, axis=1)
-        if others.size and (setting := best_setting(others)) >= 0:
+        if others.size and (setting := choose_setting(others)) >= 0:
             chosen[seed] = setting
-            judged[seed] = table[setting, seed]
-    known = int((~np.isnan(judged)).sum())
-    dependence = 1 + known / (known - 1) if len(table) > 1 and known > 1 else 1.0
-    return CrossFit(chosen, judged, dependence)
+            held_out[seed] = table[setting, seed]
+    known = int((~np.isnan(held_out)).sum())
+    variance_factor = 1 + known / (known - 1) if len(table) > 1 and known > 1 else 1.0
+    return CrossFit(chosen, held_out, variance_factor)
 
 
-def tuning_seeds(n: int) -> int:
-    """Return how many of n seeds, the first ones, choose a strength; the others, all fresh, judge it.
+def tuning_seed_count(n: int) -> int:
+    """Compute how many of n seeds, the first ones, choose a setting; the others judge it.
 
-    A quarter, at least two. Next to :func:`cross_fit`, which lets every seed judge and pays for it with the
-    correction, this is as powerful and exactly at its level, since judged values are independent. Simulated
+    A quarter, at least two. Compared with :func:`cross_fit`, which judges on every seed but needs the correction,
+    this is as powerful and its level is exact, since the judging seeds are independent. Used by claims. Simulated
     with 8 settings of which four help (share called better | with :func:`cross_fit`), effects of 0, .8 and 1.6
     standard deviations:
 

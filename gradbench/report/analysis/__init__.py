@@ -1,1 +1,4 @@
-"""What a report concludes from tables: comparisons, answers, warnings. Nothing here reads files or draws."""
+"""Compare treatments with ``none``: judgements, answers, tables and the audit.
+
+Numbers and sentences belong here; reading files, drawing and markup never do.
+"""

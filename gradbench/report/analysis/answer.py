@@ -1,4 +1,4 @@
-"""The answer box: for each comparison, what to do to the gradients, with the numbers that say so."""
+"""Answer, for each comparison, which treatment to use, with the numbers behind it."""
 
 import math
 from dataclasses import dataclass
@@ -8,25 +8,27 @@ from gradbench.report.analysis.comparison import (
     BETTER,
     UNDECIDED,
     WORSE,
-    Comparison,
-    Judgement,
-    comparisons,
-    judge,
+    ComparisonGroup,
+    TreatmentJudgement,
+    judge_treatments,
     step_ratio,
 )
-from gradbench.report.load.cells import NONE, Results
-from gradbench.report.render import formatting as text
+from gradbench.report.load.cells import NONE
+from gradbench.report.render.formatting import format_interval, format_number, format_setting, join_words
 
-NOTICEABLE_COST = 1.1  # below this, step times of separate stacks differ by chance
+NOTICEABLE_COST = 1.1  # ratio of step times; smaller ones occur by chance between stacks
 
 
 @dataclass(frozen=True)
 class Answer:
     """One line of the answer box.
 
-    ``model`` is the comparison (the model, and what else sets its cells apart), ``treatment`` what to do
-    (``none``: leave the gradients alone), ``value`` the metric there with its interval, ``sentence`` the
-    evidence.
+    Attributes:
+        model: label of the comparison: the model, and the config values that set its cells apart.
+        treatment: the recommended treatment at its strength; ``none`` leaves the gradients alone.
+        verdict: better, worse or undecided.
+        value: the metric with its interval under that treatment.
+        sentence: the evidence.
     """
 
     model: str
@@ -36,36 +38,35 @@ class Answer:
     sentence: str
 
 
-def answers(results: Results) -> list[Answer]:
-    """Answer each comparison, in the order of their labels."""
-    return [answer(comparison) for comparison in comparisons(results)]
-
-
-def answer(comparison: Comparison) -> Answer:
-    """Judge the best of all treatments against ``none`` and say what follows."""
+def answer_comparison(comparison: ComparisonGroup) -> Answer:
+    """Judge the best of all treatments against ``none`` and write the answer."""
     treatments = [name for name in comparison.treatments if name != NONE]
-    judgement = judge(comparison, treatments)
-    if (unjudged := _unjudged(comparison, judgement)) is not None:
+    judgement = judge_treatments(comparison, treatments)
+    if (unjudged := _answer_without_judgement(comparison, judgement)) is not None:
         return Answer(comparison.label, UNDECIDED, UNDECIDED, *unjudged)
-    value = f"{comparison.name} {text.interval(judgement.value)}" if judgement.value.n else ""
+    value = f"{comparison.metric_name} {format_interval(judgement.value)}" if judgement.value.n else ""
     if judgement.verdict == BETTER:
-        return Answer(comparison.label, _chosen(judgement), BETTER, value, _evidence(judgement))
+        return Answer(comparison.label, _name_chosen(judgement), BETTER, value, _format_evidence(judgement))
     if judgement.verdict == WORSE:
-        control = f"{comparison.name} {text.interval(judgement.control)}" if judgement.control.n else ""
-        best = " ".join(("the best treatment,", f"{_chosen(judgement)},", "does worse:", value)).strip()
-        sentence = f"{best} {_evidence(judgement)}"
+        control = (
+            f"{comparison.metric_name} {format_interval(judgement.control)}" if judgement.control.n else ""
+        )
+        best = " ".join(("the best treatment,", f"{_name_chosen(judgement)},", "does worse:", value)).strip()
+        sentence = f"{best} {_format_evidence(judgement)}"
         return Answer(comparison.label, NONE, WORSE, control, sentence)
     sentence = (
-        f"the best treatment ({_chosen(judgement)}) does not differ from none by more than its interval: "
-        f"{_evidence(judgement)}"
+        f"the best treatment ({_name_chosen(judgement)}) does not differ from none by more than its interval: "
+        f"{_format_evidence(judgement)}"
     )
     return Answer(comparison.label, UNDECIDED, UNDECIDED, value, sentence)
 
 
-def _unjudged(comparison: Comparison, judgement: Judgement) -> tuple[str, str] | None:
-    """Return value and sentence where there is nothing to judge: no cells, one seed, no ``none``."""
+def _answer_without_judgement(
+    comparison: ComparisonGroup, judgement: TreatmentJudgement
+) -> tuple[str, str] | None:
+    """Return value and sentence if there is nothing to judge (no cells, one seed, no ``none``), otherwise None."""
     statuses = comparison.cells["status"]
-    control = f"{comparison.name} {text.interval(judgement.control)}" if judgement.control.n else ""
+    control = f"{comparison.metric_name} {format_interval(judgement.control)}" if judgement.control.n else ""
     if (statuses == "failed").all():
         return "", f"every cell failed ({len(statuses)} of {len(statuses)}); see the audit"
     if (statuses == "diverged").all():
@@ -85,27 +86,27 @@ def _unjudged(comparison: Comparison, judgement: Judgement) -> tuple[str, str] |
     return None
 
 
-def _chosen(judgement: Judgement) -> str:
-    """Name the settings that the folds chose, most often chosen first."""
+def _name_chosen(judgement: TreatmentJudgement) -> str:
+    """Name the settings that the folds chose, the most frequent first."""
     ordered = sorted(judgement.folds, key=lambda fold: fold.treatment)
     groups = [(name, list(folds)) for name, folds in groupby(ordered, key=lambda fold: fold.treatment)]
     groups.sort(key=lambda group: -len(group[1]))
-    names = [text.setting(name, folds[0].quantity, (f.strength for f in folds)) for name, folds in groups]
-    return text.listed(names, "or")
+    names = [format_setting(name, folds[0].quantity, (f.strength for f in folds)) for name, folds in groups]
+    return join_words(names, "or")
 
 
-def _evidence(judgement: Judgement) -> str:
-    """Say how ``none`` fared, by how much they differ, and what the treatment costs."""
+def _format_evidence(judgement: TreatmentJudgement) -> str:
+    """Write the metric of ``none``, the diverged seeds, the difference and the cost of the treatment."""
     parts = [f"n = {judgement.n}"]
     if judgement.control.n:
-        parts.append(f"against {text.interval(judgement.control)} for none")
+        parts.append(f"against {format_interval(judgement.control)} for none")
     if judgement.control_diverged:
         parts.append(f"none diverged in {judgement.control_diverged} of {judgement.control_n} seeds")
     if judgement.diverged:
         parts.append(f"the treatment diverged in {judgement.diverged} of {judgement.n} seeds")
     if judgement.difference.n:
-        parts.append(f"difference {text.interval(judgement.difference)}")
+        parts.append(f"difference {format_interval(judgement.difference)}")
     ratio = max((step_ratio(judgement.comparison, fold) for fold in set(judgement.folds)), default=math.nan)
     if ratio > NOTICEABLE_COST:
-        parts.append(f"{text.number(ratio, 2)}× the step")
+        parts.append(f"{format_number(ratio, 2)}× the step")
     return " · ".join(parts)

@@ -1,13 +1,13 @@
-"""What was compared with what: versions, devices, budgets, seeds, missing cells; warnings first."""
+"""List what was compared: versions, devices, budgets, seeds and missing cells; warnings first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from gradbench.report.analysis.comparison import Comparison
-from gradbench.report.load.cells import NONE, Results
-from gradbench.report.render import formatting as text
+from gradbench.report.analysis.comparison import ComparisonGroup
+from gradbench.report.load.cells import NONE, LoadedResults
+from gradbench.report.render.formatting import format_number, format_setting, join_words, pluralize
 
 VERSIONS = {
     "gradbench": "gradbench",
@@ -20,113 +20,117 @@ VERSIONS = {
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A line of the audit."""
+class AuditNote:
+    """A line of the audit, and whether it is a warning."""
 
     text: str
     warning: bool
 
 
-def audit(results: Results, comparisons: Sequence[Comparison], notes: Sequence[str] = ()) -> list[Finding]:
-    """Return the findings, warnings first; ``notes`` are what reading the curves had to decide."""
-    findings = [Finding(note, warning=True) for note in (*results.notes, *notes)]
-    findings += _outcomes(results)
+def audit(
+    results: LoadedResults, comparisons: Sequence[ComparisonGroup], read_notes: Sequence[str] = ()
+) -> list[AuditNote]:
+    """List the notes of the audit, warnings first; ``read_notes`` are warnings from reading the curves."""
+    notes = [AuditNote(note, warning=True) for note in (*results.notes, *read_notes)]
+    notes += _note_outcomes(results)
     for comparison in comparisons:
-        findings += _mixed(comparison) + _seeds(comparison)
-    findings += _apart(results, comparisons) + _provenance(results) + _rules(results)
-    return sorted(findings, key=lambda finding: not finding.warning)
+        notes += _warn_of_mixed_versions(comparison) + _warn_of_seeds(comparison)
+    notes += _note_budgets(results, comparisons) + _note_provenance(results) + _note_divergence_rules(results)
+    return sorted(notes, key=lambda note: not note.warning)
 
 
-def _outcomes(results: Results) -> list[Finding]:
+def _note_outcomes(results: LoadedResults) -> list[AuditNote]:
+    """Note how many cells completed, diverged and failed, and warn of missing values."""
     cells = results.cells
     counts = cells["status"].value_counts()
     words = [f"{counts.get(status, 0)} {status}" for status in ("completed", "diverged", "failed")]
-    found = [Finding(f"{text.count(len(cells), 'cell')}: {text.listed(words)}", warning=False)]
+    found = [AuditNote(f"{pluralize(len(cells), 'cell')}: {join_words(words)}", warning=False)]
     failed = cells[cells["status"] == "failed"]
     if len(failed):
         error = failed["error"].dropna() if "error" in failed else pd.Series(dtype=str)
         reason = f", the first with: {str(error.iloc[0]).splitlines()[0]}" if len(error) else ""
         found.append(
-            Finding(
-                f"{text.count(len(failed), 'cell')} failed and left out of every number{reason}", warning=True
+            AuditNote(
+                f"{pluralize(len(failed), 'cell')} failed and left out of every number{reason}", warning=True
             )
         )
     lacking = cells[(cells["status"] == "completed") & cells["value"].isna()]
     if len(lacking):
-        names = text.listed(sorted(lacking["model.metric"].astype(str).unique()))
+        names = join_words(sorted(lacking["model.metric"].astype(str).unique()))
         found.append(
-            Finding(f"{text.count(len(lacking), 'completed cell')} without a value of {names}", warning=True)
+            AuditNote(f"{pluralize(len(lacking), 'completed cell')} without a value of {names}", warning=True)
         )
     return found
 
 
-def _mixed(comparison: Comparison) -> list[Finding]:
-    """Warn where cells that are compared were made by different programs or machines."""
+def _warn_of_mixed_versions(comparison: ComparisonGroup) -> list[AuditNote]:
+    """Warn if the cells of a comparison were made with different versions, devices or commits."""
     found = []
     for column, name in VERSIONS.items():
         if column in comparison.cells:
             counts = comparison.cells[column].fillna("unknown").astype(str).value_counts().sort_index()
             if len(counts) > 1:
-                words = text.listed([f"{value} ({n} cells)" for value, n in counts.items()])
+                words = join_words([f"{value} ({n} cells)" for value, n in counts.items()])
                 found.append(
-                    Finding(f"{comparison.label} mixes several values of {name}: {words}", warning=True)
+                    AuditNote(f"{comparison.label} mixes several values of {name}: {words}", warning=True)
                 )
     return found
 
 
-def _seeds(comparison: Comparison) -> list[Finding]:
-    """Warn where settings have unequal seeds, too few of them, or nothing to be compared with."""
+def _warn_of_seeds(comparison: ComparisonGroup) -> list[AuditNote]:
+    """Warn if settings have unequal seeds, too few of them, or no ``none`` to compare with."""
     seeds = set(comparison.cells["seed"])
     found = []
-    holes = {s: seeds - set(comparison.at(s)["seed"]) for s in comparison.settings}
+    holes = {s: seeds - set(comparison.cells_at(s)["seed"]) for s in comparison.settings}
     short = {setting: gone for setting, gone in holes.items() if gone}
     if short:
-        named = [text.setting(s.treatment, s.quantity, [s.strength]) for s in list(short)[:4]]
+        named = [format_setting(s.treatment, s.quantity, [s.strength]) for s in list(short)[:4]]
         more = f" and {len(short) - 4} more settings" if len(short) > 4 else ""
         missing = sum(map(len, short.values()))
         where = f"{', '.join(named)}{more}"
-        words = f"{comparison.label} misses {text.count(missing, 'cell')} of its grid, in {where}"
-        found.append(Finding(f"{words}: seed counts differ between what is compared", warning=True))
+        words = f"{comparison.label} misses {pluralize(missing, 'cell')} of its grid, in {where}"
+        found.append(AuditNote(f"{words}: seed counts differ between what is compared", warning=True))
     if len(seeds) < 3:
-        words = f"{comparison.label} has {text.count(len(seeds), 'seed')}: too few to decide anything"
-        found.append(Finding(f"{words}; add some, such as seed=range(5)", warning=True))
+        words = f"{comparison.label} has {pluralize(len(seeds), 'seed')}: too few to decide anything"
+        found.append(AuditNote(f"{words}; add some, such as seed=range(5)", warning=True))
     if NONE not in comparison.treatments:
-        found.append(Finding(f"{comparison.label} has no cells of none to compare with", warning=True))
+        found.append(AuditNote(f"{comparison.label} has no cells of none to compare with", warning=True))
     return found
 
 
-def _apart(results: Results, comparisons: Sequence[Comparison]) -> list[Finding]:
-    """Say which models were run in several versions, and that those are never averaged."""
+def _note_budgets(results: LoadedResults, comparisons: Sequence[ComparisonGroup]) -> list[AuditNote]:
+    """Note each model's seeds and budget, and warn of models that were run in several ways."""
     found = []
     for model in dict.fromkeys(comparison.model for comparison in comparisons):
         labels = [f"“{comparison.label}”" for comparison in comparisons if comparison.model == model]
         if len(labels) > 1:
-            words = f"{model} was run in {len(labels)} ways, kept apart: {text.listed(labels)}"
-            found.append(Finding(words, warning=True))
+            words = f"{model} was run in {len(labels)} ways, kept apart: {join_words(labels)}"
+            found.append(AuditNote(words, warning=True))
     for name, cells in results.cells.groupby("model"):
-        parts = [text.count(cells["seed"].nunique(), "seed")]
+        parts = [pluralize(cells["seed"].nunique(), "seed")]
         for leaf in ("steps", "precision", "optimizer.lr", "data"):
             if leaf in cells:
                 values = cells[leaf].drop_duplicates().sort_values().tolist()
-                words = text.listed([text.number(v) if isinstance(v, float) else str(v) for v in values])
+                words = join_words([format_number(v) if isinstance(v, float) else str(v) for v in values])
                 parts.append(f"{leaf} {words}")
-        found.append(Finding(f"{name}: {', '.join(parts)}", warning=False))
+        found.append(AuditNote(f"{name}: {', '.join(parts)}", warning=False))
         if "steps" in cells and cells["steps"].nunique() > 1:
-            found.append(Finding(f"{name} was trained with different budgets of steps", warning=True))
+            found.append(AuditNote(f"{name} was trained with different budgets of steps", warning=True))
     return found
 
 
-def _provenance(results: Results) -> list[Finding]:
+def _note_provenance(results: LoadedResults) -> list[AuditNote]:
+    """Note the versions, devices and data hashes of all cells, and warn of uncommitted code."""
     found = []
     for column, name in VERSIONS.items():
         if column in results.cells:
             values = sorted(results.cells[column].dropna().astype(str).unique())
-            found.append(Finding(f"{name}: {text.listed(values) or 'unknown'}", warning=False))
+            found.append(AuditNote(f"{name}: {join_words(values) or 'unknown'}", warning=False))
     if "git_dirty" in results.cells:
         dirty = int(results.cells["git_dirty"].fillna(False).astype(bool).sum())
         if dirty:
-            words = f"{text.count(dirty, 'cell')} made from a working tree with uncommitted changes"
-            found.append(Finding(words, warning=True))
+            words = f"{pluralize(dirty, 'cell')} made from a working tree with uncommitted changes"
+            found.append(AuditNote(words, warning=True))
     if "data_sha256" in results.cells and "data" in results.cells:
         pairs = (
             results.cells[["data", "data_sha256"]]
@@ -135,14 +139,14 @@ def _provenance(results: Results) -> list[Finding]:
             .sort_values(["data", "data_sha256"])
         )
         found += [
-            Finding(f"data {d}: sha256 {str(h)[:16]}…", warning=False)
+            AuditNote(f"data {d}: sha256 {str(h)[:16]}…", warning=False)
             for d, h in zip(*pairs.T.values, strict=True)
         ]
     return found
 
 
-def _rules(results: Results) -> list[Finding]:
-    """Print the rule by which cells counted as diverged."""
+def _note_divergence_rules(results: LoadedResults) -> list[AuditNote]:
+    """Note the rule by which cells count as diverged."""
     columns = [column for column in results.cells if str(column).startswith("divergence.")]
     if not columns:
         return []
@@ -153,5 +157,5 @@ def _rules(results: Results) -> list[Finding]:
             "diverged means: a loss or gradient that is not finite, parameters or a compared metric that are not "
             f"finite at the end, or the rule {words}"
         )
-        found.append(Finding(rules, warning=False))
+        found.append(AuditNote(rules, warning=False))
     return found

@@ -1,4 +1,4 @@
-"""What was compared with what, and how it ended: settings, chosen strengths, judgements against ``none``."""
+"""Group cells into comparisons, choose the strength of each treatment, and judge treatments against ``none``."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +8,17 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from gradbench.report.load.cells import NONE, Results
-from gradbench.report.render import formatting as text
-from gradbench.stats import intervals as stats
-from gradbench.stats import selection
-from gradbench.stats.intervals import Interval
+from gradbench.report.load.cells import NONE, LoadedResults
+from gradbench.report.render.formatting import pluralize
+from gradbench.stats.intervals import (
+    NO_VALUES,
+    Floats,
+    Interval,
+    mean_interval,
+    paired_difference,
+    share_difference,
+)
+from gradbench.stats.selection import choose_setting, cross_fit
 
 BETTER, WORSE, UNDECIDED = "better", "worse", "undecided"
 
@@ -22,12 +28,25 @@ class Setting(NamedTuple):
 
     treatment: str
     quantity: str
-    strength: float | None  # None where the treatment has none
+    strength: float | None  # None if the treatment has no strength
+
+
+CONTROL = Setting(NONE, "", None)
+"""The setting that treatments are compared with."""
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Cells that differ in nothing but the regularizer and the seed."""
+class ComparisonGroup:
+    """Cells that differ only in the regularizer and the seed.
+
+    Attributes:
+        label: the model, and the config values that set its cells apart.
+        model: name of the model.
+        metric: column of the primary metric.
+        goal: direction in which the metric is better: ``min`` or ``max``.
+        unit: the metric in words, for axes.
+        cells: rows of the table of cells.
+    """
 
     label: str
     model: str
@@ -38,12 +57,12 @@ class Comparison:
 
     @property
     def treatments(self) -> list[str]:
-        """Treatments with cells here, ``none`` first."""
+        """Treatments that have cells, ``none`` first."""
         return list(self.cells["treatment"].unique())
 
     @property
     def quantities(self) -> list[str]:
-        """Kinds of strength that occur, thresholds first."""
+        """Kinds of strength that occur, ``threshold`` first."""
         found = {quantity for quantity in self.cells["quantity"] if quantity}
         return sorted(found, key=lambda quantity: (quantity != "threshold", quantity))
 
@@ -54,97 +73,97 @@ class Comparison:
         for row, (treatment, quantity, strength) in enumerate(zip(*columns, strict=True)):
             setting = Setting(str(treatment), str(quantity), None if np.isnan(strength) else float(strength))
             rows.setdefault(setting, []).append(row)
-        return {setting: _rows(self.cells, places) for setting, places in rows.items()}
+        return {setting: _take_rows(self.cells, places) for setting, places in rows.items()}
 
     @property
     def settings(self) -> list[Setting]:
-        """Every treatment and strength with a cell here, in the order of the table."""
+        """Every treatment and strength that has a cell, in the order of the table."""
         return list(self._groups)
 
     @property
-    def name(self) -> str:
+    def metric_name(self) -> str:
         """The metric in one word or two: ``perplexity`` of ``perplexity, test``."""
         return self.unit.split(",")[0].strip()
 
     @property
-    def titled(self) -> str:
-        """The label, and how many seeds a mean is over at most."""
-        return f"{self.label} (n = {text.count(self.cells['seed'].nunique(), 'seed')})"
+    def label_with_seeds(self) -> str:
+        """The label with the number of seeds: ``mlp (n = 3 seeds)``."""
+        return f"{self.label} (n = {pluralize(self.cells['seed'].nunique(), 'seed')})"
 
-    def at(self, setting: Setting) -> pd.DataFrame:
-        """Return the cells of one setting, one per seed."""
+    def cells_at(self, setting: Setting) -> pd.DataFrame:
+        """Select the cells of one setting, one per seed; an empty table if there are none."""
         found = self._groups.get(setting)
         return self.cells.iloc[:0] if found is None else found
 
     @cached_property
     def seeds(self) -> list[int]:
-        """Every seed with a cell here, in order."""
+        """Seeds that have a cell, sorted."""
         return sorted(self.cells["seed"].unique())
 
-    def scores(self, settings: Sequence[Setting]) -> stats.Floats:
-        """Return the scores [S, R] of these settings at :attr:`seeds`; nan where there is no cell."""
+    def scores(self, settings: Sequence[Setting]) -> Floats:
+        """Collect the scores [S, R] of these settings at :attr:`seeds`; nan if there is no cell."""
         found = np.full((len(settings), len(self.seeds)), np.nan)
         for row, setting in enumerate(settings):
-            cells = self.at(setting)
+            cells = self.cells_at(setting)
             found[row, np.searchsorted(self.seeds, cells["seed"])] = cells["score"]
         return found
 
     @cached_property
     def control_seconds(self) -> float:
-        """The median step time of ``none``."""
-        return float(self.at(Setting(NONE, "", None))["step_seconds"].median())
+        """Median step time of ``none``, in seconds."""
+        return float(self.cells_at(CONTROL)["step_seconds"].median())
 
     @cached_property
     def _chosen(self) -> dict[str, Setting]:
         found = {}
         for treatment in self.treatments:
             settings = [setting for setting in self.settings if setting.treatment == treatment]
-            found[treatment] = settings[max(selection.best_setting(self.scores(settings)), 0)]
+            found[treatment] = settings[max(choose_setting(self.scores(settings)), 0)]
         return found
 
-    def chosen(self, treatment: str) -> Setting:
-        """Return a treatment's best setting on all its seeds: for showing, never for judging."""
+    def chosen_setting(self, treatment: str) -> Setting:
+        """Return a treatment's best setting over all seeds, for figures only: judging with it would be biased."""
         return self._chosen[treatment]
 
-    def unsigned(self, scores: Interval) -> Interval:
-        """Turn an interval of scores, where lower is better, back into the metric."""
+    def to_metric(self, scores: Interval) -> Interval:
+        """Convert an interval of scores, where lower is better, to one of the metric."""
         if self.goal != "max":
             return scores
         return Interval(-scores.estimate, -scores.high, -scores.low, scores.n)
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """Treatments judged against ``none``, on seeds that had no part in choosing their strength."""
+class TreatmentJudgement:
+    """The result of treatments against ``none``, on seeds that took no part in choosing their strength."""
 
-    comparison: Comparison
+    comparison: ComparisonGroup
     treatments: tuple[str, ...]
-    folds: tuple[Setting, ...]  # what was chosen, once per seed that could judge
+    folds: tuple[Setting, ...]  # the chosen setting, one per judged seed
     value: Interval  # the metric over judged seeds that completed
     diverged: int
     n: int  # judged seeds, diverged ones included
     control: Interval
     control_diverged: int
     control_n: int
-    difference: Interval  # metric, treated minus none, over the seeds where both completed
-    finishing: Interval  # share of diverged seeds, treated minus none
+    difference: Interval  # metric, treatment minus none, over seeds at which both completed
+    diverged_difference: Interval  # share of diverged seeds, treatment minus none
     verdict: str
 
 
-def _rows(cells: pd.DataFrame, places: list[int]) -> pd.DataFrame:
-    """Return these rows; those that stand together, as a sorted table's do, as a view: many times faster."""
+def _take_rows(cells: pd.DataFrame, places: list[int]) -> pd.DataFrame:
+    """Select rows by position; adjacent ones as a slice, which is many times faster."""
     first, last = places[0], places[-1]
     return cells.iloc[first : last + 1] if last - first + 1 == len(places) else cells.iloc[places]
 
 
-def comparisons(results: Results) -> list[Comparison]:
-    """Return the groups of the folder, in the order of its cells."""
+def list_comparisons(results: LoadedResults) -> list[ComparisonGroup]:
+    """List the comparisons of a results folder, in the order of its cells."""
     found = []
     for label, cells in results.cells.groupby("comparison", sort=False):
         first = cells.iloc[0]
         unit = first.get("model.unit")
         found.append(
-            Comparison(
+            ComparisonGroup(
                 label=str(label),
                 model=str(first["model"]),
                 metric=str(first["model.metric"]),
@@ -156,52 +175,53 @@ def comparisons(results: Results) -> list[Comparison]:
     return found
 
 
-def judge(comparison: Comparison, treatments: Sequence[str]) -> Judgement:
-    """Judge the best setting of these treatments against ``none`` (several: also which treatment is chosen).
+def judge_treatments(comparison: ComparisonGroup, treatments: Sequence[str]) -> TreatmentJudgement:
+    """Judge the best setting of these treatments against ``none``, chosen by cross-fitting.
 
-    A treatment is better where its metric is better by more than the interval of the paired difference, or
-    where it diverges less by more than Newcombe's interval, and neither says the opposite; worse likewise.
+    Used by the answer box (all treatments together) and the table of treatments (one at a time). A treatment is
+    better if the interval of its paired difference of the metric, or Newcombe's interval of its difference in
+    diverged shares, is on the better side of zero and the other is not on the worse side; worse likewise.
     """
     settings = [setting for setting in comparison.settings if setting.treatment in treatments]
-    fit = selection.cross_fit(comparison.scores(settings))
-    (control,) = comparison.scores([Setting(NONE, "", None)])
-    known, control_known = ~np.isnan(fit.judged), ~np.isnan(control)
-    lost, control_lost = int(np.isposinf(fit.judged).sum()), int(np.isposinf(control).sum())
-    judged, baseline = _finite(fit.judged), _finite(control)
-    difference = stats.paired_difference(judged, baseline, fit.dependence)
-    finishing = Interval(np.nan, np.nan, np.nan, 0)
+    fit = cross_fit(comparison.scores(settings))
+    (control,) = comparison.scores([CONTROL])
+    known, control_known = ~np.isnan(fit.held_out), ~np.isnan(control)
+    lost, control_lost = int(np.isposinf(fit.held_out).sum()), int(np.isposinf(control).sum())
+    judged, baseline = _mask_infinite(fit.held_out), _mask_infinite(control)
+    difference = paired_difference(judged, baseline, fit.variance_factor)
+    diverged_difference = NO_VALUES
     if known.any() and control_known.any():
         counts = (lost, int(known.sum()), control_lost, int(control_known.sum()))
-        finishing = stats.share_difference(*counts, dependence=fit.dependence)
-    return Judgement(
+        diverged_difference = share_difference(*counts, variance_factor=fit.variance_factor)
+    return TreatmentJudgement(
         comparison=comparison,
         treatments=tuple(treatments),
         folds=tuple(settings[index] for index, use in zip(fit.chosen, known, strict=True) if use),
-        value=comparison.unsigned(stats.mean_interval(judged, fit.dependence)),
+        value=comparison.to_metric(mean_interval(judged, fit.variance_factor)),
         diverged=lost,
         n=int(known.sum()),
-        control=comparison.unsigned(stats.mean_interval(baseline)),
+        control=comparison.to_metric(mean_interval(baseline)),
         control_diverged=control_lost,
         control_n=int(control_known.sum()),
-        difference=comparison.unsigned(difference),
-        finishing=finishing,
-        verdict=_verdict(difference.sign, finishing.sign),
+        difference=comparison.to_metric(difference),
+        diverged_difference=diverged_difference,
+        verdict=_combine_signs(difference.sign, diverged_difference.sign),
     )
 
 
-def step_ratio(comparison: Comparison, setting: Setting) -> float:
-    """Return the median step time of a setting over that of ``none``; nan where either is missing."""
+def step_ratio(comparison: ComparisonGroup, setting: Setting) -> float:
+    """Compute the median step time of a setting over that of ``none``; nan if either is missing."""
     if "step_seconds" not in comparison.cells:
         return np.nan
     control = comparison.control_seconds
-    return float(comparison.at(setting)["step_seconds"].median() / control) if control > 0 else np.nan
+    return float(comparison.cells_at(setting)["step_seconds"].median() / control) if control > 0 else np.nan
 
 
-def _verdict(metric: int, finishing: int) -> str:
-    """Both signs count a lower score as better; where they disagree nothing is decided."""
-    total = metric + finishing
+def _combine_signs(metric: int, diverged_difference: int) -> str:
+    """Combine the signs of two differences of scores, where negative is better; opposite signs cancel."""
+    total = metric + diverged_difference
     return BETTER if total < 0 else WORSE if total > 0 else UNDECIDED
 
 
-def _finite(scores: stats.Floats) -> stats.Floats:
+def _mask_infinite(scores: Floats) -> Floats:
     return np.where(np.isfinite(scores), scores, np.nan)

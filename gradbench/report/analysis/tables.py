@@ -1,15 +1,22 @@
-"""The numbers behind the figures, one table each, as they are written to ``tables/*.csv``."""
+"""Build the tables behind the figures, as they are written to ``tables/*.csv``."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from gradbench.report.analysis.comparison import Comparison, Setting, judge, step_ratio
-from gradbench.report.load.cells import NONE, Results
+from gradbench.report.analysis.comparison import (
+    CONTROL,
+    ComparisonGroup,
+    Setting,
+    judge_treatments,
+    step_ratio,
+)
+from gradbench.report.load.cells import NONE, LoadedResults
 from gradbench.report.load.curves import ACTION
 from gradbench.report.load.read import STATUSES
 from gradbench.stats.intervals import (
+    NO_VALUES,
     Interval,
     interquartile_mean,
     mean_interval,
@@ -17,41 +24,38 @@ from gradbench.stats.intervals import (
     share_interval,
 )
 
-Row = Callable[[Comparison, Setting], Mapping[str, object]]
+RowOf = Callable[[ComparisonGroup, Setting], Mapping[str, object]]
 
 
-def tables(
-    results: Results, comparisons: Sequence[Comparison], acted: pd.DataFrame
+def build_tables(
+    results: LoadedResults, comparisons: Sequence[ComparisonGroup], actions: pd.DataFrame
 ) -> dict[str, pd.DataFrame]:
-    """Return every table by file name; ``acted`` is the action of :class:`Curves`."""
+    """Build the report's tables by file name; ``actions`` is :attr:`gradbench.report.load.curves.Curves.action`."""
     return {
         "cells.csv": results.cells,
-        "strengths.csv": _per_setting(comparisons, _strength),
-        "divergence.csv": _per_setting(comparisons, _divergence),
-        "cost.csv": _per_setting(comparisons, _cost),
-        "action.csv": _per_setting(comparisons, lambda c, s: _action(acted, c, s)),
+        "strengths.csv": _per_setting(comparisons, _strength_row),
+        "divergence.csv": _per_setting(comparisons, _divergence_row),
+        "cost.csv": _per_setting(comparisons, _cost_row),
+        "action.csv": _per_setting(comparisons, lambda c, s: _action_row(actions, c, s)),
         "comparisons.csv": pd.DataFrame(
-            [_judged(c, t) for c in comparisons for t in c.treatments if t != NONE], columns=JUDGED
+            [_judgement_row(c, t) for c in comparisons for t in c.treatments if t != NONE],
+            columns=JUDGED_COLUMNS,
         ),
     }
 
 
-def spread(interval: Interval, name: str) -> dict[str, float]:
-    """Name an interval's parts as columns."""
-    return {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
-
-
-def timings(comparison: Comparison, setting: Setting) -> pd.Series:
-    """Return the distinct step times of a setting, over the median of ``none``; a stack shares one time."""
+def relative_step_times(comparison: ComparisonGroup, setting: Setting) -> pd.Series:
+    """Compute the distinct step times of a setting over the median of ``none``; cells of a stack share one time."""
     cells = comparison.cells
     if "step_seconds" not in cells:
         return pd.Series(dtype=float)
-    found = comparison.at(setting)["step_seconds"].dropna().drop_duplicates()
+    found = comparison.cells_at(setting)["step_seconds"].dropna().drop_duplicates()
     control = comparison.control_seconds
     return found / control if control > 0 else pd.Series(dtype=float)
 
 
-def _per_setting(comparisons: Sequence[Comparison], row: Row) -> pd.DataFrame:
+def _per_setting(comparisons: Sequence[ComparisonGroup], row: RowOf) -> pd.DataFrame:
+    """Build a table with one row per comparison and setting."""
     rows = []
     for comparison in comparisons:
         for setting in comparison.settings:
@@ -60,45 +64,45 @@ def _per_setting(comparisons: Sequence[Comparison], row: Row) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _strength(comparison: Comparison, setting: Setting) -> Mapping[str, object]:
-    cells = comparison.at(setting)
+def _strength_row(comparison: ComparisonGroup, setting: Setting) -> Mapping[str, object]:
+    cells = comparison.cells_at(setting)
     statuses, values = cells["status"].tolist(), cells["value"].to_numpy()
     return {
         "metric": comparison.metric,
         "goal": comparison.goal,
         "cells": len(cells),
         **{status: statuses.count(status) for status in STATUSES},
-        **spread(mean_interval(values), "mean"),
-        **spread(interquartile_mean(values), "iqm"),
-        **spread(_improvement(comparison, setting), "improvement"),
+        **mean_interval(values).columns("mean"),
+        **interquartile_mean(values).columns("iqm"),
+        **_improvement_over_none(comparison, setting).columns("improvement"),
     }
 
 
-def _improvement(comparison: Comparison, setting: Setting) -> Interval:
-    """Return the probability that a cell of the setting is better than one of ``none``."""
+def _improvement_over_none(comparison: ComparisonGroup, setting: Setting) -> Interval:
+    """Estimate the probability that a cell of the setting is better than one of ``none``."""
     if setting.treatment == NONE:
-        return Interval(np.nan, np.nan, np.nan, 0)
-    control = comparison.at(Setting(NONE, "", None))
-    return probability_of_improvement(comparison.at(setting)["score"], control["score"])
+        return NO_VALUES
+    control = comparison.cells_at(CONTROL)
+    return probability_of_improvement(comparison.cells_at(setting)["score"], control["score"])
 
 
-def _divergence(comparison: Comparison, setting: Setting) -> Mapping[str, object]:
-    interval = diverged(comparison, setting)
+def _divergence_row(comparison: ComparisonGroup, setting: Setting) -> Mapping[str, object]:
+    interval = diverged_share(comparison, setting)
     return {
         "n": interval.n,
         "diverged": round(interval.estimate * interval.n) if interval.n else 0,
-        **spread(interval, "share"),
+        **interval.columns("share"),
     }
 
 
-def diverged(comparison: Comparison, setting: Setting) -> Interval:
-    """Return the share of a setting's cells that diverged, failed ones aside."""
-    statuses = comparison.at(setting)["status"].tolist()
+def diverged_share(comparison: ComparisonGroup, setting: Setting) -> Interval:
+    """Compute the share of a setting's cells that diverged, leaving out failed ones."""
+    statuses = comparison.cells_at(setting)["status"].tolist()
     return share_interval(statuses.count("diverged"), len(statuses) - statuses.count("failed"))
 
 
-def _cost(comparison: Comparison, setting: Setting) -> Mapping[str, object]:
-    ratios = timings(comparison, setting)
+def _cost_row(comparison: ComparisonGroup, setting: Setting) -> Mapping[str, object]:
+    ratios = relative_step_times(comparison, setting)
     return {
         "timings": len(ratios),
         "ratio": step_ratio(comparison, setting),
@@ -107,15 +111,15 @@ def _cost(comparison: Comparison, setting: Setting) -> Mapping[str, object]:
     }
 
 
-def _action(acted: pd.DataFrame, comparison: Comparison, setting: Setting) -> Mapping[str, object]:
-    means = acted.reindex(comparison.at(setting)["cell"]).to_numpy(dtype=float)  # [cells, ACTION]
+def _action_row(actions: pd.DataFrame, comparison: ComparisonGroup, setting: Setting) -> Mapping[str, object]:
+    means = actions.reindex(comparison.cells_at(setting)["cell"]).to_numpy(dtype=float)  # [cells, ACTION]
     row: dict[str, object] = {"n": int((~np.isnan(means)).any(axis=1).sum())}
     for name, values in zip(ACTION, means.T, strict=True):
-        row |= spread(mean_interval(values), name)
+        row |= mean_interval(values).columns(name)
     return row
 
 
-JUDGED = (
+JUDGED_COLUMNS = (
     *("comparison", "treatment", "metric", "goal", "quantity", "chosen", "n", "diverged"),
     *("mean", "mean_low", "mean_high", "none_n", "none_diverged", "none", "none_low", "none_high"),
     *("pairs", "difference", "difference_low", "difference_high"),
@@ -123,25 +127,25 @@ JUDGED = (
 )
 
 
-def _judged(comparison: Comparison, treatment: str) -> Mapping[str, object]:
-    """Judge one treatment alone, its strength chosen on the other seeds."""
-    judged = judge(comparison, [treatment])
+def _judgement_row(comparison: ComparisonGroup, treatment: str) -> Mapping[str, object]:
+    """Judge a single treatment, its strength chosen on the other seeds, and write the result as a row."""
+    judgement = judge_treatments(comparison, [treatment])
     return {
         "comparison": comparison.label,
         "treatment": treatment,
         "metric": comparison.metric,
         "goal": comparison.goal,
-        "quantity": comparison.chosen(treatment).quantity,
-        "chosen": " ".join(str(fold.strength) for fold in judged.folds if fold.strength is not None),
-        "n": judged.n,
-        "diverged": judged.diverged,
-        **spread(judged.value, "mean"),
-        "none_n": judged.control_n,
-        "none_diverged": judged.control_diverged,
-        **spread(judged.control, "none"),
-        "pairs": judged.difference.n,
-        **spread(judged.difference, "difference"),
-        **spread(judged.finishing, "share_difference"),
-        "step_ratio": step_ratio(comparison, comparison.chosen(treatment)),
-        "verdict": judged.verdict,
+        "quantity": comparison.chosen_setting(treatment).quantity,
+        "chosen": " ".join(str(fold.strength) for fold in judgement.folds if fold.strength is not None),
+        "n": judgement.n,
+        "diverged": judgement.diverged,
+        **judgement.value.columns("mean"),
+        "none_n": judgement.control_n,
+        "none_diverged": judgement.control_diverged,
+        **judgement.control.columns("none"),
+        "pairs": judgement.difference.n,
+        **judgement.difference.columns("difference"),
+        **judgement.diverged_difference.columns("share_difference"),
+        "step_ratio": step_ratio(comparison, comparison.chosen_setting(treatment)),
+        "verdict": judgement.verdict,
     }

@@ -1,31 +1,32 @@
-"""The section of claims: each sentence, what it came to, and a picture of its effects."""
+"""Build the report's section of claims: a box of verdicts, a table of conditions and a forest plot."""
 
+from collections import Counter
 from collections.abc import Sequence
-from io import BytesIO
+from functools import partial
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
+from gradbench.claims.conditions import ConditionResult
 from gradbench.claims.contrasts import CONTRADICTED, SUPPORTED, UNDECIDED
-from gradbench.claims.findings import Finding
 from gradbench.claims.schema import Claim
 from gradbench.errors import UsageError
 from gradbench.report.claims.verdicts import (
     Verdict,
-    chosen_text,
-    condition_text,
-    effect_text,
-    evidence_text,
-    interval_text,
-    rule_text,
-    verdicts,
+    format_chosen,
+    format_claim_interval,
+    format_condition,
+    format_effect,
+    format_evidence,
+    format_rule,
+    judge_folder,
 )
-from gradbench.report.figures.panels import limits, log_ticks, panels
-from gradbench.report.figures.style import FAINT, RC
-from gradbench.report.render import formatting as text
-from gradbench.report.render.blocks import Box, Entry, Line, Picture, Section, Table
+from gradbench.report.figures import render_pictures
+from gradbench.report.figures.panels import Drawing, axis_limits, log_ticks, panels
+from gradbench.report.figures.style import FAINT
+from gradbench.report.render.blocks import Box, BoxLine, ReportSection, Table, TableEntry
+from gradbench.report.render.formatting import format_interval, format_number, shorten
 
 COLUMNS = (
     "claim",
@@ -51,7 +52,7 @@ CAPTION = (
     "means: the effect's interquartile mean, and the probability that a treated cell is better than one of the "
     "control."
 )
-FOREST = (
+FOREST_CAPTION = (
     "Each point is an effect with its interval, corrected for the number of comparisons within its claim; the line "
     "is what a treatment without effect would give, the shaded side is where the claim says the effect lies. "
     "Filled: supported; crossed: contradicted; hollow: undecided."
@@ -60,110 +61,108 @@ COLORS = {SUPPORTED: "#009E73", CONTRADICTED: "#D55E00", UNDECIDED: "#6b6b6b"}
 MARKERS = {SUPPORTED: "o", CONTRADICTED: "X", UNDECIDED: "o"}
 
 
-def sections(results: Path) -> tuple[list[Section], Sequence[Verdict]]:
-    """Return the section of a results folder's claims, and their verdicts; both empty where it has no claim.
+def build_sections(results: Path) -> tuple[list[ReportSection], Sequence[Verdict]]:
+    """Build the section on a results folder's claims, and judge them; both are empty if it has none.
 
-    Claims that cannot be read take nothing else with them: the section then says why.
+    If the claims cannot be read, the section says why and the report is written all the same.
     """
     try:
-        found = verdicts(results)
+        verdicts = judge_folder(results)
     except UsageError as error:
-        return [Section("Claims", [f"The claims cannot be judged: {error}."])], []
-    if not found:
+        return [ReportSection("Claims", [f"The claims cannot be judged: {error}."])], []
+    if not verdicts:
         return [], []
-    lines = [
-        Line(
-            one.claim.id, one.judgement.verdict, one.claim.sentence, evidence_text(one), one.claim.figure
-        ) for one in found
-    ]  # fmt: skip
-    table = Table(
-        "Each condition", COLUMNS, tuple(row for one in found for row in _rows(one)), CAPTION, "claims.csv"
+    box = Box(tuple(_box_line(verdict) for verdict in verdicts))
+    rows = tuple(row for verdict in verdicts for row in _entries(verdict))
+    table = Table("Each condition", COLUMNS, rows, CAPTION, "claims.csv")
+    forest = render_pictures(partial(draw_forest, verdicts))
+    return [ReportSection("Claims", [box, table, *forest])], verdicts
+
+
+def _box_line(verdict: Verdict) -> BoxLine:
+    claim = verdict.claim
+    return BoxLine(
+        claim.id, verdict.judgement.verdict, claim.sentence, format_evidence(verdict), claim.figure
     )
-    return [Section("Claims", [Box(tuple(lines)), table, forest(found)])], found
 
 
-def _rows(one: Verdict) -> list[tuple[Entry, ...]]:
-    claim = one.claim
+def _entries(verdict: Verdict) -> list[tuple[TableEntry, ...]]:
+    claim = verdict.claim
     return [
         (
-            Entry(claim.id),
-            Entry(condition_text(finding) or "all"),
-            Entry(finding.verdict, kind="verdict"),
-            Entry(effect_text(claim, finding), finding.effect.estimate),
-            Entry(str(finding.effect.n), float(finding.effect.n)),
-            *_beside(claim, finding),
-            Entry(rule_text(claim)),
-            Entry(chosen_text(finding) or "–"),
-            Entry("; ".join(finding.notes) or "–"),
+            TableEntry(claim.id),
+            TableEntry(format_condition(result) or "all"),
+            TableEntry(result.verdict, kind="verdict"),
+            TableEntry(format_effect(claim, result), result.effect.estimate),
+            TableEntry(str(result.effect.n), float(result.effect.n)),
+            *_side_entries(claim, result),
+            TableEntry(format_rule(claim)),
+            TableEntry(format_chosen(result) or "–"),
+            TableEntry("; ".join(result.notes) or "–"),
         )
-        for finding in one.judgement.findings
+        for result in verdict.judgement.results
     ]
 
 
-def _beside(claim: Claim, finding: Finding) -> tuple[Entry, Entry]:
-    """Return the interquartile mean of an effect, and the probability of improvement."""
-    if not finding.contrasts:
-        return Entry("–"), Entry("–")
-    _, contrast = finding.contrasts[0]
-    middle, improvement = contrast.middle, contrast.improvement
+def _side_entries(claim: Claim, result: ConditionResult) -> tuple[TableEntry, TableEntry]:
+    """Build the entries of an effect's interquartile mean and probability of improvement."""
+    if not result.contrasts:
+        return TableEntry("–"), TableEntry("–")
+    _, contrast = result.contrasts[0]
+    middle, improvement = contrast.interquartile_effect, contrast.improvement
     return (
-        Entry(interval_text(claim, middle), middle.estimate),
-        Entry(text.interval(improvement), improvement.estimate),
+        TableEntry(format_claim_interval(claim, middle), middle.estimate),
+        TableEntry(format_interval(improvement), improvement.estimate),
     )
 
 
-def forest(found: Sequence[Verdict]) -> Picture:
-    """Draw every effect of every claim, a panel each."""
-    title = ", ".join(
-        f"{sum(one.judgement.verdict == verdict for one in found)} {verdict}" for verdict in COLORS
-    )
-    title = f"Claims of this experiment: {title}"
-    with mpl.rc_context(RC):
-        most = max(len(one.judgement.findings) for one in found)
-        headings = [f"{one.claim.id}  {one.claim.sentence}: {one.judgement.verdict}" for one in found]
-        figure, axes = panels(title, headings, 1, height=0.15 + 0.19 * most, left=1.9, right=0.3)
-        for one, (ax,) in zip(found, axes, strict=True):
-            _panel(ax, one)
-        pictures = {}
-        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-            buffer = BytesIO()
-            figure.savefig(buffer, format=kind, metadata=metadata)
-            pictures[kind] = buffer.getvalue()
+def draw_forest(verdicts: Sequence[Verdict]) -> list[Drawing]:
+    """Draw the effect of every condition with its interval, one panel per claim."""
+    counts = Counter(verdict.judgement.verdict for verdict in verdicts)
+    title = f"Claims of this experiment: {', '.join(f'{counts[name]} {name}' for name in COLORS)}"
+    most = max(len(verdict.judgement.results) for verdict in verdicts)
+    headings = [
+        f"{verdict.claim.id}  {verdict.claim.sentence}: {verdict.judgement.verdict}" for verdict in verdicts
+    ]
+    figure, axes = panels(title, headings, 1, height=0.15 + 0.19 * most, left=1.9, right=0.3)
+    for verdict, (ax,) in zip(verdicts, axes, strict=True):
+        _draw_panel(ax, verdict)
     alt = f"Effect of each claim with its interval. {title}"
-    return Picture("claims", title, FOREST, alt, "claims.csv", pictures["png"], pictures["svg"])
+    return [Drawing("claims", title, FOREST_CAPTION, alt, "claims.csv", figure)]
 
 
-def _panel(ax: Axes, one: Verdict) -> None:
-    claim, findings = one.claim, one.judgement.findings
-    known = [value for finding in findings for value in finding.effect[:3] if np.isfinite(value)]
-    known += [claim.least, claim.neutral]
-    low, high = limits(known, log=_is_log(claim, known))
+def _draw_panel(ax: Axes, verdict: Verdict) -> None:
+    """Draw the effects of one claim, a line per condition."""
+    claim, results = verdict.claim, verdict.judgement.results
+    known = [value for result in results for value in result.effect[:3] if np.isfinite(value)]
+    known += [claim.smallest_effect, claim.no_effect]
+    low, high = axis_limits(known, log=_is_log(claim, known))
     if _is_log(claim, known):
         ax.set_xscale("log")
         ticks = log_ticks(float(np.log10(low)), float(np.log10(high)))
-        ax.set_xticks(ticks, [text.number(tick, 2) for tick in ticks])
+        ax.set_xticks(ticks, [format_number(tick, 2) for tick in ticks])
         ax.minorticks_off()
     ax.set_xlim(low, high)
-    ends = (claim.least, high) if claim.sign > 0 else (low, claim.least)
+    ends = (claim.smallest_effect, high) if claim.sign > 0 else (low, claim.smallest_effect)
     ax.axvspan(*ends, color="#009E73", alpha=0.09, lw=0)
-    ax.axvline(claim.neutral, color=FAINT, lw=1)
-    for place, finding in enumerate(findings):
-        effect, color = finding.effect, COLORS[finding.verdict]
+    ax.axvline(claim.no_effect, color=FAINT, lw=1)
+    for place, result in enumerate(results):
+        effect, color = result.effect, COLORS[result.verdict]
         if np.isfinite(effect.estimate):
-            face = "white" if finding.verdict == UNDECIDED else color
+            face = "white" if result.verdict == UNDECIDED else color
             ax.plot([effect.low, effect.high], [place, place], color=color, lw=1.2)
-            ax.plot(effect.estimate, place, MARKERS[finding.verdict], color=color, mfc=face, ms=5.5)
+            ax.plot(effect.estimate, place, MARKERS[result.verdict], color=color, mfc=face, ms=5.5)
         else:
             ax.annotate(
                 "no effect to draw", (0.5, place), xycoords=("axes fraction", "data"),
                 ha="center", va="center", size=7.5, color=color,
             )  # fmt: skip
-    names = [text.shortened(condition_text(finding) or "all", 30) for finding in findings]
-    ax.set_yticks(range(len(findings)), names)
-    ax.set_ylim(len(findings) - 0.5, -0.5)
-    ax.set_xlabel(text.shortened(rule_text(claim), 110))
+    names = [shorten(format_condition(result) or "all", 30) for result in results]
+    ax.set_yticks(range(len(results)), names)
+    ax.set_ylim(len(results) - 0.5, -0.5)
+    ax.set_xlabel(shorten(format_rule(claim), 110))
 
 
 def _is_log(claim: Claim, values: Sequence[float]) -> bool:
-    """Whether an axis of ratios is logarithmic, where one can tell: twice as much is as far from 1 as half."""
+    """Whether to draw ratios on a log axis: only if they span a factor of two, below which it looks linear."""
     return claim.effect == "ratio" and claim.test != "trend" and 0 < 2 * min(values) < max(values)

@@ -1,23 +1,28 @@
-"""The claims of a results folder and what became of them: read from the folder alone, judged, put in words."""
+"""Judge the claims of results folders, each from its own files alone, and put the verdicts into words."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
-from gradbench.atomic import reason, unwritable, write_atomically
-from gradbench.claims.findings import Finding
-from gradbench.claims.judge import Judgement, judge
+from gradbench.claims.conditions import ConditionResult
+from gradbench.claims.judge import ClaimJudgement, judge_claim
 from gradbench.claims.metrics import Evidence
-from gradbench.claims.schema import Claim, claims_of
-from gradbench.errors import UsageError
-from gradbench.report.load.cells import leaves, load
-from gradbench.report.render import formatting as text
+from gradbench.claims.schema import Claim, parse_claims
+from gradbench.config.compose import Configs
+from gradbench.errors import DamagedError, UsageError
+from gradbench.report.load.cells import config_columns, load_results
+from gradbench.report.load.read import read_experiment
+from gradbench.report.render.formatting import (
+    format_interval,
+    format_number,
+    format_ratio,
+    format_strength,
+    join_words,
+)
 from gradbench.stats.intervals import Interval
 from gradbench.storage.sanitize import escape_controls, is_cell, is_command
 from gradbench.storage.schema import concat_parts, read_parts
@@ -25,18 +30,18 @@ from gradbench.storage.schema import concat_parts, read_parts
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim, what became of it, and where it comes from.
+    """A judged claim and the results folder that it was judged on.
 
     Attributes:
-        experiment: its name.
-        folder: the results that were judged.
-        judgement: the claim, its verdict, and what each condition says.
-        command: that made the results; empty where it is not told.
+        experiment: name of the experiment.
+        folder: the results folder.
+        judgement: the claim, its verdict, and the result under each condition.
+        command: the command that made the results; empty where it is unknown.
     """
 
     experiment: str
     folder: Path
-    judgement: Judgement
+    judgement: ClaimJudgement
     command: str
 
     @property
@@ -46,132 +51,191 @@ class Verdict:
 
     @property
     def figure(self) -> Path:
-        """The figure to look at: kept beside the tables, or in the report; that of all claims where it is not drawn."""
+        """Path of the claim's figure, beside the tables or in the report; the figure of all claims if it is missing."""
         report = self.folder / "report" / "figures"
         names = f"{self.claim.figure}.png", "claims.png"
-        places = [place / name for name in names for place in (self.folder, report)]
-        return next(filter(Path.is_file, places), report / names[0])
+        paths = [folder / name for name in names for folder in (self.folder, report)]
+        return next(filter(Path.is_file, paths), report / names[0])
 
 
-def verdicts(results: Path) -> list[Verdict]:
-    """Judge every claim that stands in a results folder, by its own frozen file and the cells that this names.
+def judge_folders(folder: Path, config_dir: Path | None = None) -> tuple[list[Verdict], list[str]]:
+    """Judge the claims of a results folder, or of every results folder in a folder.
+
+    Args:
+        folder: a results folder, or a folder of them.
+        config_dir: the user's own configs, in which an experiment may have changed since.
+
+    Returns:
+        The verdicts, and notes to print before them.
+
+    Raises:
+        UsageError: there is no results folder, or the claims of one cannot be read.
+    """
+    inside = [folder] if is_results(folder) else sorted(filter(is_results, folder.glob("*")))
+    if not inside:
+        raise UsageError(
+            f"no results at {folder}; make some with `gradbench run NAME --results {folder}/NAME`, "
+            "or give another folder"
+        )
+    found, notes = [], []
+    for results in inside:
+        verdicts = judge_folder(results)
+        found += verdicts
+        notes += [] if verdicts else [f"{results} has no claims"]
+        notes += _note_changes(results, Configs(config_dir))
+    return found, notes
+
+
+def judge_folder(results: Path) -> list[Verdict]:
+    """Judge every claim in a results folder's ``experiment.yaml``, on the cells that this file lists.
 
     Raises:
         UsageError: the folder holds no cells, or its claims cannot be read.
 
     """
-    frozen = frozen_experiment(results)
-    claims = claims_of(frozen.get("spec") or {}, str(results / "experiment.yaml"))
+    frozen = read_frozen_experiment(results)
+    claims = parse_claims(frozen.get("spec") or {}, str(results / "experiment.yaml"))
     if not claims:
         return []
-    loaded = load(results)
-    cells, asked = loaded.cells, frozen.get("cells")
-    if isinstance(asked, list) and asked:
-        cells = cells[cells["cell"].isin([one for one in asked if is_cell(one)])]
+    loaded = load_results(results)
+    cells, listed = loaded.cells, frozen.get("cells")
+    if isinstance(listed, list) and listed:
+        cells = cells[cells["cell"].isin([cell for cell in listed if is_cell(cell)])]
     columns = {claim.metric for claim in claims if claim.reads_curves}
     curves = pd.DataFrame({"cell": [], "step": []})
     if columns:
         parts = read_parts(results / "curves", ["cell", "step", *sorted(columns)])
         curves = concat_parts(parts) if parts else curves
-    evidence = Evidence(cells, curves, leaves(cells))
+    evidence = Evidence(cells, curves, config_columns(cells))
     command = str(frozen.get("command", ""))
     command = command if is_command(command) else ""
-    return [Verdict(loaded.name, results, judge(claim, evidence), command) for claim in claims]
+    return [Verdict(loaded.name, results, judge_claim(claim, evidence), command) for claim in claims]
 
 
-def frozen_experiment(results: Path) -> Mapping[str, Any]:
-    """Return what a results folder's ``experiment.yaml`` says; empty where there is none.
+def is_results(folder: Path) -> bool:
+    """Whether a folder is a results folder of an experiment."""
+    return (folder / "experiment.yaml").is_file()
+
+
+def read_frozen_experiment(results: Path) -> Mapping[str, Any]:
+    """Read the experiment as it stood when its results were made; empty where the folder has none.
 
     Raises:
-        UsageError: where it cannot be read.
+        UsageError: ``experiment.yaml`` cannot be read.
 
     """
-    path = results / "experiment.yaml"
     try:
-        frozen = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        frozen = read_experiment(results)
+    except DamagedError as error:
+        raise UsageError(f"cannot read {error.path} ({error.reason}): run its experiment again") from error
+    if not frozen:
         return {}
-    except Exception as error:  # PyYAML fails in any way at all on a tag that does not suit its value
-        raise UsageError(f"cannot read {path} ({reason(error)}): run its experiment again") from error
-    frozen = frozen if isinstance(frozen, dict) else {}
     spec = frozen.get("spec")
     return {**frozen, "spec": spec if isinstance(spec, dict) else {}}
+
+
+def _note_changes(results: Path, configs: Configs) -> list[str]:
+    """List what has changed in the experiment's own file since the results were made."""
+    frozen = read_frozen_experiment(results)
+    name, spec = str(frozen.get("experiment")), frozen.get("spec") or {}
+    if name not in configs.experiments:
+        return []
+    try:
+        now = configs.experiment(name).source
+    except UsageError as error:
+        return [f"the experiment's file cannot be compared with {results}: {error}"]
+    changed = [key for key in ("grid", "scales", "claims") if now.get(key) != spec.get(key)]
+    if not changed:
+        return []
+    return [
+        f"{configs.experiments[name]} has changed since {results} was made ({', '.join(changed)}): "
+        "claims are judged as they stood then"
+    ]
 
 
 # ---- words -------------------------------------------------------------------------------------------------
 
 
-def effect_text(claim: Claim, finding: Finding) -> str:
-    """Say how large an effect is: ``+0.12 [0.02, 0.22] accuracy; lost 0 of 6 against 4 of 6``."""
+def format_effect(claim: Claim, result: ConditionResult) -> str:
+    """Write an effect and the cells lost: ``0.12 [0.02, 0.22]; lost 0 of 6, 4 of 6``."""
     parts = []
-    if not math.isnan(finding.effect.estimate):
-        parts.append(interval_text(claim, finding.effect))
-    for name, found in finding.contrasts:
-        if any(found.lost):
-            (lost, control_lost), (n, control_n) = found.lost, found.present
+    if not math.isnan(result.effect.estimate):
+        parts.append(format_claim_interval(claim, result.effect))
+    for name, contrast in result.contrasts:
+        if any(contrast.lost):
+            (lost, control_lost), (n, control_n) = contrast.lost, contrast.present
             counts = f"lost {lost} of {n}, {control_lost} of {control_n}"
             parts.append(f"{counts} {name}".strip())
     return "; ".join(parts) or "–"
 
 
-def interval_text(claim: Claim, effect: Interval) -> str:
-    """Write an effect with its interval, as the difference or the ratio that it is."""
-    return (text.ratio if claim.effect == "ratio" else text.interval)(effect)
+def format_claim_interval(claim: Claim, effect: Interval) -> str:
+    """Write an effect with its interval, as a difference or a ratio."""
+    return (format_ratio if claim.effect == "ratio" else format_interval)(effect)
 
 
-def condition_text(finding: Finding) -> str:
-    """Write ``depth = 16, lr = 0.5``; an empty string where there are no conditions."""
-    return ", ".join(f"{short(key)} = {told(value)}" for key, value in finding.condition.items())
+def format_condition(result: ConditionResult) -> str:
+    """Write ``depth = 16, lr = 0.5``; an empty string where a claim has no conditions."""
+    return ", ".join(
+        f"{_short_key(key)} = {_format_config_value(value)}" for key, value in result.condition.items()
+    )
 
 
-def chosen_text(finding: Finding) -> str:
-    """Write what was chosen on how many seeds."""
+def format_chosen(result: ConditionResult) -> str:
+    """Write the settings that the tuning seeds chose: ``treatment: threshold 1; control: lr 0.1``."""
     parts = [
-        f"{name}: {', '.join(f'{short(key)} {told(value)}' for key, value in setting.items())}"
-        for name, setting in finding.chosen
+        f"{name}: {', '.join(f'{_short_key(key)} {_format_config_value(value)}' for key, value in setting.items())}"
+        for name, setting in result.chosen
     ]
     return "; ".join(parts)
 
 
-def headline(judgement: Judgement) -> str:
-    """Write the verdict, and under which conditions where they differ."""
-    by: dict[str, list[str]] = {}
-    for finding in judgement.findings:
-        by.setdefault(finding.verdict, []).append(condition_text(finding))
-    if len(by) == 1:
+def format_headline(judgement: ClaimJudgement) -> str:
+    """Write the verdict of a claim, and those of its conditions where they differ."""
+    by_verdict = _conditions_by_verdict(judgement)
+    if len(by_verdict) == 1:
         return judgement.verdict
-    parts = [f"{verdict} at {'; '.join(where)}" for verdict, where in by.items()]
+    parts = [f"{verdict} at {'; '.join(where)}" for verdict, where in by_verdict.items()]
     return f"{judgement.verdict}: {' · '.join(parts)}"
 
 
-def evidence_text(one: Verdict) -> str:
-    """Say what a verdict rests on: the effect and n, or how each condition ended."""
-    claim, findings = one.claim, one.judgement.findings
-    if len(findings) == 1:
-        (finding,) = findings
-        effect = f"effect {effect_text(claim, finding)}, n = {finding.effect.n}" if finding.effect.n else ""
-        return " · ".join(filter(None, (effect, *finding.notes)))
-    by: dict[str, list[str]] = {}
-    for finding in findings:
-        by.setdefault(finding.verdict, []).append(condition_text(finding))
-    parts = [f"{verdict} at {text.listed(where)}" for verdict, where in by.items()]
-    parts.append(f"n = {text.strength('', [float(finding.effect.n) for finding in findings])}")
-    if not math.isnan(one.judgement.overall.estimate):
-        parts.append(f"interquartile mean of all {interval_text(claim, one.judgement.overall)}")
+def format_evidence(verdict: Verdict) -> str:
+    """Write the effect and n of a claim with one condition, or the verdict of each of several conditions."""
+    claim, results = verdict.claim, verdict.judgement.results
+    if len(results) == 1:
+        (result,) = results
+        effect = f"effect {format_effect(claim, result)}, n = {result.effect.n}" if result.effect.n else ""
+        return " · ".join(filter(None, (effect, *result.notes)))
+    by_verdict = _conditions_by_verdict(verdict.judgement)
+    parts = [f"{name} at {join_words(where)}" for name, where in by_verdict.items()]
+    parts.append(f"n = {format_strength('', [float(result.effect.n) for result in results])}")
+    if not math.isnan(verdict.judgement.overall.estimate):
+        overall = format_claim_interval(claim, verdict.judgement.overall)
+        parts.append(f"interquartile mean of all {overall}")
     return " · ".join(parts)
 
 
-def rule_text(claim: Claim) -> str:
-    """Say what decides: ``effect above 0.05 (difference of test/accuracy, paired by seed)``."""
-    where = f"above {text.number(claim.least)}" if claim.sign > 0 else f"below {text.number(claim.least)}"
-    if claim.apart is not None:
-        where = f"more than {text.number(claim.apart)} from {text.number(claim.neutral)}, either way"
+def _conditions_by_verdict(judgement: ClaimJudgement) -> dict[str, list[str]]:
+    """Group the written conditions of a claim by their verdict."""
+    found: dict[str, list[str]] = {}
+    for result in judgement.results:
+        found.setdefault(result.verdict, []).append(format_condition(result))
+    return found
+
+
+def format_rule(claim: Claim) -> str:
+    """Write the rule of a claim: ``difference of test/accuracy: above 0.05``."""
+    bound = format_number(claim.smallest_effect)
+    where = f"above {bound}" if claim.sign > 0 else f"below {bound}"
+    if claim.min_abs_effect is not None:
+        center = format_number(claim.no_effect)
+        where = f"more than {format_number(claim.min_abs_effect)} from {center}, either way"
     what = {
         "final": claim.metric,
         "mean": f"mean over steps of {claim.metric}",
-        "steps_to": f"steps to {text.number(claim.level or 0)} of {claim.metric}",
+        "steps_to": f"steps to {format_number(claim.level or 0)} of {claim.metric}",
         "equal_seconds": f"{claim.metric} at equal wall-clock time",
-        "distance": f"distance from {text.number(claim.level or 0)} of {claim.metric}",
+        "distance": f"distance from {format_number(claim.level or 0)} of {claim.metric}",
     }[claim.take]
     of_test = {
         "contrast": f"{claim.effect} of {what}",
@@ -182,66 +246,10 @@ def rule_text(claim: Claim) -> str:
     return f"{of_test}: {where}"
 
 
-def short(key: str) -> str:
-    """Return a key without its group."""
+def _short_key(key: str) -> str:
+    """Return a config key without its group: ``lr`` of ``optimizer.lr``."""
     return escape_controls(key.rsplit(".", 1)[-1])
 
 
-def told(value: object) -> str:
-    """Return a setting's value as words."""
-    return text.number(float(value)) if isinstance(value, int | float) else escape_controls(str(value))
-
-
-# ---- tables ------------------------------------------------------------------------------------------------
-
-
-def write(place: Path, found: Sequence[Verdict]) -> Path:
-    """Write ``claims.csv`` into a folder and return its path.
-
-    Raises:
-        StorageError: where it cannot be written.
-
-    """
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(place, error) from error
-    content = table(found).to_csv(index=False, lineterminator="\n")
-    write_atomically(place / "claims.csv", methodcaller("write", content.encode("utf-8")))
-    return place / "claims.csv"
-
-
-def table(found: Sequence[Verdict]) -> pd.DataFrame:
-    """Return one row per claim and condition: numbers in full, as they are written to ``claims.csv``."""
-    return pd.DataFrame([_row(one, finding) for one in found for finding in one.judgement.findings])
-
-
-def _row(one: Verdict, finding: Finding) -> dict[str, object]:
-    claim = one.claim
-    row: dict[str, object] = {
-        "experiment": one.experiment,
-        "claim": claim.id,
-        "sentence": claim.sentence,
-        "rule": rule_text(claim),
-        "verdict": one.judgement.verdict,
-        "condition": condition_text(finding),
-        "condition_verdict": finding.verdict,
-        **_spread("effect", finding.effect),
-        "n": finding.effect.n,
-        "tuning_seeds": finding.tuning,
-        "chosen": chosen_text(finding),
-        "notes": "; ".join(finding.notes),
-        "figure": str(one.figure),
-        "command": one.command,
-    }
-    if finding.contrasts:
-        _, found = finding.contrasts[0]
-        (lost, control_lost), (n, control_n) = found.lost, found.present
-        row |= {"judged": n, "lost": lost, "control_judged": control_n, "control_lost": control_lost}
-        row |= _spread("interquartile_mean", found.middle) | _spread("lost_difference", found.losses)
-        row |= _spread("probability_of_improvement", found.improvement)
-    return row | _spread("overall_interquartile_mean", one.judgement.overall)
-
-
-def _spread(name: str, interval: Interval) -> dict[str, object]:
-    return {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
+def _format_config_value(value: object) -> str:
+    return format_number(float(value)) if isinstance(value, int | float) else escape_controls(str(value))

@@ -1,4 +1,4 @@
-"""The report of several results folders: what changed from the first to each other one, and by how much."""
+"""Build the report that compares the first of several results folders with each of the others."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -9,16 +9,29 @@ import pandas as pd
 from gradbench.errors import UsageError
 from gradbench.report import figures
 from gradbench.report.analysis.answer import Answer
-from gradbench.report.analysis.audit import Finding, audit
-from gradbench.report.analysis.comparison import UNDECIDED, comparisons
-from gradbench.report.analysis.tables import spread
-from gradbench.report.diff.pairing import SAME, Pairing, Versus, counts, median_ratio, versus
+from gradbench.report.analysis.audit import AuditNote, audit
+from gradbench.report.analysis.comparison import UNDECIDED, list_comparisons
+from gradbench.report.diff.pairing import (
+    SAME,
+    FolderDiff,
+    Pairing,
+    count_verdicts,
+    diff_folders,
+    median_ratio,
+)
 from gradbench.report.figures import compared
-from gradbench.report.figures.style import looks
-from gradbench.report.load.cells import Results
-from gradbench.report.render import formatting as text
-from gradbench.report.render.blocks import Entry, Section, Table
+from gradbench.report.figures.style import assign_looks
+from gradbench.report.load.cells import LoadedResults
+from gradbench.report.render.blocks import ReportSection, Table, TableEntry
 from gradbench.report.render.contents import Contents
+from gradbench.report.render.formatting import (
+    format_interval,
+    format_number,
+    format_setting,
+    format_strength,
+    join_words,
+    pluralize,
+)
 
 CAPTION = (
     "One row per setting that both folders ran, cells paired by seed. Metrics are means over the seeds that "
@@ -31,46 +44,57 @@ CAPTION = (
 )
 
 
-def contents(folders: Sequence[Results], names: Sequence[str]) -> tuple[Contents, dict[str, pd.DataFrame]]:
-    """Return what the report says, and its tables by file name."""
+def build_contents(
+    folders: Sequence[LoadedResults], names: Sequence[str]
+) -> tuple[Contents, dict[str, pd.DataFrame]]:
+    """Build the contents of the report, and its tables by file name.
+
+    Args:
+        folders: the loaded results, two or more.
+        names: short name of each folder.
+    """
     first, *others = folders
-    styles = looks([group for folder in folders for group in comparisons(folder)])
-    sections, tables, answers, findings = [], {}, [], []
+    styles = assign_looks([group for folder in folders for group in list_comparisons(folder)])
+    sections, tables, answers, notes = [], {}, [], []
     for number, (folder, name) in enumerate(zip(others, names[1:], strict=True), 1):
-        found = versus(first, folder, (names[0], name))
+        found = diff_folders(first, folder, (names[0], name))
         title = f"compared-{number}" if len(others) > 1 else "compared"
-        tables[f"{title}.csv"] = pd.DataFrame([_numbers(pairing) for pairing in found.pairings])
-        answers += _answers(found)
-        findings += _findings(found)
-        pictures = figures.pictures(partial(compared.draw, found, title, styles))
+        tables[f"{title}.csv"] = pd.DataFrame([_csv_row(pairing) for pairing in found.pairings])
+        answers += _answer_models(found)
+        notes += _note_changes(found)
+        pictures = figures.render_pictures(partial(compared.draw, found, title, styles))
         shown = (
-            _table(found, f"{title}.csv") if found.pairings else "No cell of one plays a role in the other."
+            _verdict_table(found, f"{title}.csv")
+            if found.pairings
+            else "No cell of one plays a role in the other."
         )
-        sections.append(Section(f"{name} beside {names[0]}", [_told(found), shown, *pictures]))
+        sections.append(
+            ReportSection(f"{name} beside {names[0]}", [_describe_changes(found), shown, *pictures])
+        )
     for folder, name in zip(folders, names, strict=True):
-        own = [finding for finding in audit(folder, comparisons(folder)) if finding.warning]
-        findings += [Finding(f"{name}: {finding.text}", warning=True) for finding in own]
+        warnings = [note for note in audit(folder, list_comparisons(folder)) if note.warning]
+        notes += [AuditNote(f"{name}: {note.text}", warning=True) for note in warnings]
     cells = [
-        f"{name} {text.count(len(folder.cells), 'cell')}" for folder, name in zip(folders, names, strict=True)
+        f"{name} {pluralize(len(folder.cells), 'cell')}" for folder, name in zip(folders, names, strict=True)
     ]
     page = Contents(
         title=" beside ".join(names),
-        subtitle=f"{text.listed(cells)}; each cell with its curves is in its own folder's report",
+        subtitle=f"{join_words(cells)}; each cell with its curves is in its own folder's report",
         question="What changed?",
         command="",
         answers=answers,
         sections=sections,
-        findings=sorted(findings, key=lambda finding: not finding.warning),
+        notes=sorted(notes, key=lambda note: not note.warning),
         cells=None,
     )
     return page, tables
 
 
-def check_apart(folders: Sequence[Path]) -> None:
+def check_distinct(folders: Sequence[Path]) -> None:
     """Refuse to compare a folder with itself.
 
     Raises:
-        UsageError: where two paths lead to the same folder.
+        UsageError: two paths lead to the same folder.
     """
     seen: dict[Path, Path] = {}
     for folder in folders:
@@ -82,11 +106,11 @@ def check_apart(folders: Sequence[Path]) -> None:
             )
 
 
-def folder_for(folders: Sequence[Path], names: Sequence[str], out: Path | None) -> Path:
-    """Return where the report goes.
+def report_folder(folders: Sequence[Path], names: Sequence[str], out: Path | None) -> Path:
+    """Choose the folder of the report: ``out``, or ``results/compare-`` and the names.
 
     Raises:
-        UsageError: where that is one of the folders, lies in one, holds results of its own, or can be no folder.
+        UsageError: it is or lies in one of the folders, holds results of its own, or cannot be a folder.
     """
     short = [name.replace("/", "-") for name in names]
     chosen = out or Path("results") / "-".join(["compare", *short])
@@ -106,96 +130,97 @@ def folder_for(folders: Sequence[Path], names: Sequence[str], out: Path | None) 
     return chosen
 
 
-def _told(found: Versus) -> str:
-    """Say what was changed from one folder to the other."""
+def _describe_changes(found: FolderDiff) -> str:
+    """Write what was changed from one folder to the other."""
     if not found.changes:
         return "Nothing that the tables record was changed between the two."
     return f"What was changed: {'; '.join(found.changes)}."
 
 
-def _answers(found: Versus) -> list[Answer]:
-    """Sum up each model."""
+def _answer_models(found: FolderDiff) -> list[Answer]:
+    """Answer for each model whether the second folder is better."""
     answers = []
     second = found.names[1]
     for model in dict.fromkeys(pairing.model for pairing in found.pairings):
         own = [pairing for pairing in found.pairings if pairing.model == model]
-        number = counts(own)
+        number = count_verdicts(own)
         parts = [f"{n} {verdict}" for verdict, n in number.items() if n]
         ratio = median_ratio(own)
         lost = [sum(pairing.diverged[place] for pairing in own) for place in (0, 1)]
-        parts[0] = f"of {text.count(len(own), 'setting')}: {parts[0]}"
-        told = [f"n = {text.strength('', [float(pairing.n) for pairing in own])}"]
-        told += [text.listed(parts), f"diverged cells {lost[0]} → {lost[1]}"]
+        parts[0] = f"of {pluralize(len(own), 'setting')}: {parts[0]}"
+        evidence = [f"n = {format_strength('', [float(pairing.n) for pairing in own])}"]
+        evidence += [join_words(parts), f"diverged cells {lost[0]} → {lost[1]}"]
         if ratio > 0:
-            told.append(f"{text.number(ratio)}× the step time")
-        lasting = {pairing.lasting for pairing in own} - {UNDECIDED}
+            evidence.append(f"{format_number(ratio)}× the step time")
+        corrected = {pairing.corrected_verdict for pairing in own} - {UNDECIDED}
         if number[SAME] == len(own):
             verdict, says = SAME, "the same numbers, to the last bit"
-        elif len(lasting) == 1:
-            (verdict,) = lasting
+        elif len(corrected) == 1:
+            (verdict,) = corrected
             says = f"{second} is {verdict}"
-        elif lasting:
+        elif corrected:
             verdict, says = UNDECIDED, "better and worse, by setting"
         else:
             verdict, says = UNDECIDED, "no difference beyond chance"
-        answers.append(Answer(f"{model}: {second}", says, verdict, "", " · ".join(told)))
+        answers.append(Answer(f"{model}: {second}", says, verdict, "", " · ".join(evidence)))
     return answers
 
 
-def _findings(found: Versus) -> list[Finding]:
+def _note_changes(found: FolderDiff) -> list[AuditNote]:
+    """Note the changes between the folders, and warn of unmatched cells and too few seeds."""
     first, second = found.names
-    told = [Finding(f"{first} → {second}: {change}", warning=False) for change in found.changes]
-    for name, other, gone in ((first, second, found.alone[0]), (second, first, found.alone[1])):
+    evidence = [AuditNote(f"{first} → {second}: {change}", warning=False) for change in found.changes]
+    for name, other, gone in ((first, second, found.unmatched[0]), (second, first, found.unmatched[1])):
         if gone:
-            words = f"{text.count(gone, 'cell')} of {name} without one of the same role in {other}: left out"
-            told.append(Finding(words, warning=True))
+            words = f"{pluralize(gone, 'cell')} of {name} without one of the same role in {other}: left out"
+            evidence.append(AuditNote(words, warning=True))
     few = min((pairing.n for pairing in found.pairings), default=3)
     if few < 3:
-        told.append(
-            Finding(f"settings with {text.count(few, 'seed')} in both: too few to decide", warning=True)
+        evidence.append(
+            AuditNote(f"settings with {pluralize(few, 'seed')} in both: too few to decide", warning=True)
         )
-    return told
+    return evidence
 
 
-def _table(found: Versus, csv: str) -> Table:
+def _verdict_table(found: FolderDiff, csv: str) -> Table:
     columns = ("group", "setting", "verdict", *found.names, "difference", "diverged", "n", "step time")
-    rows = tuple(_row(pairing) for pairing in found.pairings)
+    rows = tuple(_entries(pairing) for pairing in found.pairings)
     return Table(f"{found.names[1]} beside {found.names[0]}, setting by setting", columns, rows, CAPTION, csv)
 
 
-def _row(pairing: Pairing) -> tuple[Entry, ...]:
+def _entries(pairing: Pairing) -> tuple[TableEntry, ...]:
     setting = pairing.setting
     same = pairing.verdict == SAME and pairing.difference.n
-    difference = "0" if same else text.interval(pairing.difference)
+    difference = "0" if same else format_interval(pairing.difference)
     return (
-        Entry(pairing.model),
-        Entry(text.setting(setting.treatment, setting.quantity, [setting.strength])),
-        Entry(pairing.verdict, kind="verdict"),
-        Entry(text.interval(pairing.first), pairing.first.estimate),
-        Entry(text.interval(pairing.second), pairing.second.estimate),
-        Entry(difference, pairing.difference.estimate),
-        Entry(
+        TableEntry(pairing.model),
+        TableEntry(format_setting(setting.treatment, setting.quantity, [setting.strength])),
+        TableEntry(pairing.verdict, kind="verdict"),
+        TableEntry(format_interval(pairing.first), pairing.first.estimate),
+        TableEntry(format_interval(pairing.second), pairing.second.estimate),
+        TableEntry(difference, pairing.difference.estimate),
+        TableEntry(
             f"{pairing.diverged[0]} → {pairing.diverged[1]}", float(pairing.diverged[1] - pairing.diverged[0])
         ),
-        Entry(str(pairing.n), float(pairing.n)),
-        Entry(f"{text.number(pairing.ratio)}×" if pairing.ratio > 0 else "–", pairing.ratio),
+        TableEntry(str(pairing.n), float(pairing.n)),
+        TableEntry(f"{format_number(pairing.ratio)}×" if pairing.ratio > 0 else "–", pairing.ratio),
     )
 
 
-def _numbers(pairing: Pairing) -> dict[str, object]:
+def _csv_row(pairing: Pairing) -> dict[str, object]:
     return {
         "group": pairing.model,
         **pairing.setting._asdict(),
         "metric": pairing.unit,
         "goal": pairing.goal,
         "n": pairing.n,
-        **spread(pairing.first, "first"),
-        **spread(pairing.second, "second"),
+        **pairing.first.columns("first"),
+        **pairing.second.columns("second"),
         "pairs": pairing.difference.n,
-        **spread(pairing.difference, "difference"),
+        **pairing.difference.columns("difference"),
         "first_diverged": pairing.diverged[0],
         "second_diverged": pairing.diverged[1],
-        **spread(pairing.finishing, "share_difference"),
+        **pairing.diverged_difference.columns("share_difference"),
         "step_ratio": pairing.ratio,
         "verdict": pairing.verdict,
     }

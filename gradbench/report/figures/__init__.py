@@ -1,4 +1,7 @@
-"""The figures of a report, one file each: numbers in, a picture with its words out."""
+"""Draw the figures of a report, one module each: tables in, pictures with their captions out.
+
+Each module's ``draw`` returns its drawings. Reading tables and deciding what is better never belong here.
+"""
 
 import contextlib
 import multiprocessing
@@ -29,12 +32,11 @@ from gradbench.report.figures.panels import Context, Drawing
 from gradbench.report.figures.style import RC
 from gradbench.report.render.blocks import Picture
 
-__all__ = ["SECTIONS", "Context", "begin", "pictures"]
+__all__ = ["SECTIONS", "Context", "render_pictures", "start_drawing"]
 
 Draw = Callable[[Context], list[Drawing]]
 Pictures = dict[str, list[Picture]]  # by section
 
-# In the order in which a reader asks.
 SECTIONS: dict[str, tuple[Draw, ...]] = {
     "Strengths": (strengths.draw, profiles.draw),
     "Learning": (learning.draw,),
@@ -51,20 +53,20 @@ EFFORT: dict[Draw, int] = {
     strengths.draw: 3,
     profiles.draw: 3,
 }
-"""About how long each takes, beside 1 for any other."""
+"""Relative drawing time of the slow figures; 1 for any other."""
 
 
-def begin(context: Context) -> Callable[[], Pictures]:
-    """Begin to draw, in as many processes as there are cores; return what waits for the pictures.
+def start_drawing(context: Context) -> Callable[[], Pictures]:
+    """Start drawing in one process per core and return a function that waits for the pictures.
 
-    The processes are forked: they start with everything imported and loaded, which a fresh one would need as
-    long for as the drawing takes. They use NumPy and Matplotlib and nothing that has threads. A process that
-    fails or is lost leaves its figures to the caller, and so does a platform without a safe fork.
+    The processes are forked, because importing and loading everything anew would take as long as the drawing. They
+    use only NumPy and Matplotlib, which start no threads. The caller draws the figures of a process that fails, and
+    all figures on a platform without a safe fork.
     """
     draws = [draw for group in SECTIONS.values() for draw in group]
     receivers = []
     if sys.platform == "linux" and (cores := len(os.sched_getaffinity(0))) > 1:
-        receivers = [_fork(context, batch) for batch in _batches(draws, cores)]
+        receivers = [_start_process(context, batch) for batch in _share_out(draws, cores)]
 
     def finish() -> Pictures:
         found: dict[str, list[Picture]] = {}
@@ -72,12 +74,10 @@ def begin(context: Context) -> Callable[[], Pictures]:
             with contextlib.suppress(EOFError, OSError):
                 found |= receiver.recv()
             receiver.close()
+        missing = [draw for draw in draws if _figure_name(draw) not in found]
+        found |= {_figure_name(draw): _render_figure(draw, context) for draw in missing}
         sections = {
-            section: [
-                picture
-                for draw in group
-                for picture in (found[_name(draw)] if _name(draw) in found else _pictures(draw, context))
-            ]
+            section: [picture for draw in group for picture in found[_figure_name(draw)]]
             for section, group in SECTIONS.items()
         }
         return {section: pictures for section, pictures in sections.items() if pictures}
@@ -85,60 +85,60 @@ def begin(context: Context) -> Callable[[], Pictures]:
     return finish
 
 
-def _batches(draws: Sequence[Draw], count: int) -> list[list[Draw]]:
-    """Share the figures out, the longest first, each to whom has the least to do."""
+def _share_out(draws: Sequence[Draw], count: int) -> list[list[Draw]]:
+    """Distribute the figures over ``count`` batches, the slowest first, each to the batch with the least work."""
     batches: list[list[Draw]] = [[] for _ in range(min(count, len(draws)))]
     for draw in sorted(draws, key=lambda draw: -EFFORT.get(draw, 1)):
         min(batches, key=lambda batch: sum(EFFORT.get(other, 1) for other in batch)).append(draw)
     return batches
 
 
-def _fork(context: Context, batch: Sequence[Draw]) -> Connection:
-    """Start a process that draws these, and return where its pictures arrive."""
+def _start_process(context: Context, batch: Sequence[Draw]) -> Connection:
+    """Start a process that draws a batch, and return the connection on which its pictures arrive."""
     forking = multiprocessing.get_context("fork")
     receiver, sender = forking.Pipe(duplex=False)
-    # A daemon: if the caller fails before it reads, its exit ends this process instead of waiting for it.
-    child = forking.Process(target=_draw, args=(context, batch, receiver, sender), daemon=True)
+    # As a daemon the process ends with a caller that fails before it reads, instead of keeping it waiting.
+    child = forking.Process(target=_draw_and_send, args=(context, batch, receiver, sender), daemon=True)
     with warnings.catch_warnings():
-        # Python warns of any fork beside threads; those of Arrow and of NumPy are idle, and the child wants none.
+        # Python warns of any fork in a process with threads; Arrow's and NumPy's are idle, and the child uses none.
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         child.start()
     sender.close()
     return receiver
 
 
-def _draw(context: Context, batch: Sequence[Draw], receiver: Connection, sender: Connection) -> None:
-    """Draw in a process of one's own; whoever gets nothing draws again, and then sees why."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the parent that is interrupted
+def _draw_and_send(context: Context, batch: Sequence[Draw], receiver: Connection, sender: Connection) -> None:
+    """Draw a batch in a child process; on an error send nothing, so that the caller draws again and sees it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles the interrupt
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    receiver.close()  # else a parent that is killed would leave this one waiting to send
+    receiver.close()  # otherwise this process would wait forever to send to a parent that was killed
     with contextlib.suppress(Exception):
-        # In one message at the end: a parent that is still busy must not hold up the drawing.
-        sender.send({_name(draw): _pictures(draw, context) for draw in batch})
+        # One message at the end, because sending blocks while the parent is busy.
+        sender.send({_figure_name(draw): _render_figure(draw, context) for draw in batch})
 
 
-def _name(draw: Draw) -> str:
+def _figure_name(draw: Draw) -> str:
     return draw.__module__
 
 
-def _pictures(draw: Draw, context: Context) -> list[Picture]:
-    return pictures(lambda: draw(context))
+def _render_figure(draw: Draw, context: Context) -> list[Picture]:
+    return render_pictures(lambda: draw(context))
 
 
-def pictures(draw: Callable[[], list[Drawing]]) -> list[Picture]:
-    """Draw, and turn what comes of it into files."""
+def render_pictures(draw: Callable[[], list[Drawing]]) -> list[Picture]:
+    """Draw figures and save each as PNG and SVG."""
     with mpl.rc_context(RC):
         return [
             Picture(
                 drawing.name, drawing.title, drawing.caption, drawing.alt, drawing.table,
-                png=_file(drawing.figure, "png"), svg=_file(drawing.figure, "svg"),
+                png=_to_bytes(drawing.figure, "png"), svg=_to_bytes(drawing.figure, "svg"),
             )
             for drawing in draw()
         ]  # fmt: skip
 
 
-def _file(figure: Figure, kind: str) -> bytes:
-    """Return a figure as a file's bytes, without the date that would make each one different."""
+def _to_bytes(figure: Figure, kind: str) -> bytes:
+    """Save a figure as bytes, without the date, so that equal figures give equal files."""
     buffer = BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
     figure.savefig(buffer, format=kind, metadata=metadata)

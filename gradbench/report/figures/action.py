@@ -1,24 +1,24 @@
-"""How often and how strongly a treatment acted, by its strength."""
+"""Draw how often and how strongly each treatment acted, against its strength."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from gradbench.report.analysis.comparison import Comparison, Setting
+from gradbench.report.analysis.comparison import ComparisonGroup, Setting
 from gradbench.report.figures.panels import (
     WIDTH,
     Context,
     Drawing,
-    axis_of,
     darker,
+    end_label,
     label_ends,
-    margin,
-    named,
+    label_margin,
+    label_strength_axis,
     panels,
-    strength_axis,
+    strength_positions,
 )
 from gradbench.report.load.cells import NONE
-from gradbench.report.render import formatting as text
+from gradbench.report.render.formatting import cap_list, format_number, format_setting, join_words
 from gradbench.stats.intervals import mean_interval
 
 CAPTION = (
@@ -43,70 +43,71 @@ UNITS = {
 
 
 def draw(context: Context) -> list[Drawing]:
-    """Draw what acts on gradients, and what is added to the loss, in a figure each."""
-    acted = context.curves.action
-    clippings = [
-        (comparison, quantity, settings)
-        for comparison in context.comparisons
-        for quantity in comparison.quantities
-        if (settings := _settings(comparison, quantity, acted, penalties=False))
-    ]
-    penalties = [
-        (comparison, quantity, settings)
-        for comparison in context.comparisons
-        for quantity in comparison.quantities
-        if (settings := _settings(comparison, quantity, acted, penalties=True))
-    ]
+    """Draw one figure of treatments that change gradients, and one of penalties."""
+    action = context.curves.action
     found = []
-    if clippings:
-        found.append(_clipping(context, clippings, acted))
-    if penalties:
-        found.append(_penalty(context, penalties, acted))
+    if clippings := _select_rows(context, action, penalties=False):
+        found.append(_draw_clipping(context, clippings, action))
+    if penalties := _select_rows(context, action, penalties=True):
+        found.append(_draw_penalty(context, penalties, action))
     return found
 
 
-Rows = list[tuple[Comparison, str, list[Setting]]]
+Rows = list[tuple[ComparisonGroup, str, list[Setting]]]
+"""Comparison, kind of strength and settings of each row of a figure."""
 
 
-def _settings(
-    comparison: Comparison, quantity: str, acted: pd.DataFrame, *, penalties: bool
+def _select_rows(context: Context, action: pd.DataFrame, *, penalties: bool) -> Rows:
+    """Select the rows of the figure of penalties, or of the figure of other treatments."""
+    return [
+        (comparison, quantity, settings)
+        for comparison in context.comparisons
+        for quantity in comparison.quantities
+        if (settings := _select_settings(comparison, quantity, action, penalties=penalties))
+    ]
+
+
+def _select_settings(
+    comparison: ComparisonGroup, quantity: str, action: pd.DataFrame, *, penalties: bool
 ) -> list[Setting]:
-    """Return the settings of one kind of strength that add a penalty, or those that do not."""
+    """Select the settings of one kind of strength that add a penalty, or those that do not."""
     own = [s for s in comparison.settings if s.quantity == quantity and s.treatment != NONE]
     cells = {name: comparison.cells.loc[comparison.cells["treatment"] == name, "cell"] for name, *_ in own}
-    penal = {name: bool((acted["penalty_share"].reindex(ids) > 0).any()) for name, ids in cells.items()}
-    known = {name: bool(acted["clipped"].reindex(ids).notna().any()) for name, ids in cells.items()}
+    penal = {name: bool((action["penalty_share"].reindex(ids) > 0).any()) for name, ids in cells.items()}
+    known = {name: bool(action["clipped"].reindex(ids).notna().any()) for name, ids in cells.items()}
     return [s for s in own if known[s.treatment] and penal[s.treatment] == penalties]
 
 
-def _clipping(context: Context, rows: Rows, acted: pd.DataFrame) -> Drawing:
-    title = _title(rows, acted)
-    headings = [comparison.titled for comparison, *_ in rows]
-    figure, axes = panels(title, headings, 3, height=1.5, right=margin(context), gap=0.55)
+def _draw_clipping(context: Context, rows: Rows, action: pd.DataFrame) -> Drawing:
+    """Draw share changed, norm ratio and cosine, a row per comparison and kind of strength."""
+    title = _title(rows, action)
+    headings = [comparison.label_with_seeds for comparison, *_ in rows]
+    figure, axes = panels(title, headings, 3, height=1.5, right=label_margin(context), gap=0.55)
     for (comparison, quantity, settings), line in zip(rows, axes, strict=True):
         for ax, name in zip(line, ("clipped", "ratio", "cosine"), strict=True):
-            ends = _panel(ax, context, comparison, quantity, settings, acted[name])
+            ends = _draw_panel(ax, context, comparison, quantity, settings, action[name])
             ax.set_ylabel(UNITS[name])
-            means = [acted[name].reindex(comparison.at(s)["cell"]).mean() for s in settings]
+            means = [action[name].reindex(comparison.cells_at(s)["cell"]).mean() for s in settings]
             ax.set_ylim(min([-0.03, *means]), max([1.05, *(1.05 * mean for mean in means)]))
         label_ends(line[-1], ends)
     alt = f"Share of coordinates changed, norm ratio and cosine against strength. {title}"
     return Drawing("action", title, CAPTION, alt, "action.csv", figure)
 
 
-def _penalty(context: Context, rows: Rows, acted: pd.DataFrame) -> Drawing:
+def _draw_penalty(context: Context, rows: Rows, action: pd.DataFrame) -> Drawing:
+    """Draw the penalty's share of the objective, a panel per comparison and kind of strength."""
     highest = []
     for comparison, _, settings in rows:
-        shares = {s: acted["penalty_share"].reindex(comparison.at(s)["cell"]).mean() for s in settings}
+        shares = {s: action["penalty_share"].reindex(comparison.cells_at(s)["cell"]).mean() for s in settings}
         top = max(shares, key=lambda s: shares[s])
-        where = text.setting(top.treatment, top.quantity, [top.strength])
-        highest.append(f"{text.number(100 * shares[top], 2)}% for {comparison.label} ({where})")
-    title = f"At most, the penalty makes up {text.listed(text.capped(highest))} of the objective"
-    room = margin(context)
+        where = format_setting(top.treatment, top.quantity, [top.strength])
+        highest.append(f"{format_number(100 * shares[top], 2)}% for {comparison.label} ({where})")
+    title = f"At most, the penalty makes up {join_words(cap_list(highest))} of the objective"
+    room = label_margin(context)
     columns = max(1, min(3, int((WIDTH - 0.72) / (1.2 + room))))
     lines = [rows[start : start + columns] for start in range(0, len(rows), columns)]
     headings = ["" for _ in lines]
-    highest_share = max(float(acted["penalty_share"].reindex(c.cells["cell"]).max()) for c, *_ in rows)
+    highest_share = max(float(action["penalty_share"].reindex(c.cells["cell"]).max()) for c, *_ in rows)
     figure, axes = panels(
         title, headings, columns, height=1.5, right=room, gap=room + 0.1, titles=[1] * len(lines)
     )
@@ -114,30 +115,30 @@ def _penalty(context: Context, rows: Rows, acted: pd.DataFrame) -> Drawing:
         for ax in spots[len(line) :]:
             ax.set_visible(False)
         for ax, (comparison, quantity, settings) in zip(spots, line, strict=False):
-            ends = _panel(ax, context, comparison, quantity, settings, acted["penalty_share"])
+            ends = _draw_panel(ax, context, comparison, quantity, settings, action["penalty_share"])
             ax.set_ylim(-0.04 * highest_share, 1.3 * highest_share)
-            ax.set_title(comparison.titled, loc="left")
+            ax.set_title(comparison.label_with_seeds, loc="left")
             label_ends(ax, ends)
         spots[0].set_ylabel(UNITS["penalty_share"])
     alt = f"Share of the penalty in the objective against its weight. {title}"
     return Drawing("penalty", title, PENALTY, alt, "action.csv", figure)
 
 
-def _panel(
+def _draw_panel(
     ax: Axes,
     context: Context,
-    comparison: Comparison,
+    comparison: ComparisonGroup,
     quantity: str,
     settings: list[Setting],
     values: pd.Series,
 ) -> list[tuple[float, str, str]]:
-    """Draw means with intervals against strength; return the labels for the lines' ends."""
-    axis = axis_of(setting.strength for setting in settings)
-    strength_axis(ax, quantity, axis)
+    """Draw means with intervals against strength, and return the labels (y, text, colour) of the lines."""
+    axis = strength_positions(setting.strength for setting in settings)
+    label_strength_axis(ax, quantity, axis)
     ends = []
     for treatment in dict.fromkeys(setting.treatment for setting in settings):
         own = [s for s in settings if s.treatment == treatment]
-        points = [(s.strength, mean_interval(values.reindex(comparison.at(s)["cell"]))) for s in own]
+        points = [(s.strength, mean_interval(values.reindex(comparison.cells_at(s)["cell"]))) for s in own]
         drawn = [(axis[strength], i) for strength, i in points if strength is not None and i.n]
         if not drawn:
             continue
@@ -148,22 +149,18 @@ def _panel(
             [x for x, _ in drawn], mean, yerr=np.nan_to_num(np.abs(ends_of - mean[:, None]).T),
             color=look.color, linestyle=look.dash, marker=look.marker, elinewidth=1.0,
         )  # fmt: skip
-        ends.append((float(mean[-1]), named(treatment, look), darker(look.color)))
+        ends.append((float(mean[-1]), end_label(treatment, look), darker(look.color)))
     return ends
 
 
-def _title(rows: Rows, acted: pd.DataFrame) -> str:
-    """Name, per comparison, the setting that took most of the gradient away."""
+def _title(rows: Rows, action: pd.DataFrame) -> str:
+    """Name, per comparison, the setting that removed most of the gradient."""
     parts = []
     for comparison, _, settings in rows:
-        kept = {s: acted["ratio"].reindex(comparison.at(s)["cell"]).mean() for s in settings}
+        kept = {s: action["ratio"].reindex(comparison.cells_at(s)["cell"]).mean() for s in settings}
         kept = {s: value for s, value in kept.items() if np.isfinite(value)}
         if kept:
             low = min(kept, key=lambda s: kept[s])
-            where = text.setting(low.treatment, low.quantity, [low.strength])
-            parts.append(f"{text.number(100 * kept[low], 2)}% of the norm for {comparison.label} ({where})")
-    return (
-        f"The strongest treatment keeps {text.listed(text.capped(parts))}"
-        if parts
-        else "No norm was recorded"
-    )
+            where = format_setting(low.treatment, low.quantity, [low.strength])
+            parts.append(f"{format_number(100 * kept[low], 2)}% of the norm for {comparison.label} ({where})")
+    return f"The strongest treatment keeps {join_words(cap_list(parts))}" if parts else "No norm was recorded"

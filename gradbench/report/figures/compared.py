@@ -1,24 +1,24 @@
-"""One folder's metric against another's, setting by setting."""
+"""Draw the metric of each setting in one folder against the other folder."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from gradbench.report.diff.pairing import Pairing, Versus, counts
+from gradbench.report.diff.pairing import FolderDiff, Pairing, count_verdicts
 from gradbench.report.figures.panels import (
-    LONGEST,
+    MAX_NAME,
     Drawing,
+    axis_limits,
     darker,
+    end_label,
+    has_wide_range,
     label_ends,
-    limits,
-    log_axis,
-    named,
     panels,
-    spread_over,
+    set_log_axis,
 )
 from gradbench.report.figures.style import Look
-from gradbench.report.render import formatting as text
+from gradbench.report.render.formatting import format_strength, join_words, shorten
 
 CAPTION = (
     "Each point is a setting: across, its mean in the first folder, up, in the second, with 95% Student t intervals "
@@ -26,20 +26,18 @@ CAPTION = (
     "on the line are alike in both folders. Settings of which a folder has no completed cell are in the table alone."
 )
 PER_ROW, PANELS = 2, 8
-LABELS = 14  # beside a panel; of more settings only the treatments are named
+LABELS = 14  # labels beside a panel; if there are more settings, only treatments are named
 HEIGHT, GAP = 2.3, 1.9  # inches
 
 
-def draw(found: Versus, name: str, looks: Mapping[str, Look]) -> list[Drawing]:
-    """Draw a panel per model, the first few of them."""
-    models = dict.fromkeys(pairing.model for pairing in found.pairings)
-    groups = [
-        [p for p in found.pairings if p.model == model and p.first.n and p.second.n] for model in models
-    ]
+def draw(diff: FolderDiff, name: str, looks: Mapping[str, Look]) -> list[Drawing]:
+    """Draw a panel per model, at most ``PANELS``."""
+    models = dict.fromkeys(pairing.model for pairing in diff.pairings)
+    groups = [[p for p in diff.pairings if p.model == model and p.first.n and p.second.n] for model in models]
     kept = [group for group in groups if group][:PANELS]
     if not kept:
         return []
-    title = _title(found)
+    title = _title(diff)
     rows = [kept[start : start + PER_ROW] for start in range(0, len(kept), PER_ROW)]
     headings = [""] * len(rows)
     figure, axes = panels(
@@ -49,22 +47,23 @@ def draw(found: Versus, name: str, looks: Mapping[str, Look]) -> list[Drawing]:
         for ax in spots[len(line) :]:
             ax.set_visible(False)
         for ax, group in zip(spots, line, strict=False):
-            _panel(ax, found, group, looks)
-    alt = f"Means of each setting in {found.names[1]} against {found.names[0]}. {title}"
+            _draw_panel(ax, diff, group, looks)
+    alt = f"Means of each setting in {diff.names[1]} against {diff.names[0]}. {title}"
     return [Drawing(name, title, CAPTION, alt, f"{name}.csv", figure)]
 
 
-def _panel(ax: Axes, found: Versus, group: Sequence[Pairing], looks: Mapping[str, Look]) -> None:
+def _draw_panel(ax: Axes, diff: FolderDiff, group: Sequence[Pairing], looks: Mapping[str, Look]) -> None:
+    """Draw the settings of one model, the first folder on the x axis and the second on the y axis."""
     means = [value for pairing in group for value in (pairing.first.estimate, pairing.second.estimate)]
-    log = spread_over(means)
-    low, high = limits(means, log=log)
+    log = has_wide_range(means)
+    low, high = axis_limits(means, log=log)
     if not log:
         room = 0.2 * (high - low)
         every = [end for p in group for i in (p.first, p.second) for end in i[1:3] if np.isfinite(end)]
         low, high = max(low - room, min([low, *every])), min(high + room, max([high, *every]))
     ax.set_ylim(low, high)
     if log:
-        log_axis(ax, low, high)
+        set_log_axis(ax, low, high)
         ax.set_xscale("log")
         ax.set_xticks(ax.get_yticks(), [label.get_text() for label in ax.get_yticklabels()])
         ax.minorticks_off()
@@ -80,30 +79,30 @@ def _panel(ax: Axes, found: Versus, group: Sequence[Pairing], looks: Mapping[str
         )  # fmt: skip
     label_ends(ax, _labels(group, looks))
     unit = group[0].unit.split(",")[0]
-    ax.set_title(f"{text.shortened(group[0].model, 34)}\n{unit}", loc="left", size=8)
-    ax.set_xlabel(f"in {text.shortened(found.names[0], 24)}")
-    ax.set_ylabel(f"in {text.shortened(found.names[1], 24)}")
+    ax.set_title(f"{shorten(group[0].model, 34)}\n{unit}", loc="left", size=8)
+    ax.set_xlabel(f"in {shorten(diff.names[0], 24)}")
+    ax.set_ylabel(f"in {shorten(diff.names[1], 24)}")
 
 
 def _labels(group: Sequence[Pairing], looks: Mapping[str, Look]) -> list[tuple[float, str, str]]:
-    """Return each setting's height, name and colour; of many settings, each treatment's."""
+    """Build the labels (y, text, colour) of the settings, or of the treatments if there are many settings."""
     heights: dict[tuple[str, str], list[float]] = {}
     for pairing in group:
         treatment, quantity, strength = pairing.setting
-        at = text.strength(quantity, [strength]) if len(group) <= LABELS else ""
+        at = format_strength(quantity, [strength]) if len(group) <= LABELS else ""
         heights.setdefault((treatment, at), []).append(pairing.second.estimate)
     return [
         (
-            float(np.mean(found)),
-            text.shortened(f"{named(treatment, looks[treatment])} {at}", LONGEST + 6),
+            float(np.mean(diff)),
+            shorten(f"{end_label(treatment, looks[treatment])} {at}", MAX_NAME + 6),
             darker(looks[treatment].color),
         )
-        for (treatment, at), found in heights.items()
+        for (treatment, at), diff in heights.items()
     ]
 
 
-def _title(found: Versus) -> str:
-    told = [f"{number} {verdict}" for verdict, number in counts(found.pairings).items() if number]
+def _title(diff: FolderDiff) -> str:
+    counted = [f"{number} {verdict}" for verdict, number in count_verdicts(diff.pairings).items() if number]
     return (
-        f"Of {len(found.pairings)} settings in {found.names[1]}, beside {found.names[0]}: {text.listed(told)}"
+        f"Of {len(diff.pairings)} settings in {diff.names[1]}, beside {diff.names[0]}: {join_words(counted)}"
     )

@@ -1,4 +1,4 @@
-"""What a critic learnt: samples beside data, its values, and the norm of its input gradient."""
+"""Draw a critic: samples and data, the critic's values, and the norm of its input gradient."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from gradbench.report.analysis.comparison import Comparison
+from gradbench.report.analysis.comparison import ComparisonGroup
 from gradbench.report.figures.panels import WIDTH, Context, Drawing, panels
 from gradbench.report.figures.style import INK
-from gradbench.report.render import formatting as text
+from gradbench.report.render.formatting import format_number, format_strength, join_words, shorten
 
 CAPTION = (
     "One column per treatment at its chosen strength, from the completed seed whose metric is the median "
@@ -21,41 +21,42 @@ CAPTION = (
     "gradient penalty with target 1 pulls it. If the treatments did nothing, the columns would look "
     "alike. Of data with more than two coordinates the first two are shown, and no values."
 )
-LOG_BEYOND = 10.0  # ratio of medians from which a linear axis would hide the smaller norms
+LOG_BEYOND = 10.0  # ratio of medians above which the axis of norms is logarithmic
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
-Window = tuple[float, float, float, float]  # x from, to, y from, to
+Window = tuple[float, float, float, float]  # x min, x max, y min, y max
 
 
 def draw(context: Context) -> list[Drawing]:
     """Draw one figure per comparison whose cells stored samples or a value surface."""
     drawings: list[Drawing] = []
     for comparison in context.comparisons:
-        columns = {treatment: _pick(comparison, treatment) for treatment in comparison.treatments}
+        columns = {treatment: _median_cell(comparison, treatment) for treatment in comparison.treatments}
         arrays = {
             treatment: context.results.arrays_of(str(cell["cell"])) if cell is not None else {}
             for treatment, cell in columns.items()
         }
         if any({"samples", "surface", "gradient_norms"} & stored.keys() for stored in arrays.values()):
             name = f"critic-{len(drawings) + 1}" if drawings else "critic"
-            drawings.append(_draw(context, comparison, columns, arrays, name))
+            drawings.append(_draw_figure(context, comparison, columns, arrays, name))
     return drawings
 
 
-def _pick(comparison: Comparison, treatment: str) -> "pd.Series | None":
-    """Return the completed cell with the median metric at the chosen strength, or None."""
-    cells = comparison.at(comparison.chosen(treatment))
+def _median_cell(comparison: ComparisonGroup, treatment: str) -> "pd.Series | None":
+    """Pick the completed cell with the median metric at the chosen strength; None if no cell completed."""
+    cells = comparison.cells_at(comparison.chosen_setting(treatment))
     done = cells[cells["value"].notna()].sort_values(["value", "seed"])
     return done.iloc[(len(done) - 1) // 2] if len(done) else None
 
 
-def _draw(
+def _draw_figure(
     context: Context,
-    comparison: Comparison,
+    comparison: ComparisonGroup,
     columns: "dict[str, pd.Series | None]",
     arrays: dict[str, Arrays],
     name: str,
 ) -> Drawing:
+    """Draw a column per treatment, with panels of samples, values and gradient norms."""
     count, gap, left = len(columns), 0.14, 0.72
     size = min((WIDTH - left - 0.2 - gap * (count - 1)) / count, 2.2)
     title = _title(comparison, arrays)
@@ -68,25 +69,25 @@ def _draw(
     figure, (samples, surfaces, norms) = panels(
         title, headings, count, height=size, right=right, gap=gap, titles=[2]
     )
-    edges = _edges(arrays)
+    edges = _bin_edges(arrays)
     window = _window(arrays)
     for index, (treatment, cell) in enumerate(columns.items()):
         stored, color = arrays[treatment], context.looks[treatment].color
-        chosen = comparison.chosen(treatment)
-        where = text.strength(chosen.quantity, [chosen.strength])
+        chosen = comparison.chosen_setting(treatment)
+        where = format_strength(chosen.quantity, [chosen.strength])
         seed = f"seed {cell['seed']}" if cell is not None else ""
         below = ", ".join(part for part in (where, seed) if part)
-        name_of = text.shortened(treatment, int(size / 0.066))
+        name_of = shorten(treatment, int(size / 0.066))
         samples[index].set_title(f"{name_of}\n{below}", loc="left", size=8)
         for ax in (samples[index], surfaces[index], norms[index]):
             ax.grid(visible=False)
             ax.xaxis.set_major_locator(MaxNLocator(4, prune="both", steps=[1, 2, 5, 10]))
             ax.tick_params(labelleft=index == 0 and ax is not norms[0])
             if cell is None:
-                _say(ax, "no seed\ncompleted")
-        _samples(samples[index], stored, color, window)
-        _surface(surfaces[index], stored, window)
-        _norms(norms[index], stored, color, edges)
+                _write_note(ax, "no seed\ncompleted")
+        _draw_samples(samples[index], stored, color, window)
+        _draw_surface(surfaces[index], stored, window)
+        _draw_norms(norms[index], stored, color, edges)
     top = max((ax.get_ylim()[1] for ax in norms), default=1.0)
     for ax in norms:
         ax.set_ylim(0, top)
@@ -96,21 +97,21 @@ def _draw(
     return Drawing(name, title, CAPTION, alt, "", figure)
 
 
-def _samples(ax: Axes, stored: Arrays, color: str, window: Window) -> None:
+def _draw_samples(ax: Axes, stored: Arrays, color: str, window: Window) -> None:
     for key, shade, size in (("samples", color, 2.0), ("data", INK, 1.6)):
         if key in stored:
             points = _plane(stored[key])[:1500]
-            # Rasterized: thousands of points would make the SVG heavier than the PNG.
+            # Rasterized, because thousands of points make the SVG larger than the PNG.
             ax.plot(points[:, 0], points[:, 1], ".", color=shade, ms=size, alpha=0.6, mew=0, rasterized=True)
-    _frame(ax, window)
+    _set_window(ax, window)
 
 
 def _plane(points: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]]:
-    """Return the first two coordinates of points. Shapes: [N, ...] -> [N, 2]."""
+    """Take the first two coordinates of points, [N, ...] -> [N, 2]."""
     return points.reshape(len(points), -1)[:, :2]
 
 
-def _surface(ax: Axes, stored: Arrays, window: Window) -> None:
+def _draw_surface(ax: Axes, stored: Arrays, window: Window) -> None:
     if "surface" in stored:
         surface = stored["surface"]
         extent = _extent(stored["extent"]) if "extent" in stored else window
@@ -120,11 +121,11 @@ def _surface(ax: Axes, stored: Arrays, window: Window) -> None:
         if np.isfinite(surface).all() and np.ptp(surface) > 0:
             ax.contour(surface, levels=9, extent=extent, colors="white", linewidths=0.5, alpha=0.7)
     elif stored:
-        _say(ax, "no plane")
-    _frame(ax, window)
+        _write_note(ax, "no plane")
+    _set_window(ax, window)
 
 
-def _norms(ax: Axes, stored: Arrays, color: str, edges: np.ndarray[Any, np.dtype[Any]]) -> None:
+def _draw_norms(ax: Axes, stored: Arrays, color: str, edges: np.ndarray[Any, np.dtype[Any]]) -> None:
     norms = stored.get("gradient_norms")
     if norms is not None and np.isfinite(norms).any():
         values = np.clip(norms[np.isfinite(norms)], edges[0], edges[-1])
@@ -134,12 +135,12 @@ def _norms(ax: Axes, stored: Arrays, color: str, edges: np.ndarray[Any, np.dtype
     if edges[0] > 0:
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(numticks=4))
-        ax.xaxis.set_major_formatter(lambda value, _: text.number(value))
+        ax.xaxis.set_major_formatter(lambda value, _: format_number(value))
         ax.minorticks_off()
     ax.set_xlim(edges[0], edges[-1])
 
 
-def _frame(ax: Axes, window: Window) -> None:
+def _set_window(ax: Axes, window: Window) -> None:
     ax.set_xlim(window[0], window[1])
     ax.set_ylim(window[2], window[3])
 
@@ -149,12 +150,12 @@ def _extent(stored: np.ndarray[Any, np.dtype[Any]]) -> Window:
     return left, right, bottom, top
 
 
-def _say(ax: Axes, words: str) -> None:
+def _write_note(ax: Axes, words: str) -> None:
     ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center", size=8)
 
 
-def _edges(arrays: dict[str, Arrays]) -> np.ndarray[Any, np.dtype[Any]]:
-    """Return shared bin edges for the norms of all treatments, even in logarithm where their sizes differ."""
+def _bin_edges(arrays: dict[str, Arrays]) -> np.ndarray[Any, np.dtype[Any]]:
+    """Compute common bin edges for the norms of all treatments, geometric if their medians differ much."""
     found = [stored["gradient_norms"] for stored in arrays.values() if "gradient_norms" in stored]
     kept = [norms[np.isfinite(norms)] for norms in found if np.isfinite(norms).any()]
     if not kept:
@@ -168,7 +169,7 @@ def _edges(arrays: dict[str, Arrays]) -> np.ndarray[Any, np.dtype[Any]]:
 
 
 def _window(arrays: dict[str, Arrays]) -> Window:
-    """Return the shared limits of the plane: the surface's extent, or else the data's."""
+    """Compute the common limits of the plane: the extent of the surface, otherwise of the data."""
     for stored in arrays.values():
         if "extent" in stored:
             return _extent(stored["extent"])
@@ -180,13 +181,13 @@ def _window(arrays: dict[str, Arrays]) -> Window:
     return -2.0, 2.0, -2.0, 2.0
 
 
-def _title(comparison: Comparison, arrays: dict[str, Arrays]) -> str:
-    """Say how large the critic's input gradient is under each treatment."""
+def _title(comparison: ComparisonGroup, arrays: dict[str, Arrays]) -> str:
+    """Write the median norm of the critic's input gradient under each treatment."""
     medians = [
-        f"{text.number(float(np.nanmedian(stored['gradient_norms'])), 2)} with {treatment}"
+        f"{format_number(float(np.nanmedian(stored['gradient_norms'])), 2)} with {treatment}"
         for treatment, stored in arrays.items()
         if "gradient_norms" in stored and np.isfinite(stored["gradient_norms"]).any()
     ]
     if not medians:
         return f"Samples and critic of {comparison.label}, per treatment"
-    return f"The critic's median input gradient norm is {text.listed(medians)}"
+    return f"The critic's median input gradient norm is {join_words(medians)}"

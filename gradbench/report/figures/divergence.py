@@ -1,4 +1,4 @@
-"""The share of diverged cells by strength."""
+"""Draw the share of diverged cells against strength."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -6,20 +6,20 @@ from itertools import groupby
 import numpy as np
 from matplotlib.axes import Axes
 
-from gradbench.report.analysis.comparison import Comparison, Setting
-from gradbench.report.analysis.tables import diverged
+from gradbench.report.analysis.comparison import ComparisonGroup, Setting
+from gradbench.report.analysis.tables import diverged_share
 from gradbench.report.figures.panels import (
     Context,
     Drawing,
-    axis_of,
     darker,
+    end_label,
     label_ends,
-    margin,
-    named,
+    label_margin,
+    label_strength_axis,
     panels,
-    strength_axis,
+    strength_positions,
 )
-from gradbench.report.render import formatting as text
+from gradbench.report.render.formatting import cap_list, format_setting, join_or_count, join_words
 from gradbench.stats.intervals import Interval
 
 CAPTION = (
@@ -28,43 +28,44 @@ CAPTION = (
     "compatible with anything up to 56%. If the treatments did nothing, every point would lie near the "
     "dashed line. Models without a diverged cell are left out here and named in the title."
 )
-DODGE = 0.03
+DODGE = 0.03  # share of the axis between treatments at one strength
 
 
 def draw(context: Context) -> list[Drawing]:
-    """Draw a row per comparison in which a cell diverged; nothing where none did."""
+    """Draw a row per comparison in which a cell diverged; nothing if none did."""
     hit = [c for c in context.comparisons if c.cells["status"].eq("diverged").any()]
     if not hit:
         return []
     columns = max(len(comparison.quantities) for comparison in hit) or 1
     title = _title(context)
     figure, axes = panels(
-        title, [_heading(comparison) for comparison in hit], columns, height=1.5, right=margin(context),
-        gap=margin(context),
+        title, [_heading(comparison) for comparison in hit], columns, height=1.5, right=label_margin(context),
+        gap=label_margin(context),
     )  # fmt: skip
     for comparison, row in zip(hit, axes, strict=True):
         quantities = comparison.quantities or [""]
         for ax in row[len(quantities) :]:
             ax.set_visible(False)
         for ax, quantity in zip(row, quantities, strict=False):
-            _panel(ax, context, comparison, quantity)
+            _draw_panel(ax, context, comparison, quantity)
             ax.tick_params(labelleft=ax is row[0])
         row[0].set_ylabel("share diverged")
     alt = f"Share of diverged cells against strength. {title}"
     return [Drawing("divergence", title, CAPTION, alt, "divergence.csv", figure)]
 
 
-def _panel(ax: Axes, context: Context, comparison: Comparison, quantity: str) -> None:
+def _draw_panel(ax: Axes, context: Context, comparison: ComparisonGroup, quantity: str) -> None:
+    """Draw the diverged share of each treatment against one kind of strength."""
     settings = [s for s in comparison.settings if s.quantity in (quantity, "")]
-    axis = axis_of(setting.strength for setting in settings)
-    strength_axis(ax, quantity, axis)
+    axis = strength_positions(setting.strength for setting in settings)
+    label_strength_axis(ax, quantity, axis)
     ax.set_ylim(-0.04, 1.04)
     ends = []
     treatments = list(dict.fromkeys(setting.treatment for setting in settings))
     dodge = DODGE * float(np.diff(ax.get_xlim())[0])
     for index, treatment in enumerate(treatments):
         look = context.looks[treatment]
-        shares = {s: diverged(comparison, s) for s in settings if s.treatment == treatment}
+        shares = {s: diverged_share(comparison, s) for s in settings if s.treatment == treatment}
         known = {s: share for s, share in shares.items() if share.n}
         flat = [share for s, share in known.items() if s.strength is None]
         for share in flat:
@@ -74,14 +75,14 @@ def _panel(ax: Axes, context: Context, comparison: Comparison, quantity: str) ->
         if varied:
             shift = (index - (len(treatments) - 1) / 2) * dodge
             x = [place + shift for place, _ in varied]
-            _points(ax, x, [share for _, share in varied], treatment, context)
+            _draw_points(ax, x, [share for _, share in varied], treatment, context)
         if known:
             last = list(known.values())[-1].estimate
-            ends.append((last, named(treatment, look), darker(look.color)))
+            ends.append((last, end_label(treatment, look), darker(look.color)))
     label_ends(ax, ends)
 
 
-def _points(ax: Axes, x: list[float], shares: list[Interval], treatment: str, context: Context) -> None:
+def _draw_points(ax: Axes, x: list[float], shares: list[Interval], treatment: str, context: Context) -> None:
     look = context.looks[treatment]
     y = np.array([share.estimate for share in shares])
     ends = np.array([[share.low, share.high] for share in shares])
@@ -91,7 +92,7 @@ def _points(ax: Axes, x: list[float], shares: list[Interval], treatment: str, co
     )  # fmt: skip
 
 
-def _heading(comparison: Comparison) -> str:
+def _heading(comparison: ComparisonGroup) -> str:
     parts = []
     for treatment in comparison.treatments:
         cells = comparison.cells[comparison.cells["treatment"] == treatment]
@@ -101,26 +102,30 @@ def _heading(comparison: Comparison) -> str:
 
 
 def _title(context: Context) -> str:
-    """Name what diverges always, and the comparisons where nothing does."""
+    """Name the settings that always diverge, and the comparisons in which none does."""
     always, never, some = [], [], []
     for comparison in context.comparisons:
-        shares = {s: diverged(comparison, s) for s in comparison.settings}
+        shares = {s: diverged_share(comparison, s) for s in comparison.settings}
         lost = {s: share for s, share in shares.items() if share.n and share.estimate > 0}
         full = [s for s, share in lost.items() if share.estimate == 1]
         if not lost:
             never.append(comparison.label)
         elif full:
-            always.append(f"{comparison.label} always diverges with {_settings(full, comparison.settings)}")
+            always.append(
+                f"{comparison.label} always diverges with {_name_settings(full, comparison.settings)}"
+            )
         else:
-            some.append(f"{comparison.label} sometimes with {_settings(list(lost), comparison.settings)}")
+            some.append(
+                f"{comparison.label} sometimes with {_name_settings(list(lost), comparison.settings)}"
+            )
     parts = [*always, *some]
     if not always and some:
         parts[0] = parts[0].replace(" sometimes", " sometimes diverges", 1)
-    return "; ".join([*text.capped(parts), *([f"{text.several(never, 'group')} never"] if never else [])])
+    return "; ".join([*cap_list(parts), *([f"{join_or_count(never, 'group')} never"] if never else [])])
 
 
-def _settings(some: Sequence[Setting], every: Sequence[Setting]) -> str:
-    """Name some of the settings; a range of strengths leaves none out that lies between."""
+def _name_settings(some: Sequence[Setting], every: Sequence[Setting]) -> str:
+    """Name some of the settings, adjacent strengths as a range."""
     treatments = list(dict.fromkeys(setting.treatment for setting in every))
     ordered = sorted(every, key=lambda s: (treatments.index(s.treatment), s.strength or 0.0))
     runs = [
@@ -128,6 +133,6 @@ def _settings(some: Sequence[Setting], every: Sequence[Setting]) -> str:
         for (treatment, is_named), run in groupby(ordered, key=lambda s: (s.treatment, s in some))
         if is_named
     ]
-    return text.listed(
-        [text.setting(treatment, run[0].quantity, [s.strength for s in run]) for treatment, run in runs]
+    return join_words(
+        [format_setting(treatment, run[0].quantity, [s.strength for s in run]) for treatment, run in runs]
     )

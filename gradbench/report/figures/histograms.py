@@ -1,10 +1,10 @@
-"""The sizes of single gradient coordinates at the last step, before and after the treatment."""
+"""Draw histograms of gradient coordinates at the last step, before and after the treatment."""
 
 import numpy as np
 
-from gradbench.report.analysis.comparison import Comparison
+from gradbench.report.analysis.comparison import ComparisonGroup
 from gradbench.report.figures.panels import Context, Drawing, panels
-from gradbench.report.render import formatting as text
+from gradbench.report.render.formatting import format_number, format_strength, shorten
 from gradbench.stats.intervals import Floats
 
 CAPTION = (
@@ -15,20 +15,26 @@ CAPTION = (
     "line on the edge of the grey shape."
 )
 KEYS = ("gradients/edges", "gradients/raw", "gradients/used")
-EMPTY = 0.002  # share of the coordinates below which a bin at the end is not shown
+EMPTY = 0.002  # share of coordinates below which bins at the ends are not shown
 Counts = tuple[Floats, Floats, Floats]  # edges [b + 1], raw [b], used [b]
 
 
 def draw(context: Context) -> list[Drawing]:
     """Draw a row per comparison and a column per treatment that stored its histogram."""
-    found = {c.label: _counts(context, c) for c in context.comparisons}
+    found = {c.label: _sum_histograms(context, c) for c in context.comparisons}
     kept = [comparison for comparison in context.comparisons if found[comparison.label]]
     if not kept:
         return []
     columns = max(len(found[comparison.label]) for comparison in kept)
     title = _title({comparison.label: found[comparison.label] for comparison in kept})
     figure, axes = panels(
-        title, [c.titled for c in kept], columns, height=1.15, left=0.4, gap=0.16, titles=[2] * len(kept)
+        title,
+        [c.label_with_seeds for c in kept],
+        columns,
+        height=1.15,
+        left=0.4,
+        gap=0.16,
+        titles=[2] * len(kept),
     )
     window = _window([counts for histograms in found.values() for counts in histograms.values()])
     for comparison, row in zip(kept, axes, strict=True):
@@ -38,9 +44,9 @@ def draw(context: Context) -> list[Drawing]:
         for ax, (treatment, (edges, raw, used)) in zip(row, histograms.items(), strict=False):
             ax.stairs(raw / max(raw.sum(), 1), edges, color="#c4c4c4", fill=True)
             ax.stairs(used / max(used.sum(), 1), edges, color=context.looks[treatment].color, lw=1.4)
-            chosen = comparison.chosen(treatment)
-            name = text.shortened(treatment, int(7 / columns / 0.066))
-            where = text.strength(chosen.quantity, [chosen.strength])
+            chosen = comparison.chosen_setting(treatment)
+            name = shorten(treatment, int(7 / columns / 0.066))
+            where = format_strength(chosen.quantity, [chosen.strength])
             ax.set_title(f"{name}\n{where}", loc="left", size=8)
             ax.set_yticks([])
             ax.set_xlim(*window)
@@ -50,11 +56,11 @@ def draw(context: Context) -> list[Drawing]:
     return [Drawing("histograms", title, CAPTION, alt, "", figure)]
 
 
-def _counts(context: Context, comparison: Comparison) -> dict[str, Counts]:
-    """Sum the histograms of each treatment's cells at its chosen strength; edges that differ are left out."""
+def _sum_histograms(context: Context, comparison: ComparisonGroup) -> dict[str, Counts]:
+    """Sum the histograms of each treatment's cells at its chosen strength, leaving out those with other edges."""
     found: dict[str, Counts] = {}
     for treatment in comparison.treatments:
-        for cell in comparison.at(comparison.chosen(treatment))["cell"]:
+        for cell in comparison.cells_at(comparison.chosen_setting(treatment))["cell"]:
             stored = context.results.arrays_of(str(cell))
             if not all(key in stored for key in KEYS):
                 continue
@@ -67,7 +73,7 @@ def _counts(context: Context, comparison: Comparison) -> dict[str, Counts]:
 
 
 def _window(histograms: list[Counts]) -> tuple[float, float]:
-    """Return the span of log10 |g| outside of which every histogram is all but empty."""
+    """Compute the range of log10 |g| outside of which every histogram is nearly empty."""
     low, high = np.inf, -np.inf
     for edges, *both in histograms:
         for counts in both:
@@ -78,19 +84,19 @@ def _window(histograms: list[Counts]) -> tuple[float, float]:
 
 
 def _title(found: dict[str, dict[str, Counts]]) -> str:
-    """Name the treatment that moved the typical coordinate most."""
+    """Name the treatment that shrank the typical coordinate most."""
     moves = []
     for label, histograms in found.items():
         for treatment, (edges, raw, used) in histograms.items():
-            moves.append((_middle(edges, raw) - _middle(edges, used), treatment, label))
+            moves.append((_mean_log_size(edges, raw) - _mean_log_size(edges, used), treatment, label))
     shift, treatment, label = max(moves)
     if shift < np.log10(1.1):
         return "At the last step no treatment makes the typical gradient coordinate smaller"
-    factor = f"{text.number(float(10**shift), 2)} times smaller for {label}"
+    factor = f"{format_number(float(10**shift), 2)} times smaller for {label}"
     return f"At the last step {treatment} makes the typical gradient coordinate {factor}"
 
 
-def _middle(edges: Floats, counts: Floats) -> float:
-    """Return the mean of log10 |g| from the middles of the bins."""
+def _mean_log_size(edges: Floats, counts: Floats) -> float:
+    """Compute the mean of log10 |g| from the centers of the bins."""
     total = counts.sum()
     return float(((edges[1:] + edges[:-1]) / 2 * counts).sum() / total) if total else 0.0

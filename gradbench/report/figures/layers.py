@@ -1,23 +1,29 @@
-"""How a critic's gradient fares from layer to layer, and what became of its weights."""
+"""Draw the norm of a critic's gradient by layer, and histograms of its weights."""
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from gradbench.report.analysis.comparison import Comparison, Setting
+from gradbench.report.analysis.comparison import ComparisonGroup, Setting
 from gradbench.report.figures.panels import (
-    LONGEST,
+    MAX_NAME,
     WIDTH,
     Context,
     Drawing,
+    axis_limits,
     darker,
     label_ends,
-    limits,
-    log_axis,
     panels,
+    set_log_axis,
 )
 from gradbench.report.figures.style import GLYPHS
-from gradbench.report.render import formatting as text
+from gradbench.report.render.formatting import (
+    format_number,
+    format_setting,
+    format_strength,
+    join_words,
+    shorten,
+)
 from gradbench.stats.intervals import Floats, mean_interval
 
 CAPTION = (
@@ -30,37 +36,39 @@ CAPTION = (
     "2017, Figure 1b."
 )
 LEFT, GAP, RIGHT, WIDEST = 0.72, 0.16, 1.85, 2.0  # inches
-MOST = 10  # lines; where there are more, three per treatment
-Norms = dict[Setting, Floats]  # logarithms [seeds, layers]
+MAX_LINES = 10  # lines of a panel; if there are more settings, three per treatment
+Norms = dict[Setting, Floats]  # log10 of norms, [seeds, layers]
 
 
 def draw(context: Context) -> list[Drawing]:
     """Draw one figure per comparison whose cells stored gradients of two layers or more."""
     drawings: list[Drawing] = []
     for comparison in context.comparisons:
-        norms = {setting: _norms(context, comparison, setting) for setting in _shown(comparison)}
+        norms = {
+            setting: _log_norms(context, comparison, setting) for setting in _choose_settings(comparison)
+        }
         found = {setting: logs for setting, logs in norms.items() if logs.shape[-1] > 1}
         if found:
             name = f"layers-{len(drawings) + 1}" if drawings else "layers"
-            drawings.append(_draw(context, comparison, found, name))
+            drawings.append(_draw_figure(context, comparison, found, name))
     return drawings
 
 
-def _shown(comparison: Comparison) -> list[Setting]:
-    """Return all settings, or where they are many each treatment's of least, chosen and greatest strength."""
+def _choose_settings(comparison: ComparisonGroup) -> list[Setting]:
+    """Choose the settings to draw: all, or each treatment's least, chosen and greatest strength."""
     shown: list[Setting] = []
-    if len(comparison.settings) <= MOST:
+    if len(comparison.settings) <= MAX_LINES:
         return comparison.settings
     for treatment in comparison.treatments:
         own = [setting for setting in comparison.settings if setting.treatment == treatment]
         own.sort(key=lambda setting: setting.strength or 0.0)
-        shown += dict.fromkeys((own[0], comparison.chosen(treatment), own[-1]))
+        shown += dict.fromkeys((own[0], comparison.chosen_setting(treatment), own[-1]))
     return shown
 
 
-def _norms(context: Context, comparison: Comparison, setting: Setting) -> Floats:
-    """Return the logarithms of the norms by layer, a row per seed that stored them; nan where a norm is zero."""
-    stored = [context.results.arrays_of(str(cell)) for cell in comparison.at(setting)["cell"]]
+def _log_norms(context: Context, comparison: ComparisonGroup, setting: Setting) -> Floats:
+    """Read log10 of the norms [seeds, layers] of the seeds that stored them; nan where a norm is zero."""
+    stored = [context.results.arrays_of(str(cell)) for cell in comparison.cells_at(setting)["cell"]]
     rows = [arrays["layer_gradients"].astype(float) for arrays in stored if "layer_gradients" in arrays]
     layers = max((row.size for row in rows if row.ndim == 1), default=0)
     whole = [row for row in rows if row.shape == (layers,)]
@@ -68,12 +76,13 @@ def _norms(context: Context, comparison: Comparison, setting: Setting) -> Floats
     return np.log10(np.where(np.isfinite(kept) & (kept > 0), kept, np.nan))
 
 
-def _draw(context: Context, comparison: Comparison, norms: Norms, name: str) -> Drawing:
+def _draw_figure(context: Context, comparison: ComparisonGroup, norms: Norms, name: str) -> Drawing:
+    """Draw one comparison: gradient norms by layer above, histograms of weights below."""
     treatments = list(dict.fromkeys(setting.treatment for setting in norms))
     title = _title(norms)
     width = min((WIDTH - LEFT - 0.2 - GAP * (len(treatments) - 1)) / len(treatments), WIDEST)
     right = WIDTH - LEFT - width * len(treatments) - GAP * (len(treatments) - 1)
-    headings = [f"{comparison.titled}: gradient by layer", "the critic's parameters"]
+    headings = [f"{comparison.label_with_seeds}: gradient by layer", "the critic's parameters"]
     figure, (first, below) = panels(
         title, headings, len(treatments), height=1.9, left=LEFT, right=right, gap=GAP, titles=[0, 2]
     )
@@ -81,17 +90,17 @@ def _draw(context: Context, comparison: Comparison, norms: Norms, name: str) -> 
         ax.remove()
     box = first[0].get_position()
     first[0].set_position((box.x0, box.y0, (WIDTH - LEFT - RIGHT) / WIDTH, box.height))
-    _lines(first[0], context, norms)
+    _draw_lines(first[0], context, norms)
     for ax, treatment in zip(below, treatments, strict=True):
-        chosen = comparison.chosen(treatment)
-        name_of = text.shortened(treatment, int(width / 0.066))
-        ax.set_title(f"{name_of}\n{text.strength(chosen.quantity, [chosen.strength])}", loc="left", size=8)
-        _weights(ax, context, comparison, chosen)
+        chosen = comparison.chosen_setting(treatment)
+        name_of = shorten(treatment, int(width / 0.066))
+        ax.set_title(f"{name_of}\n{format_strength(chosen.quantity, [chosen.strength])}", loc="left", size=8)
+        _draw_weights(ax, context, comparison, chosen)
     alt = f"Norm of the critic's gradient by layer, and histograms of its parameters, per treatment. {title}"
     return Drawing(name, title, CAPTION, alt, "", figure)
 
 
-def _lines(ax: Axes, context: Context, norms: Norms) -> None:
+def _draw_lines(ax: Axes, context: Context, norms: Norms) -> None:
     """Draw a line with intervals per setting, from the last layer to the first, labelled at its end."""
     ends, values = [], []
     for setting, logs in norms.items():
@@ -110,10 +119,10 @@ def _lines(ax: Axes, context: Context, norms: Norms) -> None:
         reached = mean[np.isfinite(mean)]
         if len(reached):
             values += [*reached]
-            name = text.shortened(setting.treatment, LONGEST)
-            where = text.shortened(text.setting(name, setting.quantity, [setting.strength]), 26)
+            name = shorten(setting.treatment, MAX_NAME)
+            where = shorten(format_setting(name, setting.quantity, [setting.strength]), 26)
             ends.append((reached[0], f"{GLYPHS.get(look.marker, '●')} {where}", darker(look.color)))
-    log_axis(ax, *limits(values, log=True))
+    set_log_axis(ax, *axis_limits(values, log=True))
     ax.xaxis.set_major_locator(MaxNLocator(12, integer=True))
     ax.set_xlim(max(len(logs.T) for logs in norms.values()) + 0.3, 0.7)
     ax.set_xlabel("hidden layer, from the last one back to the first")
@@ -121,9 +130,9 @@ def _lines(ax: Axes, context: Context, norms: Norms) -> None:
     label_ends(ax, ends)
 
 
-def _weights(ax: Axes, context: Context, comparison: Comparison, setting: Setting) -> None:
-    """Draw the histograms of a setting's seeds as one, on an axis as long as the largest parameter's."""
-    stored = [context.results.arrays_of(str(cell)) for cell in comparison.at(setting)["cell"]]
+def _draw_weights(ax: Axes, context: Context, comparison: ComparisonGroup, setting: Setting) -> None:
+    """Draw the sum of the histograms of a setting's seeds, on an axis up to the largest parameter."""
+    stored = [context.results.arrays_of(str(cell)) for cell in comparison.cells_at(setting)["cell"]]
     found = [
         (arrays["weights/edges"].astype(float), arrays["weights/counts"].astype(float))
         for arrays in stored
@@ -147,18 +156,20 @@ def _weights(ax: Axes, context: Context, comparison: Comparison, setting: Settin
 
 
 def _title(norms: Norms) -> str:
-    """Name the settings under which the gradient changes most and least on its way to the first layer."""
+    """Name the settings under which the gradient changes most and least from the last layer to the first."""
     means = {s: mean_interval(logs[:, 0] - logs[:, -1]).estimate for s, logs in norms.items()}
     change = {setting: value for setting, value in means.items() if np.isfinite(value)}
     if not change:
         return "No gradient reached the critic's first layer"
     least, most = (pick(change, key=lambda s: abs(change[s])) for pick in (min, max))
 
-    def words(setting: Setting) -> str:
-        factor = text.number(float(10 ** abs(change[setting])), 2)
+    def describe(setting: Setting) -> str:
+        factor = format_number(float(10 ** abs(change[setting])), 2)
         times = "no" if factor == "1" else f"{factor} times"
         size = "larger" if change[setting] > 0 else "smaller"
-        return f"{times} {size} with {text.setting(setting.treatment, setting.quantity, [setting.strength])}"
+        return (
+            f"{times} {size} with {format_setting(setting.treatment, setting.quantity, [setting.strength])}"
+        )
 
-    named = [words(setting) for setting in dict.fromkeys((most, least))]
-    return f"On its way to the first layer the critic's gradient gets {text.listed(named)}"
+    named = [describe(setting) for setting in dict.fromkeys((most, least))]
+    return f"On its way to the first layer the critic's gradient gets {join_words(named)}"

@@ -1,21 +1,21 @@
-"""Learning curves at each treatment's chosen strength."""
+"""Draw learning curves at each treatment's chosen strength."""
 
 import numpy as np
 import pandas as pd
 
-from gradbench.report.analysis.comparison import Comparison, Setting
+from gradbench.report.analysis.comparison import ComparisonGroup, Setting
 from gradbench.report.figures.panels import (
     Context,
     Drawing,
-    chosen_text,
-    limits,
-    log_axis,
-    margin,
+    axis_limits,
+    has_wide_range,
+    label_margin,
+    list_chosen,
     panels,
-    spread_over,
+    set_log_axis,
 )
-from gradbench.report.figures.traces import binned, label, traces
-from gradbench.report.render import formatting as text
+from gradbench.report.figures.traces import bin_curves, draw_curves, label_curves
+from gradbench.report.render.formatting import cap_list
 
 CAPTION = (
     "Thick lines are means over seeds, drawn as long as every seed is there, with a 95% Student t band "
@@ -29,11 +29,11 @@ CAPTION = (
 
 
 def draw(context: Context) -> list[Drawing]:
-    """Draw a row per comparison: training loss, and the metric where it was evaluated."""
+    """Draw a row per comparison: training loss, and the evaluated metric."""
     if context.curves.rows.empty:
         return []
-    headings = [f"{c.titled}: {chosen_text(c)}" for c in context.comparisons]
-    room = margin(context)
+    headings = [f"{c.label_with_seeds}: {list_chosen(c)}" for c in context.comparisons]
+    room = label_margin(context)
     title = _title(context)
     figure, axes = panels(title, headings, 2, right=room, gap=room + 0.5)
     for comparison, row in zip(context.comparisons, axes, strict=True):
@@ -46,31 +46,31 @@ def draw(context: Context) -> list[Drawing]:
             if column not in context.curves.rows:
                 ax.set_visible(False)
                 continue
-            tables = [binned(rows, column) for rows in curves.values()]
-            values = _scale(comparison, [table for table in tables if not table.empty])
-            log = spread_over(values)
+            tables = [bin_curves(rows, column) for rows in curves.values()]
+            values = _values_to_show(comparison, [table for table in tables if not table.empty])
+            log = has_wide_range(values)
             positive = not any((table <= 0).to_numpy().any() for table in tables)
             geometric = log and positive and column == "loss"
-            drawn = traces(ax, context, comparison, column, curves, geometric=geometric)
-            low, high = limits(values, log=log)
+            drawn = draw_curves(ax, context, comparison, column, curves, geometric=geometric)
+            low, high = axis_limits(values, log=log)
             if log:
-                log_axis(ax, low, high)
+                set_log_axis(ax, low, high)
             else:
                 ax.set_ylim(low, high)
-            label(ax, context, drawn)
+            label_curves(ax, context, drawn)
     alt = f"Training loss and metric against step at the chosen strengths. {title}. {' '.join(headings)}"
     return [Drawing("learning", title, CAPTION, alt, "", figure)]
 
 
-def chosen_curves(context: Context, comparison: Comparison) -> dict[Setting, pd.DataFrame]:
-    """Return each treatment's curve rows at its chosen strength; a treatment without curves is left out."""
-    settings = [comparison.chosen(treatment) for treatment in comparison.treatments]
-    found = {setting: context.curves.of(comparison.at(setting)) for setting in settings}
+def chosen_curves(context: Context, comparison: ComparisonGroup) -> dict[Setting, pd.DataFrame]:
+    """Select each treatment's curve rows at its chosen strength, leaving out treatments without curves."""
+    settings = [comparison.chosen_setting(treatment) for treatment in comparison.treatments]
+    found = {setting: context.curves.rows_of(comparison.cells_at(setting)) for setting in settings}
     return {setting: rows for setting, rows in found.items() if not rows.empty}
 
 
-def _scale(comparison: Comparison, tables: list[pd.DataFrame]) -> list[float]:
-    """Return the values that the axis must hold: of the cells that completed, or of all if none did."""
+def _values_to_show(comparison: ComparisonGroup, tables: list[pd.DataFrame]) -> list[float]:
+    """Collect the finite values that the axis must cover: of completed cells, or of all if none completed."""
     completed = set(comparison.cells.loc[comparison.cells["status"] == "completed", "cell"])
     kept = [table[[cell for cell in table if cell in completed]] for table in tables]
     values = np.concatenate([t.to_numpy(dtype=float).ravel() for t in kept]) if kept else np.array([])
@@ -80,10 +80,11 @@ def _scale(comparison: Comparison, tables: list[pd.DataFrame]) -> list[float]:
 
 
 def _title(context: Context) -> str:
+    """Name the treatments that diverge at their chosen strength."""
     parts = []
     for comparison in context.comparisons:
         for treatment in comparison.treatments:
-            cells = comparison.at(comparison.chosen(treatment))
+            cells = comparison.cells_at(comparison.chosen_setting(treatment))
             if lost := int((cells["status"] == "diverged").sum()):
                 at = cells["diverged_at"].min() if "diverged_at" in cells else np.nan
                 when = f", first at step {at:.0f}" if np.isfinite(at) else ""
@@ -92,4 +93,4 @@ def _title(context: Context) -> str:
                 )
     if not parts:
         return "Every treatment reaches the last step at its chosen strength"
-    return "; ".join(text.capped(parts)) + "; the others reach the last step"
+    return "; ".join(cap_list(parts)) + "; the others reach the last step"

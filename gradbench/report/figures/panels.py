@@ -1,4 +1,4 @@
-"""What the figures share: grids of panels measured in inches, strength axes, labels at line ends."""
+"""Build what figures share: grids of panels measured in inches, strength axes, and labels at line ends."""
 
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -10,33 +10,33 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from gradbench.report.analysis.answer import Answer
-from gradbench.report.analysis.comparison import Comparison
+from gradbench.report.analysis.comparison import ComparisonGroup
 from gradbench.report.figures.style import GLYPHS, Look
-from gradbench.report.load.cells import Results
+from gradbench.report.load.cells import LoadedResults
 from gradbench.report.load.curves import Curves
-from gradbench.report.render import formatting as text
+from gradbench.report.render.formatting import format_number, format_setting, shorten
 
 WIDTH = 7.6  # inches
-LINE = 0.16  # inches, one line of text
+LINE = 0.16  # inches per line of text
 LABEL_GAP = 9.5  # points between labels at line ends
-LONGEST = 18  # characters of a treatment's name beside a line
-Axis = dict[float, float]  # strength -> place on the axis
+MAX_NAME = 18  # characters of a treatment's name in a label
+Axis = dict[float, float]  # strength -> position on the axis
 
 
 @dataclass(frozen=True)
 class Context:
-    """What every figure is drawn from."""
+    """The data that every figure is drawn from."""
 
-    results: Results
+    results: LoadedResults
     curves: Curves
-    comparisons: list[Comparison]
+    comparisons: list[ComparisonGroup]
     answers: list[Answer]  # one per comparison
     looks: dict[str, Look]
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure with its words. ``table`` names the CSV with its numbers."""
+    """A figure with its texts; ``table`` names the CSV with its numbers."""
 
     name: str
     title: str
@@ -57,17 +57,17 @@ def panels(
     gap: float = 0.62,
     titles: Sequence[int] = (),
 ) -> tuple[Figure, list[list[Axes]]]:
-    """Return a figure with a title, and per row a heading and a line of panels.
+    """Create a figure with a title, and rows of panels with a heading each.
 
     Args:
-        title: what is seen; wrapped.
-        rows: the heading of each row.
+        title: finding that the figure shows; it is wrapped.
+        rows: heading of each row.
         columns: panels per row.
-        height: of a panel, in inches.
+        height: height of a panel, in inches.
         left: margin for ticks and their label, in inches.
         right: margin for labels at line ends, in inches.
-        gap: between the panels of a row, in inches.
-        titles: lines of the panels' own titles, for each of the first rows.
+        gap: gap between the panels of a row, in inches.
+        titles: number of lines of the panels' own titles, for each of the first rows.
 
     """
     lines = textwrap.wrap(title, 84) or [""]
@@ -93,10 +93,10 @@ def panels(
     return figure, axes
 
 
-def axis_of(strengths: Iterable[float | None]) -> Axis:
-    """Place strengths on a log axis; 0 and ∞, which a log axis cannot hold, one step beyond its ends.
+def strength_positions(strengths: Iterable[float | None]) -> Axis:
+    """Compute positions of strengths on a log axis, with 0 and ∞ one step beyond its ends.
 
-    Where a strength is negative, ranks take the place of logarithms.
+    If a strength is negative, positions are ranks instead of logarithms.
     """
     known = sorted({value for value in strengths if value is not None})
     if any(value < 0 for value in known):
@@ -107,8 +107,8 @@ def axis_of(strengths: Iterable[float | None]) -> Axis:
     return {value: places.get(value, ends[0] - step if value == 0 else ends[1] + step) for value in known}
 
 
-def strength_axis(ax: Axes, quantity: str, axis: Axis) -> None:
-    """Label an axis with the strengths that were run, dropping labels that would touch."""
+def label_strength_axis(ax: Axes, quantity: str, axis: Axis) -> None:
+    """Label the x axis with the strengths that were run, dropping labels that would touch."""
     if not axis:
         ax.set_xlim(-0.5, 0.5)
         ax.set_xticks([])
@@ -121,8 +121,8 @@ def strength_axis(ax: Axes, quantity: str, axis: Axis) -> None:
     inches = ax.get_position().width * WIDTH / (high - low + 2 * margin)
     shown, last = [], -np.inf
     for value, place in axis.items():
-        fits = (place - last) * inches > 0.07 * len(text.number(value)) + 0.06
-        shown.append(text.number(value) if fits else "")
+        fits = (place - last) * inches > 0.07 * len(format_number(value)) + 0.06
+        shown.append(format_number(value) if fits else "")
         last = place if fits else last
     ax.set_xticklabels(shown)
     symbol = {"lambda": "penalty weight λ", "threshold": "clipping threshold"}.get(quantity, quantity)
@@ -141,7 +141,7 @@ def label_ends(ax: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
     places = np.clip(np.array([end[0] for end in ends]), 0.0, 1.0) * points
     for upper in range(1, len(places)):
         places[upper] = max(places[upper], places[upper - 1] + LABEL_GAP)
-    for lower in range(len(places) - 1, -1, -1):  # the pushes upward may have left the panel: push back
+    for lower in range(len(places) - 1, -1, -1):  # a label pushed above the panel is pushed back
         ceiling = places[lower + 1] - LABEL_GAP if lower + 1 < len(places) else points
         places[lower] = min(places[lower], ceiling)
     for place, (_, words, color) in zip(places / points, ends, strict=True):
@@ -152,31 +152,31 @@ def label_ends(ax: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
 
 
 def darker(color: str) -> str:
-    """Return a treatment's colour as ink: dark enough to be read as text on white."""
+    """Darken a colour ``#rrggbb`` so that text in it is readable on white."""
     red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     scale = min(1.0, 115 / max(0.299 * red + 0.587 * green + 0.114 * blue, 1.0))
     return f"#{round(red * scale):02x}{round(green * scale):02x}{round(blue * scale):02x}"
 
 
-def named(treatment: str, look: Look) -> str:
-    """Return a label for a line's end: the marker, so that it is told without colour, and the name."""
-    return f"{GLYPHS.get(look.marker, '●')} {text.shortened(treatment, LONGEST)}"
+def end_label(treatment: str, look: Look) -> str:
+    """Write the label of a line: its marker, which identifies it without colour, and the treatment's name."""
+    return f"{GLYPHS.get(look.marker, '●')} {shorten(treatment, MAX_NAME)}"
 
 
-def margin(context: Context) -> float:
-    """Return the room in inches that the longest label at a line's end needs."""
+def label_margin(context: Context) -> float:
+    """Compute the margin in inches for the longest label at a line's end."""
     longest = max((len(name) for name in context.looks), default=0)
-    return 0.3 + 0.075 * min(longest, LONGEST)
+    return 0.3 + 0.075 * min(longest, MAX_NAME)
 
 
-def chosen_text(comparison: Comparison) -> str:
+def list_chosen(comparison: ComparisonGroup) -> str:
     """List the chosen settings: ``clip_norm at 1, gp at λ = 10``."""
-    settings = [comparison.chosen(treatment) for treatment in comparison.treatments]
-    return ", ".join(text.setting(s.treatment, s.quantity, [s.strength]) for s in settings)
+    settings = [comparison.chosen_setting(treatment) for treatment in comparison.treatments]
+    return ", ".join(format_setting(s.treatment, s.quantity, [s.strength]) for s in settings)
 
 
-def limits(values: Iterable[float], *, log: bool = False, pad: float = 0.06) -> tuple[float, float]:
-    """Return axis limits around the finite values, padded in the axis's own scale."""
+def axis_limits(values: Iterable[float], *, log: bool = False, pad: float = 0.06) -> tuple[float, float]:
+    """Compute axis limits around the finite values, padded by a share ``pad`` of the axis."""
     found = np.array([value for value in values if np.isfinite(value) and (value > 0 or not log)])
     if not len(found):
         return (0.1, 10.0) if log else (0.0, 1.0)
@@ -187,14 +187,14 @@ def limits(values: Iterable[float], *, log: bool = False, pad: float = 0.06) -> 
     return (10**low, 10**high) if log else (low, high)
 
 
-def spread_over(values: Iterable[float]) -> bool:
-    """Whether positive values span so many sizes that only a log axis shows them."""
+def has_wide_range(values: Iterable[float]) -> bool:
+    """Whether all values are positive and span more than a decade, so that they need a log axis."""
     found = [value for value in values if np.isfinite(value)]
     return bool(found) and min(found) > 0 and max(found) / min(found) > 10
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Return round values between two logarithms: decades, or 1-2-5 steps where there are few of those."""
+    """Choose ticks between two log10 values: decades, or finer round steps if there are few decades."""
     decades = range(int(np.floor(low)), int(np.ceil(high)) + 1)
     stride = max(len(decades) // 6, 1)
     for steps in ((1.0,), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)):
@@ -204,10 +204,10 @@ def log_ticks(low: float, high: float) -> list[float]:
     return [float(10**place) for place in np.linspace(low, high, 4)]
 
 
-def log_axis(ax: Axes, low: float, high: float) -> None:
-    """Give a panel a log axis between two values, with few round ticks."""
+def set_log_axis(ax: Axes, low: float, high: float) -> None:
+    """Set a log y axis between two values, with few round ticks."""
     ax.set_yscale("log")
     ticks = log_ticks(float(np.log10(low)), float(np.log10(high)))
-    ax.set_yticks(ticks, [text.number(tick, 2) for tick in ticks])
+    ax.set_yticks(ticks, [format_number(tick, 2) for tick in ticks])
     ax.minorticks_off()
     ax.set_ylim(low, high)

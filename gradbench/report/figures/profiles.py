@@ -1,4 +1,4 @@
-"""Performance profiles: how many of a treatment's cells are good, whatever one calls good."""
+"""Draw performance profiles: the share of cells at least as good as each value of the metric."""
 
 from collections.abc import Sequence
 
@@ -6,22 +6,28 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from gradbench.report.analysis.comparison import Comparison
-from gradbench.report.analysis.profiles import CHOSEN, TRIED, good, scores, thresholds
+from gradbench.report.analysis.comparison import ComparisonGroup
+from gradbench.report.analysis.profiles import (
+    CHOSEN,
+    TRIED,
+    profile_thresholds,
+    share_as_good_as_none,
+    treatment_scores,
+)
 from gradbench.report.figures.panels import (
     Context,
     Drawing,
+    axis_limits,
     darker,
+    end_label,
+    has_wide_range,
     label_ends,
-    limits,
+    label_margin,
     log_ticks,
-    margin,
-    named,
     panels,
-    spread_over,
 )
 from gradbench.report.load.cells import NONE
-from gradbench.report.render import formatting as text
+from gradbench.report.render.formatting import cap_list, format_number, join_words
 from gradbench.stats.intervals import performance_profile
 
 CAPTION = (
@@ -36,33 +42,34 @@ CAPTION = (
 
 def draw(context: Context) -> list[Drawing]:
     """Draw a row per comparison in which a cell completed: every strength, and the chosen one."""
-    shown = [c for c in context.comparisons if len(thresholds(c)) and set(c.treatments) - {NONE}]
+    shown = [c for c in context.comparisons if len(profile_thresholds(c)) and set(c.treatments) - {NONE}]
     if not shown:
         return []
-    title, room = _title(shown), margin(context)
+    title, room = _title(shown), label_margin(context)
     figure, axes = panels(
         title, [_heading(comparison) for comparison in shown], 2, height=1.6, right=room, gap=room
     )
     for comparison, row in zip(shown, axes, strict=True):
         for ax, which in zip(row, (TRIED, CHOSEN), strict=True):
-            _panel(ax, context, comparison, which)
+            _draw_panel(ax, context, comparison, which)
         row[1].tick_params(labelleft=False)
         row[0].set_ylabel("share as good or better")
     alt = f"Share of cells at least as good as each value of the metric, per treatment. {title}"
     return [Drawing("profiles", title, CAPTION, alt, "profiles.csv", figure)]
 
 
-def _panel(ax: Axes, context: Context, comparison: Comparison, which: str) -> None:
-    sign = -1 if comparison.goal == "max" else 1  # of a score, where lower is better
-    taus = thresholds(comparison)
-    log = sign > 0 and spread_over(taus.tolist())
-    low, high = limits(sign * taus, log=log, pad=0.04)
+def _draw_panel(ax: Axes, context: Context, comparison: ComparisonGroup, which: str) -> None:
+    """Draw the profile of each treatment, for all strengths or the chosen one."""
+    sign = -1 if comparison.goal == "max" else 1  # turns a metric into a score, where lower is better
+    taus = profile_thresholds(comparison)
+    log = sign > 0 and has_wide_range(taus.tolist())
+    low, high = axis_limits(sign * taus, log=log, pad=0.04)
     best, worst = (low, high) if sign > 0 else (high, low)
-    taus = np.array([sign * best, *taus, sign * worst])  # none is better than the best, all are at the worst
+    taus = np.array([sign * best, *taus, sign * worst])  # extends the lines to both ends of the axis
     ends = []
     for treatment in comparison.treatments:
         look = context.looks[treatment]
-        profile = performance_profile(scores(comparison, treatment, which), taus)
+        profile = performance_profile(treatment_scores(comparison, treatment, which), taus)
         if profile[0].n:
             share, down, up = np.array([part[:3] for part in profile]).T
             ax.plot(
@@ -70,11 +77,11 @@ def _panel(ax: Axes, context: Context, comparison: Comparison, which: str) -> No
                 markevery=max(len(taus) // 6, 1), drawstyle="steps-post", zorder=3,
             )  # fmt: skip
             ax.fill_between(sign * taus, down, up, step="post", color=look.color, alpha=0.1, lw=0, zorder=1)
-            ends.append((float(share[-1]), named(treatment, look), darker(look.color)))
+            ends.append((float(share[-1]), end_label(treatment, look), darker(look.color)))
     if log:
         ax.set_xscale("log")
         ticks = log_ticks(float(np.log10(low)), float(np.log10(high)))
-        ax.set_xticks(ticks, [text.number(tick, 2) for tick in ticks])
+        ax.set_xticks(ticks, [format_number(tick, 2) for tick in ticks])
         ax.minorticks_off()
     else:
         ax.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
@@ -84,32 +91,38 @@ def _panel(ax: Axes, context: Context, comparison: Comparison, which: str) -> No
     label_ends(ax, ends)
 
 
-def _counts(comparison: Comparison) -> dict[str, str]:
-    """Say of each treatment how many cells are as good as the median one of ``none``: ``7 of 12``."""
+def _count_good(comparison: ComparisonGroup) -> dict[str, str]:
+    """Count each treatment's cells that are as good as the median cell of ``none``: ``7 of 12``."""
     shares = {
-        treatment: good(comparison, treatment) for treatment in comparison.treatments if treatment != NONE
+        treatment: share_as_good_as_none(comparison, treatment)
+        for treatment in comparison.treatments
+        if treatment != NONE
     }
     return {
         name: f"{round(share.estimate * share.n)} of {share.n}" for name, share in shares.items() if share.n
     }
 
 
-def _heading(comparison: Comparison) -> str:
-    counts = ", ".join(f"{name} {words}" for name, words in _counts(comparison).items())
-    control = scores(comparison, NONE, TRIED)
+def _heading(comparison: ComparisonGroup) -> str:
+    counts = ", ".join(f"{name} {words}" for name, words in _count_good(comparison).items())
+    control = treatment_scores(comparison, NONE, TRIED)
     lost = (
         f"; none diverges in {np.isposinf(control).sum()} of {len(control)}"
         if np.isposinf(control).any()
         else ""
     )
-    return f"{comparison.titled}, cells as good as the median of none: {counts}{lost}"
+    return f"{comparison.label_with_seeds}, cells as good as the median of none: {counts}{lost}"
 
 
-def _title(shown: Sequence[Comparison]) -> str:
+def _title(shown: Sequence[ComparisonGroup]) -> str:
     """Name, per comparison, the treatment with the largest share of good cells."""
     parts = []
     for comparison in shown:
-        shares = {name: good(comparison, name).estimate for name in comparison.treatments if name != NONE}
+        shares = {
+            name: share_as_good_as_none(comparison, name).estimate
+            for name in comparison.treatments
+            if name != NONE
+        }
         best = max(shares, key=lambda name: np.nan_to_num(shares[name], nan=-1.0))
-        parts.append(f"{text.number(100 * shares[best], 2)}% of {best} for {comparison.label}")
-    return f"Of all strengths tried, as good as the median of none: {text.listed(text.capped(parts))}"
+        parts.append(f"{format_number(100 * shares[best], 2)}% of {best} for {comparison.label}")
+    return f"Of all strengths tried, as good as the median of none: {join_words(cap_list(parts))}"

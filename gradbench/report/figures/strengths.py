@@ -1,31 +1,31 @@
-"""The final metric against the strength: the figure that people paste into slides."""
+"""Draw the final metric against the strength."""
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from gradbench.report.analysis.comparison import BETTER, WORSE, Comparison, Setting
+from gradbench.report.analysis.comparison import BETTER, WORSE, ComparisonGroup, Setting
 from gradbench.report.figures.panels import (
     Axis,
     Context,
     Drawing,
-    axis_of,
+    axis_limits,
     darker,
+    end_label,
+    has_wide_range,
     label_ends,
-    limits,
-    log_axis,
-    margin,
-    named,
+    label_margin,
+    label_strength_axis,
     panels,
-    spread_over,
-    strength_axis,
+    set_log_axis,
+    strength_positions,
 )
-from gradbench.report.figures.strip import strip
+from gradbench.report.figures.strip import draw_diverged_strip
 from gradbench.report.figures.style import Look
 from gradbench.report.load.cells import NONE
-from gradbench.report.render import formatting as text
+from gradbench.report.render.formatting import format_interval, format_setting, join_or_count
 from gradbench.stats.intervals import Interval, mean_interval
 
-DODGE = 0.035  # of the axis, between treatments at one strength
+DODGE = 0.035  # share of the axis between treatments at one strength
 
 CAPTION = (
     "Each point is the mean over the seeds that completed, with its 95% Student t interval; small dots "
@@ -39,18 +39,18 @@ CAPTION = (
 
 
 def draw(context: Context) -> list[Drawing]:
-    """Draw a row per comparison and a column per kind of strength, the metric shared along the row."""
+    """Draw a row per comparison and a column per kind of strength, with a common axis of the metric per row."""
     columns = max(len(comparison.quantities) for comparison in context.comparisons) or 1
     headings = [_heading(comparison) for comparison in context.comparisons]
     figure, axes = panels(
-        _title(context), headings, columns, height=2.1, right=margin(context), gap=margin(context)
+        _title(context), headings, columns, height=2.1, right=label_margin(context), gap=label_margin(context)
     )
     for comparison, row in zip(context.comparisons, axes, strict=True):
         quantities = comparison.quantities or [""]
         for ax in row[len(quantities) :]:
             ax.set_visible(False)
         for ax, quantity in zip(row, quantities, strict=False):
-            _panel(ax, context, comparison, quantity)
+            _draw_panel(ax, context, comparison, quantity)
         row[0].set_ylabel(comparison.unit)
         for ax in row[1:]:
             ax.tick_params(labelleft=False)
@@ -59,6 +59,7 @@ def draw(context: Context) -> list[Drawing]:
 
 
 def _title(context: Context) -> str:
+    """Summarize the answers of all comparisons."""
     if not any(NONE in comparison.treatments for comparison in context.comparisons):
         return "The outcome at each strength; no group has none to compare with"
     verdicts = [(answer.model, answer.verdict) for answer in context.answers]
@@ -67,44 +68,51 @@ def _title(context: Context) -> str:
     open_ = [label for label, verdict in verdicts if verdict not in (BETTER, WORSE)]
     parts = []
     if better:
-        parts.append(f"a treatment beats none for {text.several(better, 'group')}")
+        parts.append(f"a treatment beats none for {join_or_count(better, 'group')}")
     if worse:
-        parts.append(f"leaving the gradients alone is best for {text.several(worse, 'group')}")
+        parts.append(f"leaving the gradients alone is best for {join_or_count(worse, 'group')}")
     if open_:
-        parts.append(f"undecided for {text.several(open_, 'group')}")
+        parts.append(f"undecided for {join_or_count(open_, 'group')}")
     title = "; ".join(parts)
     return title[0].upper() + title[1:]
 
 
-def _heading(comparison: Comparison) -> str:
-    """Say what the row shows: the best setting, and what diverged."""
+def _heading(comparison: ComparisonGroup) -> str:
+    """Write the heading of a row: the best setting, and the diverged cells."""
     parts = []
-    finished = [s for s in comparison.settings if comparison.at(s)["value"].notna().any()]
+    finished = [s for s in comparison.settings if comparison.cells_at(s)["value"].notna().any()]
     if finished:
         best = min(
-            finished, key=lambda s: (comparison.at(s)["status"].eq("diverged").mean(), _score(comparison, s))
+            finished,
+            key=lambda s: (
+                comparison.cells_at(s)["status"].eq("diverged").mean(),
+                _mean_score(comparison, s),
+            ),
         )
-        value = text.interval(mean_interval(comparison.at(best)["value"]))
-        where = text.setting(best.treatment, best.quantity, [best.strength])
-        parts.append(f"{comparison.name} is best with {where}: {value}")
+        value = format_interval(mean_interval(comparison.cells_at(best)["value"]))
+        where = format_setting(best.treatment, best.quantity, [best.strength])
+        parts.append(f"{comparison.metric_name} is best with {where}: {value}")
     for treatment in comparison.treatments:
         cells = comparison.cells[comparison.cells["treatment"] == treatment]
         if lost := int((cells["status"] == "diverged").sum()):
             parts.append(f"{treatment} diverges in {lost} of {len(cells)}")
-    return f"{comparison.titled}: {'; '.join(parts) or 'no cell completed'}"
+    return f"{comparison.label_with_seeds}: {'; '.join(parts) or 'no cell completed'}"
 
 
-def _score(comparison: Comparison, setting: Setting) -> float:
-    scores = comparison.at(setting)["score"]
+def _mean_score(comparison: ComparisonGroup, setting: Setting) -> float:
+    scores = comparison.cells_at(setting)["score"]
     return float(scores[np.isfinite(scores)].mean())
 
 
-def _panel(ax: Axes, context: Context, comparison: Comparison, quantity: str) -> None:
+def _draw_panel(ax: Axes, context: Context, comparison: ComparisonGroup, quantity: str) -> None:
+    """Draw the metric of each treatment against one kind of strength."""
     settings = [s for s in comparison.settings if s.quantity in (quantity, "")]
-    axis = axis_of(setting.strength for setting in settings)
-    strength_axis(ax, quantity, axis)
-    intervals = {setting: mean_interval(comparison.at(setting)["value"]) for setting in comparison.settings}
-    _value_axis(ax, comparison, list(intervals.values()))
+    axis = strength_positions(setting.strength for setting in settings)
+    label_strength_axis(ax, quantity, axis)
+    intervals = {
+        setting: mean_interval(comparison.cells_at(setting)["value"]) for setting in comparison.settings
+    }
+    _scale_value_axis(ax, comparison, list(intervals.values()))
     present = [t for t in comparison.treatments if any(s.treatment == t for s in settings)]
     labels = []
     varied = [
@@ -116,22 +124,22 @@ def _panel(ax: Axes, context: Context, comparison: Comparison, quantity: str) ->
         look = context.looks[treatment]
         if treatment in varied:
             shift = (varied.index(treatment) - (len(varied) - 1) / 2) * dodge
-            height = _line(ax, comparison, own, axis, look, shift)
+            height = _draw_line(ax, comparison, own, axis, look, shift)
         else:
-            height = _level(ax, comparison, own, look)
+            height = _draw_level(ax, comparison, own, look)
         if np.isfinite(height):
-            labels.append((height, named(treatment, look), darker(look.color)))
-    strip(ax, context, comparison, quantity, axis)
+            labels.append((height, end_label(treatment, look), darker(look.color)))
+    draw_diverged_strip(ax, context, comparison, quantity, axis)
     label_ends(ax, labels)
 
 
-def _value_axis(ax: Axes, comparison: Comparison, intervals: list[Interval]) -> None:
-    """Scale to the seeds, and to the intervals as far as they leave the seeds readable."""
+def _scale_value_axis(ax: Axes, comparison: ComparisonGroup, intervals: list[Interval]) -> None:
+    """Scale the y axis to the seeds, extended towards the ends of intervals by at most 30 %."""
     values = comparison.cells["value"].dropna().tolist()
-    log = comparison.goal == "min" and spread_over(values)
-    low, high = limits(values, log=log)
+    log = comparison.goal == "min" and has_wide_range(values)
+    low, high = axis_limits(values, log=log)
     if log:
-        log_axis(ax, low, high)
+        set_log_axis(ax, low, high)
     else:
         room = 0.3 * (high - low)
         ends = [end for interval in intervals for end in (interval.low, interval.high) if np.isfinite(end)]
@@ -140,10 +148,10 @@ def _value_axis(ax: Axes, comparison: Comparison, intervals: list[Interval]) -> 
         ax.set_ylim(low, high)
 
 
-def _level(ax: Axes, comparison: Comparison, own: dict[Setting, Interval], look: Look) -> float:
-    """Draw a treatment without a strength: a line and a band across the panel, seeds at the left."""
+def _draw_level(ax: Axes, comparison: ComparisonGroup, own: dict[Setting, Interval], look: Look) -> float:
+    """Draw a treatment without a strength as a line and a band across the panel, with seeds at the left."""
     (setting, interval), *_ = own.items()
-    values = comparison.at(setting)["value"].dropna()
+    values = comparison.cells_at(setting)["value"].dropna()
     x = np.linspace(0.012, 0.045, max(len(values), 2))[: len(values)]
     ax.plot(x, values, ".", color=look.color, ms=3.5, alpha=0.75, transform=ax.get_yaxis_transform())
     if interval.n:
@@ -153,20 +161,19 @@ def _level(ax: Axes, comparison: Comparison, own: dict[Setting, Interval], look:
     return interval.estimate
 
 
-def _line(
-    ax: Axes, comparison: Comparison, own: dict[Setting, Interval], axis: Axis, look: Look, shift: float
+def _draw_line(
+    ax: Axes, comparison: ComparisonGroup, own: dict[Setting, Interval], axis: Axis, look: Look, shift: float
 ) -> float:
-    """Draw means with intervals along the strengths, and the seeds behind them; return the last height."""
+    """Draw means with intervals and seeds along the strengths, and return the last mean."""
     drawn = {s: interval for s, interval in own.items() if interval.n}
     if not drawn:
         return np.nan
     x = np.array([axis[s.strength] + shift for s in drawn if s.strength is not None])
     mean = np.array([interval.estimate for interval in drawn.values()])
     ends = np.array([[interval.low, interval.high] for interval in drawn.values()])
-    seeds = [comparison.at(setting)["value"].to_numpy() for setting in drawn]
+    seeds = [comparison.cells_at(setting)["value"].to_numpy() for setting in drawn]
     places = np.repeat(x, [len(values) for values in seeds])
     ax.plot(places, np.concatenate(seeds), ".", color=look.color, ms=3.5, alpha=0.45, zorder=2)
-    # Error bars below zero vanish on a log axis; clipping keeps their upper half.
     errors = np.nan_to_num(np.abs(ends - mean[:, None]).T)
     ax.errorbar(
         x,

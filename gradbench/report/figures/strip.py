@@ -1,39 +1,43 @@
-"""The strip at a panel's worse edge, where diverged cells are counted and never given a height."""
+"""Draw a strip at a panel's worse edge that counts diverged cells, which have no metric."""
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from gradbench.report.analysis.comparison import Comparison
+from gradbench.report.analysis.comparison import ComparisonGroup
 from gradbench.report.figures.panels import Axis, Context, darker
 from gradbench.report.figures.style import FAINT, STRIP
 
-ROW = 11.0  # points, one line of the strip
+ROW = 11.0  # points per line of the strip
 
 
-def strip(ax: Axes, context: Context, comparison: Comparison, quantity: str, axis: Axis) -> None:
-    """Count diverged cells beyond the worse edge, one line per treatment, each at its strength."""
-    every = [_lost(comparison, which) for which in comparison.quantities or [""]]
-    lines = max(map(len, every))  # alike along the row, whose panels share their heights
+def draw_diverged_strip(
+    ax: Axes, context: Context, comparison: ComparisonGroup, quantity: str, axis: Axis
+) -> None:
+    """Draw the strip: one line per treatment, with the count of diverged cells at each strength."""
+    every = [_count_diverged(comparison, which) for which in comparison.quantities or [""]]
+    lines = max(map(len, every))  # equal for all panels of a row, which share their y axis
     if not lines:
         return
     points = ax.get_window_extent().height / ax.figure.dpi * 72
     share = (ROW * lines + 4) / points
     top = comparison.goal != "max"
-    _extend(ax, share, top)
+    _make_room(ax, share, top)
     corner = (0.0, 1 - share if top else 0.0)
     ax.add_patch(Rectangle(corner, 1, share, transform=ax.transAxes, color=STRIP, lw=0, zorder=4))
     edge = 1.01 if top else share + 0.01
     ax.text(1.0, edge, "diverged", transform=ax.transAxes, size=8, color=FAINT, ha="right", va="bottom")
-    for line, (treatment, counts) in enumerate(_lost(comparison, quantity).items()):
+    for line, (treatment, counts) in enumerate(_count_diverged(comparison, quantity).items()):
         depth = (2 + ROW * (line + 0.5)) / points
         for strength, words in counts:
             place = None if strength is None else axis[strength]
-            _mark(ax, context, treatment, place, 1 - depth if top else depth, words)
+            _draw_count(ax, context, treatment, place, 1 - depth if top else depth, words)
 
 
-def _mark(ax: Axes, context: Context, treatment: str, place: float | None, y: float, words: str) -> None:
-    """Draw a hollow marker with its count; without a strength it stands at the left, with its name."""
+def _draw_count(
+    ax: Axes, context: Context, treatment: str, place: float | None, y: float, words: str
+) -> None:
+    """Draw a hollow marker with its count; a treatment without a strength is drawn at the left, with its name."""
     look = context.looks[treatment]
     low, high = ax.get_xlim()
     x = 0.02 if place is None else (place - low) / (high - low)
@@ -47,11 +51,11 @@ def _mark(ax: Axes, context: Context, treatment: str, place: float | None, y: fl
     )  # fmt: skip
 
 
-def _lost(comparison: Comparison, quantity: str) -> dict[str, list[tuple[float | None, str]]]:
-    """Return, per treatment of a panel, the strengths with diverged cells and their count: ``2/3``."""
+def _count_diverged(comparison: ComparisonGroup, quantity: str) -> dict[str, list[tuple[float | None, str]]]:
+    """Count the diverged cells at each strength of a panel's treatments: ``2/3``."""
     counts: dict[str, list[tuple[float | None, str]]] = {}
     for setting in comparison.settings:
-        statuses = comparison.at(setting)["status"]
+        statuses = comparison.cells_at(setting)["status"]
         lost = int((statuses == "diverged").sum())
         if lost and setting.quantity in (quantity, ""):
             ran = int((statuses != "failed").sum())
@@ -59,8 +63,8 @@ def _lost(comparison: Comparison, quantity: str) -> dict[str, list[tuple[float |
     return counts
 
 
-def _extend(ax: Axes, share: float, top: bool) -> None:
-    """Make room for the strip by moving the worse limit, and keep the ticks out of it."""
+def _make_room(ax: Axes, share: float, top: bool) -> None:
+    """Extend the y axis at the worse end by ``share`` of its height, without ticks there."""
     low, high = ax.get_ylim()
     kept = [i for i, tick in enumerate(ax.get_yticks()) if low <= tick <= high]
     ticks, words = ax.get_yticks()[kept], ax.get_yticklabels()

@@ -1,21 +1,21 @@
-"""One colour, marker and dash per treatment, the same in every figure.
+"""Assign a colour, marker and dash to each treatment, the same in every figure.
 
-Colours are of Okabe and Ito's palette for colour-blind readers, and never the only difference. Families share
-a hue: clippings blue, penalties red, projections green.
+Colours are from Okabe and Ito's palette for colour-blind readers, and never the only difference. Families share a
+hue: clippings blue, penalties red, projections green.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gradbench.report.analysis.comparison import Comparison, Setting
+from gradbench.report.analysis.comparison import ComparisonGroup, Setting
 from gradbench.report.load.cells import NONE
 
 INK = "#222222"
 FAINT = "#8a8a8a"
 STRIP = "#f1f1f1"
 
-# Any: the names that matplotlib types as keys change from version to version.
+# Any, because Matplotlib's type of the keys changes from version to version.
 RC: Any = {
     "text.parse_math": False,  # names may hold a dollar sign
     "font.size": 8.5,
@@ -42,7 +42,7 @@ RC: Any = {
     "savefig.dpi": 200,
     "figure.dpi": 100,
     "svg.fonttype": "none",
-    "svg.hashsalt": "gradbench",  # element ids are salted hashes: without this no two files are alike
+    "svg.hashsalt": "gradbench",  # a fixed salt of element ids, so that equal figures give equal files
     "path.simplify": True,
 }
 
@@ -51,7 +51,7 @@ Dash = str | tuple[int, tuple[float, ...]]
 
 @dataclass(frozen=True)
 class Look:
-    """How a treatment is drawn."""
+    """Colour, marker and dash of a treatment."""
 
     color: str
     marker: str
@@ -72,14 +72,17 @@ KNOWN = {
     "weight_clip": Look("#009E73", "v", SOLID),
     "spectral_norm": Look("#4FB89A", "p", LONG),
 }
-# Treatments without a look of their own take the hues of their family.
+# Treatments that are not in KNOWN take the hues of their family.
 FAMILIES = {
     "clipping": ("#1B4F8C", "#4A90C4", "#8FC1E3"),
     "penalty": ("#A63C00", "#E8875A", "#8C1C13"),
     "projection": ("#117A5C", "#6DC5A6", "#2F5D3A"),
     "": ("#CC79A7", "#E69F00", "#6B4C9A"),
 }
-STRENGTHS = {"threshold": "clipping", "lambda": "penalty"}  # tells the family where no config does
+STRENGTHS = {
+    "threshold": "clipping",
+    "lambda": "penalty",
+}  # kind of strength -> family, if no config names one
 MARKERS = ("D", "v", "P", "X", "<", ">", "h")
 GLYPHS = {
     **{"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖"},
@@ -88,18 +91,18 @@ GLYPHS = {
 DASHES: tuple[Dash, ...] = (DASH_DOT, DOTTED, LONG, DASHED)
 
 
-def looks(comparisons: Sequence[Comparison]) -> dict[str, Look]:
-    """Return a look for every treatment of the folder, unknown ones in the order of their names."""
+def assign_looks(comparisons: Sequence[ComparisonGroup]) -> dict[str, Look]:
+    """Assign a look to every treatment of the comparisons."""
     families = {
-        setting.treatment: _family(comparison, setting)
+        setting.treatment: _family_of(comparison, setting)
         for comparison in comparisons
         for setting in comparison.settings
     }
-    return looks_of(families)
+    return assign_looks_by_family(families)
 
 
-def looks_of(families: Mapping[str, str]) -> dict[str, Look]:
-    """Return a look for every treatment, given its family."""
+def assign_looks_by_family(families: Mapping[str, str]) -> dict[str, Look]:
+    """Assign a look to every treatment, given its family; unknown treatments are ordered by name."""
     found = {name: KNOWN[name] for name in families if name in KNOWN}
     served = dict.fromkeys(FAMILIES, 0)
     for index, name in enumerate(sorted(families.keys() - found.keys())):
@@ -110,8 +113,8 @@ def looks_of(families: Mapping[str, str]) -> dict[str, Look]:
     return found
 
 
-def _family(comparison: Comparison, setting: Setting) -> str:
-    """Return the family that the regularizer's config names, or else the one its kind of strength suggests."""
-    cells = comparison.at(setting)
+def _family_of(comparison: ComparisonGroup, setting: Setting) -> str:
+    """Return the family in the regularizer's config, otherwise the usual one of its kind of strength."""
+    cells = comparison.cells_at(setting)
     named = cells["regularizer.family"].iloc[0] if "regularizer.family" in cells else None
     return str(named) if named in FAMILIES else STRENGTHS.get(setting.quantity, "")

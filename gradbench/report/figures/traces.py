@@ -1,4 +1,4 @@
-"""Curves over steps: binned per cell, averaged over seeds for as long as every seed is there."""
+"""Draw curves over steps, binned per cell and averaged over seeds while no seed has stopped."""
 
 import numpy as np
 import pandas as pd
@@ -6,57 +6,62 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from scipy.special import stdtrit
 
-from gradbench.report.analysis.comparison import Comparison, Setting
-from gradbench.report.figures.panels import Context, darker, label_ends, named
+from gradbench.report.analysis.comparison import ComparisonGroup, Setting
+from gradbench.report.figures.panels import Context, darker, end_label, label_ends
 from gradbench.report.figures.style import Look
 from gradbench.stats.intervals import CONFIDENCE, Floats
 
 
-def traces(
+def draw_curves(
     ax: Axes,
     context: Context,
-    comparison: Comparison,
+    comparison: ComparisonGroup,
     column: str,
     curves: dict[Setting, pd.DataFrame],
     *,
     geometric: bool = False,
 ) -> list[tuple[str, pd.DataFrame]]:
-    """Draw one column of these curves per treatment, label the ends, and return what was drawn."""
+    """Draw one column of the curves of each setting, and return each treatment with its binned table."""
     drawn = []
     for setting, rows in curves.items():
-        table = binned(rows, column)
+        table = bin_curves(rows, column)
         if not table.empty:
-            lost = comparison.at(setting)
+            lost = comparison.cells_at(setting)
             lost = lost[(lost["status"] == "diverged") & lost["cell"].isin(table.columns)]
             look = context.looks[setting.treatment]
-            trace(ax, table, look, geometric=geometric, banded=lost.empty)
-            stops(ax, table[lost["cell"].tolist()], look)
+            draw_curve(ax, table, look, geometric=geometric, banded=lost.empty)
+            mark_divergence(ax, table[lost["cell"].tolist()], look)
             drawn.append((setting.treatment, table))
     return drawn
 
 
-def label(ax: Axes, context: Context, drawn: list[tuple[str, pd.DataFrame]]) -> None:
-    """Label each treatment where its mean ends, or where its last seed did."""
+def label_curves(ax: Axes, context: Context, drawn: list[tuple[str, pd.DataFrame]]) -> None:
+    """Label each treatment at the end of its mean, or of its seeds if the mean is empty."""
     ends = []
     for treatment, table in drawn:
         whole = table.dropna()
         last = whole.iloc[-1].mean() if len(whole) else table.ffill().iloc[-1].mean()
         look = context.looks[treatment]
-        ends.append((float(last), named(treatment, look), darker(look.color)))
+        ends.append((float(last), end_label(treatment, look), darker(look.color)))
     label_ends(ax, ends)
 
 
-def trace(ax: Axes, table: pd.DataFrame, look: Look, *, geometric: bool, banded: bool) -> None:
-    """Draw the mean over cells where all cells are there, each cell as a thin line, and the mean's interval.
+def draw_curve(ax: Axes, table: pd.DataFrame, look: Look, *, geometric: bool, banded: bool) -> None:
+    """Draw each cell as a thin line, and the mean with its interval over the steps that all cells have.
 
-    Where cells diverge the interval is as wide as the panel and hides the rest; ``banded`` leaves it out.
+    Args:
+        ax: panel.
+        table: binned values, one column per cell.
+        look: colour, marker and dash.
+        geometric: whether the mean is geometric.
+        banded: whether to draw the interval, which is too wide to be useful if a cell diverged.
     """
     steps = table.index.to_numpy()
     seeds = [np.column_stack([steps, table[cell].to_numpy()]) for cell in table]
     ax.add_collection(LineCollection(seeds, colors=look.color, linewidths=0.5, alpha=0.4, zorder=2))
     whole = table.dropna()
     values = whole.to_numpy(dtype=float)
-    mean, low, high = map(np.exp, band(np.log(values))) if geometric else band(values)
+    mean, low, high = map(np.exp, mean_band(np.log(values))) if geometric else mean_band(values)
     every = max(len(whole) // 6, 1)
     ax.plot(
         whole.index,
@@ -72,8 +77,8 @@ def trace(ax: Axes, table: pd.DataFrame, look: Look, *, geometric: bool, banded:
         ax.fill_between(whole.index.to_numpy(), low, high, color=look.color, alpha=0.15, lw=0, zorder=1)
 
 
-def stops(ax: Axes, table: pd.DataFrame, look: Look) -> None:
-    """Mark the last recorded value of each diverged cell, hollow."""
+def mark_divergence(ax: Axes, table: pd.DataFrame, look: Look) -> None:
+    """Mark the last recorded value of each diverged cell with a hollow marker."""
     for cell in table:
         seen = table[cell].dropna()
         if len(seen):
@@ -89,8 +94,8 @@ def stops(ax: Axes, table: pd.DataFrame, look: Look) -> None:
             )
 
 
-def binned(curves: pd.DataFrame, column: str, bins: int = 60) -> pd.DataFrame:
-    """Average a curve's finite values in at most ``bins`` spans of steps: a row per span, a column per cell.
+def bin_curves(curves: pd.DataFrame, column: str, bins: int = 60) -> pd.DataFrame:
+    """Average the finite values of curves in at most ``bins`` spans of steps: one row per span, one column per cell.
 
     The index is the mean step of the span. A cell that stopped early has nan from there on.
     """
@@ -102,7 +107,7 @@ def binned(curves: pd.DataFrame, column: str, bins: int = 60) -> pd.DataFrame:
     bins = min(bins, last)
     span = (steps - 1) * bins // last
     code, cells = pd.factorize(kept["cell"])
-    # Sums over (span, cell) by counting: many times faster than a pivot, and there are many curves.
+    # bincount over (span, cell) is many times faster than a pivot.
     place, size = span * len(cells) + code, bins * len(cells)
     count = np.bincount(place, minlength=size)
     total = np.bincount(place, weights=kept[column].to_numpy(dtype=float), minlength=size)
@@ -113,8 +118,8 @@ def binned(curves: pd.DataFrame, column: str, bins: int = 60) -> pd.DataFrame:
     return table[filled > 0]
 
 
-def band(values: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return the mean over cells (columns) with its t interval, nan where a cell is missing (or n < 2)."""
+def mean_band(values: Floats) -> tuple[Floats, Floats, Floats]:
+    """Compute the mean over cells (columns) and its t interval, nan if a cell is missing or n < 2."""
     n = values.shape[1]
     mean = values.mean(axis=1)
     if n < 2:

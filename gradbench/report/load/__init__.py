@@ -1,1 +1,4 @@
-"""Read the tables of a results folder for a report, and check them. Nothing here concludes or draws."""
+"""Read, check and clean the tables of a results folder for a report.
+
+Reading and derived columns belong here; statistics, conclusions and figures never do.
+"""

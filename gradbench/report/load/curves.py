@@ -1,6 +1,6 @@
-"""The curves of a folder, read part by part: what tables and pages need of every cell, whole rows of a few.
+"""Read the curves of a results folder: a summary and sparklines of every cell, full rows of a few.
 
-A sweep of 10,000 cells leaves millions of rows; no more than one part of them is held at a time.
+A sweep of 10,000 cells has millions of rows, so the parts are read and reduced one at a time.
 """
 
 from collections.abc import Collection, Iterator
@@ -11,70 +11,71 @@ import numpy as np
 import pandas as pd
 
 from gradbench.errors import DamagedError
-from gradbench.report.load import read as stored
-from gradbench.report.load.sparklines import Sketch, sketches
+from gradbench.report.load.read import CURVES, clean_curves
+from gradbench.report.load.sparklines import Sparklines, encode_curves
 from gradbench.storage.parquet import read_table
 from gradbench.storage.sanitize import escape_controls
+from gradbench.storage.schema import part_paths
 
 ACTION = ("clipped", "ratio", "cosine", "penalty_share")
 
 
 @dataclass(frozen=True)
 class Curves:
-    """What is known of the curves.
+    """The curves of a results folder, reduced to what a report needs.
 
     Attributes:
         action: how each cell's treatment acted over its recorded steps (index: cell; columns: ACTION).
-        sketches: each cell's curves, small enough for the page.
-        rows: the whole rows of the cells that were asked for.
-        notes: which parts were left out, and which cells have no curve.
+        sparklines: cell -> its curves, small enough for the page.
+        rows: full rows of the requested cells.
+        notes: parts left out, and the number of cells without curves.
     """
 
     action: pd.DataFrame
-    sketches: dict[str, Sketch]
+    sparklines: dict[str, Sparklines]
     rows: pd.DataFrame
     notes: tuple[str, ...] = field(default=())
 
-    def of(self, cells: pd.DataFrame) -> pd.DataFrame:
-        """Return the rows of these cells, of those that were asked for."""
+    def rows_of(self, cells: pd.DataFrame) -> pd.DataFrame:
+        """Select the rows of these cells, which must be among the requested ones."""
         return self.rows[self.rows["cell"].isin(cells["cell"])]
 
 
-def scan(path: Path, cells: pd.DataFrame, wanted: Collection[str], points: int) -> Curves:
-    """Read every part of the curves once.
+def scan_curves(path: Path, cells: pd.DataFrame, wanted: Collection[str], points: int) -> Curves:
+    """Read every part of the curves once and reduce it.
 
     Args:
         path: the results folder.
-        cells: its cells; rows of any other cell are left out.
-        wanted: ids of the cells whose rows are kept.
-        points: how many points a sketch may have. With 0, none are made.
+        cells: its table of cells; rows of other cells are left out.
+        wanted: ids of the cells whose full rows are kept.
+        points: maximal number of points of a sparkline; 0 makes none.
 
     """
     metrics = dict(zip(cells["cell"], cells["model.metric"], strict=True))
-    acted: list[pd.DataFrame] = []
-    drawn: dict[str, Sketch] = {}
+    actions: list[pd.DataFrame] = []
+    encoded: dict[str, Sparklines] = {}
     kept: list[pd.DataFrame] = []
     notes: list[str] = []
-    for part in _parts(path, notes):
-        rows = stored.whole(part, metrics)
+    for part in _read_parts(path, notes):
+        rows = clean_curves(part, metrics)
         if len(rows):
-            acted.append(action(rows))
-            drawn |= sketches(rows, metrics, points) if points else {}
+            actions.append(summarize_action(rows))
+            encoded |= encode_curves(rows, metrics, points) if points else {}
             kept.append(rows[rows["cell"].isin(wanted)])
-    whole = pd.concat(acted) if acted else pd.DataFrame(columns=[*ACTION], dtype=float)
+    whole = pd.concat(actions) if actions else pd.DataFrame(columns=[*ACTION], dtype=float)
     whole = whole[~whole.index.duplicated(keep="last")]
     silent = len(cells) - int(cells["cell"].isin(whole.index).sum())
     if silent:
         notes.append(f"{silent} {'cell' if silent == 1 else 'cells'} without curves")
-    return Curves(whole, drawn, _joined(kept), tuple(map(escape_controls, notes)))
+    return Curves(whole, encoded, _join_rows(kept), tuple(map(escape_controls, notes)))
 
 
-def action(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return, per cell, how its treatment acted over the recorded steps.
+def summarize_action(rows: pd.DataFrame) -> pd.DataFrame:
+    """Summarize per cell how its treatment acted over the recorded steps.
 
     ``clipped`` is the mean share of coordinates changed, ``ratio`` the geometric mean of used over raw norm,
     ``cosine`` the mean cosine between the two gradients, ``penalty_share`` the mean of
-    ``penalty / (|loss| + penalty)``. Steps where a quantity is not finite are left out of its mean.
+    ``penalty / (|loss| + penalty)``. Steps at which a quantity is not finite are left out of its mean.
     """
     raw, used = (rows[name].to_numpy(dtype=float) for name in ("grad_norm", "grad_norm_used"))
     loss, penalty = (np.abs(rows[name].to_numpy(dtype=float)) for name in ("loss", "penalty"))
@@ -92,18 +93,18 @@ def action(rows: pd.DataFrame) -> pd.DataFrame:
     return means
 
 
-def _parts(path: Path, notes: list[str]) -> Iterator[pd.DataFrame]:
-    for part in stored.parts(path / "curves"):
+def _read_parts(path: Path, notes: list[str]) -> Iterator[pd.DataFrame]:
+    for part in part_paths(path / "curves"):
         try:
             yield read_table(part).to_pandas()
         except DamagedError as error:
             notes.append(f"left out: {error}")
 
 
-def _joined(kept: list[pd.DataFrame]) -> pd.DataFrame:
-    """Put the kept rows of all parts together; of a row in two parts the later one's stays."""
+def _join_rows(kept: list[pd.DataFrame]) -> pd.DataFrame:
+    """Concatenate the kept rows of all parts; of a row in two parts the later one is kept."""
     parts = [rows.astype({"cell": object}).dropna(axis="columns", how="all") for rows in kept if len(rows)]
     joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["cell", "step"])
     joined = joined.drop_duplicates(["cell", "step"], keep="last")
-    absent = {name: np.nan for name in stored.CURVES if name not in joined}
+    absent = {name: np.nan for name in CURVES if name not in joined}
     return joined.assign(**absent).sort_values(["cell", "step"]).reset_index(drop=True)

@@ -1,8 +1,9 @@
-"""What stands in a results folder, read as data that a stranger may have written: checked, cleaned, never run."""
+"""Read the files of a results folder as untrusted data: checked and cleaned, never executed."""
 
 import functools
 from collections.abc import Container
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,79 +13,98 @@ from gradbench.atomic import reason
 from gradbench.errors import DamagedError, UsageError
 from gradbench.storage.parquet import check_arrays, read_table
 from gradbench.storage.sanitize import escape_controls, is_cell, is_command
+from gradbench.storage.schema import part_paths
 
 STATUSES = ("completed", "diverged", "failed")
 NEEDED = ("model", "model.metric", "model.goal", "regularizer")
-WORDS = (
-    *(*NEEDED, "model.unit", "error", "started", "finished", "data_sha256"),
-    *("gradbench", "torch", "python", "device", "device_name", "execution", "git_commit"),
-)
-"""Columns that hold words or nothing."""
+MADE_BY = ("gradbench", "torch", "python", "device", "device_name", "execution", "git_commit")
+"""Columns that name the versions, device and commit a cell was made with."""
+TEXT_COLUMNS = (*NEEDED, "model.unit", "error", "started", "finished", "data_sha256", *MADE_BY)
+"""Columns that hold text or null."""
 COST = ("step_seconds", "seconds", "width")
 CURVES = ("loss", "grad_norm", "grad_norm_used", "clipped", "cosine", "penalty")
 
 
-def experiment(path: Path) -> tuple[dict[str, str], list[str]]:
-    """Return what the folder says of itself, in words, and a note where that cannot be read."""
+def read_experiment(folder: Path) -> dict[str, Any]:
+    """Read a results folder's ``experiment.yaml`` as a mapping; empty where there is none.
+
+    Raises:
+        DamagedError: it cannot be read.
+
+    """
+    path = folder / "experiment.yaml"
     try:
-        spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return {}, []
-    except Exception as error:  # PyYAML fails in any way at all on a tag that does not suit its value
-        return {}, [f"cannot read {path} ({reason(error)}): the next run in this folder writes it anew"]
-    stated = spec if isinstance(spec, dict) else {}
-    return {key: escape_controls(value) for key, value in stated.items() if isinstance(value, str)}, []
+        return {}
+    except Exception as error:  # PyYAML raises exceptions of any type on a tag that does not fit its value
+        raise DamagedError(path, reason(error)) from error
+    return content if isinstance(content, dict) else {}
 
 
-def parts(folder: Path) -> list[Path]:
-    """Return the finished part files; a leading dot marks one still being written."""
-    return sorted(part for part in folder.glob("*.parquet") if not part.name.startswith("."))
+def read_experiment_texts(folder: Path) -> tuple[dict[str, str], list[str]]:
+    """Read the text entries of ``experiment.yaml``, sanitized, and a note if it cannot be read."""
+    try:
+        content = read_experiment(folder)
+    except DamagedError as error:
+        remedy = "the next run in this folder writes it anew"
+        return {}, [f"cannot read {error.path} ({error.reason}): {remedy}"]
+    return {key: escape_controls(value) for key, value in content.items() if isinstance(value, str)}, []
 
 
-def read(path: Path, table: str) -> tuple[pd.DataFrame, list[str]]:
-    """Return a table, and a note on each part that is damaged."""
-    found = parts(path / table)
+def read_parts(path: Path, table: str) -> tuple[pd.DataFrame, list[str]]:
+    """Read a table from all of its parts, and note each part that is damaged.
+
+    Raises:
+        UsageError: the table has no finished part.
+
+    """
+    found = part_paths(path / table)
     if not found:
-        below = sorted(child.parent for child in path.glob("*/cells") if parts(child))
+        below = sorted(child.parent for child in path.glob("*/cells") if part_paths(child))
         hint = f"; did you mean {below[0]}?" if below else ": make some with `gradbench run quick`"
         raise UsageError(f"{path} holds no finished {table} ({table}/*.parquet){hint}")
     frames, notes = [], []
     for part in found:
         try:
-            # A column that is null throughout a part has no type of its own; the other parts decide it.
+            # A column that is null throughout a part has no type; the other parts decide it.
             frames.append(read_table(part).to_pandas().dropna(axis="columns", how="all"))
         except DamagedError as error:
             notes.append(f"left out: {error}")
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(), notes
 
 
-def damaged_arrays(path: Path) -> list[str]:
-    """Return a note on each file of arrays that is damaged."""
+def find_damaged_arrays(path: Path) -> list[str]:
+    """List a note for each damaged file of arrays."""
     notes = []
-    for stored in sorted((path / "arrays").glob("*.npz")):
+    for file in sorted((path / "arrays").glob("*.npz")):
         try:
-            check_arrays(stored)
+            check_arrays(file)
         except DamagedError as error:
             notes.append(f"left out: {error}")
     return notes
 
 
-def cleaned(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Return what is a cell, every column of the kind that a run writes, its words free of what a terminal would obey.
+def clean_cells(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Keep the rows that are cells, cast each column to the type a run writes, and sanitize texts for a terminal.
 
-    Returns also a note on what was left out.
+    Returns:
+        The cells, and a note on the rows left out.
+
     """
     kept = cells[cells["cell"].map(is_cell) & cells["status"].isin(STATUSES)].copy()
     for column in map(str, kept):
         values = kept[column]
         if column in (*COST, "diverged_at", "seed") or "/" in column:
-            kept[column] = numbers(values)
+            kept[column] = to_numbers(values)
         elif column == "command":
             kept[column] = [value if is_command(value) else None for value in values]
         elif column == "git_dirty":
             kept[column] = [isinstance(value, bool) and value for value in values]
-        elif column in WORDS or not pd.api.types.is_numeric_dtype(values):
-            kept[column] = values.map(lambda value, strict=column in WORDS: _word(value, strict=strict))
+        elif column in TEXT_COLUMNS or not pd.api.types.is_numeric_dtype(values):
+            kept[column] = values.map(
+                lambda value, strict=column in TEXT_COLUMNS: _clean_word(value, strict=strict)
+            )
     for column in {*COST, "seed"} & set(kept):
         kept[column] = kept[column].where(np.isfinite(kept[column].astype(float)))
     kept.columns = pd.Index([escape_controls(str(column)) for column in kept])
@@ -94,30 +114,30 @@ def cleaned(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _plain(word: str) -> str:
-    """Return :func:`escape_controls` of a word; most columns repeat a few."""
+def _cached_plain(word: str) -> str:
+    """Sanitize a text with :func:`escape_controls`, cached because most columns repeat a few texts."""
     return escape_controls(word)
 
 
-def _word(value: object, *, strict: bool) -> object:
-    return _plain(value) if isinstance(value, str) else None if strict else value
+def _clean_word(value: object, *, strict: bool) -> object:
+    return _cached_plain(value) if isinstance(value, str) else None if strict else value
 
 
-def numbers(values: pd.Series) -> pd.Series:
-    """Return a column as numbers; what is none is missing."""
+def to_numbers(values: pd.Series) -> pd.Series:
+    """Convert a column to numbers; other values become missing."""
     return values if pd.api.types.is_numeric_dtype(values) else pd.to_numeric(values, errors="coerce")
 
 
-def whole(curves: pd.DataFrame, cells: Container[str]) -> pd.DataFrame:
-    """Keep the curve rows of known cells, once per step, with every expected column present and numbers."""
+def clean_curves(curves: pd.DataFrame, cells: Container[str]) -> pd.DataFrame:
+    """Keep the curve rows of known cells, one per step, with all expected columns as numbers."""
     if not {"cell", "step"} <= set(curves):
         curves = pd.DataFrame(columns=["cell", "step"])
-    # Millions of rows repeat a few ids: as categories, each is looked at once.
+    # Millions of rows repeat a few ids: as categories, each id is checked once.
     named = curves["cell"].astype("category")
     known = np.array([*(name in cells for name in named.cat.categories), False])  # the last is for code -1
     curves = curves.assign(cell=named)[known[named.cat.codes.to_numpy()]]
     kept = curves.drop_duplicates(["cell", "step"], keep="last")
-    kept = kept.assign(**{name: numbers(kept[name]) for name in map(str, kept) if name != "cell"})
+    kept = kept.assign(**{name: to_numbers(kept[name]) for name in map(str, kept) if name != "cell"})
     kept = kept[kept["step"].between(1, 2**31)].astype({"step": "int64"})
     absent = {name: np.nan for name in CURVES if name not in kept}
     return kept.assign(**absent).sort_values(["cell", "step"]).reset_index(drop=True)

@@ -1,8 +1,8 @@
-"""A cell's curves, small enough that a page can hold those of every cell.
+"""Encode the curves of every cell in so few characters that one page can hold them all.
 
-A curve becomes a line of at most so many points. Each is the mean over a span of steps (of logarithms where the
-values span more than a decade), written as two characters: 4,095 heights between the lowest and the highest
-point. What is lost is less than a pixel.
+A curve becomes a limited number of points. Each is the mean over a span of steps (of logarithms if the values span
+more than a decade), written as two characters: 4,095 heights between the lowest and the highest point, so the
+rounding error is below a pixel.
 """
 
 from collections.abc import Mapping
@@ -15,50 +15,54 @@ import pandas as pd
 from gradbench.stats.intervals import Floats
 
 SERIES = ("loss", "grad_norm", "grad_norm_used")
-LEVELS = 4095  # heights; one more means that nothing was recorded there
-SPARSE = 3  # a metric is evaluated now and then: as many times fewer points
+LEVELS = 4095  # number of heights; the code 4095 itself marks a missing point
+METRIC_SPARSITY = 3  # factor of fewer points for a metric, which is evaluated rarely
 LETTERS = np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", dtype=np.uint8)
 
-Line = tuple[float, float, int, str]
-"""Lowest and highest value, 1 where heights are logarithms of them, and two characters a point."""
+EncodedCurve = tuple[float, float, int, str]
+"""Lowest and highest height, 1 if heights are log10 of values (otherwise 0), and two characters per point."""
 Ints = npt.NDArray[np.int64]
 
 
-class Sketch(NamedTuple):
-    """The last recorded step and a line per curve, its points evenly spaced from the first step to the last."""
+class Sparklines(NamedTuple):
+    """The last recorded step and the encoded curves, their points evenly spaced from the first step to the last."""
 
     last: int
-    loss: Line | None
-    grad_norm: Line | None
-    grad_norm_used: Line | None  # None where it is that of ``grad_norm``
-    metric: Line | None
+    loss: EncodedCurve | None
+    grad_norm: EncodedCurve | None
+    grad_norm_used: EncodedCurve | None  # None if it equals ``grad_norm``
+    metric: EncodedCurve | None
 
 
-def sketches(rows: pd.DataFrame, metrics: Mapping[str, str], points: int) -> dict[str, Sketch]:
-    """Return the sketch of every cell with rows here.
+def encode_curves(rows: pd.DataFrame, metrics: Mapping[str, str], points: int) -> dict[str, Sparklines]:
+    """Encode the curves of every cell with rows here.
 
     Args:
-        rows: of the table of curves, sorted by cell and step.
-        metrics: cell -> the column of its metric.
-        points: at most so many points a line.
+        rows: rows of the table of curves, sorted by cell and step.
+        metrics: cell -> column of its metric.
+        points: maximal number of points of a curve.
 
     """
     code, names = pd.factorize(rows["cell"])
     step = rows["step"].to_numpy(dtype=np.int64)
     last = np.zeros(len(names), dtype=np.int64)
     np.maximum.at(last, code, step)
-    lines = {name: _lines(rows[name].to_numpy(dtype=float), code, step, last, points) for name in SERIES}
-    evaluated = _evaluations(rows, code, names, metrics)
-    measured = _lines(evaluated, code, step, last, max(points // SPARSE, 8))
+    lines = {name: _bin_curves(rows[name].to_numpy(dtype=float), code, step, last, points) for name in SERIES}
+    evaluated = _metric_values(rows, code, names, metrics)
+    evaluated_lines = _bin_curves(evaluated, code, step, last, max(points // METRIC_SPARSITY, 8))
     found = {}
     for index, cell in enumerate(names):
         loss, raw, used = (lines[name][index] for name in SERIES)
-        found[str(cell)] = Sketch(int(last[index]), loss, raw, None if used == raw else used, measured[index])
+        found[str(cell)] = Sparklines(
+            int(last[index]), loss, raw, None if used == raw else used, evaluated_lines[index]
+        )
     return found
 
 
-def _evaluations(rows: pd.DataFrame, code: Ints, names: npt.ArrayLike, metrics: Mapping[str, str]) -> Floats:
-    """Return each row's value of its own cell's metric; nan where it was not evaluated."""
+def _metric_values(
+    rows: pd.DataFrame, code: Ints, names: npt.ArrayLike, metrics: Mapping[str, str]
+) -> Floats:
+    """Pick each row's value of its cell's metric; nan if it was not evaluated."""
     columns = [metrics[str(name)] for name in np.asarray(names)]
     values = np.full(len(rows), np.nan)
     for column in sorted(set(columns)):
@@ -68,8 +72,8 @@ def _evaluations(rows: pd.DataFrame, code: Ints, names: npt.ArrayLike, metrics: 
     return values
 
 
-def _lines(values: Floats, code: Ints, step: Ints, last: Ints, points: int) -> list[Line | None]:
-    """Return a line per cell: the mean in each of ``points`` even spans up to the cell's own last step."""
+def _bin_curves(values: Floats, code: Ints, step: Ints, last: Ints, points: int) -> list[EncodedCurve | None]:
+    """Average each cell's curve in ``points`` even spans up to its last step, and encode it; None without values."""
     count = len(last)
     known = np.isfinite(values)
     values, code, step = values[known], code[known], step[known]
@@ -83,10 +87,11 @@ def _lines(values: Floats, code: Ints, step: Ints, last: Ints, points: int) -> l
     number = np.bincount(place, minlength=count * points)
     total = np.bincount(place, weights=values, minlength=count * points)
     mean = np.divide(total, number, out=np.full(len(total), np.nan), where=number > 0)
-    return _written(mean.reshape(count, points), log, bins)
+    return _encode_heights(mean.reshape(count, points), log, bins)
 
 
-def _written(mean: Floats, log: npt.NDArray[np.bool_], bins: Ints) -> list[Line | None]:
+def _encode_heights(mean: Floats, log: npt.NDArray[np.bool_], bins: Ints) -> list[EncodedCurve | None]:
+    """Encode rows of means as characters; ``log`` marks rows of logarithms, ``bins`` is the length of each row."""
     absent = np.isnan(mean)
     low = np.where(absent, np.inf, mean).min(axis=1)
     high = np.where(absent, -np.inf, mean).max(axis=1)

@@ -1,1 +1,4 @@
-"""Turn what a report says into text, Markdown and HTML. Nothing here decides what is said."""
+"""Arrange the contents of a report and render them as text, Markdown and HTML.
+
+Layout, wording of numbers and escaping belong here; reading files and deciding what is better never do.
+"""

@@ -1,14 +1,17 @@
-"""What a report is made of: sections of words, tables and pictures, which page and Markdown render alike."""
+"""Define the parts of a report: sections of paragraphs, boxes, tables and pictures, for HTML and Markdown alike."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 
-class Entry(NamedTuple):
-    """One place of a table: what is shown, what sorts it (the text itself where empty), and how it is shown.
+class TableEntry(NamedTuple):
+    """One entry of a table.
 
-    ``kind`` is ``verdict`` (coloured by its word), ``code`` (to be copied), or empty.
+    Attributes:
+        text: the text shown.
+        order: key to sort by; the text if empty.
+        kind: ``verdict`` (coloured by its word), ``code`` (to be copied), or empty.
     """
 
     text: str
@@ -18,17 +21,17 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table to sort and filter. ``csv`` is its file in ``tables/``, if it has one."""
+    """A table to sort and filter; ``csv`` names its file in ``tables/``, or is empty."""
 
     title: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[Entry, ...], ...]
+    rows: tuple[tuple[TableEntry, ...], ...]
     caption: str = ""
     csv: str = ""
 
 
-class Line(NamedTuple):
-    """A line of a box: what it is about, how it ended, in which words, on what evidence; ``figure`` shows it."""
+class BoxLine(NamedTuple):
+    """A line of a box: name, verdict, sentence and evidence of a claim, and the name of its figure."""
 
     name: str
     verdict: str
@@ -39,14 +42,14 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Box:
-    """What is known, a line each, for whoever reads no further."""
+    """A summary of verdicts, one line each."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[BoxLine, ...]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as files, with its words. ``table`` names the CSV with its numbers."""
+    """A figure as PNG and SVG, with its texts; ``table`` names the CSV with its numbers."""
 
     name: str
     title: str
@@ -58,18 +61,18 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Section:
-    """A heading with what stands under it."""
+class ReportSection:
+    """A heading and the blocks below it."""
 
     title: str
     blocks: Sequence[str | Box | Table | Picture]  # a string is a paragraph
 
     @property
     def anchor(self) -> str:
-        """What a link to the section is called."""
+        """Name of the section in links."""
         return "".join(letter if letter.isalnum() else "-" for letter in self.title.lower())
 
     @property
     def pictures(self) -> Iterable[Picture]:
-        """The figures under this heading."""
+        """Figures of the section."""
         return (block for block in self.blocks if isinstance(block, Picture))

@@ -1,4 +1,4 @@
-"""Every cell as the page holds it: numbers, words written once, and the sketches of its curves."""
+"""Encode the table of cells for the page: numbers, each word stored once, and sparklines."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,37 +7,37 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gradbench.report.load.cells import Results, leaves, same
-from gradbench.report.load.sparklines import Sketch
-from gradbench.report.render import formatting as text
+from gradbench.report.load.cells import LoadedResults, config_columns, is_constant
+from gradbench.report.load.sparklines import Sparklines
+from gradbench.report.render.formatting import SYMBOLS, format_value
 
-LISTED = 12_000  # cells on a page at most; the table of all is tables/cells.csv
-ROOM = 3_600_000  # characters for all the curves of a page
-MOST, LEAST = 80, 20  # points of a curve
+MAX_CELLS = 12_000  # cells on a page; tables/cells.csv has all
+MAX_CHARACTERS = 3_600_000  # characters for all sparklines of a page
+MAX_POINTS, MIN_POINTS = 80, 20  # points of a sparkline
 
 
 @dataclass(frozen=True)
-class Listing:
+class CellListing:
     """The cells of a page.
 
-    ``data`` is what the page's script reads: ``words``, written once; ``configs``, lists of places in ``words``,
-    one per leaf of ``leaves``, -1 where a config has no such leaf; and ``rows``, as :func:`_row` makes them.
+    ``data`` is read by the page's script: ``words``, each stored once; ``configs``, lists of indices into ``words``,
+    one per leaf of ``leaves``, -1 for a leaf that a config lacks; and ``rows``, as :func:`_row` builds them.
     """
 
     data: Mapping[str, Any]
-    shared: list[tuple[str, str]]  # leaves that are alike in every cell, shown once instead of in each
+    shared: list[tuple[str, str]]  # config leaves that are equal in all cells
     listed: int
     total: int
 
 
-def points(cells: int) -> int:
-    """Return how many points each curve may have for all of them to fit a page."""
-    # Two characters a point, and 3 1/3 lines a cell.
-    return max(LEAST, min(MOST, ROOM // (7 * min(max(cells, 1), LISTED))))
+def points_per_curve(cells: int) -> int:
+    """Compute how many points each sparkline may have so that all of them fit on a page."""
+    # 7 characters: two per point, for 3 1/3 curves per cell (a metric has a third of the points), rounded up.
+    return max(MIN_POINTS, min(MAX_POINTS, MAX_CHARACTERS // (7 * min(max(cells, 1), MAX_CELLS))))
 
 
-class _Words:
-    """A list of words in which each stands once."""
+class _WordIndex:
+    """A list of distinct words; calling it returns the index of a word."""
 
     def __init__(self) -> None:
         self.places: dict[str, int] = {}
@@ -46,50 +46,56 @@ class _Words:
         return self.places.setdefault(word, len(self.places))
 
 
-def listing(results: Results, sketches: Mapping[str, Sketch]) -> Listing:
-    """Return the first cells of the table, as many as a page can hold."""
-    cells = results.cells.iloc[:LISTED]
+def list_cells(results: LoadedResults, sparklines: Mapping[str, Sparklines]) -> CellListing:
+    """Encode the first cells of the table, at most ``MAX_CELLS``."""
+    cells = results.cells.iloc[:MAX_CELLS]
     shared = [
-        (leaf, text.value(cells[leaf].iloc[0])) for leaf in leaves(cells) if same(cells[leaf].astype(str))
+        (leaf, format_value(cells[leaf].iloc[0]))
+        for leaf in config_columns(cells)
+        if is_constant(cells[leaf].astype(str))
     ]
-    own = [leaf for leaf in leaves(cells) if leaf not in dict(shared) and leaf != "seed"]
-    words = _Words()
+    own = [leaf for leaf in config_columns(cells) if leaf not in dict(shared) and leaf != "seed"]
+    words = _WordIndex()
     configs: dict[tuple[str | None, ...], int] = {}
-    columns = [[_text(value) for value in cells[leaf]] for leaf in own]
+    columns = [[_to_text(value) for value in cells[leaf]] for leaf in own]
     rows = []
     for index, cell in enumerate(cells.to_dict("records")):
         place = configs.setdefault(tuple(column[index] for column in columns), len(configs))
-        rows.append(_row(cell, place, words, sketches.get(str(cell["cell"]))))
+        rows.append(_row(cell, place, words, sparklines.get(str(cell["cell"]))))
     written = [[-1 if value is None else words(value) for value in config] for config in configs]
-    units = {str(c): str(u) for c, u in _units(cells)}
+    units = {str(c): str(u) for c, u in _metric_units(cells)}
     data = {"leaves": own, "configs": written, "rows": rows, "words": list(words.places), "units": units}
-    return Listing(data, shared, len(cells), len(results.cells))
+    return CellListing(data, shared, len(cells), len(results.cells))
 
 
-def _units(cells: pd.DataFrame) -> Sequence[tuple[str, str]]:
-    """Name the metric of each group of cells."""
+def _metric_units(cells: pd.DataFrame) -> Sequence[tuple[str, str]]:
+    """List the metric, in words, of each comparison."""
     unit = cells["model.unit"] if "model.unit" in cells else cells["model.metric"]
     first = pd.DataFrame({"group": cells["comparison"], "unit": unit.fillna(cells["model.metric"])})
     return list(first.drop_duplicates("group").itertuples(index=False, name=None))
 
 
-def _row(cell: Mapping[Any, Any], config: int, words: _Words, sketch: Sketch | None) -> list[Any]:
-    """Write a cell: id, five words, four numbers, its config, its command in words, its error, its curves."""
+def _row(cell: Mapping[Any, Any], config: int, words: _WordIndex, sketch: Sparklines | None) -> list[Any]:
+    """Encode a cell as a list; ``page.html.j2`` reads it by position.
+
+    The order: id, comparison, treatment, quantity, strength, seed, status, diverged_at, value, step time in ms, index
+    of the config, words of the command, error, sparklines.
+    """
     command, error, ident = cell.get("command"), cell.get("error"), str(cell["cell"])
     command = command if isinstance(command, str) and command else f"gradbench show {ident}"
-    symbol = text.SYMBOLS.get(str(cell["quantity"]), str(cell["quantity"]))
+    symbol = SYMBOLS.get(str(cell["quantity"]), str(cell["quantity"]))
     status = str(cell["status"])
     return [
         ident,
         words(str(cell["comparison"])),
         words(str(cell["treatment"])),
         words("" if symbol == "threshold" else symbol),
-        _number(cell["strength"]),
-        _number(cell["seed"]),
+        _to_json_number(cell["strength"]),
+        _to_json_number(cell["seed"]),
         words(status),
-        _number(cell.get("diverged_at")),
-        _number(cell["value"]),
-        _number(_float(cell.get("step_seconds")) * 1000),
+        _to_json_number(cell.get("diverged_at")),
+        _to_json_number(cell["value"]),
+        _to_json_number(_to_float(cell.get("step_seconds")) * 1000),
         config,
         [words(word) for word in command.split(" ")],
         words(error) if isinstance(error, str) else -1,
@@ -97,17 +103,17 @@ def _row(cell: Mapping[Any, Any], config: int, words: _Words, sketch: Sketch | N
     ]
 
 
-def _text(value: object) -> str | None:
-    return None if value is None or value is pd.NA or value != value else text.value(value)
+def _to_text(value: object) -> str | None:
+    return None if value is None or value is pd.NA or value != value else format_value(value)
 
 
-def _float(value: object) -> float:
+def _to_float(value: object) -> float:
     return float(value) if isinstance(value, int | float | np.number) else np.nan
 
 
-def _number(value: object) -> float | str | None:
-    """Return a number with six digits; what JSON cannot write becomes a word, what is missing null."""
-    number = _float(value)
+def _to_json_number(value: object) -> float | str | None:
+    """Round a number to six digits for JSON; infinities become words, a missing number null."""
+    number = _to_float(value)
     if np.isnan(number):
         return None
     if np.isinf(number):

@@ -1,4 +1,4 @@
-"""What stands in a report, in the order in which a reader asks, before anyone decides how it is written down."""
+"""Arrange a report: its sections and tables in order, independent of HTML or Markdown."""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
@@ -9,16 +9,24 @@ from typing import Any
 import pandas as pd
 
 from gradbench.report.analysis.answer import Answer
-from gradbench.report.analysis.audit import Finding
-from gradbench.report.analysis.comparison import UNDECIDED, Comparison
-from gradbench.report.load.cells import NONE, Results
-from gradbench.report.render import formatting as text
-from gradbench.report.render.blocks import Entry, Picture, Section, Table
-from gradbench.report.render.cells import Listing
+from gradbench.report.analysis.audit import AuditNote
+from gradbench.report.analysis.comparison import UNDECIDED, ComparisonGroup
+from gradbench.report.load.cells import NONE, LoadedResults
+from gradbench.report.render.blocks import Picture, ReportSection, Table, TableEntry
+from gradbench.report.render.cells import CellListing
+from gradbench.report.render.formatting import (
+    format_duration,
+    format_interval,
+    format_number,
+    format_setting,
+    join_or_count,
+    join_words,
+    pluralize,
+)
 from gradbench.stats.intervals import Interval
 
-LISTED = 1000  # settings in the page's table of them
-DRAWN = 6  # comparisons in a figure: more would be taller than anyone scrolls
+MAX_SETTINGS = 1000  # rows of the page's table of settings
+MAX_DRAWN = 6  # comparisons in a figure, which has a row for each
 
 JUDGED = (
     "For each seed the strength was chosen on the other seeds and judged on this one, so the best of several "
@@ -41,57 +49,68 @@ OUTCOMES = (
 
 @dataclass(frozen=True)
 class Contents:
-    """A whole report."""
+    """The contents of a report; ``cells`` is None for a comparison of folders."""
 
     title: str
     subtitle: str
     question: str
     command: str
     answers: Sequence[Answer]
-    sections: Sequence[Section]
-    findings: Sequence[Finding]
-    cells: Listing | None  # None where a report has none of its own
+    sections: Sequence[ReportSection]
+    notes: Sequence[AuditNote]
+    cells: CellListing | None
 
     @property
     def warnings(self) -> int:
-        """How many findings of the audit are warnings."""
-        return sum(finding.warning for finding in self.findings)
+        """Number of warnings in the audit."""
+        return sum(note.warning for note in self.notes)
 
 
-def drawn(comparisons: Sequence[Comparison], answers: Sequence[Answer]) -> list[Comparison]:
-    """Return the comparisons that figures show, in the order of all: a few of every model, decided ones first."""
+def choose_drawn(comparisons: Sequence[ComparisonGroup], answers: Sequence[Answer]) -> list[ComparisonGroup]:
+    """Choose the comparisons that figures show: a few of every model, decided ones first, in their original order."""
     decided = [answer.verdict != UNDECIDED for answer in answers]
     order = sorted(range(len(comparisons)), key=lambda place: not decided[place])
     models = dict.fromkeys(comparison.model for comparison in comparisons)
     turns = zip_longest(*([p for p in order if comparisons[p].model == model] for model in models))
-    kept = [place for turn in turns for place in turn if place is not None][:DRAWN]
+    kept = [place for turn in turns for place in turn if place is not None][:MAX_DRAWN]
     return [comparisons[place] for place in sorted(kept)]
 
 
-def sections(
-    comparisons: Sequence[Comparison],
-    shown: Sequence[Comparison],
+def build_sections(
+    comparisons: Sequence[ComparisonGroup],
+    shown: Sequence[ComparisonGroup],
     tables: Mapping[str, pd.DataFrame],
-    claims: Sequence[Section],
+    claims: Sequence[ReportSection],
     pictures: Mapping[str, Sequence[Picture]],
-) -> list[Section]:
-    """Return the sections between the answer box and the table of cells."""
+) -> list[ReportSection]:
+    """Build the sections between the answer box and the table of cells.
+
+    Args:
+        comparisons: all comparisons.
+        shown: the comparisons that figures show.
+        tables: the report's tables by file name.
+        claims: sections on claims.
+        pictures: figures by section.
+    """
     judged, strengths = tables["comparisons.csv"], tables["strengths.csv"]
-    found = [Section("Treatments", [_judged(judged)])] if len(judged) else []
+    found = [ReportSection("Treatments", [_judgement_table(judged)])] if len(judged) else []
     found += claims
-    left_out = _left_out(comparisons, shown)
+    left_out = _note_left_out(comparisons, shown)
     for title, drawings in pictures.items():
-        listed = [_settings(strengths)] if title == "Strengths" else []
-        found.append(Section(title, [*left_out, *drawings, *listed]))
+        listed = [_settings_table(strengths)] if title == "Strengths" else []
+        found.append(ReportSection(title, [*left_out, *drawings, *listed]))
         left_out = []
     if "Divergence" not in pictures:
         which = " that figures show" if len(shown) < len(comparisons) else ""
-        labels = text.several([comparison.label for comparison in shown], "group")
-        found.insert(_place(found, "Cost"), Section("Divergence", [f"No cell of {labels}{which} diverged."]))
+        labels = join_or_count([comparison.label for comparison in shown], "group")
+        found.insert(
+            _index_of(found, "Cost"), ReportSection("Divergence", [f"No cell of {labels}{which} diverged."])
+        )
     return found
 
 
-def _left_out(comparisons: Sequence[Comparison], shown: Sequence[Comparison]) -> list[str]:
+def _note_left_out(comparisons: Sequence[ComparisonGroup], shown: Sequence[ComparisonGroup]) -> list[str]:
+    """Write how many comparisons the figures leave out; an empty list if none."""
     gone = len(comparisons) - len(shown)
     if not gone:
         return []
@@ -102,92 +121,92 @@ def _left_out(comparisons: Sequence[Comparison], shown: Sequence[Comparison]) ->
     ]
 
 
-def _place(found: Sequence[Section], before: str) -> int:
+def _index_of(found: Sequence[ReportSection], before: str) -> int:
     titles = [section.title for section in found]
     return titles.index(before) if before in titles else len(titles)
 
 
-def _judged(table: pd.DataFrame) -> Table:
+def _judgement_table(table: pd.DataFrame) -> Table:
     """Write the judgements of single treatments as text."""
     columns = ("group", "treatment", "verdict", "metric", NONE, "difference", "diverged", "n", "step")
     return Table(
         "Each treatment alone",
         columns,
-        tuple(_judgement(row) for row in table.to_dict("records")),
+        tuple(_judgement_entries(row) for row in table.to_dict("records")),
         JUDGED,
         "comparisons.csv",
     )
 
 
-def _judgement(row: Mapping[Hashable, Any]) -> tuple[Entry, ...]:
+def _judgement_entries(row: Mapping[Hashable, Any]) -> tuple[TableEntry, ...]:
     strengths = [float(value) for value in str(row["chosen"]).split()]
     lost = f"{row['diverged']}/{row['n']}, none {row['none_diverged']}/{row['none_n']}"
     return (
-        Entry(str(row["comparison"])),
-        Entry(text.setting(str(row["treatment"]), str(row["quantity"]), strengths)),
-        Entry(str(row["verdict"]), kind="verdict"),
-        _interval(row, "mean", row["n"] - row["diverged"]),
-        _interval(row, NONE, row["none_n"] - row["none_diverged"]),
-        _interval(row, "difference", row["pairs"]),
-        Entry(lost, row["diverged"] / row["n"] if row["n"] else float("nan")),
-        Entry(str(row["n"]), float(row["n"])),
-        Entry(
-            f"{text.number(row['step_ratio'])}×" if row["step_ratio"] > 0 else "–", float(row["step_ratio"])
+        TableEntry(str(row["comparison"])),
+        TableEntry(format_setting(str(row["treatment"]), str(row["quantity"]), strengths)),
+        TableEntry(str(row["verdict"]), kind="verdict"),
+        _interval_entry(row, "mean", row["n"] - row["diverged"]),
+        _interval_entry(row, NONE, row["none_n"] - row["none_diverged"]),
+        _interval_entry(row, "difference", row["pairs"]),
+        TableEntry(lost, row["diverged"] / row["n"] if row["n"] else float("nan")),
+        TableEntry(str(row["n"]), float(row["n"])),
+        TableEntry(
+            f"{format_number(row['step_ratio'])}×" if row["step_ratio"] > 0 else "–", float(row["step_ratio"])
         ),
     )
 
 
-def _settings(table: pd.DataFrame) -> Table:
-    """Write every setting's outcome as text, of long tables the beginning."""
+def _settings_table(table: pd.DataFrame) -> Table:
+    """Build the table of settings, at most ``MAX_SETTINGS`` rows."""
     columns = ("group", "setting", "n", "diverged", "mean", "interquartile mean", "P(better than none)")
-    rows = table.iloc[:LISTED].to_dict("records")
+    rows = table.iloc[:MAX_SETTINGS].to_dict("records")
     left = len(table) - len(rows)
     caption = f"{OUTCOMES} The first {len(rows):,} of {len(table):,} rows." if left else OUTCOMES
-    return Table("Each setting", columns, tuple(map(_outcome, rows)), caption, "strengths.csv")
+    return Table("Each setting", columns, tuple(map(_setting_entries, rows)), caption, "strengths.csv")
 
 
-def _outcome(row: Mapping[Hashable, Any]) -> tuple[Entry, ...]:
+def _setting_entries(row: Mapping[Hashable, Any]) -> tuple[TableEntry, ...]:
     ran = row["completed"] + row["diverged"]
     strength = float(row["strength"]) if row["strength"] is not None else float("nan")
     strengths = [] if math.isnan(strength) else [strength]
     return (
-        Entry(str(row["comparison"])),
-        Entry(text.setting(str(row["treatment"]), str(row["quantity"]), strengths)),
-        Entry(str(ran), float(ran)),
-        Entry(f"{row['diverged']}/{ran}", row["diverged"] / ran if ran else float("nan")),
-        _interval(row, "mean", row["completed"]),
-        _interval(row, "iqm", row["completed"]),
-        _interval(row, "improvement", ran),
+        TableEntry(str(row["comparison"])),
+        TableEntry(format_setting(str(row["treatment"]), str(row["quantity"]), strengths)),
+        TableEntry(str(ran), float(ran)),
+        TableEntry(f"{row['diverged']}/{ran}", row["diverged"] / ran if ran else float("nan")),
+        _interval_entry(row, "mean", row["completed"]),
+        _interval_entry(row, "iqm", row["completed"]),
+        _interval_entry(row, "improvement", ran),
     )
 
 
-def _interval(row: Mapping[Hashable, Any], name: str, n: int) -> Entry:
-    written = text.interval(Interval(row[name], row[f"{name}_low"], row[f"{name}_high"], int(n)))
-    return Entry(written, float(row[name]))
+def _interval_entry(row: Mapping[Hashable, Any], name: str, n: int) -> TableEntry:
+    written = format_interval(Interval(row[name], row[f"{name}_low"], row[f"{name}_high"], int(n)))
+    return TableEntry(written, float(row[name]))
 
 
-def subtitle(results: Results) -> str:
-    """Say what was run: ``3 models × 4 treatments, 3 seeds, 117 cells · 22 Nov 2026 · 2 min 41 s on cpu``."""
+def format_subtitle(results: LoadedResults) -> str:
+    """Write what was run: ``3 models × 4 treatments, 3 seeds, 117 cells · 22 Nov 2026 · 2 min 41 s on cpu``."""
     cells = results.cells
-    models, treatments = (text.count(cells[noun].nunique(), noun) for noun in ("model", "treatment"))
-    seeds = text.count(cells["seed"].nunique(), "seed")
-    parts = [f"{models} × {treatments}, {seeds}, {text.count(len(cells), 'cell')}"]
+    models, treatments = (pluralize(cells[noun].nunique(), noun) for noun in ("model", "treatment"))
+    seeds = pluralize(cells["seed"].nunique(), "seed")
+    parts = [f"{models} × {treatments}, {seeds}, {pluralize(len(cells), 'cell')}"]
     if {"started", "finished"} <= set(cells):
         started = pd.to_datetime(cells["started"], utc=True, errors="coerce", format="ISO8601")
         finished = pd.to_datetime(cells["finished"], utc=True, errors="coerce", format="ISO8601")
         if finished.notna().any():
             day = finished.max()
             parts.append(f"{day.day} {day:%b %Y}")
-        spent = text.duration(_union(started, finished))
+        spent = format_duration(_busy_seconds(started, finished))
         devices = (
-            text.listed(sorted(cells["device"].dropna().astype(str).unique())) if "device" in cells else ""
+            join_words(sorted(cells["device"].dropna().astype(str).unique())) if "device" in cells else ""
         )
         parts.append(f"{spent} on {devices}" if devices else spent)
     return " · ".join(parts)
 
 
-def _union(started: pd.Series, finished: pd.Series) -> float:
-    """Return the seconds in which at least one cell was training: a resumed sweep's pauses do not count."""
+def _busy_seconds(started: pd.Series, finished: pd.Series) -> float:
+    """Compute the seconds in which at least one cell was training, without the pauses of a resumed sweep."""
     spans = pd.DataFrame({"from": started, "to": finished}).dropna().drop_duplicates().sort_values("from")
     total, end = 0.0, pd.Timestamp.min.tz_localize("UTC")
     for begin, until in zip(spans["from"], spans["to"], strict=True):

@@ -1,4 +1,4 @@
-"""The page: one self-contained HTML file, written from the template beside this module."""
+"""Render a report as one self-contained HTML page, from ``page.html.j2``."""
 
 import base64
 import json
@@ -9,15 +9,15 @@ from typing import Any
 
 import jinja2
 
-from gradbench.report.render.blocks import Box, Entry, Picture, Table
+from gradbench.report.render.blocks import Box, Picture, Table, TableEntry
 from gradbench.report.render.contents import Contents
 
-EMBEDDED = 6_500_000  # bytes of pictures in a page at most; any other is shown from beside it
+EMBEDDED = 6_500_000  # bytes of pictures embedded in a page; further ones are linked as files
 COLUMNS = ("cell", "group", "treatment", "strength", "seed", "status", "metric", "ms / step")
 
 
-def render(contents: Contents) -> str:
-    """Return the page as HTML. Everything that comes from the tables is escaped by the template."""
+def render_html(contents: Contents) -> str:
+    """Render a report as HTML; the template escapes everything that comes from the tables."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -28,23 +28,23 @@ def render(contents: Contents) -> str:
     environment.tests |= {"box": lambda block: isinstance(block, Box)}
     environment.tests |= {"table": lambda block: isinstance(block, Table)}
     environment.tests |= {"picture": lambda block: isinstance(block, Picture)}
-    environment.filters |= {"order": _order}
+    environment.filters |= {"order": _sort_key}
     return environment.get_template("page.html.j2").render(
         contents=contents,
-        sources=_sources([picture for section in contents.sections for picture in section.pictures]),
+        sources=_picture_sources([picture for section in contents.sections for picture in section.pictures]),
         columns=COLUMNS,
-        data=_json(contents.cells.data) if contents.cells else "",
+        data=_to_json(contents.cells.data) if contents.cells else "",
     )
 
 
-def _json(data: Mapping[str, Any]) -> str:
-    """Write JSON that cannot end the script element which holds it, whatever its words are."""
+def _to_json(data: Mapping[str, Any]) -> str:
+    """Write JSON that cannot end the script element around it, whatever texts it holds."""
     written = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return written.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _sources(pictures: Iterable[Picture]) -> dict[str, str]:
-    """Return where the page finds each picture: in itself, or beside it once there are too many."""
+def _picture_sources(pictures: Iterable[Picture]) -> dict[str, str]:
+    """Map each picture's name to its data URL, or to its file once ``EMBEDDED`` bytes are used up."""
     sources, room = {}, EMBEDDED
     for picture in pictures:
         fits = len(picture.png) <= room
@@ -54,8 +54,8 @@ def _sources(pictures: Iterable[Picture]) -> dict[str, str]:
     return sources
 
 
-def _order(entry: Entry) -> str:
-    """Return what sorts an entry; empty where it is missing, which sorts last."""
+def _sort_key(entry: TableEntry) -> str:
+    """Compute the sort key of an entry; empty for a missing number, which sorts last."""
     if isinstance(entry.order, float):
         return "" if math.isnan(entry.order) else repr(entry.order)
     return entry.order or entry.text
