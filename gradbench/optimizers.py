@@ -44,7 +44,7 @@ class Optimizer:
         return self.fused if self.fused and kind in ("cpu", "cuda") else self.step
 
 
-def check(key: str, value: float, usual: str, below: float = math.inf) -> None:
+def check_option(key: str, value: float, usual: str, below: float = math.inf) -> None:
     """Refuse an option that is negative, NaN, or not below a bound.
 
     Raises:
@@ -66,8 +66,8 @@ def sgd(momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
     Raises:
         UsageError: for an option out of range, or nesterov without momentum.
     """
-    check("momentum", momentum, "0.9", below=1)
-    check("weight_decay", weight_decay, "0.0001")
+    check_option("momentum", momentum, "0.9", below=1)
+    check_option("weight_decay", weight_decay, "0.0001")
     if nesterov and not momentum:
         raise UsageError("optimizer.nesterov needs momentum, got 0; add optimizer.momentum=0.9")
 
@@ -111,9 +111,9 @@ def adam(
         raise UsageError(f"optimizer.betas must be two numbers, got {list(betas)}; [0.9,0.999] is usual")
     beta1, beta2 = betas
     for beta in betas:
-        check("betas", beta, "[0.9,0.999]", below=1)
-    check("eps", eps, "1e-8")
-    check("weight_decay", weight_decay, "0.01")
+        check_option("betas", beta, "[0.9,0.999]", below=1)
+    check_option("eps", eps, "1e-8")
+    check_option("weight_decay", weight_decay, "0.01")
 
     def init(parameters: Tensor) -> State:
         return {"mean": torch.zeros_like(parameters), "square": torch.zeros_like(parameters)}
@@ -179,8 +179,8 @@ def rmsprop(alpha: float = 0.99, eps: float = 1e-8) -> Optimizer:
 
     Reference: Tieleman and Hinton, "Lecture 6.5: rmsprop", 2012.
     """
-    check("alpha", alpha, "0.99", below=1)
-    check("eps", eps, "1e-8")
+    check_option("alpha", alpha, "0.99", below=1)
+    check_option("eps", eps, "1e-8")
 
     def init(parameters: Tensor) -> State:
         return {"square": torch.zeros_like(parameters)}

@@ -22,10 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 from gradbench.grid.cell import Cell
-from gradbench.grid.stacks import programs
+from gradbench.grid.stacks import group_by_program
 from gradbench.launchers.worker import settle
-from gradbench.profiling.cases import compare
-from gradbench.profiling.timing import Runner, median_interval, ready
+from gradbench.profiling.cases import make_cases
+from gradbench.profiling.timing import Runner, make_runner, median_interval
 from gradbench.sweep.plan import data_of, make_plan
 from gradbench.tracing import cache
 from gradbench.tracing.passes import NAMES, rewrite
@@ -52,9 +52,9 @@ def stack_of(case: str) -> Sequence[Cell]:
     """Return the cells of a stack, as many as a sweep would train together."""
     model, regularizers = case.split(" ")
     words = [f"model={model}", f"regularizer={regularizers}", "device=cpu"]
-    width = compare([f"model={model}", "regularizer=none", "device=cpu"]).width
+    width = make_cases([f"model={model}", "regularizer=none", "device=cpu"]).width
     plan = make_plan(None, [*words, f"seed=range({max(width // len(regularizers.split(',')), 1)})"])
-    (members,) = programs(plan.cells)
+    (members,) = group_by_program(plan.cells)
     return members
 
 
@@ -67,7 +67,7 @@ def variants(stack: Sequence[Cell]) -> dict[str, list[Runner]]:
                 mock.patch.object(cache, "TRACE_CACHE", {}),
                 mock.patch.object(cache, "rewrite", partial(rewrite, without=(name,))),
             ):
-                runners.append(ready(build_stack(stack, data_of(stack[0]), CPU)))
+                runners.append(make_runner(build_stack(stack, data_of(stack[0]), CPU)))
     return found
 
 

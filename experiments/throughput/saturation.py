@@ -20,9 +20,9 @@ from rich.console import Console
 from gradbench.functional.devices import name_of
 from gradbench.launchers.worker import settle
 from gradbench.memory import saturation
-from gradbench.memory.estimate import fits, footprint, free_memory
-from gradbench.memory.stack_width import parameters
-from gradbench.profiling.timing import ready
+from gradbench.memory.estimate import free_memory, max_width, predict_footprint
+from gradbench.memory.stack_width import count_parameters
+from gradbench.profiling.timing import make_runner
 from gradbench.sweep.plan import data_of, make_plan
 from gradbench.training.program import build
 from gradbench.training.setup import build_stack
@@ -35,9 +35,9 @@ def measure(model: str, rounds: int, device: torch.device) -> dict[int, float]:
     (cell,) = make_plan(None, [f"model={model}", f"device={device}"]).cells
     data, seconds = data_of(cell), dict[int, float]()
     # what an earlier measurement said must not bound this one
-    widest, K = fits(footprint([cell], data, device.type), free_memory(device)), 1
+    widest, K = max_width(predict_footprint([cell], data, device.type), free_memory(device)), 1
     while widest >= K and not (len(seconds) > 2 and saturation.narrowest_full(seconds) <= K // 4):
-        runner = ready(build_stack([cell] * K, data, device))
+        runner = make_runner(build_stack([cell] * K, data, device))
         seconds[K] = median(sum(runner.run()) for _ in range(rounds))
         del runner  # and its memory
         K *= 2
@@ -65,7 +65,7 @@ def main() -> None:
         ]
         full = saturation.narrowest_full(seconds)
         (cell,) = make_plan(None, [f"model={model}"]).cells
-        rows[name_of(device), model] = full * 4 * parameters(build(cell.config, data_of(cell)).model)
+        rows[name_of(device), model] = full * 4 * count_parameters(build(cell.config, data_of(cell)).model)
         console.print(f"{model}: {full} cells fill {name_of(device)}, {1e3 * seconds[full]:.2f} ms a step")
     options.folder.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(every).to_csv(options.folder / "saturation.csv", index=False, float_format="%.4g")

@@ -10,15 +10,15 @@ import yaml
 
 from gradbench.config.neutral import NEUTRAL
 
-Place = tuple[int, int]
+Position = tuple[int, int]
 
 
 def first_comment(text: str) -> str:
     """Return the first comment of a YAML file that is not a Hydra directive."""
-    return next(iter(opening_comments(text)), "") or str((yaml.safe_load(text) or {}).get("name", ""))
+    return next(iter(header_comments(text)), "") or str((yaml.safe_load(text) or {}).get("name", ""))
 
 
-def opening_comments(text: str) -> list[str]:
+def header_comments(text: str) -> list[str]:
     """Return the comment lines at the top of a YAML file that are not Hydra directives."""
     found = []
     for line in text.splitlines():
@@ -29,7 +29,7 @@ def opening_comments(text: str) -> list[str]:
     return found
 
 
-def comments_of(text: str) -> dict[str, str]:
+def parse_comments(text: str) -> dict[str, str]:
     """Return dotted key -> its comment, empty where it has none.
 
     A comment stands at the end of the key's line and goes on below, where each further ``#`` is in the same column;
@@ -39,12 +39,12 @@ def comments_of(text: str) -> dict[str, str]:
     root = yaml.compose(text, yaml.SafeLoader)
     assert isinstance(root, yaml.MappingNode)
     return {
-        key: " ".join([*above(lines, line, column), *beside(lines, end_line, end_column)])
-        for key, (line, column), (end_line, end_column) in positions(root, "")
+        key: " ".join([*comments_above(lines, line, column), *comments_beside(lines, end_line, end_column)])
+        for key, (line, column), (end_line, end_column) in key_positions(root, "")
     }
 
 
-def positions(node: yaml.MappingNode, prefix: str) -> Iterator[tuple[str, Place, Place]]:
+def key_positions(node: yaml.MappingNode, prefix: str) -> Iterator[tuple[str, Position, Position]]:
     """Yield each dotted key with the place where it begins, and the place after which its comment may stand."""
     for key, value in node.value:
         nested = isinstance(value, yaml.MappingNode) and not value.flow_style
@@ -53,10 +53,10 @@ def positions(node: yaml.MappingNode, prefix: str) -> Iterator[tuple[str, Place,
             name = f"{prefix}{key.value}"
             yield name, (key.start_mark.line, key.start_mark.column), (end.line, end.column)
             if nested:
-                yield from positions(value, f"{name}.")
+                yield from key_positions(value, f"{name}.")
 
 
-def above(lines: list[str], line: int, column: int) -> list[str]:
+def comments_above(lines: list[str], line: int, column: int) -> list[str]:
     """Return the comment lines right above a key."""
     first = line
     while first and re.match(rf" {{{column}}}#", lines[first - 1]):
@@ -65,7 +65,7 @@ def above(lines: list[str], line: int, column: int) -> list[str]:
     return [] if is_heading else [comment.strip(" #") for comment in lines[first:line]]
 
 
-def beside(lines: list[str], line: int, column: int) -> list[str]:
+def comments_beside(lines: list[str], line: int, column: int) -> list[str]:
     """Return the comment at the end of a line, and the lines below that go on with it."""
     found = re.match(r":?\s*# ?(.*)", lines[line][column:])
     if not found:

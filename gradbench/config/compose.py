@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gradbench.claims.schema import claims_of
 from gradbench.config.neutral import NEUTRAL, pop_neutral
-from gradbench.config.overrides import MOST, Axis, Words, axis, literal, one_line, parse_word
+from gradbench.config.overrides import MAX_VALUES, Axis, Overrides, literal, one_line, parse_override, to_axis
 from gradbench.errors import UsageError, nearest
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -45,7 +45,7 @@ class Composed(NamedTuple):
     neutral: dict[str, Any]
 
 
-def shipped(folder: str) -> Path:
+def shipped_folder(folder: str) -> Path:
     """Return ``conf`` or ``experiments``: inside the package in a wheel, beside it in a clone."""
     inside = PACKAGE / folder
     return inside if inside.is_dir() else PACKAGE.parent / folder
@@ -69,7 +69,7 @@ class Experiment:
     scales: Mapping[str, tuple[Axis, ...]] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
 
-    def scaled(self, words: Words) -> Words:
+    def apply_scale(self, words: Overrides) -> Overrides:
         """Return overrides with ``scale=NAME`` replaced by what that scale says; what is typed beside it stays.
 
         Raises:
@@ -78,7 +78,7 @@ class Experiment:
         asked = [str(value) for axis in words.axes if axis.key == "scale" for value in axis.values]
         typed = tuple(axis for axis in words.axes if axis.key != "scale")
         if not asked or asked == ["full"]:
-            return Words(typed, words.verbatim)
+            return Overrides(typed, words.verbatim)
         if len(asked) > 1 or asked[0] not in self.scales:
             scales = ", ".join(["full", *self.scales])
             raise UsageError(
@@ -86,7 +86,9 @@ class Experiment:
                 f"(scale is one of: {scales})"
             )
         keys = {axis.key for axis in typed}
-        return Words((*typed, *(one for one in self.scales[asked[0]] if one.key not in keys)), words.verbatim)
+        return Overrides(
+            (*typed, *(one for one in self.scales[asked[0]] if one.key not in keys)), words.verbatim
+        )
 
 
 class Configs:
@@ -113,7 +115,7 @@ class Configs:
     def groups(self) -> dict[str, list[str]]:
         """Group -> its options, sorted."""
         found: dict[str, set[str]] = {}
-        for root in filter(None, (shipped("conf"), self.folder)):
+        for root in filter(None, (shipped_folder("conf"), self.folder)):
             for path in root.glob("*/*.yaml"):
                 if path.parent.name != "experiments":
                     found.setdefault(path.parent.name, set()).add(path.stem)
@@ -122,12 +124,12 @@ class Configs:
     @property
     def experiments(self) -> dict[str, Path]:
         """Experiment -> its file; the user's own take precedence."""
-        roots = [shipped("experiments")] + ([self.folder / "experiments"] if self.folder else [])
+        roots = [shipped_folder("experiments")] + ([self.folder / "experiments"] if self.folder else [])
         return {path.stem: path for root in roots for path in sorted(root.glob("*.yaml"))}
 
     def path(self, group: str, option: str) -> Path:
         """Return the file of a group's option; the package's own come first, as in Hydra's search path."""
-        roots = [shipped("conf")] + ([self.folder] if self.folder else [])
+        roots = [shipped_folder("conf")] + ([self.folder] if self.folder else [])
         return next(path for root in roots if (path := root / group / f"{option}.yaml").is_file())
 
     def _compose(self, words: tuple[str, ...]) -> Composed:
@@ -138,10 +140,10 @@ class Configs:
         """
         search = [f"hydra.searchpath={literal([f'file://{self.folder}'])}"] if self.folder else []
         try:
-            with initialize_config_dir(str(shipped("conf")), version_base="1.3"):
+            with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3"):
                 composed = compose("config", overrides=[*words, *search], return_hydra_config=True)
         except Exception as error:  # Hydra, OmegaConf and YAML have a dozen for what they refuse
-            if stems_from_interrupt(error):
+            if is_interrupt(error):
                 raise KeyboardInterrupt from error
             raise UsageError(f"cannot compose {' '.join(words)}: {one_line(error)}") from error
         chosen = composed.hydra.runtime.choices
@@ -153,7 +155,7 @@ class Configs:
         named = {str(key): value for key, value in config.items()}
         return Composed(named, choices, neutral=pop_neutral(named))
 
-    def parse(self, words: list[str]) -> Words:
+    def parse(self, words: list[str]) -> Overrides:
         """Parse command-line overrides, sweeps included.
 
         Raises:
@@ -162,7 +164,7 @@ class Configs:
         axes: dict[str, Axis] = {}
         verbatim = []
         for word in words:
-            override = parse_word(word)
+            override = parse_override(word)
             if override.is_delete() and NEUTRAL in override.key_or_group.split("."):
                 raise UsageError(
                     f"{word}: only a config folder says which values are neutral; leave the word out"
@@ -172,12 +174,12 @@ class Configs:
                 continue
             if override.package is not None:
                 raise UsageError(f"{word}: a group under another package cannot be swept; give it one option")
-            given = axis(override, self.groups.get(override.key_or_group))
+            given = to_axis(override, self.groups.get(override.key_or_group))
             self.check_options(given)
             if given.key in axes:
                 raise UsageError(f"{given.key} is given twice: {word}; give it once, as {given.key}=a,b")
             axes[given.key] = given
-        return Words(tuple(axes.values()), tuple(verbatim))
+        return Overrides(tuple(axes.values()), tuple(verbatim))
 
     def check_options(self, given: Axis) -> None:
         """Refuse options that a group does not have, by name."""
@@ -205,7 +207,7 @@ class Configs:
                 "overrides look like key=value)"
             )
         try:
-            spec = _read(path)
+            spec = _read_yaml(path)
         except Exception as error:  # PyYAML fails in any way at all on a tag that does not suit its value
             raise UsageError(f"{path} is not readable YAML: {one_line(error)}") from error
         return self._experiment(path, spec)
@@ -235,13 +237,13 @@ class Configs:
 
     def _axis(self, word: str, value: Any) -> Axis:
         """Return the axis of one line of YAML: a list, a single value, or text in Hydra's sweep grammar."""
-        override = parse_word(f"{word}={value if isinstance(value, str) else ''}")
+        override = parse_override(f"{word}={value if isinstance(value, str) else ''}")
         key = override.key_or_group
         if override.is_delete() or override.package is not None:
             raise UsageError(f"{word} is no key that a grid can sweep; write it on the command line")
         options = self.groups.get(key)
         if isinstance(value, str):
-            given = axis(override, options)
+            given = to_axis(override, options)
         else:
             values = value if isinstance(value, list) else [value]
             given = Axis(key, tuple(map(str, values) if options else values), added=key != word)
@@ -251,7 +253,7 @@ class Configs:
         return given
 
 
-def _read(path: Path) -> object:
+def _read_yaml(path: Path) -> object:
     """Return the content of a YAML file as OmegaConf reads it: 1e-3 is a number, a key that stands twice an error.
 
     ``None`` where it is neither a mapping nor a list. Anything may be raised where it is no YAML.
@@ -260,12 +262,12 @@ def _read(path: Path) -> object:
     root = yaml.compose(text, yaml.SafeLoader)
     if root is None or root.tag not in COLLECTIONS:
         return None
-    if written_out(root, {}) > MOST:
-        raise yaml.YAMLError(f"its aliases stand for more than {MOST:,} values")
+    if count_values(root, {}) > MAX_VALUES:
+        raise yaml.YAMLError(f"its aliases stand for more than {MAX_VALUES:,} values")
     return OmegaConf.to_container(OmegaConf.create(text))
 
 
-def written_out(node: yaml.Node, known: dict[int, int]) -> int:
+def count_values(node: yaml.Node, known: dict[int, int]) -> int:
     """Return how many values a YAML node stands for once its aliases are written out.
 
     Args:
@@ -273,11 +275,11 @@ def written_out(node: yaml.Node, known: dict[int, int]) -> int:
         known: id of a node -> its count; one that contains itself has no end.
     """
     if id(node) not in known:
-        known[id(node)] = MOST
+        known[id(node)] = MAX_VALUES
         inner = node.value if isinstance(node, yaml.CollectionNode) else ()
         if isinstance(node, yaml.MappingNode):
             inner = [part for pair in inner for part in pair]
-        known[id(node)] = 1 + sum(written_out(part, known) for part in inner)
+        known[id(node)] = 1 + sum(count_values(part, known) for part in inner)
     return known[id(node)]
 
 
@@ -296,7 +298,7 @@ def resolve(config: Config) -> Config:
     for key, value in told.items():
         reference = REFERENCE.fullmatch(value) if "${" in value else None
         if reference and reference[1] in values:
-            put(config, key, values[reference[1]])
+            set_key(config, key, values[reference[1]])
             told[key] = str(values[reference[1]])
     if not any("${" in value for value in told.values()):
         return config
@@ -308,7 +310,7 @@ def resolve(config: Config) -> Config:
     return {str(key): value for key, value in resolved.items()}
 
 
-def put(config: Config, key: str, value: Any) -> None:
+def set_key(config: Config, key: str, value: Any) -> None:
     """Set a dotted key."""
     *path, last = key.split(".")
     node = config
@@ -336,7 +338,7 @@ def leaves(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
     return found
 
 
-def stems_from_interrupt(error: BaseException | None) -> bool:
+def is_interrupt(error: BaseException | None) -> bool:
     """Return whether an error is what became of a Ctrl-C: OmegaConf stumbles when it is interrupted."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__

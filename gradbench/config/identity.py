@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from gradbench.config.compose import GROUPS, Config, shipped
+from gradbench.config.compose import GROUPS, Config, shipped_folder
 from gradbench.config.neutral import is_same
 from gradbench.config.sources import OWN, source_sha256
 
@@ -42,7 +42,7 @@ def identity(config: Mapping[str, Any], neutral: Mapping[str, Any], sources: Map
             dotted = f"{place}.{key}" if place else key
             if dotted in LABELS or (dotted in neutral and is_same(value, neutral[dotted])):
                 continue
-            if is_elsewhere(place, key) or (key == TARGET and is_shipped(place, node)):
+            if is_data_location(place, key) or (key == TARGET and is_shipped_target(place, node)):
                 continue
             if not isinstance(value, dict):
                 result[key] = value
@@ -54,12 +54,12 @@ def identity(config: Mapping[str, Any], neutral: Mapping[str, Any], sources: Map
     return kept(config, "")
 
 
-def is_elsewhere(place: str, key: str) -> bool:
+def is_data_location(place: str, key: str) -> bool:
     """Return whether a key says where data lies, or what loads it."""
     return place.partition(".")[0] == "data" and (key == TARGET or key in LOCATIONS)
 
 
-def is_shipped(group: str, node: Mapping[str, Any]) -> bool:
+def is_shipped_target(group: str, node: Mapping[str, Any]) -> bool:
     """Return whether a node's target is the one of the choice of that group and name that gradbench ships."""
     return group in GROUPS and node[TARGET] == shipped_target(group, str(node.get("name")))
 
@@ -67,7 +67,7 @@ def is_shipped(group: str, node: Mapping[str, Any]) -> bool:
 @cache
 def shipped_target(group: str, name: str) -> str | None:
     """Return the ``_target_`` that gradbench's own conf has for a choice, or inherits; ``None`` where it has none."""
-    options = {path.stem: path for path in (shipped("conf") / group).glob("*.yaml")}
+    options = {path.stem: path for path in (shipped_folder("conf") / group).glob("*.yaml")}
     if name not in options:
         return None
     written = yaml.safe_load(options[name].read_text(encoding="utf-8"))
@@ -90,7 +90,7 @@ def foreign_targets(config: Mapping[str, Any], place: str = "") -> Iterator[tupl
             yield from foreign_targets(value, f"{place}.{key}" if place else key)
 
 
-def sources_of(config: Mapping[str, Any], targets: Mapping[str, str]) -> dict[str, str]:
+def hash_sources(config: Mapping[str, Any], targets: Mapping[str, str]) -> dict[str, str]:
     """Return node -> hash of the source of its target, without those that carry a ``version`` or have no source.
 
     Args:

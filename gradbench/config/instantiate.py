@@ -25,7 +25,9 @@ NO_ARGUMENTS = {
 """Keys of each group that are no arguments of its ``_target_``."""
 
 
-def make(config: Mapping[str, Any], group: str, without: str | None = None, **arguments: Any) -> Any:
+def instantiate_group(
+    config: Mapping[str, Any], group: str, without: str | None = None, **arguments: Any
+) -> Any:
     """Instantiate a group's ``_target_`` with its keys as arguments.
 
     Args:
@@ -48,7 +50,9 @@ def make(config: Mapping[str, Any], group: str, without: str | None = None, **ar
         cause = error.__cause__ or error
         if isinstance(cause, UsageError):
             raise cause from None
-        raise UsageError(f"{group}={node['name']}: {explain(cause, node['_target_'], config)}") from error
+        raise UsageError(
+            f"{group}={node['name']}: {explain_failure(cause, node['_target_'], config)}"
+        ) from error
 
 
 def without_versions(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,7 +64,7 @@ def without_versions(node: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def explain(cause: BaseException, target: str, config: Mapping[str, Any]) -> str:
+def explain_failure(cause: BaseException, target: str, config: Mapping[str, Any]) -> str:
     """Return in one line why a target could not be made, and what to do."""
     reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
     if isinstance(cause, ImportError | AttributeError):
@@ -73,8 +77,8 @@ def explain(cause: BaseException, target: str, config: Mapping[str, Any]) -> str
 
 
 def load_data(config: Mapping[str, Any]) -> Data:
-    """Return the data of a resolved config; raises as :func:`make`."""
-    data: Data = make(config, "data")
+    """Return the data of a resolved config; raises as :func:`instantiate_group`."""
+    data: Data = instantiate_group(config, "data")
     return data
 
 

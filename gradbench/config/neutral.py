@@ -30,7 +30,7 @@ def pop_neutral(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         UsageError: where a declaration is no mapping from keys to plain values.
     """
     declared = config.pop(NEUTRAL, {})
-    if not isinstance(declared, dict) or not all(map(is_plain, declared.values())):
+    if not isinstance(declared, dict) or not all(map(is_constant, declared.values())):
         raise UsageError(
             f"{prefix}{NEUTRAL} must map keys to the values at which they change nothing, "
             f"got {literal(declared)}; write it like 'neutral: {{momentum: 0.0}}', beside these keys"
@@ -42,7 +42,7 @@ def pop_neutral(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def is_plain(value: Any) -> bool:
+def is_constant(value: Any) -> bool:
     """Return whether a value stands for itself: it is no mapping, and refers to no other key."""
     return not isinstance(value, dict) and not (isinstance(value, str) and "${" in value)
 

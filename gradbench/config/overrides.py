@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 
 from gradbench.errors import UsageError
 
-MOST = 100_000
+MAX_VALUES = 100_000
 """Values of an axis, and cells of a grid: more is taken for a slip."""
 
 
@@ -34,14 +34,14 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Words:
+class Overrides:
     """An override line: axes, and words that only Hydra itself can act on (``~key``, ``group@package=``)."""
 
     axes: tuple[Axis, ...] = ()
     verbatim: tuple[str, ...] = ()
 
 
-def parse_word(word: str) -> Override:
+def parse_override(word: str) -> Override:
     """Parse one override in Hydra's grammar.
 
     Raises:
@@ -60,7 +60,7 @@ def parse_word(word: str) -> Override:
         ) from error
 
 
-def axis(override: Override, options: list[str] | None) -> Axis:
+def to_axis(override: Override, options: list[str] | None) -> Axis:
     """Return an override as an axis.
 
     Args:
@@ -88,25 +88,25 @@ def axis(override: Override, options: list[str] | None) -> Axis:
             raise UsageError(f"{override.input_line} matches nothing; {override.key_or_group} {has}")
     else:
         try:
-            values = [plain(value) for value in itertools.islice(override.sweep_iterator(), MOST + 1)]
+            values = [unquote(value) for value in itertools.islice(override.sweep_iterator(), MAX_VALUES + 1)]
         except (HydraException, ValueError, ArithmeticError) as error:
             raise UsageError(f"cannot read '{override.input_line}': {one_line(error)}") from error
-    if not 0 < len(values) <= MOST:
-        count = f"more than {MOST:,}" if values else "no"
+    if not 0 < len(values) <= MAX_VALUES:
+        count = f"more than {MAX_VALUES:,}" if values else "no"
         raise UsageError(f"{override.input_line} has {count} values; give a list like 1,2 or range(5)")
     if options is not None:
         values = map(str, values)
     return Axis(override.key_or_group, tuple(values), override.is_add() or override.is_force_add())
 
 
-def plain(value: Any) -> Any:
+def unquote(value: Any) -> Any:
     """Return a parsed value without the quotes it was written in."""
     if isinstance(value, QuotedString):
         return value.text
     if isinstance(value, list):
-        return [plain(item) for item in value]
+        return [unquote(item) for item in value]
     if isinstance(value, dict):
-        return {plain(key): plain(item) for key, item in value.items()}
+        return {unquote(key): unquote(item) for key, item in value.items()}
     return value
 
 

@@ -34,11 +34,13 @@ def source_sha256(target: str) -> str | None:
     Returns:
         64 hex digits; ``None`` where there is no source to hash: not found, built in, or of the standard library.
     """
-    modules = dict(modules_along(target))
-    root = folder_of(next(iter(modules.values()))) if modules else None
+    modules = dict(modules_in(target))
+    root = parent_folder(next(iter(modules.values()))) if modules else None
     if root is None or is_standard(root):
         return None
-    contents = installed(next(iter(modules.values()))) if is_installed(root) else imported(modules, root)
+    contents = (
+        read_installed(next(iter(modules.values()))) if is_installed(root) else read_imported(modules, root)
+    )
     whole = hashlib.sha256()
     for name, content in sorted(contents.items()):
         whole.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
@@ -58,12 +60,12 @@ def is_installed(folder: Path) -> bool:
 # ---- finding modules ---------------------------------------------------------------------------------------
 
 
-def modules_along(target: str) -> Iterator[tuple[str, ModuleSpec]]:
+def modules_in(target: str) -> Iterator[tuple[str, ModuleSpec]]:
     """Yield (dotted name, spec) of each module that a dotted name leads through, the outermost first."""
     name, path = "", None
     for part in target.split("."):
         name = f"{name}.{part}" if name else part
-        spec = find(name, path)
+        spec = find_module(name, path)
         if spec is None:
             return
         yield name, spec
@@ -72,7 +74,7 @@ def modules_along(target: str) -> Iterator[tuple[str, ModuleSpec]]:
             return
 
 
-def find(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
+def find_module(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
     """Return where a module lies, or ``None``; unlike ``importlib.util.find_spec`` it imports no parent.
 
     Args:
@@ -90,13 +92,13 @@ def find(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
     return spec if spec.submodule_search_locations else None
 
 
-def folder_of(spec: ModuleSpec) -> Path | None:
+def parent_folder(spec: ModuleSpec) -> Path | None:
     """Return the folder that an outermost module or package lies in; ``None`` for what is built in."""
     places = [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.has_location else [])]
     return Path(str(places[0])).resolve().parent if places else None
 
 
-def content_of(path: Path) -> bytes | None:
+def read_content(path: Path) -> bytes | None:
     """Return the bytes of a file, or ``None`` where it cannot be read."""
     try:
         return path.read_bytes()
@@ -107,7 +109,7 @@ def content_of(path: Path) -> bytes | None:
 # ---- gathering contents ------------------------------------------------------------------------------------
 
 
-def installed(spec: ModuleSpec) -> dict[str, bytes]:
+def read_installed(spec: ModuleSpec) -> dict[str, bytes]:
     """Return the content of each Python file of an installed package, by its path within; of a module, its file.
 
     A package of thousands of files is read in a second; following its imports would take a minute.
@@ -116,28 +118,28 @@ def installed(spec: ModuleSpec) -> dict[str, bytes]:
     files = {path.relative_to(folder).as_posix(): path for folder in folders for path in folder.rglob("*.py")}
     if spec.has_location and not folders:
         files = {spec.name: Path(str(spec.origin))}
-    return {name: content for name, path in files.items() if (content := content_of(path)) is not None}
+    return {name: content for name, path in files.items() if (content := read_content(path)) is not None}
 
 
-def imported(modules: dict[str, ModuleSpec], root: Path) -> dict[str, bytes]:
+def read_imported(modules: dict[str, ModuleSpec], root: Path) -> dict[str, bytes]:
     """Return the content of modules, and of all that they import from one folder, by dotted name."""
     waiting, seen = list(modules.items()), set[str]()
     contents = {}
     while waiting:
         name, spec = waiting.pop()
-        content = content_of(Path(str(spec.origin))) if spec.has_location else None
+        content = read_content(Path(str(spec.origin))) if spec.has_location else None
         if name in contents or content is None:
             continue
         contents[name] = content
-        for wanted in set(imports(content, name, spec.submodule_search_locations is not None)) - seen:
+        for wanted in set(imported_names(content, name, spec.submodule_search_locations is not None)) - seen:
             seen.add(wanted)
-            found = list(modules_along(wanted)) if wanted.partition(".")[0] != OWN else []
-            if found and folder_of(found[0][1]) == root:
+            found = list(modules_in(wanted)) if wanted.partition(".")[0] != OWN else []
+            if found and parent_folder(found[0][1]) == root:
                 waiting += found
     return contents
 
 
-def imports(content: bytes, name: str, is_package: bool) -> Iterator[str]:
+def imported_names(content: bytes, name: str, is_package: bool) -> Iterator[str]:
     """Yield the dotted name of everything that a module imports, wherever it does; nothing where it is no Python.
 
     Args:

@@ -71,11 +71,11 @@ INSTRUCTION = re.compile(r"(?:^|\.)_(?:target|args|partial|recursive|convert)_(?
 """A key that tells Hydra what code to call, and how."""
 
 
-Passed = set[tuple[str, type, Any]]
+CheckedLeaves = set[tuple[str, type, Any]]
 """Leaves (key, type, value) that have been found fine: of thousands of cells nearly all are the same."""
 
 
-def check(config: Config, written: Mapping[str, Any], passed: Passed) -> None:
+def check_config(config: Config, written: Mapping[str, Any], passed: CheckedLeaves) -> None:
     """Refuse a config that is no cell's.
 
     Args:
@@ -124,7 +124,7 @@ def check_leaf(key: str, value: Any, written: Mapping[str, Any]) -> None:
     Raises:
         UsageError: naming the key.
     """
-    if beyond_64_bits(value):
+    if is_beyond_int64(value):
         raise UsageError(f"{key} must be a whole number of 64 bits, got one of {len(str(value))} digits")
     try:
         f"{key}{value}".encode()
@@ -136,25 +136,27 @@ def check_leaf(key: str, value: Any, written: Mapping[str, Any]) -> None:
             "key in its YAML file"
         )
     named = INSTRUCTION.search(key) and value != written.get(key)
-    if named or (isinstance(value, list) and any(map(names_code, value))):
+    if named or (isinstance(value, list) and any(map(has_instruction, value))):
         raise UsageError(
             f"{key} says what code is called, and only a config folder may: write it into "
             "FOLDER/GROUP/mine.yaml, then --config-dir FOLDER GROUP=mine"
         )
 
 
-def beyond_64_bits(value: Any) -> bool:
+def is_beyond_int64(value: Any) -> bool:
     """Return whether a value is a whole number that no table can hold."""
     return isinstance(value, int) and not -(2**63) <= value < 2**63
 
 
-def names_code(value: Any) -> bool:
+def has_instruction(value: Any) -> bool:
     """Return whether a value in a list has a key that tells Hydra what to call."""
     if isinstance(value, list):
-        return any(map(names_code, value))
+        return any(map(has_instruction, value))
     if not isinstance(value, Mapping):
         return False
-    return any(INSTRUCTION.search(key) for key, _ in leaves(value)) or any(map(names_code, value.values()))
+    return any(INSTRUCTION.search(key) for key, _ in leaves(value)) or any(
+        map(has_instruction, value.values())
+    )
 
 
 def check_strength(regularizer: Mapping[str, Any]) -> None:

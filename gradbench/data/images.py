@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gradbench.data import Array, Data, splits
-from gradbench.data.bundled import table
 from gradbench.data.downloads import cache_folder
+from gradbench.data.tables import read_package_csv
 from gradbench.errors import UsageError, nearest
 
 BUNDLED = ("digits", "mnist5k")
@@ -27,9 +27,9 @@ def load(source: str, test_share: float, split_seed: int) -> Data:
             f"data.source must be one of {', '.join(BUNDLED)}, got '{source}'{nearest(source, BUNDLED)}"
         )
     pixels, labels, brightest = _digits() if source == "digits" else _mnist5k()
-    train, test = splits.stratified(labels, test_share, split_seed)
-    x = scaled(pixels[:, np.newaxis], brightest)
-    return labelled((x[train], labels[train]), (x[test], labels[test]))
+    train, test = splits.split_stratified(labels, test_share, split_seed)
+    x = scale_pixels(pixels[:, np.newaxis], brightest)
+    return labelled_data((x[train], labels[train]), (x[test], labels[test]))
 
 
 def load_torchvision(source: str, root: str | None, download: bool) -> Data:
@@ -46,10 +46,10 @@ def load_torchvision(source: str, root: str | None, download: bool) -> Data:
 
     folder = cache_folder(root)
     train, test = (_torchvision_split(datasets, source, folder, part, download) for part in (True, False))
-    return labelled(train, test)
+    return labelled_data(train, test)
 
 
-def labelled(train: tuple[Array, Array], test: tuple[Array, Array]) -> Data:
+def labelled_data(train: tuple[Array, Array], test: tuple[Array, Array]) -> Data:
     """Return classified examples as Data.
 
     Arrays ``train/x``, ``test/x`` float32 [N, C, H, W] in [0, 1] and ``train/y``, ``test/y`` int64 [N];
@@ -60,13 +60,13 @@ def labelled(train: tuple[Array, Array], test: tuple[Array, Array]) -> Data:
     return Data(arrays, {"inputs": inputs, "outputs": int(np.max(train[1])) + 1})
 
 
-def scaled(pixels: ArrayLike, brightest: int) -> Array:
+def scale_pixels(pixels: ArrayLike, brightest: int) -> Array:
     """Return pixels as float32, divided by the value of the brightest possible one."""
     return np.asarray(pixels).astype(np.float32) / np.float32(brightest)
 
 
 def _digits() -> tuple[Any, Any, int]:
-    rows = table("sklearn", "datasets/data/digits.csv.gz")
+    rows = read_package_csv("sklearn", "datasets/data/digits.csv.gz")
     if rows is not None and rows.shape[1] == 65:
         return rows[:, :64].reshape(-1, 8, 8), rows[:, 64].astype(np.int64), 16
     from sklearn.datasets import load_digits  # two seconds to import: where its files lie elsewhere
@@ -100,4 +100,4 @@ def _torchvision_split(
     pixels = np.asarray(dataset.data)
     # MNIST is [N, H, W] and CIFAR10 [N, H, W, C]; torch's convolutions want channels first.
     x = pixels[:, np.newaxis] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(scaled(x, 255)), np.asarray(dataset.targets, dtype=np.int64)
+    return np.ascontiguousarray(scale_pixels(x, 255)), np.asarray(dataset.targets, dtype=np.int64)

@@ -40,7 +40,7 @@ def load(kind: str, train: int, test: int, seed: int) -> Data:
     arrays: dict[str, Array] = {}
     if kind == "swiss_roll":
         for split, generator in generators.items():
-            arrays[f"{split}/x"] = swiss_roll(generator, counts[split]).astype(np.float32)
+            arrays[f"{split}/x"] = draw_swiss_roll(generator, counts[split]).astype(np.float32)
     else:
         centres, sigma = gaussians8() if kind == "gaussians8" else gaussians25()
         for split, generator in generators.items():
@@ -65,7 +65,7 @@ def gaussians25() -> tuple[Points, float]:
     return centres / SCALE_25, SIGMA_25 / SCALE_25
 
 
-def swiss_roll(generator: np.random.Generator, count: int) -> Points:
+def draw_swiss_roll(generator: np.random.Generator, count: int) -> Points:
     """Draw points [N, 2] of (t cos t, t sin t) with t ~ U[1.5π, 4.5π] and Gaussian noise, then scale.
 
     This is scikit-learn's ``make_swiss_roll`` without its middle coordinate.

@@ -14,7 +14,7 @@ from gradbench.data import Array, Data
 from gradbench.errors import UsageError, nearest
 
 TASKS = ("temporal_order", "adding")
-SHORTEST = 10
+MIN_LENGTH = 10
 """Steps: below, the tenths of a sequence are empty."""
 
 RELEVANT, DISTRACTORS = 2, 4
@@ -32,12 +32,12 @@ def load(task: str, length: int, train: int, test: int, seed: int) -> Data:
     """
     if task not in TASKS:
         raise UsageError(f"data.task must be one of {', '.join(TASKS)}, got '{task}'{nearest(task, TASKS)}")
-    if length < SHORTEST:
-        raise UsageError(f"data.length must be at least {SHORTEST} steps, got {length}; try data.length=50")
+    if length < MIN_LENGTH:
+        raise UsageError(f"data.length must be at least {MIN_LENGTH} steps, got {length}; try data.length=50")
     for name, count in (("train", train), ("test", test)):
         if count < 1:
             raise UsageError(f"data.{name} must be at least 1 sequence, got {count}; try data.{name}=2048")
-    draw = temporal_order if task == "temporal_order" else adding
+    draw = draw_temporal_order if task == "temporal_order" else draw_adding
     arrays: dict[str, Array] = {}
     for index, (split, count) in enumerate((("train", train), ("test", test))):
         arrays[f"{split}/x"], arrays[f"{split}/y"] = draw(np.random.default_rng([seed, index]), count, length)
@@ -45,7 +45,7 @@ def load(task: str, length: int, train: int, test: int, seed: int) -> Data:
     return Data(arrays, {"features": arrays["test/x"].shape[2], "length": length, "answers": answers})
 
 
-def temporal_order(
+def draw_temporal_order(
     generator: np.random.Generator, count: int, length: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Draw sequences of one-hot symbols, and which of AA, BA, AB, BB they hold.
@@ -62,7 +62,7 @@ def temporal_order(
     return one_hot[symbols], first + RELEVANT * second
 
 
-def adding(
+def draw_adding(
     generator: np.random.Generator, count: int, length: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Draw sequences of numbers of which two are marked, and half the sum of these two.

@@ -17,7 +17,7 @@ def check_share(share: float | None) -> float:
     return share
 
 
-def contiguous(text: str, share: float | None) -> tuple[str, str]:
+def split_text(text: str, share: float | None) -> tuple[str, str]:
     """Cut a text in two, the last ``share`` of its characters being the test part.
 
     The cut moves back to just after the nearest blank: every way of tokenising the text sees the same two
@@ -29,7 +29,7 @@ def contiguous(text: str, share: float | None) -> tuple[str, str]:
     return text[:cut], text[cut:]
 
 
-def stratified(
+def split_stratified(
     labels: NDArray[np.int64], share: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the train and the test indices, every class giving the same share to the test part.

@@ -38,7 +38,7 @@ def load(
     vocabulary: greatest number of different tokens, ``<unk>`` included (not at character level).
     limit: characters to keep of each text, from its beginning.
     Returns arrays ``train/tokens`` and ``test/tokens`` int64 [N] and ``vocabulary/utf8`` uint8 (read it with
-    :func:`words`); sizes ``vocabulary`` and, for bits per character at every level, ``train/characters``
+    :func:`decode_vocabulary`); sizes ``vocabulary`` and, for bits per character at every level, ``train/characters``
     and ``test/characters``. Bits per character computed from words are a lower bound: neither the blanks
     nor the spelling of an ``<unk>`` has been predicted.
     """
@@ -48,7 +48,7 @@ def load(
         )
     if limit is not None and limit < 1:
         raise UsageError(f"data.limit must be at least 1 character, got {limit}; data.limit=null keeps all")
-    train, test = parts(corpora.read(source, path, web, root), source, test_share, limit)
+    train, test = split_corpus(corpora.read_corpus(source, path, web, root), source, test_share, limit)
     train_tokens, test_tokens = tokenise(train, level), tokenise(test, level)
     for part, tokens in (("train", train_tokens), ("test", test_tokens)):
         if len(tokens) < 2:
@@ -56,10 +56,10 @@ def load(
                 f"the {part} text has {len(tokens)} token(s) at data.level={level}, expected at least 2; "
                 "use a longer text, a greater data.limit or another data.test_share"
             )
-    known = vocabulary_of(train_tokens, test_tokens, level, vocabulary)
+    known = build_vocabulary(train_tokens, test_tokens, level, vocabulary)
     arrays: dict[str, Array] = {
-        "train/tokens": numbered(train_tokens, known),
-        "test/tokens": numbered(test_tokens, known),
+        "train/tokens": encode(train_tokens, known),
+        "test/tokens": encode(test_tokens, known),
         "vocabulary/utf8": np.frombuffer(SEPARATOR.join(w.encode() for w in known), np.uint8).copy(),
     }
     return Data(
@@ -68,15 +68,15 @@ def load(
     )
 
 
-def words(data: Data) -> list[str]:
+def decode_vocabulary(data: Data) -> list[str]:
     """Return the vocabulary of a text: what token number i stands for."""
     return [word.decode() for word in data.arrays["vocabulary/utf8"].tobytes().split(SEPARATOR)]
 
 
-def parts(corpus: Corpus, source: str, test_share: float | None, limit: int | None) -> tuple[str, str]:
+def split_corpus(corpus: Corpus, source: str, test_share: float | None, limit: int | None) -> tuple[str, str]:
     """Return the training and the test text, each no longer than ``limit`` characters before the cut."""
     if corpus.test is None:
-        return splits.contiguous(corpus.train[:limit], test_share)
+        return splits.split_text(corpus.train[:limit], test_share)
     if test_share is not None:
         raise UsageError(
             f"data.source={source} brings its own test text, so data.test_share must be null, "
@@ -94,7 +94,7 @@ def tokenise(text: str, level: str) -> Sequence[str]:
     return text.replace("\n", f" {LINE_END} ").split()
 
 
-def vocabulary_of(train: Sequence[str], test: Sequence[str], level: str, cap: int | None) -> list[str]:
+def build_vocabulary(train: Sequence[str], test: Sequence[str], level: str, cap: int | None) -> list[str]:
     """Return the known tokens in the order of their numbers.
 
     Characters: all of both texts, by code point, since an alphabet is no secret of the test text. Words:
@@ -118,7 +118,7 @@ def vocabulary_of(train: Sequence[str], test: Sequence[str], level: str, cap: in
     return [UNKNOWN, *ranked[: None if cap is None else cap - 1]]
 
 
-def numbered(tokens: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:
+def encode(tokens: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:
     """Return the number of each token, 0 (``<unk>``) for a word that is not known, [N]."""
     if isinstance(tokens, str):  # all are known, in the order of their code points
         return np.searchsorted(code_points("".join(known)), code_points(tokens))

@@ -21,7 +21,7 @@ class Stack:
         return digest(sorted(cell.id for cell in self.cells))
 
 
-def programs(cells: Iterable[Cell]) -> list[list[Cell]]:
+def group_by_program(cells: Iterable[Cell]) -> list[list[Cell]]:
     """Group cells by their step program, by what they are alone: not by their order."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -35,7 +35,7 @@ def programs(cells: Iterable[Cell]) -> list[list[Cell]]:
     ]
 
 
-def stacks(members: Sequence[Cell], count: int) -> list[Stack]:
+def split_into_stacks(members: Sequence[Cell], count: int) -> list[Stack]:
     """Return cells of one program as so many stacks, as equally large as can be."""
     bounds = [round(index * len(members) / count) for index in range(count + 1)]
     return [Stack(tuple(members[a:b])) for a, b in itertools.pairwise(bounds)]

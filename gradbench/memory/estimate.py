@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 from gradbench.data import Data
 from gradbench.functional.torch_internals import clear_cublas_workspaces, memory_events, tree_map
 from gradbench.grid.cell import Cell
-from gradbench.memory.tracker import META, Ledger
+from gradbench.memory.tracker import META, MemoryTracker
 from gradbench.training.cuda_graphs import make_stepper
 from gradbench.training.draws import draw_chunk
 from gradbench.training.setup import build_stack, init_state
@@ -31,7 +31,7 @@ from gradbench.training.telemetry import Telemetry
 STEPS = 2
 """Steps that are looked at: one that is followed by another, and the last, whose gradient is kept for a histogram."""
 
-LAUNCHED = 3
+STEPS_UNTIL_GRAPH = 3
 """Steps that a GPU takes until one is launched as a graph: two that differ are called first."""
 
 HEADROOM = 1.25
@@ -46,7 +46,7 @@ each thread and stream that calls it: those of a step, of autograd while it is r
 
 
 @dataclass(frozen=True)
-class Line:
+class PhasePeak:
     """Bytes at the peak of one phase: ``fixed + K per_cell + U per_seed``."""
 
     fixed: int
@@ -58,26 +58,26 @@ class Line:
 class Footprint:
     """A stack's peak as a function of its width: the highest of its phases' lines."""
 
-    lines: tuple[Line, ...]
+    phases: tuple[PhasePeak, ...]
 
-    def of(self, K: int, seeds: int | None = None) -> int:
+    def peak_bytes(self, K: int, seeds: int | None = None) -> int:
         """Return the peak in bytes of K cells of so many different seeds; by default each has its own."""
         U = K if seeds is None else seeds
-        return max(line.fixed + K * line.per_cell + U * line.per_seed for line in self.lines)
+        return max(line.fixed + K * line.per_cell + U * line.per_seed for line in self.phases)
 
 
-def fits(footprint: Footprint, free: int) -> int:
+def max_width(footprint: Footprint, free: int) -> int:
     """Return how wide a stack may be that fits into so many free bytes, with :data:`HEADROOM`; 0 for not at all."""
     narrow, wide = 0, 1
-    while wide < 2**20 and footprint.of(wide) * HEADROOM <= free:
+    while wide < 2**20 and footprint.peak_bytes(wide) * HEADROOM <= free:
         narrow, wide = wide, 2 * wide
     while wide - narrow > 1:
         middle = (narrow + wide) // 2
-        narrow, wide = (middle, wide) if footprint.of(middle) * HEADROOM <= free else (narrow, middle)
+        narrow, wide = (middle, wide) if footprint.peak_bytes(middle) * HEADROOM <= free else (narrow, middle)
     return narrow
 
 
-def footprint(cells: Sequence[Cell], data: Data, kind: str) -> Footprint:
+def predict_footprint(cells: Sequence[Cell], data: Data, kind: str) -> Footprint:
     """Predict the peak memory of stacks of cells like these; nothing is allocated but random numbers and a network.
 
     Counted: every tensor, and on a CPU the data and the curves, which lie in the same memory. Not counted: Python,
@@ -90,41 +90,41 @@ def footprint(cells: Sequence[Cell], data: Data, kind: str) -> Footprint:
         kind: of device, as ``torch.device.type``.
     """
     kinds = {cell.regularizer_program: cell for cell in cells}
-    return Footprint(tuple(line for cell in kinds.values() for line in lines_of(cell, data, kind)))
+    return Footprint(tuple(line for cell in kinds.values() for line in predict_phases(cell, data, kind)))
 
 
-def lines_of(cell: Cell, data: Data, kind: str) -> list[Line]:
+def predict_phases(cell: Cell, data: Data, kind: str) -> list[PhasePeak]:
     """Return the line of each phase for stacks of one regularizer."""
-    one, other = (abridged(cell, seed) for seed in (0, 1))
+    one, other = (shorten(cell, seed) for seed in (0, 1))
     alone, paired, apart = (
-        peaks(cells, data, kind, cell.config["steps"]) for cells in ([one], [one, one], [one, other])
+        predict_peaks(cells, data, kind, cell.config["steps"]) for cells in ([one], [one, one], [one, other])
     )
     return [
-        Line(2 * first - last, same - first, last - same)
+        PhasePeak(2 * first - last, same - first, last - same)
         for first, same, last in zip(alone, paired, apart, strict=True)
     ]
 
 
-def abridged(cell: Cell, seed: int) -> Cell:
+def shorten(cell: Cell, seed: int) -> Cell:
     """Return a cell that takes as much memory in few steps."""
     config = dict(cell.config) | {"seed": seed, "steps": STEPS}
     precision = "float32" if config["precision"] == "bfloat16" else config["precision"]
     return replace(cell, config=config | {"precision": precision})
 
 
-def peaks(cells: Sequence[Cell], data: Data, kind: str, steps: int) -> list[int]:
+def predict_peaks(cells: Sequence[Cell], data: Data, kind: str, steps: int) -> list[int]:
     """Return the peak of each phase in bytes, for so many steps, from a run on ``meta``."""
     phases = []
     host = sum(array.nbytes for array in data.arrays.values())
-    with Ledger(kind) as ledger:
-        for telemetry in walk(build_stack(cells, data, META, traces=False, kind=kind), META, kind):
+    with MemoryTracker(kind) as tracker:
+        for telemetry in run_phases(build_stack(cells, data, META, traces=False, kind=kind), META, kind):
             curves = sum(curve.nbytes // STEPS for curve in telemetry.curves.values()) * steps
-            phases.append((ledger.take(), ledger.live))
+            phases.append((tracker.pop_peak(), tracker.live))
     more = host + curves if kind == "cpu" else WORKSPACE.get(kind, 0)
-    return [peak + more for peak in peaks_on(kind, phases)]
+    return [peak + more for peak in add_graph_memory(kind, phases)]
 
 
-def peaks_on(kind: str, phases: Sequence[tuple[int, int]]) -> list[int]:
+def add_graph_memory(kind: str, phases: Sequence[tuple[int, int]]) -> list[int]:
     """Return the peak of each phase of :func:`walk`, of its peak and what is alive after it.
 
     On a GPU an evaluation finds less memory: graphs keep to themselves what a step needs beside what stays.
@@ -134,7 +134,7 @@ def peaks_on(kind: str, phases: Sequence[tuple[int, int]]) -> list[int]:
     return [*(peak for peak, _ in before), evaluation + (step - stays if kind == "cuda" else 0)]
 
 
-def walk(context: StackContext, device: torch.device, kind: str) -> Iterator[Telemetry]:
+def run_phases(context: StackContext, device: torch.device, kind: str) -> Iterator[Telemetry]:
     """Go through all that a stack made for a kind of device does which takes memory, pausing after each phase."""
     with device if device == META else contextlib.nullcontext():  # there, weights have a size and no memory
         state = init_state(context)
@@ -145,7 +145,7 @@ def walk(context: StackContext, device: torch.device, kind: str) -> Iterator[Tel
     # on the device itself graphs do this, to find them in one place
     at_home = tree_map(torch.clone, draws) if kind == "cuda" and device == META else {}
     yield telemetry
-    for _ in range(min(LAUNCHED if device.type == "cuda" else STEPS, context.steps)):
+    for _ in range(min(STEPS_UNTIL_GRAPH if device.type == "cuda" else STEPS, context.steps)):
         stepper.advance(state, draws, telemetry)
     yield telemetry
     stepper.evaluate(state)
@@ -156,7 +156,7 @@ def walk(context: StackContext, device: torch.device, kind: str) -> Iterator[Tel
 # ---- measured ----------------------------------------------------------------------------------------------
 
 
-def measure(
+def measure_peak(
     cells: Sequence[Cell], data: Data, device: torch.device, traces: bool = True
 ) -> tuple[StackContext, int | None]:
     """Return a stack's setup, and its peak in bytes from really going through its phases on a device.
@@ -175,15 +175,15 @@ def measure(
         torch.cuda.reset_peak_memory_stats(device)
         before, phases = torch.cuda.memory_allocated(device), []
         context = build_stack(cells, data, device, traces=traces)
-        for _ in walk(context, device, device.type):
+        for _ in run_phases(context, device, device.type):
             phases.append((torch.cuda.max_memory_allocated(device), torch.cuda.memory_allocated(device)))
             torch.cuda.reset_peak_memory_stats(device)
-        return context, max(peaks_on("cuda", phases)) - before
+        return context, max(add_graph_memory("cuda", phases)) - before
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler writes lines that nobody can use
     account = [ProfilerActivity.CPU] if device.type == "cpu" else []
     with profile(activities=account, profile_memory=True) as profiler:
         context = build_stack(cells, data, device, traces=traces)
-        (telemetry,) = deque(walk(context, device, device.type), maxlen=1)
+        (telemetry,) = deque(run_phases(context, device, device.type), maxlen=1)
     if not account:
         return context, None
     changes = sorted(
@@ -204,10 +204,10 @@ def free_memory(device: torch.device) -> int:
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory()) - int(torch.mps.driver_allocated_memory())
-    return min(int(psutil.virtual_memory().available), *cgroup_rooms(), sys.maxsize)
+    return min(int(psutil.virtual_memory().available), *cgroup_free(), sys.maxsize)
 
 
-def cgroup_rooms(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
+def cgroup_free(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
     """Return the bytes left under each memory limit of this process's cgroup and of those above it.
 
     Batch systems and containers limit memory so, through either version of Linux's interface.

@@ -14,7 +14,7 @@ TOLERANCE = 1.05
 """A stack fills a device where its step takes, per cell, at most this many times that of the best width."""
 
 
-def parameter_bytes(device_name: str, model: str, table: Path = TABLE) -> int | None:
+def saturating_bytes(device_name: str, model: str, table: Path = TABLE) -> int | None:
     """Return the bytes of parameters that fill a device, ``None`` where nobody has measured it."""
     with table.open(encoding="utf-8", newline="") as lines:
         for row in csv.DictReader(lines):

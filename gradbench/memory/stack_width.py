@@ -9,32 +9,32 @@ from gradbench.data import Data
 from gradbench.errors import UsageError
 from gradbench.functional.devices import name_of, shapes_alone
 from gradbench.grid.cell import Cell
-from gradbench.memory.estimate import HEADROOM, fits, footprint, free_memory
-from gradbench.memory.saturation import parameter_bytes
+from gradbench.memory.estimate import HEADROOM, free_memory, max_width, predict_footprint
+from gradbench.memory.saturation import saturating_bytes
 from gradbench.models import Model
 from gradbench.training.program import build
 
 AUTO = "auto"
 """``stack_width`` where gradbench is to choose."""
 
-CACHE = 1024 * 1024
+CACHE_BYTES = 1024 * 1024
 """Bytes of one player's parameters in a CPU's stack: gradient, optimizer and telemetry pass over as many, several
 times a step, and most cores keep about that much close by. In trials a step's time per cell fell up to 0.7 to 1 MB."""
 
-WIDEST = 64
+MAX_CPU_WIDTH = 64
 """Cells in a CPU's stack: beyond, what calling an operation costs is spread thinly enough."""
 
-SHARED = 16
+MAX_ROUNDED_STACKS = 16
 """Stacks of one program from which on none is worth another one, for cores to share them equally."""
 
-NARROW = 4
+MIN_CPU_WIDTH = 4
 """Cells of a CPU's stack below which calling operations costs more than an idle core."""
 
-ROUGH = 1000
+MAX_STEP_RATIO = 1000
 """Times its parameters that a cell's step never took in a trial; below it nothing needs to be predicted."""
 
 
-def width(cell: Cell, data: Data, device: torch.device, wanted: int | None = None) -> int:
+def choose_width(cell: Cell, data: Data, device: torch.device, wanted: int | None = None) -> int:
     """Return how wide a stack of cells like this one is: as its config says, or chosen.
 
     A CPU is kept busy by few cells, and works fastest on what its cache holds. A GPU takes all that its memory does,
@@ -50,38 +50,40 @@ def width(cell: Cell, data: Data, device: torch.device, wanted: int | None = Non
     if asked != AUTO:
         return int(asked)
     if device.type == "cpu":
-        return min(max(CACHE // (4 * parameters(build(cell.config, data).model)), 1), WIDEST)
-    size = capacity(device)
-    if wanted is not None and at_most(cell, data, wanted) * HEADROOM <= size:
+        return min(
+            max(CACHE_BYTES // (4 * count_parameters(build(cell.config, data).model)), 1), MAX_CPU_WIDTH
+        )
+    size = total_memory(device)
+    if wanted is not None and max_bytes(cell, data, wanted) * HEADROOM <= size:
         room = wanted
     else:
-        room = fits(footprint([cell], data, device.type), size)
-    full = parameter_bytes(name_of(device), str(cell.config["model"]["name"]))
+        room = max_width(predict_footprint([cell], data, device.type), size)
+    full = saturating_bytes(name_of(device), str(cell.config["model"]["name"]))
     if full is not None:
-        room = min(room, math.ceil(full / (4 * parameters(build(cell.config, data).model))))
+        room = min(room, math.ceil(full / (4 * count_parameters(build(cell.config, data).model))))
     return max(room, 1)
 
 
-def pieces(cells: Sequence[Cell], data: Data, device: torch.device) -> int:
+def count_stacks(cells: Sequence[Cell], data: Data, device: torch.device) -> int:
     """Return how many stacks cells of one program make: as few as are no wider than :func:`width`.
 
     On a CPU, where cores share them, a few are rounded up to a power of two: else most cores wait for the last one.
     """
-    fewest = math.ceil(len(cells) / width(cells[0], data, device, len(cells)))
+    fewest = math.ceil(len(cells) / choose_width(cells[0], data, device, len(cells)))
     told = cells[0].runtime["stack_width"][device.type] != AUTO
-    if device.type != "cpu" or told or fewest > SHARED or len(cells) < 2 * NARROW:
+    if device.type != "cpu" or told or fewest > MAX_ROUNDED_STACKS or len(cells) < 2 * MIN_CPU_WIDTH:
         return fewest
     return min(1 << (max(fewest, 2) - 1).bit_length(), len(cells))
 
 
-def parameters(model: Model) -> int:
+def count_parameters(model: Model) -> int:
     """Return how many numbers the largest of a model's networks has."""
     with shapes_alone():
         networks = model.networks()
     return max(sum(tensor.numel() for tensor in net.parameters()) for net in networks.values())
 
 
-def capacity(device: torch.device) -> int:
+def total_memory(device: torch.device) -> int:
     """Return the bytes of a GPU's memory, taken or free: a sweep that is gone on with has the same stacks."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
@@ -96,15 +98,16 @@ def is_too_large(cells: Sequence[Cell], data: Data, device: torch.device) -> boo
     Predicting costs seconds where a recurrence is long: it is left out where memory is free in plenty.
     """
     free = free_memory(device)
-    if at_most(cells[0], data, len(cells)) < free:
+    if max_bytes(cells[0], data, len(cells)) < free:
         return False
     return (
-        footprint(cells, data, device.type).of(len(cells), len({cell.seed for cell in cells})) * HEADROOM
+        predict_footprint(cells, data, device.type).peak_bytes(len(cells), len({cell.seed for cell in cells}))
+        * HEADROOM
         > free
     )
 
 
-def at_most(cell: Cell, data: Data, K: int) -> int:
+def max_bytes(cell: Cell, data: Data, K: int) -> int:
     """Return more bytes than a stack of K cells like this one ever takes."""
     examples = int(cell.config["model"].get("batch_size", 1))
-    return 4 * K * parameters(build(cell.config, data).model) * max(ROUGH, 8 * examples)
+    return 4 * K * count_parameters(build(cell.config, data).model) * max(MAX_STEP_RATIO, 8 * examples)

@@ -16,11 +16,11 @@ BLOCK = {"cuda": 512}
 
 COPY, LIFT = torch.ops.aten._to_copy.default, torch.ops.aten.lift_fresh.default
 
-Form = tuple[torch.Size, tuple[int, ...], torch.dtype]
+TensorSpec = tuple[torch.Size, tuple[int, ...], torch.dtype]
 """Shape, strides and type of a tensor."""
 
 
-class Ledger(DispatchMode):
+class MemoryTracker(DispatchMode):
     """Adds up the bytes of all tensors alive, and remembers the most there were.
 
     Tensors on ``meta`` stand for those of the device. For a CPU those that are on the CPU now count as well, and
@@ -37,22 +37,22 @@ class Ledger(DispatchMode):
         self.live = self.peak = 0
         self.sizes: dict[int, int] = {}
         self.watched: dict[int, weakref.ref[torch.UntypedStorage]] = {}
-        self.known: dict[Any, Form] = {}
+        self.known: dict[Any, TensorSpec] = {}
 
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run an operation and count what it allocated."""
-        result = self.run(operation, args, kwargs or {})
+        result = self.run_cached(operation, args, kwargs or {})
         size = 0 if operation is LIFT else None
-        if operation is COPY and "cpu" in self.counted and stays(args[0], result):
+        if operation is COPY and "cpu" in self.counted and is_free_copy(args[0], result):
             size = self.release(args[0].untyped_storage())
-        for leaf in parts(result):
+        for leaf in as_sequence(result):
             if isinstance(leaf, Tensor) and leaf.device.type in self.counted:
                 self.count(leaf.untyped_storage(), size)
         return result
 
-    def run(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run_cached(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operation; one that was run on such tensors before is known, which is far faster.
 
         Shape inference is Python for most operations, and a recurrence has thousands of them.
@@ -60,7 +60,7 @@ class Ledger(DispatchMode):
         schema = schema_of(operation)
         if schema.is_mutable or len(schema.returns) != 1 or schema.returns[0].alias_info is not None:
             return operation(*args, **kwargs)
-        key = operation, described(args), described(kwargs)
+        key = operation, shape_key(args), shape_key(kwargs)
         if key in self.known:
             shape, stride, dtype = self.known[key]
             return torch.empty_strided(shape, stride, dtype=dtype, device=META)
@@ -99,13 +99,13 @@ class Ledger(DispatchMode):
         self.live -= self.sizes.pop(key)
         del self.watched[key]
 
-    def take(self) -> int:
+    def pop_peak(self) -> int:
         """Return the peak since the last call."""
         peak, self.peak = self.peak, self.live
         return peak
 
 
-def stays(before: Any, after: Tensor) -> bool:
+def is_free_copy(before: Any, after: Tensor) -> bool:
     """Return whether a copy from the CPU to ``meta`` would be none where everything is on the CPU."""
     return (
         isinstance(before, Tensor)
@@ -115,17 +115,17 @@ def stays(before: Any, after: Tensor) -> bool:
     )
 
 
-def parts(result: Any) -> Any:
+def as_sequence(result: Any) -> Any:
     """Return what an operation returned as a sequence."""
     return result if isinstance(result, tuple | list) else (result,)
 
 
-def described(value: Any) -> Any:
+def shape_key(value: Any) -> Any:
     """Return all that an operation's shape inference sees of its arguments, hashable."""
     if isinstance(value, Tensor):
         return value.shape, value.stride(), value.dtype, value.device
     if isinstance(value, tuple | list):
-        return tuple(map(described, value))
+        return tuple(map(shape_key, value))
     if isinstance(value, dict):
-        return tuple((name, described(item)) for name, item in value.items())
+        return tuple((name, shape_key(item)) for name, item in value.items())
     return type(value), value

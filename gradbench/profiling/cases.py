@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gradbench.config.compose import Configs, Experiment
 from gradbench.config.instantiate import fingerprint
-from gradbench.config.overrides import Axis, Words
+from gradbench.config.overrides import Axis, Overrides
 from gradbench.errors import UsageError
 from gradbench.grid.cell import Cell
 from gradbench.grid.expand import expand
@@ -20,7 +20,7 @@ NONE = "none"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Cases:
     """What is compared, and where.
 
     Attributes:
@@ -39,9 +39,9 @@ class Comparison:
         return len(self.stacks[NONE])
 
 
-def compare(
+def make_cases(
     words: list[str], width: int | None = None, results: Path | None = None, config_dir: Path | None = None
-) -> Comparison:
+) -> Cases:
     """Return the comparison that a command line asks for.
 
     Args:
@@ -54,7 +54,7 @@ def compare(
         UsageError: for anything a user can get wrong.
     """
     from gradbench.functional.devices import resolve
-    from gradbench.memory.stack_width import width as usual_width
+    from gradbench.memory.stack_width import choose_width as usual_width
 
     for word in words:
         if "=" not in word and not word.startswith("~"):
@@ -80,7 +80,9 @@ def compare(
             raise UsageError(f"seed must be a whole number, got {first}")
         swept = Axis("seed", tuple(range(first, first + seeds)))
         every = {**axes, "regularizer": Axis("regularizer", tuple(regularizers)), "seed": swept}
-        return expand(configs, Experiment("cost"), Words(tuple(every.values()), given.verbatim), fingerprint)
+        return expand(
+            configs, Experiment("cost"), Overrides(tuple(every.values()), given.verbatim), fingerprint
+        )
 
     some = cells(names, 1)
     device = resolve(only_value("device", [cell.runtime["device"] for cell in some]))[0]
@@ -89,7 +91,7 @@ def compare(
         width = usual_width(some[0], data_of(some[0]), device)
     members = cells(names, width)
     grouped = {name: [c for c in members if c.choices["regularizer"] == name] for name in names}
-    named = Words(tuple(axis for axis in given.axes if axis.key != "model"), given.verbatim)
+    named = Overrides(tuple(axis for axis in given.axes if axis.key != "model"), given.verbatim)
     model = some[0].config["model"]["name"]
     folder = RESULTS / folder_name(Experiment(f"cost-{model}-{device.type}"), named)
-    return Comparison(grouped, device, results or folder)
+    return Cases(grouped, device, results or folder)

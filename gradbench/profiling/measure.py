@@ -8,15 +8,15 @@ import pandas as pd
 from gradbench.config.hashing import canonical
 from gradbench.config.instantiate import load_once
 from gradbench.launchers.worker import settle
-from gradbench.memory.estimate import footprint, measure
-from gradbench.profiling.cases import NONE, Comparison
-from gradbench.profiling.timing import median_interval, ready, rounds
+from gradbench.memory.estimate import measure_peak, predict_footprint
+from gradbench.profiling.cases import NONE, Cases
+from gradbench.profiling.timing import make_runner, median_interval, time_rounds
 from gradbench.stats.intervals import Interval
 from gradbench.storage.provenance import provenance
 from gradbench.training.setup import build_stack
 
 
-def measured(comparison: Comparison, count: int, told: Callable[[str], None]) -> pd.DataFrame:
+def measure_costs(comparison: Cases, count: int, told: Callable[[str], None]) -> pd.DataFrame:
     """Return one row per regularizer.
 
     Columns: ``step_seconds`` of the whole stack (median over rounds), ``step_ratio`` to ``none`` (median of the
@@ -34,12 +34,12 @@ def measured(comparison: Comparison, count: int, told: Callable[[str], None]) ->
     for name, cells in comparison.stacks.items():
         told(f"memory of {name}")
         data = load_once(canonical(cells[0].config["data"]))
-        predicted[name] = footprint(cells[:1], data, comparison.device.type).of(len(cells))
-        context, peak[name] = measure(cells, data, comparison.device)
-        runners[name] = ready(context)
+        predicted[name] = predict_footprint(cells[:1], data, comparison.device.type).peak_bytes(len(cells))
+        context, peak[name] = measure_peak(cells, data, comparison.device)
+        runners[name] = make_runner(context)
         if name == NONE or any(player.transforms for player in context.players):
-            silent[name] = ready(build_stack(cells, data, comparison.device, with_telemetry=False))
-    timings = rounds(runners, silent, count, lambda done: told(f"round {done} of {count}"))
+            silent[name] = make_runner(build_stack(cells, data, comparison.device, with_telemetry=False))
+    timings = time_rounds(runners, silent, count, lambda done: told(f"round {done} of {count}"))
     origin = provenance(str(comparison.device))
     common = {"width": comparison.width, "rounds": count} | {
         key: origin[key] for key in ("device", "device_name", "torch", "gradbench", "git_commit")
@@ -55,10 +55,12 @@ def measured(comparison: Comparison, count: int, told: Callable[[str], None]) ->
                 "regularizer": name,
                 "family": cells[0].config["regularizer"]["family"],
                 "step_seconds": float(np.median(seconds)),
-                **named("step_ratio", median_interval(seconds / timings.steps[NONE])),
+                **interval_columns("step_ratio", median_interval(seconds / timings.steps[NONE])),
                 "memory_bytes": peak[name],
                 "predicted_bytes": predicted[name],
-                **named("telemetry_share", nothing if share is None else median_interval(share / seconds)),
+                **interval_columns(
+                    "telemetry_share", nothing if share is None else median_interval(share / seconds)
+                ),
                 "steps": runners[name].steps,
             }
             | common
@@ -66,6 +68,6 @@ def measured(comparison: Comparison, count: int, told: Callable[[str], None]) ->
     return pd.DataFrame(rows)
 
 
-def named(name: str, interval: Interval) -> dict[str, float]:
+def interval_columns(name: str, interval: Interval) -> dict[str, float]:
     """Return an interval's parts as columns."""
     return {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}

@@ -21,7 +21,7 @@ from gradbench.report.render.formatting import number, shortened
 MEBI = 2**20
 
 
-def sentence(rows: pd.DataFrame) -> str:
+def describe_measurement(rows: pd.DataFrame) -> str:
     """Say in one line how it was measured."""
     row = rows.iloc[0]
     return (
@@ -30,31 +30,33 @@ def sentence(rows: pd.DataFrame) -> str:
     )
 
 
-def table(rows: pd.DataFrame) -> Table:
+def make_table(rows: pd.DataFrame) -> Table:
     """Return the rows as a terminal of 80 columns shows them; ratios are to ``none``."""
-    shown = Table(title=f"{sentence(rows)}{accuracy(rows)}", title_justify="left")
+    shown = Table(
+        title=f"{describe_measurement(rows)}{describe_prediction_error(rows)}", title_justify="left"
+    )
     shown.add_column("regularizer", no_wrap=True)
     for heading in ("ms", "× none", "MiB, × none", "telemetry, %"):
         shown.add_column(heading, justify="right")
-    peak = relative(rows, "memory_bytes")
+    peak = divide_by_none(rows, "memory_bytes")
     for index, row in enumerate(rows.to_dict("records")):
         shown.add_row(
             row["regularizer"],
             number(1e3 * row["step_seconds"]),
-            spread(row, "step_ratio", 2),
+            format_interval(row, "step_ratio", 2),
             "–" if np.isnan(peak[index]) else f"{number(row['memory_bytes'] / MEBI)} · {peak[index]:.2f}",
-            spread(row, "telemetry_share", 1, 100),
+            format_interval(row, "telemetry_share", 1, 100),
         )
     return shown
 
 
-def accuracy(rows: pd.DataFrame) -> str:
+def describe_prediction_error(rows: pd.DataFrame) -> str:
     """Say how far memory is from what is predicted before a stack starts; nothing where it is not known."""
     errors = np.abs(rows["predicted_bytes"].to_numpy(float) / rows["memory_bytes"].to_numpy(float) - 1)
     return "" if np.isnan(errors).all() else f"; memory as predicted within {np.nanmax(errors):.0%}"
 
 
-def spread(row: Mapping[Hashable, Any], column: str, digits: int, scale: float = 1) -> str:
+def format_interval(row: Mapping[Hashable, Any], column: str, digits: int, scale: float = 1) -> str:
     """Write ``1.04 [1.03, 1.06]``; the bare estimate where there is no interval, a dash where there is nothing."""
     estimate, low, high = (scale * row[name] for name in (column, f"{column}_low", f"{column}_high"))
     if np.isnan(estimate):
@@ -63,13 +65,13 @@ def spread(row: Mapping[Hashable, Any], column: str, digits: int, scale: float =
     return f"{estimate:.{digits}f}{ends}".replace("-", "−")
 
 
-def relative(rows: pd.DataFrame, column: str) -> np.ndarray:
+def divide_by_none(rows: pd.DataFrame, column: str) -> np.ndarray:
     """Return a column over the value of ``none``, which is the first row."""
     values = rows[column].to_numpy(dtype=float)
     return np.asarray(values / values[0])
 
 
-def make(folder: Path) -> None:
+def create_folder(folder: Path) -> None:
     """Make the folder.
 
     Raises:
@@ -81,7 +83,7 @@ def make(folder: Path) -> None:
         raise unwritable(folder, error) from error
 
 
-def write(rows: pd.DataFrame, folder: Path) -> list[Path]:
+def write_files(rows: pd.DataFrame, folder: Path) -> list[Path]:
     """Write ``cost.csv``, ``cost.png`` and ``cost.svg``; return their paths.
 
     Raises:
@@ -89,7 +91,7 @@ def write(rows: pd.DataFrame, folder: Path) -> list[Path]:
     """
     files = {"cost.csv": rows.to_csv(index=False, lineterminator="\n").encode()}
     with mpl.rc_context(RC):
-        figure = draw(rows)
+        figure = draw_costs(rows)
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             buffer = BytesIO()
             figure.savefig(buffer, format=kind, metadata=metadata)
@@ -99,7 +101,7 @@ def write(rows: pd.DataFrame, folder: Path) -> list[Path]:
     return [folder / name for name in files]
 
 
-def draw(rows: pd.DataFrame) -> Figure:
+def draw_costs(rows: pd.DataFrame) -> Figure:
     """Draw time and memory of each regularizer relative to ``none``, a row each."""
     looks = looks_of(dict(zip(rows["regularizer"], rows["family"], strict=True)))
     dearest = rows.iloc[int(rows["step_ratio"].argmax())]
@@ -107,7 +109,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     longest = min(max(map(len, rows["regularizer"])), LONGEST)
     figure, ((time, memory),) = panels(
         title,
-        [sentence(rows)],
+        [describe_measurement(rows)],
         2,
         height=0.2 + 0.21 * len(rows),
         left=0.3 + 0.075 * longest,
@@ -116,13 +118,13 @@ def draw(rows: pd.DataFrame) -> Figure:
     )
     ratio = rows["step_ratio"].to_numpy(dtype=float)
     ends = rows[["step_ratio_low", "step_ratio_high"]].to_numpy(dtype=float).T
-    column(time, rows, looks, ratio, "step time, relative to none")
+    draw_panel(time, rows, looks, ratio, "step time, relative to none")
     time.hlines(
         range(len(rows)), ends[0], ends[1], colors=[looks[name].color for name in rows["regularizer"]], lw=2
     )
     measured, predicted = (rows[name].to_numpy(dtype=float) for name in ("memory_bytes", "predicted_bytes"))
     base = predicted[0] if np.isnan(measured[0]) else measured[0]
-    column(
+    draw_panel(
         memory,
         rows,
         looks,
@@ -134,7 +136,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def column(
+def draw_panel(
     ax: Axes,
     rows: pd.DataFrame,
     looks: dict[str, Look],

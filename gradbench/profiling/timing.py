@@ -18,7 +18,7 @@ from gradbench.training.setup import init_state
 from gradbench.training.state import StackContext, State
 from gradbench.training.telemetry import COMPARE_EVERY, Telemetry
 
-SHORTEST = 0.05
+MIN_SECONDS = 0.05
 """Seconds that one timing should last at least, so that the clock's and the scheduler's grain matter little."""
 
 
@@ -41,7 +41,7 @@ class Runner:
         Of steps that compare bent gradients with what they were there is one in COMPARE_EVERY.
         """
         state, telemetry = copy.deepcopy(self.start), Telemetry(self.context)
-        clock = clock_of(self.context.device)
+        clock = choose_clock(self.context.device)
         if self.steps < self.context.steps:  # the first step is one of a kind
             self.stepper.advance(state, self.draws, telemetry)
         synchronize(self.context.device)
@@ -65,17 +65,17 @@ class Runner:
         state.step += 1
 
 
-def ready(context: StackContext) -> Runner:
+def make_runner(context: StackContext) -> Runner:
     """Return a stack to be timed; its functions have been recorded, its libraries are loaded."""
     runner = Runner(context, init_state(context), draw_chunk(context, 0))
     seconds = min(runner.run()[0] for _ in range(3))
-    runner.steps = min(math.ceil(SHORTEST / seconds), CHUNK, max(context.steps - 1, 1))
+    runner.steps = min(math.ceil(MIN_SECONDS / seconds), CHUNK, max(context.steps - 1, 1))
     for _ in range(2):  # of a GPU's graphs those that a single step does without are made
         runner.run()
     return runner
 
 
-def clock_of(device: torch.device) -> Callable[[], float]:
+def choose_clock(device: torch.device) -> Callable[[], float]:
     """Return what to time with: on a CPU this process's own seconds, which no other process lengthens."""
     return time.process_time if device.type == "cpu" else time.perf_counter
 
@@ -101,7 +101,7 @@ class Timings:
     telemetry: dict[str, np.ndarray]
 
 
-def rounds(
+def time_rounds(
     runners: Mapping[str, Runner], silent: Mapping[str, Runner], count: int, told: Callable[[int], None]
 ) -> Timings:
     """Time every stack once per round, in an order that is drawn anew each round.

@@ -25,7 +25,7 @@ Project = Callable[[Tensor, Tensor, Layout], Tensor]
 """``project(parameters [P], strength, layout) -> parameters [P]``, after the step."""
 
 
-def stateless(_parameters: Tensor, _layout: Layout) -> State:
+def init_no_state(_parameters: Tensor, _layout: Layout) -> State:
     """Return the state of a transform that keeps none."""
     return {}
 
@@ -46,7 +46,7 @@ class Regularizer:
     transform: Transform | None = None
     project: Project | None = None
     preserves_direction: bool = False
-    init: Callable[[Tensor, Layout], State] = stateless
+    init: Callable[[Tensor, Layout], State] = init_no_state
 
     @property
     def changes_direction(self) -> bool:

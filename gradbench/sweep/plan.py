@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from gradbench.config.compose import Configs, Experiment
 from gradbench.config.hashing import canonical, digest
 from gradbench.config.instantiate import fingerprint, load_once
-from gradbench.config.overrides import Words, one_line
+from gradbench.config.overrides import Overrides, one_line
 from gradbench.data import Data
 from gradbench.errors import UsageError
 from gradbench.grid.cell import RUNTIME, Cell
 from gradbench.grid.expand import expand
-from gradbench.grid.stacks import Stack, programs, stacks
+from gradbench.grid.stacks import Stack, group_by_program, split_into_stacks
 from gradbench.storage.results import FINISHED, Results
 
 if TYPE_CHECKING:
@@ -92,17 +92,19 @@ def make_plan(
     configs = Configs(config_dir)
     experiment = configs.experiment(experiment_name) if experiment_name else Experiment("sweep")
     typed = configs.parse(words)
-    parsed = experiment.scaled(typed)
+    parsed = experiment.apply_scale(typed)
     cells = expand(configs, experiment, parsed, fingerprint)
     device = only_value("device", [cell.runtime["device"] for cell in cells])
     stored = Results(results or RESULTS / folder_name(experiment, typed))
     stored.check()
     statuses = stored.statuses()
-    groups = programs(cells)
+    groups = group_by_program(cells)
     sizes = {key: load_once(key).sizes for key in {canonical(cell.config["data"]) for cell in cells}}
     devices, counts = call(examine, groups, device, sizes)
     grouped = [
-        stack for members, count in zip(groups, counts, strict=True) for stack in stacks(members, count)
+        stack
+        for members, count in zip(groups, counts, strict=True)
+        for stack in split_into_stacks(members, count)
     ]
     return Plan(experiment, stored.folder, cells, grouped, statuses, devices)
 
@@ -124,7 +126,7 @@ def examine(
         UsageError: where there is no such device, or something cannot be made.
     """
     from gradbench.functional.devices import resolve
-    from gradbench.memory.stack_width import pieces
+    from gradbench.memory.stack_width import count_stacks
 
     known = {key: Data({}, found) for key, found in sizes.items()}
 
@@ -136,7 +138,9 @@ def examine(
     validate(cells, sized)
     # of a CPU's stacks networks decide, of a GPU's memory does, which data take as well
     read = sized if devices[0].type == "cpu" else data_of
-    return list(map(str, devices)), [pieces(members, read(members[0]), devices[0]) for members in groups]
+    return list(map(str, devices)), [
+        count_stacks(members, read(members[0]), devices[0]) for members in groups
+    ]
 
 
 def data_of(cell: Cell) -> Data:
@@ -152,7 +156,7 @@ def only_value(key: str, values: Sequence[str]) -> str:
     return different[0]
 
 
-def folder_name(experiment: Experiment, words: Words) -> str:
+def folder_name(experiment: Experiment, words: Overrides) -> str:
     """Return a name that the same words always give, and other words do not: nothing is mixed or overwritten."""
     axes = [axis for axis in words.axes if axis.key.split(".")[0] not in RUNTIME]
     if not axes and not words.verbatim:
