@@ -1,7 +1,4 @@
-"""Comments of a YAML file: those at its top, and those of each key.
-
-A place is a line and a column, counted from 0.
-"""
+"""Read the comments of a YAML file: those at its top, and those of each key."""
 
 import re
 from collections.abc import Iterator
@@ -11,10 +8,11 @@ import yaml
 from gradbench.config.neutral import NEUTRAL
 
 Position = tuple[int, int]
+"""Line and column, counted from 0."""
 
 
 def first_comment(text: str) -> str:
-    """Return the first comment of a YAML file that is not a Hydra directive."""
+    """Return the first comment line of a YAML file, or its ``name`` if it has none."""
     return next(iter(header_comments(text)), "") or str((yaml.safe_load(text) or {}).get("name", ""))
 
 
@@ -32,8 +30,9 @@ def header_comments(text: str) -> list[str]:
 def parse_comments(text: str) -> dict[str, str]:
     """Return dotted key -> its comment, empty where it has none.
 
-    A comment stands at the end of the key's line and goes on below, where each further ``#`` is in the same column;
-    or right above the key, indented like it. Lines at the top of the file or after a blank line are headings.
+    A comment begins at the end of the key's line and continues on the lines below whose ``#`` is in the same column;
+    or it stands directly above the key with the same indentation. Comments at the top of the file or after a blank
+    line are headings and belong to no key.
     """
     lines = text.splitlines()
     root = yaml.compose(text, yaml.SafeLoader)
@@ -45,7 +44,7 @@ def parse_comments(text: str) -> dict[str, str]:
 
 
 def key_positions(node: yaml.MappingNode, prefix: str) -> Iterator[tuple[str, Position, Position]]:
-    """Yield each dotted key with the place where it begins, and the place after which its comment may stand."""
+    """Yield each dotted key with the position where it begins, and the position after which its comment may begin."""
     for key, value in node.value:
         nested = isinstance(value, yaml.MappingNode) and not value.flow_style
         end = key.end_mark if nested else value.end_mark
@@ -57,7 +56,7 @@ def key_positions(node: yaml.MappingNode, prefix: str) -> Iterator[tuple[str, Po
 
 
 def comments_above(lines: list[str], line: int, column: int) -> list[str]:
-    """Return the comment lines right above a key."""
+    """Return the comment lines directly above a key."""
     first = line
     while first and re.match(rf" {{{column}}}#", lines[first - 1]):
         first -= 1
@@ -66,7 +65,7 @@ def comments_above(lines: list[str], line: int, column: int) -> list[str]:
 
 
 def comments_beside(lines: list[str], line: int, column: int) -> list[str]:
-    """Return the comment at the end of a line, and the lines below that go on with it."""
+    """Return the comment at the end of a line, and its continuation on the lines below."""
     found = re.match(r":?\s*# ?(.*)", lines[line][column:])
     if not found:
         return []

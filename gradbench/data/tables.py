@@ -1,4 +1,7 @@
-"""Tables of measurements and their classes, standardised. Shapes: N rows, D columns."""
+"""Standardised tables of measurements with class labels.
+
+N rows, D columns.
+"""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,16 +13,20 @@ from gradbench.data import Array, Data, splits
 from gradbench.errors import UsageError, nearest
 
 SOURCES = {"breast_cancer": "breast_cancer.csv", "wine": "wine_data.csv"}
-"""Source -> scikit-learn's file: a line about it, then measurements, and the class last."""
+"""Source -> scikit-learn's file: a header line, then rows of measurements with the class last."""
 
 
 def load(source: str, test_share: float, split_seed: int) -> Data:
     """Load one of scikit-learn's tables.
 
-    source: ``breast_cancer`` (569 × 30, 2 classes) or ``wine`` (178 × 13, 3 classes).
-    test_share: part of each class kept for testing. split_seed: of the draw of that part.
-    Returns arrays ``train/x``, ``test/x`` float32 [N, D], every column with mean 0 and variance 1 over the
-    training rows, ``train/y``, ``test/y`` int64 [N]; sizes ``inputs`` (D) and ``outputs`` (classes).
+    Args:
+        source: ``breast_cancer`` (569 × 30, 2 classes) or ``wine`` (178 × 13, 3 classes).
+        test_share: share of each class that is kept for testing.
+        split_seed: seed of the split.
+
+    Returns:
+        Arrays ``train/x``, ``test/x`` float32 [N, D], every column with mean 0 and variance 1 over the training rows,
+        ``train/y``, ``test/y`` int64 [N]; sizes ``inputs`` (D) and ``outputs`` (classes).
     """
     if source not in SOURCES:
         raise UsageError(
@@ -40,7 +47,7 @@ def load(source: str, test_share: float, split_seed: int) -> Data:
 def standardise(
     x: NDArray[np.float64], mean: NDArray[np.float64], deviation: NDArray[np.float64]
 ) -> NDArray[np.float32]:
-    """Return (x − mean) / deviation as float32; a column that never varies becomes zeros."""
+    """Return (x − mean) / deviation as float32, and zeros for a constant column."""
     safe = np.where(deviation > 0, deviation, 1.0)
     return ((x - mean) / safe).astype(np.float32)
 
@@ -70,10 +77,11 @@ def read_package_csv(package: str, file: str, skip: int = 0) -> NDArray[np.float
 
 
 def _read(source: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Read measurements [N, D] and classes [N]."""
     rows = read_package_csv("sklearn", f"datasets/data/{SOURCES[source]}", skip=1)
     if rows is not None:
         return np.ascontiguousarray(rows[:, :-1]), rows[:, -1].astype(np.int64)
-    from sklearn import datasets  # two seconds to import: where its files lie elsewhere
+    from sklearn import datasets  # two seconds to import; only if its files moved
 
     found = datasets.load_breast_cancer() if source == "breast_cancer" else datasets.load_wine()
     return found.data, found.target.astype(np.int64)

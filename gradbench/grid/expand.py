@@ -15,29 +15,26 @@ from gradbench.grid.cell import RUNTIME, Cell
 
 
 def copy_config(config: Mapping[str, Any]) -> Config:
-    """Return a config that can be changed without changing the one given, far faster than deepcopy."""
+    """Copy the nested dicts of a config, far faster than deepcopy; lists are shared."""
     return {key: copy_config(value) if isinstance(value, dict) else value for key, value in config.items()}
-
-
-# ---- expansion: an experiment and overrides -> cells -------------------------------------------------------
 
 
 def expand(
     configs: Configs, experiment: Experiment, words: Overrides, fingerprint: Callable[[Config], str]
 ) -> list[Cell]:
-    """Return the cells of an experiment under overrides: no duplicates, in the order of the grid.
+    """Expand an experiment and overrides into cells, without duplicates, in the order of the grid.
 
-    An override of a group that a product sweeps restricts it, an override of any other key replaces its axis.
+    An override of a group that a product sweeps restricts the sweep; an override of any other key replaces its axis.
     An axis applies to the cells whose config has its key.
 
     Args:
-        configs: where groups are composed.
+        configs: composes groups.
         experiment: the grid.
-        words: the command line's overrides.
-        fingerprint: of the data that a resolved config asks for.
+        words: parsed overrides of the command line.
+        fingerprint: function from a resolved config to the fingerprint of its data.
 
     Raises:
-        UsageError: for an axis that no cell has, a grid that overrides leave empty, or a value out of range.
+        UsageError: for an axis whose key no cell has, a grid left empty by overrides, or a value out of range.
     """
     products = restrict_products(experiment, words, set(configs.groups))
     cells: dict[str, Cell] = {}
@@ -59,11 +56,10 @@ def expand(
 
 
 def restrict_products(experiment: Experiment, words: Overrides, groups: set[str]) -> list[list[Axis]]:
-    """Return an experiment's products under overrides.
+    """Apply overrides to an experiment's products.
 
     Raises:
-        UsageError: where nothing is left, or too much asked for, or where cells would differ only in how they
-            are run.
+        UsageError: if no cells are left, or too many, or if a runtime key is swept.
     """
     kept = []
     for product in experiment.products:
@@ -95,23 +91,23 @@ def restrict_products(experiment: Experiment, words: Overrides, groups: set[str]
 
 
 def longest_axis(axes: Mapping[str, Axis]) -> str:
-    """Return the key of the longest axis."""
+    """Return the key of the axis with the most values."""
     return max(axes, key=lambda key: len(axes[key].values))
 
 
 @dataclass(frozen=True)
 class Base:
-    """What a choice of groups composes to, before any other axis acts on it.
+    """A config composed from one choice of groups, before any other axis is applied.
 
     Attributes:
-        config: interpolations are not resolved yet.
+        config: nested dict with unresolved interpolations.
         choices: group -> option.
-        words: what was said beyond the choices.
-        options: of the command line, without which it would not compose.
-        defaults: dotted key -> value, of every leaf.
-        keys: those of leaves, and of the nodes above them.
+        words: overrides beyond the choices.
+        options: command-line options needed to compose it.
+        defaults: dotted key -> value of every leaf.
+        keys: dotted keys of the leaves and of the nodes above them.
         neutral: dotted key -> the value at which it changes nothing.
-        targets: node -> the target outside gradbench that it names.
+        targets: node -> its target, for targets outside gradbench.
     """
 
     config: Config
@@ -125,7 +121,7 @@ class Base:
 
 
 def compose_bases(configs: Configs, product: Sequence[Axis], verbatim: tuple[str, ...]) -> Iterator[Base]:
-    """Yield what each combination of a product's groups composes to."""
+    """Compose each combination of a product's groups."""
     groups = [axis for axis in product if axis.key in configs.groups]
     options = ("--config-dir", str(configs.folder)) if configs.folder else ()
     for chosen in itertools.product(*(axis.values for axis in groups)):
@@ -142,7 +138,7 @@ def compose_bases(configs: Configs, product: Sequence[Axis], verbatim: tuple[str
 
 
 def expand_base(base: Base, axes: Sequence[Axis], fingerprint: Callable[[Config], str]) -> Iterator[Cell]:
-    """Yield each cell of the product of axes that all of a base's cells have."""
+    """Yield the cells of the product of axes applied to a base."""
     passed: CheckedLeaves = set()
     for values in itertools.product(*(axis.values for axis in axes)):
         config, settings = copy_config(base.config), []
@@ -163,10 +159,10 @@ def expand_base(base: Base, axes: Sequence[Axis], fingerprint: Callable[[Config]
 
 
 def convert_value(key: str, value: Any, default: Any) -> Any:
-    """Return a value as the type of its default, so that 1 and 1.0 are one cell.
+    """Convert a value to the type of its default, so that 1 and 1.0 give one cell.
 
     Raises:
-        UsageError: where it is of another kind.
+        UsageError: if the value cannot be of that type.
     """
     number = isinstance(value, int | float) and not isinstance(value, bool)
     fits = True
@@ -196,6 +192,3 @@ def convert_value(key: str, value: Any, default: Any) -> Any:
             f"{key} must be {kinds[type(default)]}, got {literal(value)}; the default is {literal(default)}"
         )
     return value
-
-
-# ---- stacks: cells that train together ---------------------------------------------------------------------
