@@ -258,10 +258,10 @@ def test_configs_and_experiments_travel_inside_the_wheel(tmp_path):
     for source, target in wheel["force-include"].items():
         shutil.copytree(REPOSITORY / source, tmp_path / target, ignore=ignored)
     code = (
-        "from gradbench.config.compose import Configs, shipped; import gradbench\n"
+        "from gradbench.config.compose import Configs, shipped_folder; import gradbench\n"
         "configs = Configs()\n"
         "configs.experiment('quick'), configs.compose(('model=lstm', 'regularizer=gp'))\n"
-        "print(gradbench.__file__, shipped('conf'), shipped('experiments'), sep='\\n')"
+        "print(gradbench.__file__, shipped_folder('conf'), shipped_folder('experiments'), sep='\\n')"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from importlib import import_module
 
 import pytest
 import torch
@@ -11,9 +12,11 @@ from gradbench.errors import UsageError
 from gradbench.launchers import worker
 from gradbench.memory import estimate as memory
 from gradbench.memory import stack_width as widths
-from gradbench.memory.saturation import TABLE, narrowest_full, saturating_bytes, with_rows
+from gradbench.memory.saturation import TABLE, saturating_bytes
 from gradbench.memory.stack_width import CACHE_BYTES, MAX_CPU_WIDTH, choose_width, count_stacks, is_too_large
 from gradbench.storage.results import Results
+
+saturation = import_module("saturation")
 
 
 def wide(model="mlp", regularizer="none", **values):
@@ -87,7 +90,7 @@ def test_a_gpu_predicts_nothing_where_all_cells_fit_in_any_case(monkeypatch):
 
 def test_a_gpu_that_was_measured_is_filled_and_no_more_whatever_the_cell_s_size(monkeypatch, tmp_path):
     table = tmp_path / "saturation.csv"
-    table.write_text(with_rows({("GPU, large", "mlp"): 4 * 10**5}))
+    table.write_text(saturation.merge_rows({("GPU, large", "mlp"): 4 * 10**5}))
     monkeypatch.setattr(widths, "saturating_bytes", partial(saturating_bytes, table=table))
     monkeypatch.setattr(widths, "name_of", lambda _device: "GPU, large")
     monkeypatch.setattr(widths, "total_memory", lambda _device: 1 << 33)
@@ -102,16 +105,16 @@ def test_a_gpu_that_was_measured_is_filled_and_no_more_whatever_the_cell_s_size(
 def test_the_table_of_measured_gpus_keeps_others_and_is_empty_until_one_is(tmp_path):
     table = tmp_path / "saturation.csv"
     table.write_text(TABLE.read_text())
-    table.write_text(with_rows({("b", "mlp"): 7, ("a, b", "mlp"): 5}, table))
-    table.write_text(with_rows({("b", "mlp"): 8}, table))
+    table.write_text(saturation.merge_rows({("b", "mlp"): 7, ("a, b", "mlp"): 5}, table))
+    table.write_text(saturation.merge_rows({("b", "mlp"): 8}, table))
     assert [saturating_bytes(name, "mlp", table) for name in ("a, b", "b", "c")] == [5, 8, None]
     assert saturating_bytes("b", "lstm", table) is None
 
 
 def test_the_narrowest_stack_that_fills_a_device_is_within_a_twentieth_of_the_best_per_cell():
-    assert narrowest_full({1: 1.0, 2: 1.0, 4: 1.0, 8: 1.9, 16: 3.7}) == 8
-    assert narrowest_full({1: 1.0, 2: 2.0, 4: 4.0}) == 1
-    assert narrowest_full({1: 1.0, 2: 1.01, 4: 1.02}) == 4
+    assert saturation.narrowest_full({1: 1.0, 2: 1.0, 4: 1.0, 8: 1.9, 16: 3.7}) == 8
+    assert saturation.narrowest_full({1: 1.0, 2: 2.0, 4: 4.0}) == 1
+    assert saturation.narrowest_full({1: 1.0, 2: 1.01, 4: 1.02}) == 4
 
 
 def test_a_kind_of_device_whose_memory_is_unknown_needs_to_be_told():

@@ -148,9 +148,7 @@ def imported_names(content: bytes, name: str, is_package: bool) -> Iterator[str]
         is_package: whether the file is a package's ``__init__.py``.
     """
     try:
-        with warnings.catch_warnings(
-            action="ignore"
-        ):  # such as invalid escapes, which Python reports when the module is imported
+        with warnings.catch_warnings(action="ignore"):  # Python shows them when the module is imported
             tree = ast.parse(content)
     except (SyntaxError, ValueError):
         return

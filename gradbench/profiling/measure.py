@@ -1,4 +1,4 @@
-"""From a comparison to its table, figure and files."""
+"""Measure time, memory and telemetry of the stacks, as a table."""
 
 from collections.abc import Callable
 
@@ -16,37 +16,37 @@ from gradbench.storage.provenance import provenance
 from gradbench.training.setup import build_stack
 
 
-def measure_costs(comparison: Cases, count: int, told: Callable[[str], None]) -> pd.DataFrame:
-    """Return one row per regularizer.
+def measure_costs(cases: Cases, count: int, on_progress: Callable[[str], None]) -> pd.DataFrame:
+    """Measure each regularizer, and return one row for each.
 
-    Columns: ``step_seconds`` of the whole stack (median over rounds), ``step_ratio`` to ``none`` (median of the
-    ratios within each round, with its 95 % interval ``_low``, ``_high``), ``memory_bytes`` and
-    ``predicted_bytes`` at the stack's peak, ``telemetry_share`` of a step (with interval; timed for ``none`` and
-    for what changes gradients, NaN elsewhere: a penalty records what ``none`` does), and how it was measured.
+    Columns: ``step_seconds`` of the whole stack (median over rounds), ``step_ratio`` to ``none`` (median of the ratios
+    within rounds, with its 95 % interval ``_low``, ``_high``), peak ``memory_bytes`` and ``predicted_bytes``,
+    ``telemetry_share`` of a step (with interval), and the settings of the measurement. Telemetry is timed for ``none``
+    and for transforms; a penalty records the same as ``none``, and has NaN.
 
     Args:
-        comparison: what is compared.
-        count: of rounds.
-        told: is called with what happens now, in a few words.
+        cases: stacks to measure.
+        count: number of rounds.
+        on_progress: called with a short description of each stage.
     """
-    settle(comparison.device)
+    settle(cases.device)
     runners, silent, predicted, peak = {}, {}, {}, {}
-    for name, cells in comparison.stacks.items():
-        told(f"memory of {name}")
+    for name, cells in cases.stacks.items():
+        on_progress(f"memory of {name}")
         data = load_once(canonical(cells[0].config["data"]))
-        predicted[name] = predict_footprint(cells[:1], data, comparison.device.type).peak_bytes(len(cells))
-        context, peak[name] = measure_peak(cells, data, comparison.device)
+        predicted[name] = predict_footprint(cells[:1], data, cases.device.type).peak_bytes(len(cells))
+        context, peak[name] = measure_peak(cells, data, cases.device)
         runners[name] = make_runner(context)
         if name == NONE or any(player.transforms for player in context.players):
-            silent[name] = make_runner(build_stack(cells, data, comparison.device, with_telemetry=False))
-    timings = time_rounds(runners, silent, count, lambda done: told(f"round {done} of {count}"))
-    origin = provenance(str(comparison.device))
-    common = {"width": comparison.width, "rounds": count} | {
+            silent[name] = make_runner(build_stack(cells, data, cases.device, with_telemetry=False))
+    timings = time_rounds(runners, silent, count, lambda done: on_progress(f"round {done} of {count}"))
+    origin = provenance(str(cases.device))
+    common = {"width": cases.width, "rounds": count} | {
         key: origin[key] for key in ("device", "device_name", "torch", "gradbench", "git_commit")
     }
     nothing = Interval(np.nan, np.nan, np.nan, 0)
     rows = []
-    for name, cells in comparison.stacks.items():
+    for name, cells in cases.stacks.items():
         seconds = timings.steps[name]
         share = timings.telemetry.get(name)
         rows.append(
@@ -69,5 +69,5 @@ def measure_costs(comparison: Cases, count: int, told: Callable[[str], None]) ->
 
 
 def interval_columns(name: str, interval: Interval) -> dict[str, float]:
-    """Return an interval's parts as columns."""
+    """Return an interval as three columns: the estimate, and its ends ``_low`` and ``_high``."""
     return {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}

@@ -1,4 +1,4 @@
-"""What a cost measurement leaves: a table for the terminal, a CSV and a figure."""
+"""Write a cost measurement: a table for the terminal, a CSV and a figure."""
 
 from collections.abc import Hashable, Mapping
 from io import BytesIO
@@ -19,10 +19,11 @@ from gradbench.report.figures.style import RC, Look, looks_of
 from gradbench.report.render.formatting import number, shortened
 
 MEBI = 2**20
+"""Bytes in a MiB."""
 
 
 def describe_measurement(rows: pd.DataFrame) -> str:
-    """Say in one line how it was measured."""
+    """Describe the measurement in one line."""
     row = rows.iloc[0]
     return (
         f"{row['model']}: stacks of {row['width']} cells on {row['device']} ({row['device_name']}), "
@@ -31,7 +32,7 @@ def describe_measurement(rows: pd.DataFrame) -> str:
 
 
 def make_table(rows: pd.DataFrame) -> Table:
-    """Return the rows as a terminal of 80 columns shows them; ratios are to ``none``."""
+    """Make the table for a terminal of 80 columns; ratios are relative to ``none``."""
     shown = Table(
         title=f"{describe_measurement(rows)}{describe_prediction_error(rows)}", title_justify="left"
     )
@@ -51,13 +52,13 @@ def make_table(rows: pd.DataFrame) -> Table:
 
 
 def describe_prediction_error(rows: pd.DataFrame) -> str:
-    """Say how far memory is from what is predicted before a stack starts; nothing where it is not known."""
+    """Describe the largest relative error of predicted memory; empty if memory was not measured."""
     errors = np.abs(rows["predicted_bytes"].to_numpy(float) / rows["memory_bytes"].to_numpy(float) - 1)
     return "" if np.isnan(errors).all() else f"; memory as predicted within {np.nanmax(errors):.0%}"
 
 
 def format_interval(row: Mapping[Hashable, Any], column: str, digits: int, scale: float = 1) -> str:
-    """Write ``1.04 [1.03, 1.06]``; the bare estimate where there is no interval, a dash where there is nothing."""
+    """Format an estimate as ``1.04 [1.03, 1.06]``, without its interval if that is NaN, or as a dash if it is NaN."""
     estimate, low, high = (scale * row[name] for name in (column, f"{column}_low", f"{column}_high"))
     if np.isnan(estimate):
         return "–"
@@ -66,16 +67,16 @@ def format_interval(row: Mapping[Hashable, Any], column: str, digits: int, scale
 
 
 def divide_by_none(rows: pd.DataFrame, column: str) -> np.ndarray:
-    """Return a column over the value of ``none``, which is the first row."""
+    """Divide a column by the value of ``none``, which is the first row."""
     values = rows[column].to_numpy(dtype=float)
     return np.asarray(values / values[0])
 
 
 def create_folder(folder: Path) -> None:
-    """Make the folder.
+    """Create the folder and its parents.
 
     Raises:
-        StorageError: where that cannot be.
+        StorageError: if it cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +88,7 @@ def write_files(rows: pd.DataFrame, folder: Path) -> list[Path]:
     """Write ``cost.csv``, ``cost.png`` and ``cost.svg``; return their paths.
 
     Raises:
-        StorageError: where the folder cannot be written.
+        StorageError: if a file cannot be written.
     """
     files = {"cost.csv": rows.to_csv(index=False, lineterminator="\n").encode()}
     with mpl.rc_context(RC):
@@ -102,10 +103,10 @@ def write_files(rows: pd.DataFrame, folder: Path) -> list[Path]:
 
 
 def draw_costs(rows: pd.DataFrame) -> Figure:
-    """Draw time and memory of each regularizer relative to ``none``, a row each."""
+    """Draw time and memory of each regularizer relative to ``none``, one row each."""
     looks = looks_of(dict(zip(rows["regularizer"], rows["family"], strict=True)))
-    dearest = rows.iloc[int(rows["step_ratio"].argmax())]
-    title = f"A step costs at most {number(dearest['step_ratio'])}× that of none ({dearest['regularizer']})"
+    slowest = rows.iloc[int(rows["step_ratio"].argmax())]
+    title = f"A step costs at most {number(slowest['step_ratio'])}× that of none ({slowest['regularizer']})"
     longest = min(max(map(len, rows["regularizer"])), LONGEST)
     figure, ((time, memory),) = panels(
         title,
@@ -144,7 +145,7 @@ def draw_panel(
     label: str,
     expected: np.ndarray | None = None,
 ) -> None:
-    """Draw one panel: a marker per regularizer, and hollow ones where something else was expected."""
+    """Draw one panel: a marker per regularizer, and hollow markers for expected values."""
     ax.axvline(1.0, color="#808080", lw=1, zorder=1)
     for place, name in enumerate(rows["regularizer"]):
         look = looks[name]
