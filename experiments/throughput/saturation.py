@@ -1,11 +1,11 @@
-"""How wide a stack of each model fills this machine's GPU, for ``stack_width.cuda=auto``: fills ``saturation.csv``.
+"""Measure the stack width that saturates this machine's GPU, for ``stack_width.cuda=auto``, per model.
 
     python experiments/throughput/saturation.py [--rounds 7]
 
-Stacks of 1, 2, 4, … cells are stepped, until a wider one has gained nothing twice or memory is full; what counts is
-the narrowest whose step takes, per cell, within 5 % of the best. Its parameters in bytes go into the table that
-gradbench ships, under the device's name: commit it, and sweeps on such a device are that wide. Without a GPU it says
-so and leaves.
+Stacks of 1, 2, 4, … cells are timed until doubling the width has twice brought no gain, or memory is full. The result
+is the narrowest stack whose step takes, per cell, at most 5 % more than the best. The bytes of its parameters go into
+``saturation.csv``, the table that gradbench ships, under the device's name. Once it is committed, sweeps on such a
+device have that width. Without a GPU the script prints a line and exits.
 """
 
 import argparse
@@ -36,10 +36,10 @@ TOLERANCE = 1.05
 
 
 def measure(model: str, rounds: int, device: torch.device) -> dict[int, float]:
-    """Return width -> seconds of a step, medians; until a wider stack has gained nothing twice, or memory ends."""
+    """Return width -> median seconds of a step, for widths 1, 2, 4, … up to saturation or the end of memory."""
     (cell,) = make_plan(None, [f"model={model}", f"device={device}"]).cells
     data, seconds = data_of(cell), dict[int, float]()
-    # what an earlier measurement said must not bound this one
+    # The limit is the memory alone, so that an earlier measurement does not bound this one.
     widest, K = max_width(predict_footprint([cell], data, device.type), free_memory(device)), 1
     while widest >= K and not (len(seconds) > 2 and narrowest_full(seconds) <= K // 4):
         runner = make_runner(build_stack([cell] * K, data, device))

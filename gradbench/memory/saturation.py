@@ -1,4 +1,4 @@
-"""How wide a stack saturates a GPU: a wider one takes proportionally longer per step, and gains nothing.
+"""Read the stack width that saturates a GPU: a wider stack takes proportionally longer per step, and gains nothing.
 
 ``experiments/throughput/saturation.py`` measures it once per device and writes the table, so that stacks never depend
 on timings.

@@ -28,7 +28,7 @@ LAYER_POINTS = 256
 """Points, half real and half generated, over which the gradients of each layer are averaged."""
 
 BLUR, ROUNDS, TINY = 0.1, 10, 1e-300
-"""Of :func:`subtract_prices`: entropic blur in mean costs, Sinkhorn iterations, and a guard against division by 0."""
+"""Of :func:`subtract_potentials`: entropic blur in mean costs, Sinkhorn iterations, guard against division by 0."""
 
 WEIGHT_BINS = 128
 """Bins of the stored histogram of the critic's parameters."""
@@ -251,14 +251,15 @@ def wasserstein(samples: np.ndarray, targets: np.ndarray) -> float:
     cost = cdist(a, b)
     if not np.isfinite(cost).all():
         return float("nan")
-    return float(cost[linear_sum_assignment(subtract_prices(cost))].mean())
+    return float(cost[linear_sum_assignment(subtract_potentials(cost))].mean())
 
 
-def subtract_prices(cost: np.ndarray) -> np.ndarray:
-    """Subtract dual prices from costs [N, N], one per row and column: the best assignment stays, and is found sooner.
+def subtract_potentials(cost: np.ndarray) -> np.ndarray:
+    """Subtract dual potentials from costs [N, N], so that the best assignment stays and is found sooner.
 
-    The prices are those of an entropically regularized transport plan (Cuturi, "Sinkhorn distances", arXiv:1306.0895,
-    2013). Where all samples lie far from most targets, the search takes four times as long without them.
+    They are one number per row and column, from an entropically regularized transport plan (Cuturi, "Sinkhorn
+    distances", arXiv:1306.0895, 2013). Without them the search takes four times as long where all samples lie far from
+    most targets.
     """
     low = cost.min(axis=1, keepdims=True)
     blur = BLUR * cost.mean()
