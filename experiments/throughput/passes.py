@@ -72,7 +72,7 @@ def variants(stack: Sequence[Cell]) -> dict[str, list[Runner]]:
 
 
 def measure(rounds: int, cases: Sequence[str] = CASES) -> pd.DataFrame:
-    """Measure the ratio of step times without and with each pass: median and 95 % interval, a row per stack and pass."""
+    """Measure the ratio of step times without and with each pass: median, 95 % interval; a row per stack and pass."""
     settle(CPU)
     rows = []
     for case in cases:

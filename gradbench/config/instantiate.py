@@ -81,10 +81,10 @@ def load_data(config: Mapping[str, Any]) -> Data:
 
 @cache
 def load_once(data: str) -> Data:
-    """Return the data of a config, given as JSON of its data group; loaded once."""
+    """Load data once per process, from the JSON of its config group."""
     return load_data({"data": json.loads(data)})
 
 
 def fingerprint(config: Config) -> str:
-    """Return the fingerprint of the data that a config asks for."""
+    """Return the fingerprint of a config's data."""
     return load_once(canonical(config["data"])).fingerprint

@@ -16,6 +16,7 @@ from gradbench.data import Array, Data
 from gradbench.errors import UsageError, nearest
 
 Points = NDArray[np.float64]
+"""[N, 2]"""
 
 RADIUS, SIGMA_8, SCALE_8 = 2.0, 0.02, 1.414
 SPACING, SIGMA_25, SCALE_25 = 2.0, 0.05, 2.828

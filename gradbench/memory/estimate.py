@@ -110,7 +110,7 @@ def predict_phases(cell: Cell, data: Data, kind: str) -> list[PhasePeak]:
 
 
 def shorten(cell: Cell, seed: int) -> Cell:
-    """Return the cell with another seed and :data:`STEPS` steps, which take the same memory."""
+    """Return the cell with another seed and :data:`STEPS` steps, which take the same memory, and without bfloat16."""
     config = dict(cell.config) | {"seed": seed, "steps": STEPS}
     precision = "float32" if config["precision"] == "bfloat16" else config["precision"]
     return replace(cell, config=config | {"precision": precision})
@@ -155,7 +155,7 @@ def run_phases(context: StackContext, device: torch.device, kind: str) -> Iterat
         device: device that it runs on; ``meta`` for a prediction.
         kind: type of device that it was built for.
     """
-    with device if device == META else contextlib.nullcontext():  # weights are created there, too
+    with device if device == META else contextlib.nullcontext():  # weights without memory
         state = init_state(context)
     stepper, telemetry = make_stepper(context), Telemetry(context)
     yield telemetry

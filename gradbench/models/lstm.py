@@ -28,7 +28,7 @@ class LanguageModelling(MeanLoss):
     taken of each stream's mean cross-entropy with respect to its embedded tokens.
 
     Args:
-        sizes: of the data: ``vocabulary`` (V), and the number of characters of each split.
+        sizes: sizes of the data: ``vocabulary`` (V), and the number of characters of each split.
         embedding: E.
         hidden: H.
         layers: L.

@@ -25,7 +25,7 @@ class Classifier(SupervisedModel):
     A gradient penalty is taken of each example's cross-entropy with respect to its input (Drucker and LeCun 1992).
 
     Args:
-        sizes: of the data: ``inputs`` (D) and ``outputs`` (C).
+        sizes: sizes of the data: ``inputs`` (D) and ``outputs`` (C).
         hidden: units per hidden layer.
         depth: number of hidden layers.
         activation: a key of ``gradbench.models.networks.mlp.ACTIVATIONS``.
@@ -100,7 +100,7 @@ class Classifier(SupervisedModel):
 
 def cross_entropy(net: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
     """Return each example's cross-entropy in nats. Shapes: x [B, ...], y [B] -> [B]."""
-    # in the inputs' precision: the network may run in bfloat16, whose rounding would swamp log_softmax
+    # The network may run in bfloat16, which is too coarse for log_softmax: it gets logits in the inputs' precision.
     return cross_entropy_from_logits(net(x.flatten(start_dim=1)).to(x.dtype), y)
 
 

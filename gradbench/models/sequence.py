@@ -58,15 +58,15 @@ class SequenceReading(SupervisedModel):
     """Predict a class or a number for a sequence, after its last step.
 
     The loss is the mean over the batch of the cross-entropy in nats (targets are classes) or of the squared error
-    (targets are numbers). Gradients flow back through all T steps. A gradient penalty is taken of
-    each example's loss with respect to its input sequence.
+    (targets are numbers). Gradients flow back through all T steps. A gradient penalty is taken of each example's loss
+    with respect to its input sequence.
 
     Args:
-        sizes: of the data: ``features`` (D), ``length`` (T), ``answers`` (C).
+        sizes: sizes of the data: ``features`` (D), ``length`` (T), ``answers`` (C).
         cell: ``rnn`` (tanh, as in Pascanu et al., arXiv:1211.5063, 2013) or ``lstm``.
         hidden: H.
         radius: spectral radius of the initial recurrent weights, up to terms that vanish for large H (for an LSTM,
-            of each gate's); torch draws them with 1/√3, and gradients can grow with T from about 1 on.
+            of each gate's). torch's own weights have 1/√3; from about 1 on, gradients can grow with T.
         batch_size: B.
     """
 

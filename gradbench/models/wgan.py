@@ -43,7 +43,7 @@ class WassersteinGAN(Model):
     A gradient penalty is taken of D at x' = a x + (1 - a) G(z), a ~ U[0, 1] per sample (Gulrajani et al. 2017).
 
     Args:
-        sizes: of the data: ``inputs`` (D).
+        sizes: sizes of the data: ``inputs`` (D).
         hidden: units per hidden layer, of both networks.
         depth: hidden layers, of both networks.
         activation: a key of ``gradbench.models.networks.mlp.ACTIVATIONS``.

@@ -36,7 +36,7 @@ class Cases:
 
     @property
     def width(self) -> int:
-        """K."""
+        """K, cells per stack."""
         return len(self.stacks[NONE])
 
 
