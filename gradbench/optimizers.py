@@ -1,7 +1,8 @@
-"""SGD, Adam(W) and RMSprop over stacked parameters, with a learning rate per cell.
+"""SGD, Adam(W) and RMSprop on stacked parameters, with a learning rate per cell.
 
-K cells, P parameters. Pure functions: the training loop owns the state. The arithmetic follows
-``torch.optim`` operation by operation, so that a stack of one equals it.
+K cells, P parameters. Optimizers are pure functions; the training loop owns their state. The arithmetic follows
+``torch.optim`` operation by operation, so a stack of one cell gives the same numbers. To add an optimizer, write a
+function that returns an :class:`Optimizer`, and one YAML in ``conf/optimizer``.
 """
 
 import math
@@ -15,9 +16,10 @@ from gradbench.errors import UsageError
 from gradbench.functional.torch_internals import fused_adam_
 
 State = dict[str, Tensor]
+"""Name -> tensor [K, P]; empty for plain SGD."""
 
 Init = Callable[[Tensor], State]
-"""``init(parameters [K, P]) -> state``, tensors [K, P]."""
+"""``init(parameters [K, P]) -> state``."""
 
 Step = Callable[[Tensor, Tensor, State, Tensor, Tensor | int], tuple[Tensor, State]]
 """``step(parameters [K, P], gradient [K, P], state, lr [K, 1], t) -> parameters, state``; t counts from 1."""
@@ -25,13 +27,13 @@ Step = Callable[[Tensor, Tensor, State, Tensor, Tensor | int], tuple[Tensor, Sta
 
 @dataclass(frozen=True)
 class Optimizer:
-    """Pure functions: ``init`` makes the state, ``step`` returns new parameters and state.
+    """The pure functions of one optimizer.
 
     Args:
-        init: makes the state.
-        step: takes a step.
-        fused: takes it in one pass, where torch has a kernel that does: of CPUs and CUDA devices.
-        straight: whether a step is the gradient times the learning rate, and nothing else.
+        init: returns the initial state.
+        step: returns new parameters and state.
+        fused: the same as ``step`` in one pass, by a kernel that torch has for CPUs and CUDA devices.
+        is_plain_sgd: whether a step subtracts the gradient times the learning rate, and nothing else.
     """
 
     init: Init
@@ -40,15 +42,18 @@ class Optimizer:
     is_plain_sgd: bool = False
 
     def step_on(self, kind: str) -> Step:
-        """Return how a step is taken on a type of device."""
+        """Return the step function for a type of device."""
         return self.fused if self.fused and kind in ("cpu", "cuda") else self.step
 
 
-def check(key: str, value: float, usual: str, below: float = math.inf) -> None:
-    """Refuse an option that is negative, NaN, or not below a bound.
+def check_option(key: str, value: float, usual: str, below: float = math.inf) -> None:
+    """Raise ``UsageError`` unless 0 <= value < below.
 
-    Raises:
-        UsageError: naming the key and a usual value.
+    Args:
+        key: name of the option.
+        value: its value.
+        usual: a usual value, for the message.
+        below: exclusive upper bound.
     """
     if not 0 <= value < below:
         expected = "in [0, 1)" if below == 1 else ">= 0 and finite"
@@ -59,15 +64,15 @@ def sgd(momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
     """Stochastic gradient descent, as ``torch.optim.SGD`` without dampening.
 
     Args:
-        momentum: in [0, 1); 0 keeps no state.
-        nesterov: look ahead along the momentum.
+        momentum: in [0, 1); 0 needs no state.
+        nesterov: use Nesterov's momentum.
         weight_decay: L2 coefficient, added to the gradient.
 
     Raises:
         UsageError: for an option out of range, or nesterov without momentum.
     """
-    check("momentum", momentum, "0.9", below=1)
-    check("weight_decay", weight_decay, "0.0001")
+    check_option("momentum", momentum, "0.9", below=1)
+    check_option("weight_decay", weight_decay, "0.0001")
     if nesterov and not momentum:
         raise UsageError("optimizer.nesterov needs momentum, got 0; add optimizer.momentum=0.9")
 
@@ -97,10 +102,10 @@ def adam(
     """Adam, as ``torch.optim.Adam``; with ``decoupled`` weight decay AdamW, as ``torch.optim.AdamW``.
 
     Args:
-        betas: decay of the averages of the gradient and of its square.
+        betas: decay rates of the averages of the gradient and of its square.
         eps: added to the denominator.
-        weight_decay: coefficient; added to the gradient, or (decoupled) taken from the parameters.
-        decoupled: AdamW.
+        weight_decay: coefficient; the decay is added to the gradient or, if decoupled, subtracted from the parameters.
+        decoupled: whether weight decay is decoupled (AdamW).
 
     Raises:
         UsageError: for an option out of range.
@@ -111,14 +116,14 @@ def adam(
         raise UsageError(f"optimizer.betas must be two numbers, got {list(betas)}; [0.9,0.999] is usual")
     beta1, beta2 = betas
     for beta in betas:
-        check("betas", beta, "[0.9,0.999]", below=1)
-    check("eps", eps, "1e-8")
-    check("weight_decay", weight_decay, "0.01")
+        check_option("betas", beta, "[0.9,0.999]", below=1)
+    check_option("eps", eps, "1e-8")
+    check_option("weight_decay", weight_decay, "0.01")
 
     def init(parameters: Tensor) -> State:
         return {"mean": torch.zeros_like(parameters), "square": torch.zeros_like(parameters)}
 
-    def decayed(parameters: Tensor, gradient: Tensor, lr: Tensor) -> tuple[Tensor, Tensor]:
+    def decay(parameters: Tensor, gradient: Tensor, lr: Tensor) -> tuple[Tensor, Tensor]:
         if not weight_decay:
             return parameters, gradient
         if decoupled:
@@ -128,7 +133,7 @@ def adam(
     def step(
         parameters: Tensor, gradient: Tensor, state: State, lr: Tensor, t: Tensor | int
     ) -> tuple[Tensor, State]:
-        parameters, gradient = decayed(parameters, gradient, lr)
+        parameters, gradient = decay(parameters, gradient, lr)
         mean = torch.lerp(state["mean"], gradient, 1 - beta1) if beta1 else gradient
         square = (beta2 * state["square"]).addcmul_(gradient, gradient, value=1 - beta2)
         denominator = square.sqrt().div_((1 - beta2**t) ** 0.5).add_(eps)
@@ -138,23 +143,24 @@ def adam(
     def fused(
         parameters: Tensor, gradient: Tensor, state: State, lr: Tensor, t: Tensor | int
     ) -> tuple[Tensor, State]:
-        parameters, gradient = decayed(parameters, gradient, lr)
+        parameters, gradient = decay(parameters, gradient, lr)
         move, mean, square = torch.zeros_like(parameters), state["mean"].clone(), state["square"].clone()
         count = torch.as_tensor(t, dtype=torch.float32)
 
-        def parts(whole: Tensor) -> tuple[Tensor, ...]:
-            # a CPU's last few numbers are computed by other instructions: cell by cell, so that each keeps its bits
+        def by_cell(whole: Tensor) -> tuple[Tensor, ...]:
+            # A CPU kernel handles the last few numbers by other instructions. Called per cell, it gives each cell the
+            # same bits in every stack.
             return whole.unbind() if whole.is_cpu else (whole,)
 
-        # what torch.optim.Adam(fused=True) calls: one pass instead of nine
+        # The kernel of torch.optim.Adam(fused=True): one pass over memory instead of nine.
         fused_adam_(
-            parts(move),
-            parts(gradient),
-            parts(mean),
-            parts(square),
+            by_cell(move),
+            by_cell(gradient),
+            by_cell(mean),
+            by_cell(square),
             [],
-            [count] * len(parts(move)),
-            lr=1.0,  # of their own below
+            [count] * len(by_cell(move)),
+            lr=1.0,  # each cell's own learning rate is applied below
             beta1=beta1,
             beta2=beta2,
             weight_decay=0.0,
@@ -171,7 +177,7 @@ def rmsprop(alpha: float = 0.99, eps: float = 1e-8) -> Optimizer:
     """RMSprop, as ``torch.optim.RMSprop``: the gradient over the root of its averaged square.
 
     Args:
-        alpha: decay of the average.
+        alpha: decay rate of the average.
         eps: added to the denominator.
 
     Raises:
@@ -179,8 +185,8 @@ def rmsprop(alpha: float = 0.99, eps: float = 1e-8) -> Optimizer:
 
     Reference: Tieleman and Hinton, "Lecture 6.5: rmsprop", 2012.
     """
-    check("alpha", alpha, "0.99", below=1)
-    check("eps", eps, "1e-8")
+    check_option("alpha", alpha, "0.99", below=1)
+    check_option("eps", eps, "1e-8")
 
     def init(parameters: Tensor) -> State:
         return {"square": torch.zeros_like(parameters)}

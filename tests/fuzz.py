@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from gradbench.config.compose import Configs, leaves, shipped
+from gradbench.config.compose import Configs, leaves, shipped_folder
 from gradbench.config.overrides import literal
 from gradbench.storage.parquet import write_table
 
@@ -147,7 +147,7 @@ words = st.builds(
 
 # ---- experiments -----------------------------------------------------------------------------------------------------
 
-QUICK = (shipped("experiments") / "quick.yaml").read_text()
+QUICK = (shipped_folder("experiments") / "quick.yaml").read_text()
 PIECES = [
     *("&a [1, 2]", "*a", "<<: *a", "&a\n  x: *a", "!!python/object/apply:os.system ['touch PWNED']"),
     *("!!set {a}", "!!binary aGk=", "!!float x", "seed: 1\n    seed: 2", "? [a]\n: b", "- - - -", ": :"),

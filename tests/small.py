@@ -4,7 +4,7 @@ from functools import cache
 
 import torch
 
-from gradbench.config.compose import Axis, Configs, Experiment, Words
+from gradbench.config.compose import Axis, Configs, Experiment, Overrides
 from gradbench.config.hashing import canonical
 from gradbench.config.instantiate import load_data
 from gradbench.data import Data
@@ -46,7 +46,7 @@ def cells(model: str, regularizer: str, **values: object) -> list[Cell]:
     axes = tuple(
         Axis(key, tuple(value) if isinstance(value, list) else (value,)) for key, value in settings.items()
     )
-    return expand(CONFIGS, Experiment("small"), Words(axes), lambda config: "unread")
+    return expand(CONFIGS, Experiment("small"), Overrides(axes), lambda config: "unread")
 
 
 @cache

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from gradbench.config.compose import Configs, resolve, shipped
+from gradbench.config.compose import Configs, resolve, shipped_folder
 from gradbench.config.neutral import pop_neutral
 from gradbench.config.overrides import literal
 from gradbench.errors import UsageError
@@ -134,7 +134,7 @@ def test_a_malformed_word_is_refused_in_one_line_that_says_why(words, said):
     "words", [("model=lstm",), ("model=wgan", "regularizer=gp"), ("model=mlp", "data=wine")]
 )
 def test_a_composed_config_is_what_hydra_itself_composes(words):
-    with initialize_config_dir(str(shipped("conf")), version_base="1.3"):
+    with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3"):
         expected = OmegaConf.to_container(compose("config", overrides=list(words)), resolve=True)
     config, choices, neutral = CONFIGS.compose(words)
     assert pop_neutral(expected) == neutral
@@ -228,7 +228,7 @@ def test_a_folder_of_ones_own_adds_options_and_experiments(tmp_path):
     folder = tmp_path / "it's, odd"
     (folder / "regularizer").mkdir(parents=True)
     (folder / "experiments").mkdir()
-    shutil.copy(shipped("conf") / "regularizer/clip_norm.yaml", folder / "regularizer/mine.yaml")
+    shutil.copy(shipped_folder("conf") / "regularizer/clip_norm.yaml", folder / "regularizer/mine.yaml")
     (folder / "experiments/own.yaml").write_text("grid: {regularizer: mine}")
     configs = Configs(folder)
     assert {"mine", "clip_norm"} <= set(configs.groups["regularizer"])
@@ -258,10 +258,10 @@ def test_configs_and_experiments_travel_inside_the_wheel(tmp_path):
     for source, target in wheel["force-include"].items():
         shutil.copytree(REPOSITORY / source, tmp_path / target, ignore=ignored)
     code = (
-        "from gradbench.config.compose import Configs, shipped; import gradbench\n"
+        "from gradbench.config.compose import Configs, shipped_folder; import gradbench\n"
         "configs = Configs()\n"
         "configs.experiment('quick'), configs.compose(('model=lstm', 'regularizer=gp'))\n"
-        "print(gradbench.__file__, shipped('conf'), shipped('experiments'), sep='\\n')"
+        "print(gradbench.__file__, shipped_folder('conf'), shipped_folder('experiments'), sep='\\n')"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -7,7 +7,7 @@ import pytest
 import torch
 from small import CONFIGS, CPU, DEAR, advance, cells, data_of
 
-from gradbench.grid.stacks import programs, stacks
+from gradbench.grid.stacks import group_by_program, split_into_stacks
 from gradbench.training.draws import draw_chunk
 from gradbench.training.loop import train
 from gradbench.training.setup import build_stack, init_state
@@ -83,8 +83,8 @@ def test_a_cell_does_not_depend_on_other_regularizers_in_its_stack(model):
         seed=[0, 1],
         **CALM,
     )
-    (members,) = programs(grid)
-    (stack,) = stacks(members, 1)
+    (members,) = group_by_program(grid)
+    (stack,) = split_into_stacks(members, 1)
     together = march(stack.cells, 20)
     for cell in stack.cells[::4]:
         assert_close(march([cell], 20)[cell.id], together[cell.id], 1e-12)

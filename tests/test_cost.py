@@ -11,10 +11,10 @@ from scipy import stats
 from small import CONFIGS, CPU, advance, cells, data_of
 
 from gradbench.cli import main as cli
-from gradbench.memory.estimate import measure
-from gradbench.profiling.cases import NONE, compare
-from gradbench.profiling.output import draw, table
-from gradbench.profiling.timing import Runner, median_interval, ready, rounds
+from gradbench.memory.estimate import measure_peak
+from gradbench.profiling.cases import NONE, make_cases
+from gradbench.profiling.output import draw_costs, make_table
+from gradbench.profiling.timing import Runner, make_runner, median_interval, time_rounds
 from gradbench.training.setup import build_stack, init_state
 from gradbench.training.telemetry import COMPARE_EVERY, Telemetry
 
@@ -31,7 +31,7 @@ def gradbench(*words):
 
 
 def test_every_regularizer_there_is_takes_part_and_none_comes_first():
-    compared = compare([*SMALL], width=3)
+    compared = make_cases([*SMALL], width=3)
     assert next(iter(compared.stacks)) == NONE
     assert set(compared.stacks) == set(CONFIGS.groups["regularizer"])
     for name, stack in compared.stacks.items():
@@ -40,20 +40,20 @@ def test_every_regularizer_there_is_takes_part_and_none_comes_first():
 
 
 def test_an_override_restricts_the_regularizers_and_none_stays_to_compare_with():
-    compared = compare([*SMALL, "regularizer=gp,clip_norm", "regularizer.lambda=3", "seed=7"], width=2)
+    compared = make_cases([*SMALL, "regularizer=gp,clip_norm", "regularizer.lambda=3", "seed=7"], width=2)
     assert list(compared.stacks) == [NONE, "gp", "clip_norm"]
     assert [cell.strength for cell in compared.stacks["gp"]] == [3, 3]
     assert [cell.seed for cell in compared.stacks["gp"]] == [7, 8]
 
 
 def test_the_usual_width_is_that_of_a_sweep():
-    compared = compare([*SMALL, "stack_width.cpu=5", "regularizer=none"])
+    compared = make_cases([*SMALL, "stack_width.cpu=5", "regularizer=none"])
     assert compared.width == 5
 
 
 def test_other_settings_have_another_folder():
     folders = {
-        compare(words, width=1).folder
+        make_cases(words, width=1).folder
         for words in (SMALL, [*SMALL, "regularizer=gp"], [*SMALL, "model.batch_size=8"])
     }
     assert len(folders) == 3
@@ -91,7 +91,7 @@ def runners():
     found = {}
     for name in ("none", "clip_norm"):
         stack = cells("mlp", name, seed=[0, 1])
-        found[name] = ready(measure(stack, data_of(stack[0]), CPU)[0])
+        found[name] = make_runner(measure_peak(stack, data_of(stack[0]), CPU)[0])
     return found
 
 
@@ -115,7 +115,7 @@ def test_each_timing_steps_from_the_same_state(runners, monkeypatch):
 
 def test_of_steps_that_compare_gradients_each_timing_counts_one_in_many(monkeypatch):
     stack = cells("mlp", "clip_value", seed=[0, 1])
-    runner = ready(build_stack(stack, data_of(stack[0]), CPU))
+    runner = make_runner(build_stack(stack, data_of(stack[0]), CPU))
     assert runner.steps > 1
     clock, lasts = [0.0], {False: 2.0, True: 300.0}
     step = runner.stepper.step
@@ -125,7 +125,7 @@ def test_of_steps_that_compare_gradients_each_timing_counts_one_in_many(monkeypa
         return step(state, draws, compares)
 
     monkeypatch.setattr(runner.stepper, "step", watched)
-    monkeypatch.setattr("gradbench.profiling.timing.clock_of", lambda device: lambda: clock[0])
+    monkeypatch.setattr("gradbench.profiling.timing.choose_clock", lambda device: lambda: clock[0])
     seconds, flush = runner.run()
     assert seconds == pytest.approx(2.0 + 298.0 / COMPARE_EVERY)
     assert flush == 0.0
@@ -143,7 +143,7 @@ def test_each_round_times_everything_once_in_an_order_of_its_own(runners, monkey
         return float(len(order)), 0.5
 
     monkeypatch.setattr(Runner, "run", run)
-    found = rounds(runners, silent, 8, told.append)
+    found = time_rounds(runners, silent, 8, told.append)
     by_round = [order[first : first + 3] for first in range(0, 24, 3)]
     assert all(set(part) == {"none", "clip_norm", "silent"} for part in by_round)
     assert len({tuple(part) for part in by_round}) > 2
@@ -215,7 +215,7 @@ def test_a_device_without_an_account_of_memory_is_drawn_by_what_is_predicted():
             for k, name in enumerate(("none", "gp"))
         ]
     )
-    figure = draw(rows)
+    figure = draw_costs(rows)
     assert figure.axes[0].get_xlabel() == "step time, relative to none"
     assert [line.get_xdata()[0] for line in figure.axes[1].lines if line.get_markerfacecolor() == "none"] == [
         1.0,
@@ -236,7 +236,7 @@ def test_a_terminal_of_80_columns_shows_every_number():
     common = row | {"width": 64, "rounds": 20, "device": "cpu", "device_name": "m", "torch": "2"}
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(
-        table(pd.DataFrame([common | {"regularizer": name} for name in CONFIGS.groups["regularizer"]]))
+        make_table(pd.DataFrame([common | {"regularizer": name} for name in CONFIGS.groups["regularizer"]]))
     )
     shown = console.export_text()
     assert "…" not in shown
@@ -248,6 +248,6 @@ def test_a_terminal_of_80_columns_shows_every_number():
 
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_timed(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("gradbench.profiling.measure.measured", None)
+    monkeypatch.setattr("gradbench.profiling.measure.measure_costs", None)
     assert gradbench("cost", *SMALL, "--results", str(tmp_path / "file"), "--width", "1") == 1
     assert "cannot write" in capsys.readouterr().err

@@ -100,25 +100,25 @@ def test_a_stratified_split_is_disjoint_covers_everything_and_keeps_the_share_of
     labels, share, seed
 ):
     y = np.array(labels * 4)
-    train, test = splits.stratified(y, share, seed)
+    train, test = splits.split_stratified(y, share, seed)
     assert sorted([*train, *test]) == list(range(len(y)))
     for label in np.unique(y):
         members = (y == label).sum()
         assert abs((y[test] == label).sum() - share * members) <= 1
-    again = splits.stratified(y, share, seed)
+    again = splits.split_stratified(y, share, seed)
     np.testing.assert_array_equal(test, again[1])
 
 
 def test_another_split_seed_gives_another_split():
     y = np.repeat([0, 1], 100)
-    assert set(splits.stratified(y, 0.2, 0)[1]) != set(splits.stratified(y, 0.2, 1)[1])
+    assert set(splits.split_stratified(y, 0.2, 0)[1]) != set(splits.split_stratified(y, 0.2, 1)[1])
 
 
 def test_a_class_without_training_examples_is_an_error_that_names_the_remedy():
     with pytest.raises(
         UsageError, match=r"no training example of class 1 \(1 in all\); lower data.test_share"
     ):
-        splits.stratified(np.array([0, 0, 0, 1]), 0.3, 0)
+        splits.split_stratified(np.array([0, 0, 0, 1]), 0.3, 0)
 
 
 @pytest.mark.parametrize("share", [None, 0, 1, -0.1, 1.5, float("nan")])

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from gradbench.data import bundled, images, tables
+from gradbench.data import images, tables
 from gradbench.errors import UsageError
 
 IDX = {"train": 12, "t10k": 6}
@@ -69,7 +69,7 @@ def test_files_read_past_scikit_learn_hold_what_it_reads_from_them_bit_for_bit(s
 def test_where_scikit_learns_files_lie_elsewhere_its_own_loader_is_asked(source, monkeypatch):
     expected = BUNDLED[source]().fingerprint
     for module in (images, tables):
-        monkeypatch.setattr(module, "table", lambda *_, **__: None)
+        monkeypatch.setattr(module, "read_package_csv", lambda *_, **__: None)
     assert BUNDLED[source]().fingerprint == expected
 
 
@@ -77,9 +77,9 @@ def test_a_table_is_none_where_its_package_or_its_file_is_missing_or_is_no_table
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/text.csv").write_text("one,two\nthree\n")
     monkeypatch.syspath_prepend(tmp_path)
-    assert bundled.table("no_such_package", "x.csv") is None
-    assert bundled.table("sklearn", "no/such/file.csv") is None
-    assert bundled.table("mine", "text.csv") is None
+    assert tables.read_package_csv("no_such_package", "x.csv") is None
+    assert tables.read_package_csv("sklearn", "no/such/file.csv") is None
+    assert tables.read_package_csv("mine", "text.csv") is None
 
 
 def test_reading_the_digits_and_the_tables_does_not_import_scikit_learn():
@@ -103,14 +103,14 @@ def test_tables_agree_with_scikit_learns_scaler_fitted_on_the_training_rows(sour
     np.testing.assert_allclose(train.mean(axis=0, dtype=np.float64), 0, atol=1e-6)
     np.testing.assert_allclose(train.std(axis=0, dtype=np.float64), 1, atol=1e-6)
     # Undo the split by the order of the rows, then let the scaler do what the loader did.
-    rows = tables.splits.stratified(raw.target, 0.25, 3)
+    rows = tables.splits.split_stratified(raw.target, 0.25, 3)
     scaler = StandardScaler().fit(raw.data[rows[0]])
     np.testing.assert_allclose(test, scaler.transform(raw.data[rows[1]]), rtol=1e-5, atol=1e-6)
 
 
 def test_a_column_that_never_varies_becomes_zeros():
     x = np.full((4, 1), 7.0)
-    np.testing.assert_array_equal(tables.standardised(x, x.mean(axis=0), x.std(axis=0)), np.zeros((4, 1)))
+    np.testing.assert_array_equal(tables.standardise(x, x.mean(axis=0), x.std(axis=0)), np.zeros((4, 1)))
 
 
 @pytest.mark.parametrize("source", ["MNIST", "FashionMNIST"])

@@ -9,7 +9,7 @@ from scipy.stats import chisquare, kstest
 from gradbench.data import sequences
 from gradbench.errors import UsageError
 
-lengths = st.integers(sequences.SHORTEST, 60)
+lengths = st.integers(sequences.MIN_LENGTH, 60)
 
 
 @given(lengths, st.integers(0, 9))

@@ -26,20 +26,20 @@ def poem(tmp_path):
 
 
 def decoded(data, part):
-    known = text.words(data)
+    known = text.decode_vocabulary(data)
     return [known[token] for token in data.arrays[f"{part}/tokens"]]
 
 
 @given(st.text(min_size=2).filter(str.strip), st.floats(0.01, 0.99))
 def test_a_contiguous_split_is_disjoint_and_covers_the_text(content, share):
-    train, test = splits.contiguous(content, share)
+    train, test = splits.split_text(content, share)
     assert train + test == content
     assert 0 <= len(test) - round(share * len(content)) <= splits.WORD_SEARCH
 
 
 @given(st.text(st.sampled_from("ab \n"), min_size=300, max_size=400))
 def test_a_contiguous_split_does_not_cut_a_word(content):
-    train, _ = splits.contiguous(content, 0.3)
+    train, _ = splits.split_text(content, 0.3)
     assert train[-1] in " \n" or not set(train[-splits.WORD_SEARCH :]) & set(" \n")
 
 
@@ -67,7 +67,7 @@ def test_words_seen_once_in_training_or_only_in_the_test_text_are_unknown(tmp_pa
     file = tmp_path / "t.txt"
     file.write_text("once " + "twice again " * 20 + "unseen " * 5)
     data = text.load("file", "word", 0.1, path=str(file))
-    assert text.words(data) == ["<unk>", "again", "twice"]
+    assert text.decode_vocabulary(data) == ["<unk>", "again", "twice"]
     assert decoded(data, "train")[:3] == ["<unk>", "twice", "again"]
     assert set(decoded(data, "test")) == {"<unk>"}
 
@@ -77,24 +77,33 @@ def test_a_vocabulary_cap_keeps_the_most_frequent_words(poem):
     capped = text.load("file", "word", 0.2, path=poem, vocabulary=4)
     counts = Counter(decoded(whole, "train"))
     assert capped.sizes["vocabulary"] == 4
-    assert set(text.words(capped)[1:]) == {word for word, _ in counts.most_common(3)}
+    assert set(text.decode_vocabulary(capped)[1:]) == {word for word, _ in counts.most_common(3)}
     for old, new in zip(decoded(whole, "train"), decoded(capped, "train"), strict=True):
-        assert new == (old if old in text.words(capped) else "<unk>")
+        assert new == (old if old in text.decode_vocabulary(capped) else "<unk>")
 
 
 def test_tokenised_text_is_split_at_blanks_alone_and_has_one_unk(tmp_path):
     file = tmp_path / "t.txt"
     file.write_text(" no it was n't <unk> N \n" * 10)
     data = text.load("file", "token", 0.2, path=str(file))
-    assert sorted(text.words(data)) == sorted(["<unk>", "<eos>", "N", "it", "n't", "no", "was"])
+    assert sorted(text.decode_vocabulary(data)) == sorted(["<unk>", "<eos>", "N", "it", "n't", "no", "was"])
     assert decoded(data, "test") == ["no", "it", "was", "n't", "<unk>", "N", "<eos>"] * 2
 
 
 def test_tokenised_text_keeps_a_word_seen_once_for_its_authors_chose_the_vocabulary(tmp_path):
     file = tmp_path / "t.txt"
     file.write_text("aer " + "the cat " * 20)
-    assert set(text.words(text.load("file", "token", 0.2, path=str(file)))) == {"<unk>", "cat", "the", "aer"}
-    assert set(text.words(text.load("file", "word", 0.2, path=str(file)))) == {"<unk>", "cat", "the"}
+    assert set(text.decode_vocabulary(text.load("file", "token", 0.2, path=str(file)))) == {
+        "<unk>",
+        "cat",
+        "the",
+        "aer",
+    }
+    assert set(text.decode_vocabulary(text.load("file", "word", 0.2, path=str(file)))) == {
+        "<unk>",
+        "cat",
+        "the",
+    }
 
 
 def test_every_level_sees_the_same_two_texts_so_bits_per_character_compare(poem):
@@ -127,7 +136,7 @@ def test_line_ends_and_byte_order_marks_of_other_systems_change_nothing(tmp_path
 
 def test_the_bible_loses_its_square_brackets_and_nothing_else():
     raw = kjv.scripture_content
-    stripped = corpora.bible()
+    stripped = corpora.read_bible()
     assert not set("[]") & set(stripped)
     assert Counter(raw) - Counter(stripped) == Counter({"[": raw.count("["), "]": raw.count("]")})
     assert stripped.startswith("In the beginning God created the heaven and the earth.")
@@ -177,13 +186,13 @@ def test_wikitext_without_network_says_so(monkeypatch, tmp_path):
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
     with pytest.raises(UsageError, match=r"could not be fetched from Hugging Face.*data=text data.path=FILE"):
-        corpora.wikitext2(tmp_path)
+        corpora.read_wikitext2(tmp_path)
 
 
 def test_wikitext_without_its_extra_names_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UsageError, match=r"pip install 'gradbench\[wikitext\]'"):
-        corpora.wikitext2(tmp_path)
+        corpora.read_wikitext2(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from omegaconf import OmegaConf
 from gradbench.config import validate as rules
 from gradbench.config.compose import Configs, Experiment
 from gradbench.config.hashing import canonical
-from gradbench.config.overrides import Axis, Words, literal
+from gradbench.config.overrides import Axis, Overrides, literal
 from gradbench.errors import UsageError
 from gradbench.grid.cell import Cell
 from gradbench.grid.expand import expand
-from gradbench.grid.stacks import Stack, programs, stacks
+from gradbench.grid.stacks import Stack, group_by_program, split_into_stacks
 
 CONFIGS = Configs()
 NONE = Experiment("none")
@@ -247,7 +247,7 @@ def test_how_a_cell_is_run_and_where_its_data_lies_are_no_part_of_what_it_is():
 
 
 def test_the_data_are_part_of_what_a_cell_is():
-    one, other = (expand(CONFIGS, NONE, Words(), lambda _config, text=text: text) for text in "ab")
+    one, other = (expand(CONFIGS, NONE, Overrides(), lambda _config, text=text: text) for text in "ab")
     assert ids(one) != ids(other)
 
 
@@ -310,7 +310,7 @@ def test_products_that_overlap_give_each_cell_once():
 
 @pytest.mark.parametrize("name", CONFIGS.experiments)
 def test_a_cell_of_a_shipped_experiment_is_reached_by_its_command(name):
-    grid = expand(CONFIGS, CONFIGS.experiment(name), Words(), unread)
+    grid = expand(CONFIGS, CONFIGS.experiment(name), Overrides(), unread)
     assert len(set(ids(grid))) == len(grid)
     one_per_seed = {cell.seed: cell for cell in grid}
     one_per_setting = {canonical(cell.config | {"seed": 0}): cell for cell in grid}
@@ -424,7 +424,11 @@ GRID = cells(
 
 
 def stacked(grid, most=10):
-    return [stack for members in programs(grid) for stack in stacks(members, math.ceil(len(members) / most))]
+    return [
+        stack
+        for members in group_by_program(grid)
+        for stack in split_into_stacks(members, math.ceil(len(members) / most))
+    ]
 
 
 @settings(max_examples=20)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from gradbench.config.compose import GROUPS, Config, Configs, Experiment, leaves, put, shipped
+from gradbench.config.compose import GROUPS, Config, Configs, Experiment, leaves, set_key, shipped_folder
 from gradbench.config.identity import LABELS, LOCATIONS, TARGET, shipped_target
 from gradbench.config.neutral import is_same, pop_neutral
 from gradbench.errors import UsageError
 from gradbench.grid.cell import Cell
-from gradbench.grid.expand import copied, expand
-from gradbench.grid.stacks import programs
+from gradbench.grid.expand import copy_config, expand
+from gradbench.grid.stacks import group_by_program
 
 CONFIGS = Configs()
 
@@ -62,8 +62,8 @@ def cell(words: str, configs: Configs = CONFIGS) -> Cell:
 
 
 def with_leaf(one: Cell, key: str, value: object) -> Cell:
-    config = copied(one.config)
-    put(config, key, value)
+    config = copy_config(one.config)
+    set_key(config, key, value)
     return replace(one, config=config)
 
 
@@ -129,11 +129,11 @@ def renovated(tmp_path, monkeypatch):
     conf = tmp_path / "conf"
 
     def renovate(edit, pattern: str = "*/*.yaml") -> Configs:
-        shutil.copytree(shipped("conf"), conf)
+        shutil.copytree(shipped_folder("conf"), conf)
         for path in conf.glob(pattern):
             path.write_text(edit(path.read_text()))
-        for module in ("config", "identity"):
-            monkeypatch.setattr(f"gradbench.{module}.shipped", lambda _folder: conf)
+        for module in ("compose", "identity"):
+            monkeypatch.setattr(f"gradbench.config.{module}.shipped_folder", lambda _folder: conf)
         shipped_target.cache_clear()
         return Configs()
 
@@ -163,9 +163,9 @@ def test_renovating_gradbench_renames_no_cell(renovated, edit):
 
 def test_moving_modules_neither_splits_nor_reorders_stacks(renovated):
     grid = "model=mlp,wgan regularizer=none,clip_norm,clip_value,gp,gp_lp seed=range(3)"
-    before = [[one.id for one in members] for members in programs(cells(grid))]
+    before = [[one.id for one in members] for members in group_by_program(cells(grid))]
     configs = renovated(lambda text: text.replace("_target_: gradbench.", "_target_: gradbench.zoo."))
-    assert [[one.id for one in members] for members in programs(cells(grid, configs))] == before
+    assert [[one.id for one in members] for members in group_by_program(cells(grid, configs))] == before
 
 
 def test_a_choice_has_the_shipped_target_of_its_name():

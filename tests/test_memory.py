@@ -11,14 +11,14 @@ from gradbench.memory import estimate as memory
 from gradbench.memory.estimate import (
     HEADROOM,
     Footprint,
-    Line,
-    cgroup_rooms,
-    fits,
-    footprint,
+    PhasePeak,
+    cgroup_free,
     free_memory,
-    measure,
+    max_width,
+    measure_peak,
+    predict_footprint,
 )
-from gradbench.memory.tracker import Ledger
+from gradbench.memory.tracker import MemoryTracker
 from gradbench.tracing.cache import TRACE_CACHE
 
 every_model = pytest.mark.parametrize("model", CONFIGS.groups["model"])
@@ -45,17 +45,19 @@ def within_a_quarter(predicted, measured):
 def test_a_prediction_is_within_a_quarter_of_what_the_allocator_hands_out(model, regularizer):
     K = 4 if model == "lstm" else 12
     stack = sized(model, regularizer, K)
-    _, measured = measure(stack, data_of(stack[0]), CPU, traces=False)
-    predicted = footprint(stack, data_of(stack[0]), "cpu").of(K)
+    _, measured = measure_peak(stack, data_of(stack[0]), CPU, traces=False)
+    predicted = predict_footprint(stack, data_of(stack[0]), "cpu").peak_bytes(K)
     assert within_a_quarter(predicted, measured), f"predicted {predicted:,}, measured {measured:,} bytes"
 
 
 def test_tracing_a_step_and_replaying_it_takes_hardly_more():
     stack = sized("mlp", "gp", 12)
     TRACE_CACHE.clear()
-    (_, plain), (_, replayed) = (measure(stack, data_of(stack[0]), CPU, traces) for traces in (False, True))
+    (_, plain), (_, replayed) = (
+        measure_peak(stack, data_of(stack[0]), CPU, traces) for traces in (False, True)
+    )
     assert any(stack[0].program in name for name in TRACE_CACHE if isinstance(name, tuple))
-    assert within_a_quarter(footprint(stack, data_of(stack[0]), "cpu").of(12), replayed)
+    assert within_a_quarter(predict_footprint(stack, data_of(stack[0]), "cpu").peak_bytes(12), replayed)
     assert (
         replayed <= 1.2 * plain
     )  # a product that is fused with an addition waits for it, and so do its factors
@@ -63,34 +65,35 @@ def test_tracing_a_step_and_replaying_it_takes_hardly_more():
 
 def test_a_mixed_stack_is_predicted_by_its_most_demanding_regularizer():
     stack = sized("mlp", "none,clip_norm,clip_value", 4)
-    _, measured = measure(stack, data_of(stack[0]), CPU)
-    predicted = footprint(stack, data_of(stack[0]), "cpu")
-    assert within_a_quarter(predicted.of(len(stack), seeds=4), measured)
-    assert predicted.of(9) == max(
-        footprint([cell], data_of(cell), "cpu").of(9) for cell in (stack[0], stack[4], stack[8])
+    _, measured = measure_peak(stack, data_of(stack[0]), CPU)
+    predicted = predict_footprint(stack, data_of(stack[0]), "cpu")
+    assert within_a_quarter(predicted.peak_bytes(len(stack), seeds=4), measured)
+    assert predicted.peak_bytes(9) == max(
+        predict_footprint([cell], data_of(cell), "cpu").peak_bytes(9)
+        for cell in (stack[0], stack[4], stack[8])
     )
 
 
 def test_cells_that_share_seeds_share_their_draws():
     stack = sized("wgan", "clip_norm", 2, **{"model.batch_size": 256, "regularizer.threshold": [0.1, 1, 10]})
-    _, measured = measure(stack, data_of(stack[0]), CPU)
-    predicted = footprint(stack, data_of(stack[0]), "cpu")
-    assert within_a_quarter(predicted.of(len(stack), seeds=2), measured)
-    assert predicted.of(len(stack)) > 1.5 * predicted.of(len(stack), seeds=2)
+    _, measured = measure_peak(stack, data_of(stack[0]), CPU)
+    predicted = predict_footprint(stack, data_of(stack[0]), "cpu")
+    assert within_a_quarter(predicted.peak_bytes(len(stack), seeds=2), measured)
+    assert predicted.peak_bytes(len(stack)) > 1.5 * predicted.peak_bytes(len(stack), seeds=2)
 
 
 def test_two_cells_tell_the_memory_of_any_number_of_them():
     """The line through one and two cells goes through five: nothing but the number of cells adds up."""
     five = sized("mlp", "gp", 5, steps=2)
-    lines = footprint(five, data_of(five[0]), "cpu").lines
-    found = memory.peaks(five, data_of(five[0]), "cpu", 2)
+    lines = predict_footprint(five, data_of(five[0]), "cpu").phases
+    found = memory.predict_peaks(five, data_of(five[0]), "cpu", 2)
     of_five = [line.fixed + 5 * (line.per_cell + line.per_seed) for line in lines]
     assert of_five == pytest.approx(found, rel=0.05)
 
 
 def test_a_prediction_is_a_function_of_the_cells():
     stack = sized("mlp", "gp", 2)
-    first, again = (footprint(stack, data_of(stack[0]), "cpu") for _ in range(2))
+    first, again = (predict_footprint(stack, data_of(stack[0]), "cpu") for _ in range(2))
     assert first == again
 
 
@@ -99,32 +102,32 @@ def test_a_large_model_is_predicted_without_its_memory():
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
     ) as profiler:
-        predicted = footprint([cell], data_of(cell), "cpu").of(200)
+        predicted = predict_footprint([cell], data_of(cell), "cpu").peak_bytes(200)
     taken = max(event.nbytes() for event in profiler.profiler.kineto_results.events())
     assert predicted > 5 * 2**30 > 500 * taken
 
 
 def test_the_ledger_counts_what_is_alive_and_views_once():
-    with Ledger("cpu") as ledger:
+    with MemoryTracker("cpu") as tracker:
         a = torch.empty(1000, device="meta")
         b = (a.view(10, 100).t(), a + 1)
-        assert ledger.live == 8000
+        assert tracker.live == 8000
         del b
-        assert (ledger.live, ledger.take()) == (4000, 8000)
+        assert (tracker.live, tracker.pop_peak()) == (4000, 8000)
         sums = [(a * 2).sum() for _ in range(3)]
-        assert (ledger.live, ledger.take()) == (4012, 8008 + 4 - 4 + 4)
+        assert (tracker.live, tracker.pop_peak()) == (4012, 8008 + 4 - 4 + 4)
         del a, sums
-    assert ledger.live == 0
+    assert tracker.live == 0
 
 
 def test_a_cuda_allocator_hands_out_blocks():
-    with Ledger("cuda") as ledger:
+    with MemoryTracker("cuda") as tracker:
         kept = [
             torch.empty(1, device="meta"),
             torch.empty(513, dtype=torch.uint8, device="meta"),
             torch.ones(9),
         ]
-        assert ledger.live == 512 + 1024
+        assert tracker.live == 512 + 1024
         del kept
 
 
@@ -132,14 +135,14 @@ numbers = st.integers(0, 10**6)
 
 
 @given(
-    lines=st.lists(st.builds(Line, numbers, st.integers(1, 10**6), numbers), min_size=1, max_size=4),
+    lines=st.lists(st.builds(PhasePeak, numbers, st.integers(1, 10**6), numbers), min_size=1, max_size=4),
     free=st.integers(0, 10**9),
 )
 def test_the_widest_that_fits_fits_and_one_more_does_not(lines, free):
     found = Footprint(tuple(lines))
-    width = fits(found, free)
-    assert width == 0 or found.of(width) * HEADROOM <= free
-    assert width == 2**20 - 1 or found.of(width + 1) * HEADROOM > free
+    width = max_width(found, free)
+    assert width == 0 or found.peak_bytes(width) * HEADROOM <= free
+    assert width == 2**20 - 1 or found.peak_bytes(width + 1) * HEADROOM > free
 
 
 def test_free_memory_is_no_more_than_the_machine_has():
@@ -157,14 +160,14 @@ def test_free_memory_is_no_more_than_the_machine_has():
 def test_a_cgroup_leaves_its_limit_less_what_is_used(line, folder, limit, used, tmp_path):
     own, root = tmp_path / "own", tmp_path / "root"
     own.write_text(f"3:cpu,cpuacct:/other\n{line}\n")
-    assert cgroup_rooms(root, own) == []
+    assert cgroup_free(root, own) == []
     (root / folder).mkdir(parents=True, exist_ok=True)
     (root / folder / limit).write_text("5000\n")
     (root / folder / used).write_text("3000\n")
-    assert cgroup_rooms(root, own) == [2000]
+    assert cgroup_free(root, own) == [2000]
     (root / folder / limit).write_text("max\n")
-    assert cgroup_rooms(root, own) == []
-    assert cgroup_rooms(root, tmp_path / "absent") == []
+    assert cgroup_free(root, own) == []
+    assert cgroup_free(root, tmp_path / "absent") == []
 
 
 @pytest.mark.gpu
@@ -177,6 +180,6 @@ def test_a_prediction_is_within_a_quarter_of_what_a_gpu_hands_out(model, regular
     device = torch.device("cuda", 0)
     configure_process(device)
     stack = sized(model, regularizer, 64)
-    _, measured = measure(stack, data_of(stack[0]), device)
+    _, measured = measure_peak(stack, data_of(stack[0]), device)
     torch.use_deterministic_algorithms(False)
-    assert within_a_quarter(footprint(stack, data_of(stack[0]), "cuda").of(64), measured)
+    assert within_a_quarter(predict_footprint(stack, data_of(stack[0]), "cuda").peak_bytes(64), measured)

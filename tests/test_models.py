@@ -17,16 +17,16 @@ from torch import nn
 from gradbench.errors import UsageError
 from gradbench.functional.flat_params import Layout, flatten
 from gradbench.models.lstm import LanguageModelling
-from gradbench.models.mlp import Classifier, cross_entropy, right
+from gradbench.models.mlp import Classifier, cross_entropy, is_correct
 from gradbench.models.networks.lstm import LSTM
 from gradbench.models.networks.mlp import Perceptron
 from gradbench.models.sampling import epoch_indices
 from gradbench.models.wgan import (
     WassersteinGAN,
-    growth,
+    critic_values,
     interpolate,
+    layer_growth,
     mode_metrics,
-    values,
     wasserstein,
     weight_histogram,
 )
@@ -308,7 +308,7 @@ def test_a_histogram_of_parameters_holds_the_largest_floats_aside_those_beyond_i
 def test_a_class_is_right_or_wrong_only_where_a_logit_is_the_largest():
     logits = torch.tensor([[0.0, 1.0], [2.0, 1.0], [-math.inf, 1.0], [math.nan, 1.0], [0.0, math.inf]])
     torch.testing.assert_close(
-        right(logits, torch.tensor([1, 1, 1, 0, 1])),
+        is_correct(logits, torch.tensor([1, 1, 1, 0, 1])),
         torch.tensor([1.0, 0.0, 1.0, math.nan, math.nan]),
         equal_nan=True,
     )
@@ -398,8 +398,8 @@ def test_gradients_by_layer_are_those_of_plain_autograd_with_respect_to_the_acti
 @given(st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=12))
 def test_growth_is_the_geometric_mean_of_the_factors_from_layer_to_layer(norms):
     factors = np.array(norms[:-1]) / np.array(norms[1:])
-    assert growth(np.array(norms)) == pytest.approx(np.exp(np.log(factors).mean()), rel=1e-9)
-    assert math.isnan(growth(np.array([1.0, 0.0])))
+    assert layer_growth(np.array(norms)) == pytest.approx(np.exp(np.log(factors).mean()), rel=1e-9)
+    assert math.isnan(layer_growth(np.array([1.0, 0.0])))
 
 
 def test_weights_that_are_clipped_pile_up_at_the_ends_of_their_histogram():
@@ -424,7 +424,7 @@ def test_a_histogram_of_weights_that_are_all_zero_has_edges_all_the_same():
 def test_the_critic_sees_images_as_flat_points():
     model = WassersteinGAN({"inputs": 12}, 4, 1, "relu", 2, 1, "trained", 8, 3)
     critic = model.networks()["critic"]
-    assert values(critic, torch.randn(5, 3, 2, 2)).shape == (5,)
+    assert critic_values(critic, torch.randn(5, 3, 2, 2)).shape == (5,)
 
 
 @pytest.mark.parametrize(

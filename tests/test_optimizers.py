@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from small import CONFIGS
 from torch import nn
 
-from gradbench.config.instantiate import make
+from gradbench.config.instantiate import instantiate_group
 from gradbench.errors import UsageError
 from gradbench.optimizers import adam, rmsprop, sgd
 
@@ -155,7 +155,7 @@ def test_an_optimizers_yaml_says_what_it_is_and_explains_its_keys(name):
 @pytest.mark.parametrize("name", CONFIGS.groups["optimizer"])
 def test_every_optimizer_of_conf_steps_on_the_meta_device(name):
     config = CONFIGS.compose((f"optimizer={name}", "model=mlp"))[0]
-    optimizer = make(config, "optimizer")
+    optimizer = instantiate_group(config, "optimizer")
     parameters, lr = torch.zeros(3, P, device="meta"), torch.zeros(3, 1, device="meta")
     stepped, state = optimizer.step(parameters, parameters, optimizer.init(parameters), lr, 1)
     assert all(tensor.shape == (3, P) for tensor in (stepped, *state.values()))

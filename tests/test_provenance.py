@@ -15,7 +15,7 @@ from gradbench.launchers.rows import curves_of, failed_rows, finished_rows
 from gradbench.report.analysis.audit import VERSIONS, audit
 from gradbench.report.analysis.comparison import list_comparisons
 from gradbench.report.load.cells import config_columns, load_results
-from gradbench.storage.provenance import git_state, now, provenance
+from gradbench.storage.provenance import git_state, now, provenance, provenance_warnings
 from gradbench.storage.results import Results, describe
 from gradbench.sweep import plan as sweep
 from gradbench.sweep.execute import prepare_folder

@@ -14,7 +14,7 @@ import yaml
 
 from gradbench.cli import main as cli
 from gradbench.cli.catalog import markdown
-from gradbench.config.comments import comments_of
+from gradbench.config.comments import parse_comments
 from gradbench.config.compose import Configs, Experiment
 from gradbench.grid.expand import expand
 from gradbench.report import answers
@@ -82,7 +82,7 @@ def cells_of(words):
     names = [word for word in given if "=" not in word]
     configs = Configs(options["config_dir"])
     experiment = configs.experiment(names[0]) if names else Experiment("readme")
-    overrides = experiment.scaled(configs.parse([word for word in given if "=" in word]))
+    overrides = experiment.apply_scale(configs.parse([word for word in given if "=" in word]))
     return expand(configs, experiment, overrides, lambda config: "unread")
 
 
@@ -256,7 +256,7 @@ c:      # holds others
 # a heading
 f: 6    # six
 """
-    assert comments_of(text) == {
+    assert parse_comments(text) == {
         "a": "one goes on",
         "b": "of b two",
         "c": "holds others",

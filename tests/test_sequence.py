@@ -10,7 +10,7 @@ from small import CPU, cells, data_of
 from torch import nn
 
 from gradbench.models.networks.rnn import RNN
-from gradbench.models.sequence import Reader, SequenceReading, losses, right
+from gradbench.models.sequence import SequenceClassifier, SequenceReading, example_losses, is_correct
 from gradbench.training.draws import draw_chunk
 from gradbench.training.loop import train
 from gradbench.training.setup import build_stack, init_state
@@ -36,7 +36,7 @@ def test_the_written_out_rnn_equals_nn_rnn_in_outputs_states_and_gradients():
 @pytest.mark.parametrize("cell", TORCHS)
 @pytest.mark.parametrize("radius", [0.5, 1.5])
 def test_radius_is_the_spectral_radius_of_the_initial_recurrent_weights(cell, radius):
-    weights = Reader(3, 100, 2, cell, radius).recurrent.get_parameter("weight_hh_l0").detach()
+    weights = SequenceClassifier(3, 100, 2, cell, radius).recurrent.get_parameter("weight_hh_l0").detach()
     found = [np.abs(np.linalg.eigvals(block.numpy())).max() for block in weights.split(100)]
     assert found == pytest.approx([radius] * len(found), rel=0.2)
 
@@ -44,7 +44,7 @@ def test_radius_is_the_spectral_radius_of_the_initial_recurrent_weights(cell, ra
 def plain_reader(cell, data):
     """Train as a plain script would: torch's own recurrent layer, optimizer and clipping, the last output decoded."""
     setup = build_stack([cell], data, CPU)
-    layout, vector = setup.layouts["reader"], init_state(setup).parameters["reader"][0]
+    layout, vector = setup.layouts["network"], init_state(setup).parameters["network"][0]
     tensors = {name: tensor.clone() for name, tensor in layout.split(vector).items()}
     config = cell.config["model"]
     features, answers = data.sizes["features"], data.sizes["answers"]
@@ -57,7 +57,7 @@ def plain_reader(cell, data):
     parameters = [*recurrent.parameters(), *decoder.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=cell.lr)
     x, y = (torch.as_tensor(np.asarray(data.arrays[f"train/{name}"])) for name in "xy")
-    index = draw_chunk(setup, 0)["reader"]["index"][0]
+    index = draw_chunk(setup, 0)["network"]["index"][0]
     found, norms = [], []
     for step in range(cell.config["steps"]):
         outputs, _ = recurrent(x[index[step]].double())
@@ -101,32 +101,34 @@ def test_a_task_is_solved_below_one_percent_of_error_and_not_at_it():
         answers[:wrong] = 0.05
         data = {"x": torch.zeros(100, 10, 1), "y": torch.full((100,), 0.0)}
         data = {f"{split}/{name}": tensor for split in ("train", "test") for name, tensor in data.items()}
-        metrics = model.evaluate({"reader": lambda x, answers=answers: answers}, data, {})
+        metrics = model.evaluate({"network": lambda x, answers=answers: answers}, data, {})
         assert float(metrics["test/accuracy"]) == pytest.approx(1 - wrong / 100)
         assert float(metrics["test/solved"]) == solved
 
 
 def test_numbers_are_squared_errors_and_right_within_004_and_classes_are_cross_entropies():
     numbers, targets = torch.tensor([[0.5], [0.46], [0.4]]), torch.tensor([0.5, 0.5, 0.5])
-    torch.testing.assert_close(losses(numbers, targets), torch.tensor([0.0, 0.0016, 0.01]))
-    assert right(numbers + 1e-4, targets).tolist() == [1.0, 1.0, 0.0]
+    torch.testing.assert_close(example_losses(numbers, targets), torch.tensor([0.0, 0.0016, 0.01]))
+    assert is_correct(numbers + 1e-4, targets).tolist() == [1.0, 1.0, 0.0]
     logits, classes = torch.randn(5, 4), torch.tensor([0, 1, 2, 3, 0])
-    torch.testing.assert_close(losses(logits, classes), -logits.log_softmax(dim=1)[torch.arange(5), classes])
+    torch.testing.assert_close(
+        example_losses(logits, classes), -logits.log_softmax(dim=1)[torch.arange(5), classes]
+    )
 
 
 def test_an_answer_that_is_not_finite_is_neither_right_nor_wrong_and_solves_nothing():
     broken = torch.tensor([[math.nan], [math.inf], [0.0]])
     torch.testing.assert_close(
-        right(broken, torch.zeros(3)), torch.tensor([math.nan, math.nan, 1.0]), equal_nan=True
+        is_correct(broken, torch.zeros(3)), torch.tensor([math.nan, math.nan, 1.0]), equal_nan=True
     )
     logits = torch.tensor([[0.0, math.nan], [1.0, 0.0]])
     torch.testing.assert_close(
-        right(logits, torch.tensor([0, 0])), torch.tensor([math.nan, 1.0]), equal_nan=True
+        is_correct(logits, torch.tensor([0, 0])), torch.tensor([math.nan, 1.0]), equal_nan=True
     )
     model = SequenceReading({"features": 1, "length": 10, "answers": 1}, "rnn", 3, 1.0, 2)
     data = {f"{split}/x": torch.zeros(3, 10, 1) for split in ("train", "test")}
     data |= {f"{split}/y": torch.zeros(3) for split in ("train", "test")}
-    metrics = model.evaluate({"reader": lambda x: broken}, data, {})
+    metrics = model.evaluate({"network": lambda x: broken}, data, {})
     assert metrics["test/accuracy"].isnan()
     assert metrics["test/solved"].isnan()
 
@@ -134,7 +136,7 @@ def test_an_answer_that_is_not_finite_is_neither_right_nor_wrong_and_solves_noth
 def test_gradients_explode_with_length_for_a_large_radius_and_vanish_for_a_small_one():
     def slope(radius, length):
         torch.manual_seed(0)
-        net = Reader(2, 100, 1, "rnn", radius)
+        net = SequenceClassifier(2, 100, 1, "rnn", radius)
         nn.init.zeros_(net.recurrent.bias_ih_l0)
         nn.init.zeros_(net.recurrent.bias_hh_l0)
         x = (1e-6 * torch.randn(4, length, 2)).requires_grad_()

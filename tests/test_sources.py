@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gradbench.config.compose import Configs, Experiment
-from gradbench.config.instantiate import make
+from gradbench.config.instantiate import instantiate_group
 from gradbench.config.sources import source_sha256
 from gradbench.errors import UsageError
 from gradbench.grid.cell import Cell
@@ -164,7 +164,7 @@ def test_a_version_stands_for_the_source_and_is_no_argument(home):
     assert "regularizer._source_sha256" not in describe(after)
     assert describe(after)["regularizer.version"] == 1
     assert cell(home, "+regularizer.version=null").sources, "null names no version"
-    assert make(after.config, "regularizer", without=None)
+    assert instantiate_group(after.config, "regularizer", without=None)
 
 
 def test_a_target_within_a_group_has_its_own_hash_and_version(home):
@@ -178,7 +178,7 @@ def test_a_target_within_a_group_has_its_own_hash_and_version(home):
     (home / "conf/regularizer/mine.yaml").write_text(MINE + inner.replace(".one", ".one, version: 1"))
     versioned = cell(home)
     assert set(versioned.sources) == {"regularizer"}
-    assert make(versioned.config, "regularizer")
+    assert instantiate_group(versioned.config, "regularizer")
 
 
 def test_a_loader_of_ones_own_is_no_part_of_a_cell_for_its_data_are(home):

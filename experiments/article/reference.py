@@ -1,10 +1,10 @@
-"""Make the reference results that git keeps from a run of the article's experiments; verdicts stay the same.
+"""Reduce a run of the article's experiments to the reference results in git, with the same verdicts.
 
     python experiments/article/reference.py results/article-full results/article
 
-Of each experiment it keeps its frozen file, all cells in one part, the figures that the claims name, and of the curves
-what the claims read, and at ``POINTS`` steps per cell what a report draws. Arrays and the rest of the report are left
-out.
+Of each experiment it keeps the frozen file, all cells in one part, the figures that the claims name, and of the curves
+all that the claims read, and ``POINTS`` steps per cell of what a report draws. Arrays and the rest of the report are
+left out.
 """
 
 import shutil
@@ -27,14 +27,14 @@ from gradbench.storage.results import Results
 from gradbench.storage.schema import part_name
 
 POINTS = 10
-"""Steps of a cell's curve at which everything that a report draws is kept."""
+"""Number of steps of a cell's curve at which all that a report draws is kept."""
 
 ELSEWHERE = ["command", "figure"]
-"""Columns of the table of claims that say where something is, not what was found."""
+"""Columns of the table of claims that locate something, and are no findings."""
 
 
 def thinned(curves: pd.DataFrame, read: Sequence[str]) -> pd.DataFrame:
-    """Keep ``POINTS`` rows of each cell, evenly spread, the last among them; of other rows what ``read`` names."""
+    """Keep ``POINTS`` evenly spaced rows of each cell, the last included; of other rows only the columns ``read``."""
     curves = curves.sort_values(["cell", "step"]).reset_index(drop=True)
     steps = curves.groupby("cell")["step"]
     place, n = steps.cumcount(), steps.transform("size")
@@ -46,7 +46,7 @@ def thinned(curves: pd.DataFrame, read: Sequence[str]) -> pd.DataFrame:
 
 
 def halved(curves: pd.DataFrame) -> pd.DataFrame:
-    """Return numbers in 32 bits where that loses nothing."""
+    """Convert columns to float32 where that is lossless."""
     small = curves.select_dtypes("float64").astype(np.float32)
     return curves.assign(
         **{name: small[name] for name in small if small[name].astype(float).equals(curves[name])}
@@ -57,11 +57,11 @@ def keep(run: Path, place: Path) -> None:
     """Write one experiment's reference results.
 
     Args:
-        run: its results folder, report included.
-        place: where to; reference results that are there are replaced, once the new ones say what their run says.
+        run: results folder with its report.
+        place: folder to write; existing reference results are replaced once the new ones give the run's verdicts.
 
     Raises:
-        UsageError: where there is no run, no figure, another verdict than the run's, or something else at ``place``.
+        UsageError: if the run or a figure is missing, a verdict differs, or ``place`` holds something else.
     """
     if place.exists() and not (place / "experiment.yaml").is_file():
         raise UsageError(f"{place} holds something else than reference results; move it away")
@@ -77,7 +77,7 @@ def keep(run: Path, place: Path) -> None:
 
 
 def write(run: Path, found: Sequence[Verdict], place: Path) -> None:
-    """Write what is kept of a run, and of what was found of its claims, to a folder that is not there yet."""
+    """Write the reduced results of a run, and the figures of its claims, to a new folder."""
     results = Results(run)
     cells, curves = results.cells(), results.curves()
     read = sorted({one.claim.metric for one in found if one.claim.reads_curves} & set(curves))
@@ -98,7 +98,7 @@ def write(run: Path, found: Sequence[Verdict], place: Path) -> None:
 
 
 def compare(before: Sequence[Verdict], after: Sequence[Verdict]) -> None:
-    """Refuse reference results that say anything else than their run; a mean's last digit is the order of its sum."""
+    """Raise ``UsageError`` if verdicts differ, up to the rounding of sums in another order."""
     tables = [verdict_table(found).drop(columns=ELSEWHERE, errors="ignore") for found in (before, after)]
     try:
         assert_frame_equal(*tables, rtol=1e-9, atol=1e-12)

@@ -1,9 +1,9 @@
-"""Whether plain PyTorch and gradbench trained the same cells to the same numbers.
+"""Compare the numbers of plain PyTorch and of gradbench, cell by cell.
 
-Both start from the same weights and see the same batches, but order float32 operations differently, and training
-is chaotic: two cells agree step by step at first, and by the end only in distribution. So two things are compared:
-the loss over the first steps, cell by cell, and the final metric's mean over the seeds of each treatment, beside
-how much the seeds themselves differ. ``tests/test_throughput.py`` holds them together in float64, where they agree.
+Both start from the same weights and use the same batches, but order float32 operations differently, and training is
+chaotic: cells agree step by step at first, and at the end only in distribution. So two things are compared: the loss
+over the first steps, cell by cell, and each treatment's final metric, averaged over seeds, relative to its standard
+error. ``tests/test_throughput.py`` checks that the two agree in float64.
 """
 
 import json
@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 FIRST = 20
-"""Steps over which losses are compared cell by cell."""
+"""Number of steps over which losses are compared cell by cell."""
 
 TOLERANCE = 1e-2
-"""Largest difference of a loss over these steps, relative to the larger of its size and 1."""
+"""Largest accepted difference of two losses over these steps, relative to max(1, |loss|)."""
 
 METRICS = {"mlp": "test/accuracy", "lstm": "test/loss", "wgan": "test/wasserstein"}
-"""What is compared at the end; of the language model the loss, the logarithm of what the report compares."""
+"""Model -> metric compared at the end; for the language model the loss, which is the log of the perplexity."""
 
 
 def ours(folder: Path, model: str) -> pd.DataFrame:
@@ -38,7 +38,7 @@ def ours(folder: Path, model: str) -> pd.DataFrame:
 
 
 def theirs(folder: Path, model: str) -> pd.DataFrame:
-    """Return the same of the plain script's."""
+    """Return the same columns of the plain script's cells."""
     rows: list[dict[str, Any]] = []
     for path in folder.glob("*.json"):
         about = json.loads(path.read_text())
@@ -55,10 +55,10 @@ def early_difference(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def compare(gradbench: Path, peer: Path, model: str) -> pd.DataFrame:
-    """Return one row per cell.
+    """Compare all cells of a model, one row per cell.
 
     Raises:
-        SystemExit: where they did not train the same cells.
+        SystemExit: if the two did not train the same cells.
     """
     table = ours(gradbench, model).join(theirs(peer, model), how="outer", lsuffix="", rsuffix="_peer")
     if table[["status", "status_peer"]].isna().any(axis=None):
@@ -68,7 +68,7 @@ def compare(gradbench: Path, peer: Path, model: str) -> pd.DataFrame:
 
 
 def of_last_rounds(scratch: Path, models: list[str]) -> pd.DataFrame:
-    """Return the comparison of what the last rounds left: the same cells give the same bits in every round."""
+    """Compare the results of the last rounds; earlier rounds have the same bits."""
 
     def last(model: str, who: str) -> Path:
         return max(scratch.glob(f"{model}-{who}-*"), key=lambda path: int(path.name.split("-")[-1]))
@@ -78,7 +78,7 @@ def of_last_rounds(scratch: Path, models: list[str]) -> pd.DataFrame:
 
 
 def show(table: pd.DataFrame, console: Console) -> None:
-    """Print how far they agree, per model."""
+    """Print the agreement of each model."""
     shown = Table(
         title=f"The same numbers? Early: every loss of {FIRST} steps within {TOLERANCE:g}; final: means over seeds"
     )
@@ -107,9 +107,9 @@ def show(table: pd.DataFrame, console: Console) -> None:
 
 
 def treatments_within(cells: pd.DataFrame) -> tuple[int, int]:
-    """Return of how many treatments the two means differ by at most two standard errors, and how many there are.
+    """Count the treatments whose two means differ by at most two standard errors, and all treatments.
 
-    A treatment whose seeds happen to agree gets the median treatment's standard error: three seeds say little.
+    A standard error is at least the median one: that of three seeds is too uncertain.
     """
     both = cells.dropna(subset=["final", "final_peer"])
     by = both.groupby(["regularizer", "strength"])

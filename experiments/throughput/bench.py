@@ -1,11 +1,11 @@
-"""gradbench beside plain PyTorch under Hydra, on the cells of ``quick``, and all else that ``make bench`` measures.
+"""Measure gradbench against plain PyTorch under Hydra, on the cells of ``quick``; entry point of ``make bench``.
 
     python experiments/throughput/bench.py [--rounds 3] [--basic-rounds 1] [--parts mlp,wgan,lstm,whole,peak,…]
 
-Every measurement is a whole command from a cold process, as a user types it. Commands alternate in rounds, shuffled
-in each, so that whatever else the machine does falls on all alike; ratios are taken within a round. ``whole`` is
-``gradbench run quick`` with its report; the plain scripts' whole is the sum of their three parts in the same round.
-The further parts are scripts beside this one, each with a text of its own about what it measures.
+Each measurement is a whole command from a cold process. Commands run in rounds, in a new random order each, so that
+other load on the machine affects all alike; ratios are taken within a round. ``whole`` is ``gradbench run quick`` with
+its report; for the plain scripts it is the sum of their three parts in the same round. The further parts are scripts
+in this folder, whose docstrings say what they measure.
 """
 
 import argparse
@@ -42,20 +42,20 @@ TARGETS = {
     ("whole", "joblib"): 3.0,
     ("whole", "basic"): 6.0,
 }
-"""How many times faster gradbench is meant to be."""
+"""(part, peer) -> speed-up that gradbench aims at."""
 
 FURTHER = ("peak", "waiting", "scaling", "passes", "saturation", "gpu")
-"""Scripts that measure something else, one after the other."""
+"""Further scripts, run one after the other."""
 
 KEEPING = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}
-"""Has glibc keep what a process frees, which gradbench's workers ask for themselves: up to 6 % of a plain script."""
+"""Make glibc keep freed memory, as gradbench's workers do themselves; it speeds a plain script up by up to 6 %."""
 
 QUICK_CHECK = {"run": ["steps=20", "seed=0"], "further": ["--rounds", "1"], "waiting": ["--cells", "300"]}
-"""Added to the commands where only the bench itself is tried."""
+"""Arguments added to the commands for a test of the bench itself."""
 
 
 def command(part: str, who: str, folder: Path, further: Sequence[str]) -> list[str]:
-    """Return what a user types."""
+    """Return the command line of one measurement."""
     if who == "gradbench":
         words = [] if part == "whole" else [f"model={part}", "--no-report"]
         program = str(Path(sys.executable).with_name("gradbench"))
@@ -65,7 +65,7 @@ def command(part: str, who: str, folder: Path, further: Sequence[str]) -> list[s
 
 
 def training_seconds(who: str, folder: Path) -> float:
-    """Return the seconds of training alone, summed over what trained: stacks, or jobs."""
+    """Return the seconds of training alone, summed over stacks or jobs."""
     if who == "gradbench":
         parts = (folder / "cells").glob("*.parquet")
         return float(sum(pd.read_parquet(part, columns=["seconds"])["seconds"].iloc[0] for part in parts))
@@ -94,7 +94,7 @@ def measure(part: str, who: str, folder: Path, further: Sequence[str]) -> dict[s
 
 
 def tasks(parts: Sequence[str], basic: bool, number: int) -> list[tuple[str, str]]:
-    """Return a round's measurements, in an order of its own."""
+    """Return the measurements of a round, in random order."""
     contestants = ("gradbench", *(PEERS if basic else PEERS[:1]))
     chosen = [(part, who) for part in parts if part in MODELS for who in contestants]
     chosen += [("whole", "gradbench")] if "whole" in parts else []
@@ -103,7 +103,7 @@ def tasks(parts: Sequence[str], basic: bool, number: int) -> list[tuple[str, str
 
 
 def run(options: argparse.Namespace, scratch: Path, console: Console) -> pd.DataFrame:
-    """Return one row per command that was run."""
+    """Run all rounds, and return one row per command."""
     rows = []
     for number in range(1, options.rounds + 1):
         for part, who in tasks(options.parts, number <= options.basic_rounds, number):
@@ -118,7 +118,7 @@ def run(options: argparse.Namespace, scratch: Path, console: Console) -> pd.Data
 
 
 def with_whole(rows: pd.DataFrame) -> pd.DataFrame:
-    """Add the plain scripts' whole: the sum of their parts, in the rounds that have all three."""
+    """Add the plain scripts' ``whole``, the sum of their parts, for rounds with all three parts."""
     sums = []
     for (number, who), group in rows[rows.who.isin(PEERS)].groupby(["round", "who"]):
         if set(group.part) == set(MODELS):
@@ -128,9 +128,9 @@ def with_whole(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def ratios(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return per part and peer how many times faster gradbench was: medians and ranges over rounds.
+    """Return gradbench's speed-up for each part and peer: medians and ranges over rounds.
 
-    Of training alone, the seconds of all workers are added up: the basic launcher's one process has no second core.
+    Seconds of training alone are summed over workers, because the basic launcher's one process uses one core only.
     """
     ours, found = rows[rows.who == "gradbench"], []
     for (part, who), target in TARGETS.items():
@@ -156,7 +156,7 @@ def ratios(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def show(table: pd.DataFrame, console: Console) -> None:
-    """Print the ratios beside what they are meant to be."""
+    """Print the ratios and their targets."""
     shown = Table(
         title="Seconds from a cold process, medians; how many times faster gradbench is, and its range"
     )
@@ -180,7 +180,7 @@ def show(table: pd.DataFrame, console: Console) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the numbers depend on."""
+    """Describe the machine, the versions and the command."""
     info = Path("/proc/cpuinfo")
     names = [
         line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
@@ -224,7 +224,7 @@ def main() -> None:
 
 
 def beside(options: argparse.Namespace, scratch: Path, folder: Path, console: Console) -> None:
-    """Measure gradbench beside the plain scripts; print and store what came out."""
+    """Measure gradbench against the plain scripts; print and store the results."""
     rows = with_whole(run(options, scratch, console))
     agreed = agreement.of_last_rounds(scratch, [part for part in options.parts if part in MODELS])
     table = ratios(rows)
@@ -238,7 +238,7 @@ def beside(options: argparse.Namespace, scratch: Path, folder: Path, console: Co
 
 
 def measure_by(part: str, folder: Path, quick_check: bool) -> None:
-    """Run one of the further scripts, which prints and stores what it measures."""
+    """Run one of the further scripts, which prints and stores its results itself."""
     words = [sys.executable, str(HERE / f"{part}.py"), "--folder", str(folder)]
     if quick_check:
         words += [*QUICK_CHECK["further"], *QUICK_CHECK.get(part, ())]

@@ -1,15 +1,15 @@
-"""gradbench on a GPU beside the plain scripts there, one cell after another: ``quick``, and a wide sweep per model.
+"""Measure gradbench on a GPU against the plain scripts there: ``quick``, and a wide sweep per model.
 
     python experiments/throughput/gpu.py [--rounds 2] [--parts quick,mlp,wgan,lstm]
 
-Of gradbench whole commands are measured, without a report, from a cold process; ``training`` is the seconds of its
-stacks alone. The plain scripts would take a quarter of an hour for ``quick`` and hours for a wide sweep, so what is
-measured of them is a step: per model and treatment one cell, :data:`STEPS` steps and the evaluation that follows
-them, in this process, with everything loaded; the median over rounds. It is multiplied by the steps that gradbench's
-cells took: one that diverges ends early in both. The plain scripts' start-up is not counted.
+gradbench is measured by whole commands from a cold process, without a report; ``training`` is the seconds of its
+stacks alone. The plain scripts, which train one cell after another, would take a quarter of an hour for ``quick`` and
+hours for a wide sweep. So only a step of them is measured: per model and treatment one cell, :data:`STEPS` steps and
+the evaluation after them, in this process with everything loaded, the median over rounds. It is multiplied by the
+number of steps of gradbench's cells, since a diverged cell ends early in both. Start-up is not counted.
 
-``utilisation`` is the mean of what ``nvidia-smi`` reports ten times a second: the share of time in which the GPU
-computes anything, from its first work to its last. Without a GPU the script says so and leaves.
+``utilisation`` is the mean of what ``nvidia-smi`` reports ten times a second, from the GPU's first work to its last:
+the share of time in which it computes anything. Without a GPU the script prints a line and exits.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 STEPS = 50
-"""As many as between two evaluations of ``quick``."""
+"""Steps of a plain script that are timed: as many as between two evaluations of ``quick``."""
 
 TREATMENTS = {"none": 0.0, "clip_norm": 0.1, "clip_value": 0.01, "gp": 0.1}
 
@@ -42,7 +42,7 @@ QUERY = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nou
 
 
 def words(part: str) -> list[str]:
-    """Return what a user types after ``gradbench run``."""
+    """Return the overrides of a part, for ``gradbench run``."""
     if part == "quick":
         return ["quick"]
     count, seeds, lr = WIDE[part]
@@ -53,7 +53,7 @@ def words(part: str) -> list[str]:
 
 @contextmanager
 def watched() -> Iterator[list[float]]:
-    """Watch the GPU; what is yielded holds its utilisation, in percent, once the block is left."""
+    """Record the GPU's utilisation; the yielded list is filled, in percent, at the end of the block."""
     found: list[float] = []
     with subprocess.Popen(QUERY, stdout=subprocess.PIPE, text=True) as watch:
         yield found
@@ -62,7 +62,7 @@ def watched() -> Iterator[list[float]]:
 
 
 def run(part: str, folder: Path) -> tuple[dict[str, float], pd.DataFrame]:
-    """Run one command; return what it took, and its cells."""
+    """Run one command; return its seconds and utilisation, and its cells."""
     command = [sys.executable, "-m", "gradbench", "run", *words(part), "device=cuda", "--no-report"]
     with watched() as utilisation:
         started = time.perf_counter()
@@ -79,13 +79,13 @@ def run(part: str, folder: Path) -> tuple[dict[str, float], pd.DataFrame]:
 
 
 def plain_step(model: str, treatment: str) -> float:
-    """Return the seconds of one step of the plain script, its share of an evaluation included."""
+    """Time one step of the plain script, in seconds, including its share of an evaluation."""
     settings = settings_of(model)
     settings |= {"steps": STEPS, "eval_every": STEPS}
     data, device = load_once(model, settings["data"]), torch.device("cuda", 0)
     torch.cuda.synchronize()
     started = time.perf_counter()
-    # values are read with the evaluation, so that what is timed is over by then
+    # The evaluation reads values from the GPU, so all timed work has finished when it returns.
     record = import_module(f"peer_{model}").train(
         settings, data, Treatment(treatment, TREATMENTS[treatment]), 0, device=device
     )
@@ -93,7 +93,7 @@ def plain_step(model: str, treatment: str) -> float:
 
 
 def plain_steps(models: list[str], treatments: list[str], rounds: int) -> dict[tuple[str, str], float]:
-    """Return (model, treatment) -> seconds of a step, medians over interleaved rounds after one that warms up."""
+    """Return (model, treatment) -> seconds of a step, medians over interleaved rounds after a warm-up round."""
     kinds = [(model, treatment) for model in models for treatment in treatments]
     seconds: dict[tuple[str, str], list[float]] = {kind: [] for kind in kinds}
     for number in range(rounds + 1):
@@ -104,7 +104,7 @@ def plain_steps(models: list[str], treatments: list[str], rounds: int) -> dict[t
 
 
 def measure(parts: list[str], rounds: int, console: Console) -> pd.DataFrame:
-    """Return one row per command."""
+    """Measure all parts, one row per command."""
     models = list(WIDE) if "quick" in parts else [part for part in parts if part in WIDE]
     plain = plain_steps(models, list(TREATMENTS) if "quick" in parts else ["clip_norm"], rounds)
     for (model, treatment), seconds in plain.items():

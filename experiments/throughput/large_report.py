@@ -1,9 +1,9 @@
-"""How long a report of many cells takes, and how much memory: tables made here, not trained.
+"""Measure the seconds and the memory of a report on many cells, from synthetic tables.
 
     python experiments/throughput/large_report.py --cells 10000
 
-writes a results folder with the columns, row counts and arrays that a real sweep of three models leaves behind,
-builds its report in a process of its own, and prints seconds, memory and the size of the page.
+writes a results folder with the columns, row counts and arrays of a real sweep of three models, builds its report in
+a separate process, and prints seconds, memory and the size of the page.
 """
 
 import argparse
@@ -34,7 +34,7 @@ PART = 100  # cells in a part file, as a stack would leave them
 
 
 def main() -> None:
-    """Make the tables, report on them, print what it took."""
+    """Write the tables, build their report, print seconds and memory."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cells", type=int, default=10_000)
     parser.add_argument("--rows", type=int, default=300, help="recorded steps of a cell")
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def write(folder: Path, cells: int, rows: int) -> None:
-    """Write a results folder with so many cells, each with so many rows in its curve."""
+    """Write a results folder with ``cells`` cells, each with ``rows`` rows in its curve."""
     for table in ("cells", "curves", "arrays"):
         (folder / table).mkdir(parents=True, exist_ok=True)
     (folder / "experiment.yaml").write_text("experiment: large\nquestion: How large a report can be?\n")
@@ -67,7 +67,7 @@ def write(folder: Path, cells: int, rows: int) -> None:
 
 
 def cell(index: int, rows: int) -> dict[str, object]:
-    """Return one row of the table of cells; indices run through seeds, strengths, treatments, rates, models."""
+    """Make one row of the table of cells; indices run through seeds, strengths, treatments, rates, models."""
     group, place = divmod(index, GROUP)
     setting, seed = divmod(place, SEEDS)
     kind, step = divmod(setting - 1, STRENGTHS)
@@ -100,7 +100,7 @@ def cell(index: int, rows: int) -> dict[str, object]:
 
 
 def curves(cells: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Return the curves of a part, a row per cell and recorded step, with as many columns as a run records."""
+    """Make the curves of a part, one row per cell and recorded step, with the columns of a real run."""
     rng = np.random.default_rng(seed)
     last = cells["diverged_at"].astype(float).fillna(cells["steps"].astype(float)).astype(int).to_numpy()
     step = np.concatenate([np.arange(1, n + 1) for n in last])
@@ -125,7 +125,7 @@ def curves(cells: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def arrays(path: Path, seed: int) -> None:
-    """Write what a critic's figure needs, of the size that a run leaves."""
+    """Write the arrays of a critic's figure, in the sizes of a real run."""
     rng = np.random.default_rng(seed)
     np.savez(
         path,
@@ -138,11 +138,10 @@ def arrays(path: Path, seed: int) -> None:
 
 
 def measure(folder: Path) -> dict[str, float]:
-    """Report on the folder in a process of its own; return seconds, MiB at the peak, and MiB of the page.
+    """Build the report in a separate process; return seconds, MiB at the peak, and MiB of the page.
 
-    Where others use the machine, seconds of its processors say more than those of the clock.
-
-    The peak is of the proportional set size, summed over the process and those that it forked.
+    On a busy machine CPU seconds say more than wall-clock seconds. The peak is of the proportional set size, summed
+    over the process and its children.
     """
     before, began = os.times(), time.perf_counter()
     command = [sys.executable, "-m", "gradbench", "report", str(folder)]
@@ -163,7 +162,7 @@ def measure(folder: Path) -> dict[str, float]:
 
 
 def resident(process: int) -> int:
-    """Return KiB that a process and its children hold, shared pages divided among them (Linux)."""
+    """Return the KiB of a process and its children, with shared pages divided among them (Linux)."""
     total = 0
     pending = [process]
     while pending:

@@ -1,10 +1,10 @@
-"""What each rewrite of a traced step gains: the time of a step without it, over that of a step with all of them.
+"""Measure the gain of each graph pass: the time of a step without it, divided by that with all passes.
 
     python experiments/throughput/passes.py [--rounds 40]
 
-The stacks are as wide as a sweep's on a CPU. All variants of a stack live in one process and are timed in interleaved
-rounds, in CPU seconds on one thread; ratios are taken within a round. A variant is traced twice and the two timings
-are added: where tensors happen to lie in memory changes a small stack's step by several percent.
+The stacks have the width of a sweep's on a CPU. All variants of a stack are in one process and are timed in
+interleaved rounds, in CPU seconds on one thread; ratios are taken within a round. Each variant is traced twice and
+the two timings are added, because the addresses of tensors change a small stack's step by several percent.
 """
 
 import argparse
@@ -22,10 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 from gradbench.grid.cell import Cell
-from gradbench.grid.stacks import programs
+from gradbench.grid.stacks import group_by_program
 from gradbench.launchers.worker import configure_process
-from gradbench.profiling.cases import compare
-from gradbench.profiling.timing import Runner, median_interval, ready
+from gradbench.profiling.cases import make_cases
+from gradbench.profiling.timing import Runner, make_runner, median_interval
 from gradbench.sweep.plan import data_of, make_plan
 from gradbench.tracing import cache
 from gradbench.tracing.passes import NAMES, rewrite
@@ -40,17 +40,17 @@ COPIES = 2
 
 
 def stack_of(case: str) -> Sequence[Cell]:
-    """Return the cells of a stack, as many as a sweep would train together."""
+    """Return the cells of a case, as many as a sweep would train together."""
     model, regularizers = case.split(" ")
     words = [f"model={model}", f"regularizer={regularizers}", "device=cpu"]
-    width = compare([f"model={model}", "regularizer=none", "device=cpu"]).width
+    width = make_cases([f"model={model}", "regularizer=none", "device=cpu"]).width
     plan = make_plan(None, [*words, f"seed=range({max(width // len(regularizers.split(',')), 1)})"])
-    (members,) = programs(plan.cells)
+    (members,) = group_by_program(plan.cells)
     return members
 
 
 def variants(stack: Sequence[Cell]) -> dict[str, list[Runner]]:
-    """Return the same stack with all passes, and without each; the key is the name of the pass that is left out."""
+    """Make runners of a stack with all passes (key ``""``), and without each pass (key: its name)."""
     found: dict[str, list[Runner]] = {name: [] for name in ("", *NAMES)}
     for _ in range(COPIES):
         for name, runners in found.items():
@@ -58,12 +58,12 @@ def variants(stack: Sequence[Cell]) -> dict[str, list[Runner]]:
                 mock.patch.object(cache, "TRACE_CACHE", {}),
                 mock.patch.object(cache, "rewrite", partial(rewrite, without=(name,))),
             ):
-                runners.append(ready(build_stack(stack, data_of(stack[0]), CPU)))
+                runners.append(make_runner(build_stack(stack, data_of(stack[0]), CPU)))
     return found
 
 
 def measure(rounds: int, cases: Sequence[str] = CASES) -> pd.DataFrame:
-    """Return one row per stack and pass: the median ratio of step times without and with it, and its 95 % interval."""
+    """Measure the ratio of step times without and with each pass: median, 95 % interval; a row per stack and pass."""
     configure_process(CPU)
     rows = []
     for case in cases:
@@ -84,7 +84,7 @@ def measure(rounds: int, cases: Sequence[str] = CASES) -> pd.DataFrame:
 
 
 def show(table: pd.DataFrame, console: Console) -> None:
-    """Print a row per pass, a column per stack."""
+    """Print a table with a row per pass and a column per stack."""
     shown = Table(title="A step without one pass, over a step with all")
     shown.add_column("pass")
     for stack in table["stack"].unique():

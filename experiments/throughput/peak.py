@@ -1,14 +1,13 @@
-"""How much of one core's matrix-product peak a training step of ``quick`` reaches, and where the rest of it goes.
+"""Measure the share of one core's peak FLOP/s that a training step of ``quick`` reaches.
 
     python experiments/throughput/peak.py [--rounds 7]
 
-K cells. The peak is the best of square float32 products of several sizes, measured between the steps. A step is
-gradbench's own training step on a stack of ``quick`` as it is trained, telemetry and optimizer included, on one thread.
-Its operations are those of the matrix products that it takes: 2 per multiply-add, counted by
-``torch.utils.flop_counter``; where a fused kernel hides them, those that the plain script takes for the same cells.
-Elementwise work counts as none. ``products`` is the share of a step's time that torch's profiler finds in them, so
-``share / products`` is how near to the peak the products themselves come; the rest of the time passes over memory, or
-calls operations.
+K cells. The peak is the best of square float32 matrix products of several sizes, measured between the steps. A step is
+gradbench's training step on a stack of ``quick``, telemetry and optimizer included, on one thread. Its operations are
+those of its matrix products: 2 per multiply-add, counted by ``torch.utils.flop_counter``; where a fused kernel hides
+them, those of the plain script for the same cells. Elementwise work does not count. ``products`` is the share of a
+step's time that torch's profiler attributes to matrix products, so ``share / products`` is the share of the peak that
+the products alone reach; the remaining time goes into passes over memory and calls of operations.
 """
 
 import argparse
@@ -54,10 +53,10 @@ class Subject:
     """A stack of ``quick`` that is measured.
 
     Attributes:
-        operations: of all cells, per step.
-        run: takes :data:`STEPS` steps and returns the seconds of one.
+        operations: floating-point operations of all cells per step.
+        run: function that runs :data:`STEPS` steps and returns the seconds of one.
         products: seconds of one step in matrix products.
-        calls: of operations in one step, those that operations make included.
+        calls: number of operations called in one step, nested calls included.
     """
 
     model: str
@@ -71,26 +70,26 @@ class Subject:
 
 
 def settings_of(model: str) -> dict[str, Any]:
-    """Return what the plain script of a model is told."""
-    told: Any = OmegaConf.to_container(OmegaConf.load(Path(__file__).with_name("peer.yaml")))
-    return dict(told[model])
+    """Return the settings of a model's plain script."""
+    settings: Any = OmegaConf.to_container(OmegaConf.load(Path(__file__).with_name("peer.yaml")))
+    return dict(settings[model])
 
 
 def operations(settings: dict[str, Any], model: str, treatment: Treatment, data: Data) -> int:
-    """Return the matrix products' floating-point operations in one step of one cell."""
+    """Count the floating-point operations of the matrix products in one step of one cell."""
     script, counts = import_module(f"peer_{model}"), []
-    for steps in (2, 3):  # what is done once, and the evaluation at the end, cancel out
-        told = settings | {"steps": steps, "eval_every": steps}
+    for steps in (2, 3):  # setup and the final evaluation cancel out in the difference
+        shortened = settings | {"steps": steps, "eval_every": steps}
         with FlopCounterMode(display=False) as counter:
-            # in float64 nn.LSTM is made of products that are counted; in float32 it is one opaque kernel
-            script.train(told, data, treatment, 0, torch.float64)
+            # In float64 nn.LSTM consists of products that are counted; in float32 it is one opaque kernel.
+            script.train(shortened, data, treatment, 0, torch.float64)
         torch.backends.mkldnn.set_flags(True)  # type: ignore[no-untyped-call]  # a penalty's script switches it off
         counts.append(counter.get_total_flops())
     return int(counts[1] - counts[0])
 
 
 def stepper(cells: Sequence[Cell], data: Data) -> Callable[[], float]:
-    """Return a function that takes :data:`STEPS` steps of a stack and returns the CPU seconds of one."""
+    """Return a function that runs :data:`STEPS` steps of a stack and returns the CPU seconds of one."""
     context = build_stack(cells, data, torch.device("cpu"))
     state, telemetry = init_state(context), Telemetry(context)
     eager, draws = EagerStepper(context), draw_chunk(context, 0)
@@ -110,14 +109,14 @@ def stepper(cells: Sequence[Cell], data: Data) -> Callable[[], float]:
 
 
 def executed(run: Callable[[], float]) -> int:
-    """Return the matrix products' floating-point operations in one step, as far as they can be seen."""
+    """Count the floating-point operations of the matrix products in one step, except those in fused kernels."""
     with FlopCounterMode(display=False) as counter:
         run()
     return int(counter.get_total_flops()) // STEPS
 
 
 def profiled(run: Callable[[], float]) -> tuple[float, float]:
-    """Return the seconds of one step in matrix products, and its calls of operations."""
+    """Return the seconds of one step in matrix products, and its number of calls of operations."""
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         run()
     events = profiler.key_averages()
@@ -137,7 +136,7 @@ def subjects() -> list[Subject]:
             penalty = stack.cells[0].config["regularizer"]["family"] == "penalty"
             K, kind = len(stack.cells), "gp" if penalty else "none, clipping"
             run = stepper(stack.cells, data)
-            run()  # warm up: recording, allocation
+            run()  # warm up: tracing, allocation
             if model == "lstm" and not penalty:
                 count = K * operations(settings, model, Treatment("none", 1.0), data)
             else:
@@ -147,7 +146,7 @@ def subjects() -> list[Subject]:
 
 
 def peak() -> float:
-    """Return the floating-point operations per second of the fastest of some square products."""
+    """Return the floating-point operations per second of the fastest square product."""
     best = 0.0
     for n in SIZES:
         a, b = torch.randn(n, n), torch.randn(n, n)
@@ -159,7 +158,7 @@ def peak() -> float:
 
 
 def measure(rounds: int) -> pd.DataFrame:
-    """Return one row per stack: medians over interleaved rounds, against the best product seen in any of them."""
+    """Measure all stacks, one row each: medians over interleaved rounds, relative to the fastest product of all."""
     configure_process(torch.device("cpu"))
     measured, best = subjects(), peak()
     for _ in range(rounds):

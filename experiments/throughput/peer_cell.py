@@ -1,4 +1,4 @@
-"""What the three plain scripts share: one flat vector of parameters, clipping, the record, a table per cell.
+"""Shared parts of the three plain scripts: flat parameters, clipping, the record, and a table per cell.
 
 P parameters of a network.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch._dynamo  # torch.optim imports it at its first step anyway: so it is not counted as training
+import torch._dynamo  # torch.optim imports it at its first step; here it does not count as training
 import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ SERIES = ("loss", "penalty", "grad_norm", "grad_norm_used", "clipped", "cosine",
 
 
 class Treatment(NamedTuple):
-    """``none``, ``clip_norm``, ``clip_value`` or ``gp``, and its threshold or weight."""
+    """A regularizer (``none``, ``clip_norm``, ``clip_value`` or ``gp``), and its threshold or weight."""
 
     name: str
     strength: float
@@ -38,19 +38,21 @@ class Treatment(NamedTuple):
 
 @dataclass
 class Record:
-    """What training one cell gave.
+    """The training record of one cell.
 
-    A CPU's values become numbers at once: reading them waits for nothing, and a cell that has diverged stops at that
-    step. Those of a GPU stay tensors until :meth:`settle`, which waits once for many of them.
+    On a CPU values become numbers at once, since reading them does not wait, and a diverged cell stops at that step. On
+    a GPU they stay tensors until :meth:`settle`, which waits once for many of them.
 
     Attributes:
-        factor: the loss is too high above ``first + (factor - 1) * max(|first|, 1)``.
-        patience: steps in a row after which it has been too high for too long.
-        rows: per step, in the order of :data:`SERIES` and then whatever a model adds.
+        factor: the loss limit is ``first + (factor - 1) * max(|first|, 1)``.
+        patience: consecutive steps above the limit after which a cell has diverged.
+        rows: one per step, in the order of :data:`SERIES` and then the series that a model adds.
         evaluations: step -> metric -> value.
-        diverged_at: step of divergence, 0 without.
-        device: where the cell is trained.
-        settled: how many rows are numbers.
+        diverged_at: step of divergence, 0 for none.
+        device: device that the cell trains on.
+        loss_limit: the limit, once the first loss is known.
+        above: consecutive steps above the limit so far.
+        settled: number of rows that are numbers.
     """
 
     factor: float
@@ -59,7 +61,7 @@ class Record:
     evaluations: dict[int, dict[str, float]] = field(default_factory=dict)
     diverged_at: int = 0
     device: torch.device = CPU
-    ceiling: float = math.nan
+    loss_limit: float = math.nan
     above: int = 0
     settled: int = 0
 
@@ -67,7 +69,7 @@ class Record:
         self.waits = self.device.type == "cpu"
 
     def read(self, value: Tensor) -> Any:
-        """Return a value as a number, or as a tensor that will become one."""
+        """Return a value as a number on a CPU, and as a detached tensor on a GPU."""
         return value.item() if self.waits else value.detach()
 
     def norm_of(self, vector: Tensor) -> Any:
@@ -75,16 +77,16 @@ class Record:
         return self.read(torch.linalg.vector_norm(vector))
 
     def compares(self, settings: Mapping[str, Any]) -> bool:
-        """Return whether gradients before and after clipping are compared at this step, as gradbench does at some."""
+        """Return whether this is one of the steps at which gradbench compares gradients before and after clipping."""
         step = len(self.rows) + 1
         return step in (1, settings["steps"]) or step % COMPARE_EVERY == 0
 
     def diverges(self, loss: Any, penalty: Any, norm: Any) -> bool:
-        """Return whether the cell must not take the step that these values led to, where they are known."""
+        """Return whether the cell diverges with these values; false on a GPU, where they are not known yet."""
         return self.waits and self.is_over(loss, penalty, norm)
 
     def settle(self) -> bool:
-        """Read the rows that are not numbers yet; return whether the cell has diverged in one: it is the last then."""
+        """Convert the rows that are still tensors to numbers, up to a divergence; return whether there was one."""
         new, self.rows = self.rows[self.settled :], self.rows[: self.settled]
         tensors = [value for row in new for value in row if isinstance(value, Tensor)]
         values = iter(torch.stack(tensors).tolist() if tensors else ())
@@ -98,10 +100,10 @@ class Record:
         return False
 
     def is_over(self, loss: float, penalty: float, norm: float) -> bool:
-        """Return whether a cell has diverged with the values of its next row."""
+        """Return whether the cell diverges with the values of its next row."""
         if not self.rows:
-            self.ceiling = loss + (self.factor - 1) * max(abs(loss), 1.0)
-        self.above = self.above + 1 if loss > self.ceiling else 0
+            self.loss_limit = loss + (self.factor - 1) * max(abs(loss), 1.0)
+        self.above = self.above + 1 if loss > self.loss_limit else 0
         if math.isfinite(loss + penalty) and math.isfinite(norm) and self.above < self.patience:
             return False
         self.diverged_at = len(self.rows) + 1
@@ -109,14 +111,14 @@ class Record:
 
 
 def flatten(net: nn.Module) -> nn.Parameter:
-    """Make a network's parameters views of one vector, and return it. Shape: [P]."""
+    """Make a network's parameters views of one vector [P], and return the vector."""
     weights = parameters_to_vector(net.parameters()).detach()
     vector_to_parameters(weights, net.parameters())
     return nn.Parameter(weights)
 
 
 def join(gradients: Iterable[Tensor]) -> Tensor:
-    """Return gradients as one vector. Shape: [P]."""
+    """Concatenate gradients to one vector [P]."""
     return torch.cat([gradient.reshape(-1) for gradient in gradients])
 
 
@@ -126,8 +128,8 @@ def clip(
     """Clip the gradient in place.
 
     Returns:
-        Its norm before and after, the share of non-zero coordinates that were changed, the cosine between the two; all
-        but the first are NaN where a bent gradient is not compared with what it was.
+        Its norm before and after, the share of non-zero coordinates that were changed, and the cosine between the two.
+        All but the first are NaN for ``clip_value`` at steps without a comparison.
     """
     raw = weights.grad
     assert raw is not None
@@ -163,11 +165,11 @@ class Perceptron(nn.Module):
         widths = [inputs, *[hidden] * depth, outputs]
         layers = [nn.Linear(before, after) for before, after in pairwise(widths)]
         self.layers = nn.ModuleList(layers)
-        # looked up once: a module's attributes are slow to find
+        # Looked up once, because attribute access of modules is slow.
         self.tensors = [(layer.weight, layer.bias) for layer in layers]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return [..., inputs] -> [..., outputs]."""
+        """Return the outputs. Shapes: [..., inputs] -> [..., outputs]."""
         *hidden, (weight, bias) = self.tensors
         for w, b in hidden:
             x = F.relu(F.linear(x, w, b))
@@ -175,7 +177,7 @@ class Perceptron(nn.Module):
 
 
 def on(device: torch.device, data: Data, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return the data's arrays on a device, floating ones in the given dtype."""
+    """Copy the data's arrays to a device, floating ones in the given dtype."""
     tensors = {name: torch.as_tensor(array).to(device) for name, array in data.arrays.items()}
     return {
         name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
@@ -184,13 +186,13 @@ def on(device: torch.device, data: Data, dtype: torch.dtype) -> dict[str, Tensor
 
 @lru_cache(maxsize=1)
 def load_once(model: str, name: str) -> Data:
-    """Return a model's data; loaded once per process."""
+    """Load a model's data, once per process."""
     data: Data = import_module(f"peer_{model}").load(name)
     return data
 
 
 def run(config: DictConfig) -> None:
-    """Train the cell of a job and write its table: one row per step, and beside it what became of it."""
+    """Train the cell of a job, and write its curves and its outcome."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     options: Any = OmegaConf.to_container(config, resolve=True)
@@ -211,7 +213,7 @@ def write(
     seconds: float,
     cell: tuple[str, Treatment, int],
 ) -> None:
-    """Write a cell's record under a name of its own."""
+    """Write a cell's curves (CSV, one row per step) and its outcome (JSON)."""
     model, treatment, seed = cell
     final: Mapping[str, float] = {} if record.diverged_at else record.evaluations[len(record.rows)]
     metrics = sorted({metric for values in record.evaluations.values() for metric in values})

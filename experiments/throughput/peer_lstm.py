@@ -1,6 +1,6 @@
 """The language model of ``quick`` in plain PyTorch: one cell.
 
-B streams, T tokens unrolled, V vocabulary, E embedding, H hidden, L layers. Time comes first: it is faster.
+B streams, T tokens unrolled, V vocabulary, E embedding, H hidden, L layers. Time is the first axis, which is faster.
 """
 
 import math
@@ -22,7 +22,7 @@ State = tuple[Tensor, Tensor]
 
 
 def load(name: str) -> Data:
-    """Return the data, as gradbench loads it."""
+    """Load the data as gradbench does."""
     return text.load(name, "character", test_share=0.1)
 
 
@@ -44,7 +44,7 @@ class LanguageModel(nn.Module):
 
 
 def windows(settings: Mapping[str, Any], tokens: Tensor, seed: int) -> Tensor:
-    """Return what every step reads, [steps, T + 1, B]: streams that start where gradbench draws them."""
+    """Return the tokens of every step, [steps, T + 1, B], from streams that start at gradbench's draws."""
     T, B = settings["unroll"], settings["batch_size"]
     starts_B = torch.randint(len(tokens), (B,), generator=generator(seed, "streams"))
     time = torch.arange(settings["steps"])[:, None] * T + torch.arange(T + 1)
@@ -52,7 +52,7 @@ def windows(settings: Mapping[str, Any], tokens: Tensor, seed: int) -> Tensor:
 
 
 def with_kernel(on: bool) -> None:
-    """Use oneDNN's or cuDNN's LSTM, which have no second derivative, or PyTorch's own operations, which have."""
+    """Use the LSTM of oneDNN or cuDNN, without second derivative, or else PyTorch's own operations, with one."""
     torch.backends.mkldnn.set_flags(on)  # type: ignore[no-untyped-call]
     torch.backends.cudnn.enabled = on
 
@@ -65,7 +65,7 @@ def train(
     dtype: torch.dtype = torch.float32,
     device: torch.device = CPU,
 ) -> Record:
-    """Train one cell; weights and batches are those that gradbench draws for the seed."""
+    """Train one cell, with the weights and batches that gradbench draws for the seed."""
     with_kernel(treatment.name != "gp")
     torch.manual_seed(derive(seed, "weights"))
     sizes = settings["embedding"], settings["hidden"], settings["layers"]
@@ -83,20 +83,20 @@ def train(
         embedded = net.embedding(window[:-1])
         losses_TB, (h, c) = net.losses(embedded, window[1:], state)
         state = (h.detach(), c.detach())
-        loss, price = losses_TB.mean(), 0.0
+        loss, penalty_value = losses_TB.mean(), 0.0
         if treatment.name == "gp":
-            # of each stream's own mean loss: B times that of the mean
+            # The gradient of each stream's own mean loss is B times that of the batch's mean loss.
             (slope,) = torch.autograd.grad(loss, embedded, create_graph=True)
             penalty = slope.square().sum() * (treatment.strength * window.shape[1])
             gradients = torch.autograd.grad(loss + penalty, parameters)
-            price = record.read(penalty)
+            penalty_value = record.read(penalty)
         else:
             gradients = torch.autograd.grad(loss, parameters)
         weights.grad = join(gradients)
         norms = clip(weights, treatment, record, record.compares(settings))
         value = record.read(loss)
-        diverged = record.diverges(value, price, norms[0])
-        record.rows.append((value, price, *norms, 0.0 if diverged else settings["lr"] * norms[1]))
+        diverged = record.diverges(value, penalty_value, norms[0])
+        record.rows.append((value, penalty_value, *norms, 0.0 if diverged else settings["lr"] * norms[1]))
         if diverged:
             break
         optimizer.step()
@@ -113,7 +113,7 @@ def train(
 def evaluate(
     net: LanguageModel, settings: Mapping[str, Any], data: Data, tensors: Mapping[str, Tensor]
 ) -> dict[str, float]:
-    """Return loss, perplexity and bits per character on both splits, each text read in one pass."""
+    """Compute loss, perplexity and bits per character on both splits, each in one pass."""
     metrics = {}
     for split in ("train", "test"):
         tokens = tensors[f"{split}/tokens"]

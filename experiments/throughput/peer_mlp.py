@@ -19,7 +19,7 @@ __all__ = ["SERIES", "load", "train"]
 
 
 def load(name: str) -> Data:
-    """Return the data, as gradbench loads it."""
+    """Load the data as gradbench does."""
     return images.load(name, test_share=0.2, split_seed=0)
 
 
@@ -31,7 +31,7 @@ def train(
     dtype: torch.dtype = torch.float32,
     device: torch.device = CPU,
 ) -> Record:
-    """Train one cell; weights and batches are those that gradbench draws for the seed."""
+    """Train one cell, with the weights and batches that gradbench draws for the seed."""
     torch.manual_seed(derive(seed, "weights"))
     sizes = data.sizes["inputs"], settings["hidden"], settings["depth"], data.sizes["outputs"]
     net = Perceptron(*sizes).to(device, dtype)
@@ -46,19 +46,19 @@ def train(
         if treatment.name == "gp":
             x.requires_grad_()
             loss = cross_entropy(forward(x), y)
-            # of each example's own loss: B times that of the mean
+            # The gradient of each example's own loss is B times that of the mean loss.
             (slope,) = torch.autograd.grad(loss, x, create_graph=True)
             penalty = slope.square().sum() * (treatment.strength * len(x))
             gradients = torch.autograd.grad(loss + penalty, parameters)
-            price = record.read(penalty)
+            penalty_value = record.read(penalty)
         else:
-            loss, price = cross_entropy(forward(x), y), 0.0
+            loss, penalty_value = cross_entropy(forward(x), y), 0.0
             gradients = torch.autograd.grad(loss, parameters)
         weights.grad = join(gradients)
         norms = clip(weights, treatment, record, record.compares(settings))
         value = record.read(loss)
-        diverged = record.diverges(value, price, norms[0])
-        record.rows.append((value, price, *norms, 0.0 if diverged else settings["lr"] * norms[1]))
+        diverged = record.diverges(value, penalty_value, norms[0])
+        record.rows.append((value, penalty_value, *norms, 0.0 if diverged else settings["lr"] * norms[1]))
         if diverged:
             break
         optimizer.step()
@@ -71,13 +71,13 @@ def train(
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """Return the mean cross-entropy in nats. Shapes: [B, C], [B] -> []."""
-    # classes first, as one image of B pixels: along a last axis of few numbers a CPU takes twice as long
+    # Classes first, as one image of B pixels: a CPU takes twice as long along a last axis of few numbers.
     return F.cross_entropy(logits.T[None], y[None])
 
 
 @torch.no_grad()
 def evaluate(net: Perceptron, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, float]:
-    """Return loss and accuracy on both splits, and their gaps."""
+    """Compute loss and accuracy on both splits, and the gaps between the splits."""
     metrics = {}
     for split in ("train", "test"):
         x, y = (tensors[f"{split}/{name}"] for name in "xy")

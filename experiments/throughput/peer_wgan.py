@@ -18,18 +18,18 @@ from gradbench.models.wgan import EVALUATION_POINTS, mode_metrics, wasserstein
 
 SERIES = (*peer_cell.SERIES, "generator/loss", "generator/grad_norm")
 DRAWN = 50
-"""Steps whose random numbers gradbench draws together."""
+"""Number of steps whose random numbers gradbench draws at once."""
 
 
 def load(name: str) -> Data:
-    """Return the data, as gradbench loads it."""
+    """Load the data as gradbench does."""
     return mixtures.load(name, train=65536, test=4096, seed=0)
 
 
 def draws(settings: Mapping[str, Any], x: Tensor, seed: int) -> Iterator[tuple[Tensor, ...]]:
-    """Yield, per step, what gradbench draws for the seed.
+    """Yield gradbench's draws for the seed, step by step.
 
-    Real points [C, B, D], noise [C, B, Z], weights [C, B, 1] for the critic; noise [B, Z] for the generator.
+    For the critic real points [C, B, D], noise [C, B, Z] and weights [C, B, 1]; for the generator noise [B, Z].
     """
     C, B, Z = settings["critic_steps"], settings["batch_size"], settings["noise"]
     for first in range(0, settings["steps"], DRAWN):
@@ -49,7 +49,7 @@ def draws(settings: Mapping[str, Any], x: Tensor, seed: int) -> Iterator[tuple[T
 
 
 def points_and_weights(N: int, shape: tuple[int, int], own: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Return indices of real points, indices that only ``generator=fixed`` uses, interpolation weights."""
+    """Draw indices of real points, indices that only ``generator=fixed`` uses, and interpolation weights."""
     real = torch.randint(N, shape, generator=own)
     base = torch.randint(N, shape, generator=own)
     return real, base, torch.rand(shape, generator=own)
@@ -63,7 +63,7 @@ def train(
     dtype: torch.dtype = torch.float32,
     device: torch.device = CPU,
 ) -> Record:
-    """Train one cell; weights and draws are those that gradbench makes for the seed."""
+    """Train one cell, with the weights and random numbers that gradbench draws for the seed."""
     torch.manual_seed(derive(seed, "weights"))
     D, Z, shape = data.sizes["inputs"], settings["noise"], (settings["hidden"], settings["depth"])
     critic, gen = Perceptron(D, *shape, 1).to(device, dtype), Perceptron(Z, *shape, D).to(device, dtype)
@@ -76,7 +76,7 @@ def train(
     tensors = on(device, data, dtype)
     x_ND = tensors["train/x"]
     B = settings["batch_size"]
-    # the mean over generated points minus the mean over real ones, as one product
+    # The mean over generated points minus that over real ones, as one product.
     signs = torch.full((2 * B,), 1 / B, dtype=dtype, device=device)
     signs[B:] *= -1
     record = Record(**settings["divergence"], device=device)
@@ -84,31 +84,31 @@ def train(
     for step, (real, noise, alpha, gen_noise) in enumerate(
         (draw for draw, _ in zip(draws(settings, x_ND, seed), range(settings["steps"]), strict=False)), 1
     ):
-        with torch.no_grad():  # the generator stands still meanwhile: all of its points at once
+        with torch.no_grad():  # the generator does not change during the critic's updates
             fake = gen.forward(noise)
             points, between = torch.cat([fake, real], dim=1), torch.lerp(fake, real, alpha)
         updates = []
         for both, middle in zip(points, between, strict=True):
-            loss, price = critic.forward(both).flatten() @ signs, 0.0
+            loss, penalty_value = critic.forward(both).flatten() @ signs, 0.0
             total = loss
             if treatment.name == "gp":
                 middle.requires_grad_()
                 (slope,) = torch.autograd.grad(critic.forward(middle).sum(), middle, create_graph=True)
                 excess = torch.linalg.vector_norm(slope, dim=1) - 1
                 penalty = treatment.strength * excess.square().mean()
-                total, price = loss + penalty, record.read(penalty)
+                total, penalty_value = loss + penalty, record.read(penalty)
             weights.grad = join(torch.autograd.grad(total, parameters))
             compares = record.compares(settings)
             norms = clip(weights, treatment, record, compares)
             measures = compares or treatment.name != "clip_value"  # as gradbench does
             value, before = record.read(loss), weights.detach().clone() if measures else None
-            if record.diverges(value, price, norms[0]):
+            if record.diverges(value, penalty_value, norms[0]):
                 break
             optimizer.step()
             moved = record.norm_of(weights.detach() - before) if before is not None else float("nan")
-            updates.append((value, price, *norms, moved))
+            updates.append((value, penalty_value, *norms, moved))
         if record.diverged_at:
-            record.rows.append((value, price, *norms, 0.0, float("nan"), float("nan")))
+            record.rows.append((value, penalty_value, *norms, 0.0, float("nan"), float("nan")))
             break
         gen_loss = -critic.forward(gen.forward(gen_noise)).mean()
         gen_weights.grad = join(torch.autograd.grad(gen_loss, gen_parameters))
@@ -134,7 +134,7 @@ def evaluate(
     seed: int,
     tensors: Mapping[str, Tensor],
 ) -> dict[str, float]:
-    """Return the critic's estimate and gradient norm on held-out points, exact W1, modes and quality."""
+    """Compute the critic's estimate and gradient norm on held-out points, exact W1, modes and quality."""
     x = tensors["test/x"]
     own = generator(seed, "evaluation", 0)
     noise = torch.randn(1, EVALUATION_POINTS, settings["noise"], generator=own)[0].to(x)

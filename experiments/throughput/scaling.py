@@ -1,11 +1,11 @@
-"""How the cost of a step and of a sweep grows: a figure and a table, with the slopes of log cost over log size.
+"""Measure how the cost of a step and of a sweep grows: a figure and a table, with slopes of log cost over log size.
 
     python experiments/throughput/scaling.py [--rounds 5]
 
 K cells. A step is gradbench's own, telemetry and optimizer included, in CPU seconds on one thread; a sweep is a whole
-command from a cold process, in seconds of wall clock. Everything is measured in interleaved rounds, so that whatever
-else the machine does falls on all alike; a point is the median, its bar the range. A slope is least squares over all
-points of a line: 1 is proportional, 0 is free, and -1 over workers is perfect.
+command from a cold process, in wall-clock seconds. Everything is measured in interleaved rounds, so that other load on
+the machine affects all alike; a point is the median, its bar the range. A slope is a least-squares fit to all points
+of a line: 1 is proportional, 0 is free, and -1 over workers is perfect.
 """
 
 import argparse
@@ -37,10 +37,10 @@ WIDTHS = {"mlp": (1, 2, 4, 8, 16, 32, 64), "wgan": (1, 2, 4, 8, 16, 32), "lstm":
 HIDDEN = (16, 32, 64, 128, 256, 512)
 UNROLL = (5, 10, 20, 40, 80)
 TOGETHER = 4
-"""Width of the stacks whose networks or sequences grow."""
+"""Width of the stacks in which hidden units or sequence lengths grow."""
 
 SWEEP = ("model=lstm", "seed=range(16)", "steps=120", "stack_width.cpu=2", "--no-report", "--quiet")
-"""What is swept by different numbers of workers: eight stacks. Start-up is part of it, as of every sweep."""
+"""The sweep that different numbers of workers run: eight stacks. Its start-up counts, as in every sweep."""
 
 PANELS = {
     "cells": ("cells, in the stacks of a sweep", "step of all cells, ms"),
@@ -49,7 +49,7 @@ PANELS = {
     "unroll": (f"tokens per step of the LSTM (K = {TOGETHER})", "step of all cells, ms"),
     "workers": ("worker processes", "whole sweep, s"),
 }
-"""What grows -> the labels of its panel."""
+"""Quantity that grows -> axis labels of its panel."""
 
 LOOKS = {
     "mlp": KNOWN["clip_norm"],
@@ -62,7 +62,7 @@ LOOKS = {
 
 @dataclass
 class Stack:
-    """Cells that step together, and the seconds that one of their steps took in each round."""
+    """A stack, and the seconds of one of its steps in each round."""
 
     run: Callable[[], float]
     seconds: list[float] = field(default_factory=list)
@@ -70,13 +70,13 @@ class Stack:
 
 @dataclass(frozen=True)
 class Point:
-    """One point of a line: what it is made of.
+    """One point of a line.
 
     Attributes:
-        panel: what grows.
-        line: of what.
-        size: how large it has grown.
-        parts: each stack that is measured, and how many times it counts.
+        panel: quantity that grows.
+        line: name of the line.
+        size: value of the quantity.
+        parts: stacks that make up the cost, with their weights.
     """
 
     panel: str
@@ -92,28 +92,28 @@ class Point:
 
 
 class Bench:
-    """The stacks to measure; the same one stands for every point that it is part of."""
+    """The stacks to measure; points share equal stacks."""
 
     def __init__(self) -> None:
         self.stacks: dict[tuple[tuple[str, ...], int], Stack] = {}
 
     def stack(self, words: Sequence[str], width: int) -> Stack:
-        """Return a stack of so many cells, which differ in their seeds."""
+        """Return the stack of ``width`` cells that differ in their seeds."""
         key = (tuple(words), width)
         if key not in self.stacks:
-            # a small learning rate: nothing diverges, and cells that have diverged would leave their stack
+            # With a small learning rate no cell diverges; a diverged cell would leave its stack.
             cells = make_plan(None, [*words, f"seed=range({width})", "optimizer.lr=0.001"]).cells
             self.stacks[key] = Stack(stepper(cells, load_data(cells[0].config)))
         return self.stacks[key]
 
     def sweep(self, model: str, cells: int) -> list[tuple[Stack, float]]:
-        """Return the stacks that a sweep makes of so many cells: those of one width cost the same."""
+        """Return the stacks that a sweep makes of ``cells`` cells, one of each width with its count."""
         stacks = make_plan(None, [f"model={model}", f"seed=range({cells})"]).stacks
         widths = Counter(len(stack.cells) for stack in stacks)
         return [(self.stack([f"model={model}"], width), float(count)) for width, count in widths.items()]
 
     def points(self) -> list[Point]:
-        """Return every point of the panels that show steps."""
+        """Return all points of the panels that show steps."""
         found = [Point("cells", model, n, self.sweep(model, n)) for model in WIDTHS for n in CELLS]
         for model, widths in WIDTHS.items():
             found += [Point("width", model, K, [(self.stack([f"model={model}"], K), 1 / K)]) for K in widths]
@@ -127,7 +127,7 @@ class Bench:
         return found
 
     def measure(self, rounds: int) -> None:
-        """Measure every stack in each round, after one to warm up."""
+        """Measure every stack in each round, after a warm-up round."""
         for number in range(rounds + 1):
             for stack in self.stacks.values():
                 seconds = stack.run()
@@ -136,7 +136,7 @@ class Bench:
 
 
 def sweeps(rounds: int) -> list[Point]:
-    """Return whole sweeps by 1, 2, 4, … workers, and by as many as there are cores."""
+    """Measure whole sweeps with 1, 2, 4, … workers, and with one worker per core."""
     counts = sorted({cores(), *(2**power for power in range(10) if 2**power < cores())})
     found = {jobs: Stack(lambda jobs=jobs: sweep_seconds(jobs)) for jobs in counts}  # type: ignore[misc]
     for _ in range(rounds):
@@ -146,7 +146,7 @@ def sweeps(rounds: int) -> list[Point]:
 
 
 def sweep_seconds(jobs: int) -> float:
-    """Return how long a command takes with so many workers."""
+    """Return the wall-clock seconds of the sweep with ``jobs`` workers."""
     program = str(Path(sys.executable).with_name("gradbench"))
     with tempfile.TemporaryDirectory() as folder:
         command = [program, "run", *SWEEP, "--jobs", str(jobs), "--results", f"{folder}/results"]
@@ -156,7 +156,7 @@ def sweep_seconds(jobs: int) -> float:
 
 
 def tabulated(points: Sequence[Point]) -> pd.DataFrame:
-    """Return one row per point: seconds of a step, or of a sweep, and the slope of its line."""
+    """Tabulate the points: seconds of a step or a sweep, and the slope of the line, one row each."""
     table = pd.DataFrame(
         {
             "panel": point.panel,
@@ -177,14 +177,14 @@ def tabulated(points: Sequence[Point]) -> pd.DataFrame:
 
 
 def slope(sizes: Sequence[float], costs: Sequence[float]) -> float:
-    """Return the least-squares slope of log cost over log size; NaN where there is one size only."""
+    """Return the least-squares slope of log cost over log size; NaN for a single size."""
     x, y = np.log(np.asarray(sizes, float)), np.log(np.asarray(costs, float))
     x = x - x.mean()
     return float((x * y).sum() / (x * x).sum()) if (x * x).sum() > 0 else float("nan")
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Return the figure: a panel per thing that grows, both axes logarithmic, slopes in the legends."""
+    """Draw a panel per quantity, with logarithmic axes and slopes in the legends."""
     with mpl.rc_context(RC):
         figure = Figure(figsize=(10.0, 6.2), layout="constrained")
         axes = figure.subplots(2, 3).flat

@@ -1,9 +1,9 @@
-"""How long a person waits for what trains nothing: help, a plan, a report, a first step; each from a cold process.
+"""Measure the commands that a person waits for: help, a plan, a report, one step; each from a cold process.
 
     python experiments/throughput/waiting.py [--rounds 5]
 
-Medians over rounds, in seconds of the clock and of processors. The report of 10,000 cells is made once, from tables
-that ``large_report.py`` writes: nothing is trained. Its memory is the most that its processes held together.
+Medians over rounds, in wall-clock and CPU seconds. The report of 10,000 cells is built once, from synthetic tables by
+``large_report.py``. Its memory is the peak of all its processes together.
 """
 
 import argparse
@@ -35,11 +35,11 @@ LIMITS = {
     f"plan of {MANY:,} cells": 5.0,
     f"report of {MANY:,} cells": 60.0,
 }
-"""What is waited for -> seconds it may take."""
+"""Command -> seconds that it may take."""
 
 
 def timed(words: Sequence[str], folder: Path) -> tuple[float, float, float]:
-    """Run gradbench and return seconds of the clock and of processors; what memory it took is not watched."""
+    """Run gradbench; return wall-clock and CPU seconds, and NaN for memory, which is not measured."""
     started = time.perf_counter()
     child = subprocess.Popen(
         [sys.executable, "-m", "gradbench", *words], cwd=folder, stdout=subprocess.DEVNULL
@@ -54,7 +54,7 @@ def timed(words: Sequence[str], folder: Path) -> tuple[float, float, float]:
 
 
 def measure(rounds: int, cells: int = MANY) -> pd.DataFrame:
-    """Return one row per thing that is waited for."""
+    """Measure all commands, one row each."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(QUICK, folder / "quick")
@@ -82,7 +82,7 @@ def measure(rounds: int, cells: int = MANY) -> pd.DataFrame:
 
 
 def show(table: pd.DataFrame, console: Console) -> None:
-    """Print what was measured beside what was promised."""
+    """Print the medians and their limits."""
     shown = Table(title="What a person waits for, medians")
     for column in ("what", "seconds", "of processors", "at most", "MiB"):
         shown.add_column(column, justify="left" if column == "what" else "right")

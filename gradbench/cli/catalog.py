@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from gradbench.config.comments import comments_of, first_comment, opening_comments
-from gradbench.config.compose import REFERENCE, Configs, leaves, shipped
+from gradbench.config.comments import first_comment, header_comments, parse_comments
+from gradbench.config.compose import REFERENCE, Configs, leaves, shipped_folder
 from gradbench.config.instantiate import NO_ARGUMENTS
 from gradbench.errors import UsageError, nearest
 
@@ -130,13 +130,14 @@ def general_section() -> list[str]:
     """Return the section on keys that belong to no group."""
     from gradbench.grid.cell import RUNTIME
 
-    text = (shipped("conf") / "config.yaml").read_text(encoding="utf-8")
-    # not composed, because that would show the values of the default model
-    values = dict(leaves(yaml.safe_load(text)))
+    text = (shipped_folder("conf") / "config.yaml").read_text(encoding="utf-8")
+    values = dict(
+        leaves(yaml.safe_load(text))
+    )  # as written: composed, they would be those of the default model
     del values["defaults"]
     runtime = {key: value for key, value in values.items() if key.split(".")[0] in RUNTIME}
     own = {key: value for key, value in values.items() if key not in runtime}
-    comments = comments_of(text)
+    comments = parse_comments(text)
     return [
         "## Every cell",
         "What a cell is, beside its model, data, optimizer and regularizer:",
@@ -165,13 +166,13 @@ def overview_row(configs: Configs, group: str, name: str) -> dict[str, str]:
 def option_section(configs: Configs, group: str, name: str) -> list[str]:
     """Return an option's heading, the rest of its file's opening comments, and its table of keys."""
     config = configs.compose((f"{group}={name}",)).config
-    comments = comments_of((shipped("conf") / "config.yaml").read_text(encoding="utf-8"))
+    comments = parse_comments((shipped_folder("conf") / "config.yaml").read_text(encoding="utf-8"))
     beside = set(comments)
     for text in reversed([*inherited_files(configs, group, name)]):
         # the file of a model is at the top level of the config, and also sets keys outside its group
         prefix = "" if group == "model" else f"{group}."
-        comments |= {f"{prefix}{key}": comment for key, comment in comments_of(text).items() if comment}
-        beside &= comments_of(text).keys()
+        comments |= {f"{prefix}{key}": comment for key, comment in parse_comments(text).items() if comment}
+        beside &= parse_comments(text).keys()
     hidden = {f"{group}.{key}" for key in NO_ARGUMENTS[group] - {"lr"} | {"_target_"}}
     values = {f"{group}.{key}": value for key, value in leaves(config[group])}
     if group == "model":
@@ -183,8 +184,8 @@ def option_section(configs: Configs, group: str, name: str) -> list[str]:
 
 
 def opening_lines(configs: Configs, group: str, name: str) -> list[str]:
-    """Return the comment lines at the top of an option's file."""
-    return opening_comments(configs.path(group, name).read_text(encoding="utf-8"))
+    """Return the comments at the top of an option's file."""
+    return header_comments(configs.path(group, name).read_text(encoding="utf-8"))
 
 
 def inherited_files(configs: Configs, group: str, name: str) -> Iterator[str]:

@@ -495,15 +495,15 @@ def cost(
     [cyan]gradbench cost model=lstm regularizer=clip_norm,gp --rounds 10 --width 4[/]
     """
     from gradbench.profiling import output
-    from gradbench.profiling.cases import compare
-    from gradbench.profiling.measure import measured
+    from gradbench.profiling.cases import make_cases
+    from gradbench.profiling.measure import measure_costs
 
-    comparison = compare(words or [], width, results, config_dir)
-    output.make(comparison.folder)  # fails here rather than after minutes of measuring
+    comparison = make_cases(words or [], width, results, config_dir)
+    output.create_folder(comparison.folder)  # before minutes are spent
     with err.status("starting") as status:
-        rows = measured(comparison, rounds, status.update)
-    out.print(output.table(rows))
-    for path in output.write(rows, comparison.folder):
+        rows = measure_costs(comparison, rounds, status.update)
+    out.print(output.make_table(rows))
+    for path in output.write_files(rows, comparison.folder):
         print_line(str(path))
 
 

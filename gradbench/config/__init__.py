@@ -1,4 +1,4 @@
-"""From the words of a command line and YAML files to resolved configs, and from those to objects.
+"""Configs: parse overrides, compose and validate YAML, hash what a cell computes, instantiate ``_target_``s.
 
-Here belongs what knows Hydra and OmegaConf. It imports no torch, trains nothing, and never reads a results folder.
+Everything that uses Hydra or OmegaConf belongs here. Nothing here imports torch, trains, or reads a results folder.
 """

@@ -1,4 +1,4 @@
-"""Hydra's configs: from names and ``key=value`` words to plain nested dicts."""
+"""Compose configs with Hydra: from groups and ``key=value`` words to plain nested dicts."""
 
 import re
 from collections.abc import Mapping
@@ -14,29 +14,29 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gradbench.claims.schema import parse_claims
 from gradbench.config.neutral import NEUTRAL, pop_neutral
-from gradbench.config.overrides import MOST, Axis, Words, axis, literal, one_line, parse_word
+from gradbench.config.overrides import MAX_VALUES, Axis, Overrides, literal, one_line, parse_override, to_axis
 from gradbench.errors import UsageError, nearest
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
 GROUPS = ("model", "data", "regularizer", "optimizer")
-"""The groups that every cell has a choice of; a user's folder may bring further ones."""
+"""Groups from which every cell has an option; a user's folder may add further groups."""
 
 REFERENCE = re.compile(r"\$\{([\w.]+)\}")
-"""An interpolation that names a key and does nothing else."""
+"""An interpolation that consists of one key alone."""
 
 COLLECTIONS = (yaml.SafeLoader.DEFAULT_MAPPING_TAG, yaml.SafeLoader.DEFAULT_SEQUENCE_TAG)
-"""What OmegaConf makes a config of."""
+"""YAML tags of mappings and lists, the only roots that OmegaConf accepts."""
 
 Config = dict[str, Any]
 
 
 class Composed(NamedTuple):
-    """What Hydra composes.
+    """A composed config.
 
     Attributes:
-        config: nested; interpolations are not resolved yet.
-        choices: the option of every one of ``GROUPS``.
+        config: nested dict with unresolved interpolations.
+        choices: group -> chosen option, for each of ``GROUPS``.
         neutral: dotted key -> the value at which it changes nothing.
     """
 
@@ -45,22 +45,22 @@ class Composed(NamedTuple):
     neutral: dict[str, Any]
 
 
-def shipped(folder: str) -> Path:
-    """Return ``conf`` or ``experiments``: inside the package in a wheel, beside it in a clone."""
+def shipped_folder(folder: str) -> Path:
+    """Return the path of ``conf`` or ``experiments``: inside the package in a wheel, beside it in a clone."""
     inside = PACKAGE / folder
     return inside if inside.is_dir() else PACKAGE.parent / folder
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A question and the grid that answers it.
+    """A question and the grid of cells that answers it.
 
     Args:
-        name: also the default results folder's name.
+        name: name of the experiment, and of its default results folder.
         question: one sentence.
-        products: each a product of axes; the grid is their union.
+        products: products of axes; the grid is their union.
         scales: name of a budget -> axes that replace those of the grid.
-        source: the content of its file.
+        source: content of the experiment's file.
     """
 
     name: str
@@ -69,16 +69,16 @@ class Experiment:
     scales: Mapping[str, tuple[Axis, ...]] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
 
-    def scaled(self, words: Words) -> Words:
-        """Return overrides with ``scale=NAME`` replaced by what that scale says; what is typed beside it stays.
+    def apply_scale(self, words: Overrides) -> Overrides:
+        """Replace ``scale=NAME`` in overrides by the axes of that scale; other overrides take precedence over them.
 
         Raises:
-            UsageError: where the experiment has no such scale.
+            UsageError: if the experiment has no such scale.
         """
         asked = [str(value) for axis in words.axes if axis.key == "scale" for value in axis.values]
         typed = tuple(axis for axis in words.axes if axis.key != "scale")
         if not asked or asked == ["full"]:
-            return Words(typed, words.verbatim)
+            return Overrides(typed, words.verbatim)
         if len(asked) > 1 or asked[0] not in self.scales:
             scales = ", ".join(["full", *self.scales])
             raise UsageError(
@@ -86,22 +86,24 @@ class Experiment:
                 f"(scale is one of: {scales})"
             )
         keys = {axis.key for axis in typed}
-        return Words((*typed, *(one for one in self.scales[asked[0]] if one.key not in keys)), words.verbatim)
+        return Overrides(
+            (*typed, *(one for one in self.scales[asked[0]] if one.key not in keys)), words.verbatim
+        )
 
 
 class Configs:
-    """All configs within reach: those that travel with the package, then those of the user's folder.
+    """The available configs: those shipped with the package, and those of the user's folder.
 
     Args:
-        folder: the user's own config folder (``--config-dir``), with ``model/``, ``regularizer/``, … and
-            perhaps ``experiments/``.
+        folder: the user's config folder (``--config-dir``), with ``model/``, ``regularizer/``, … and perhaps
+            ``experiments/``.
 
     Raises:
-        UsageError: where the folder does not exist.
+        UsageError: if the folder does not exist.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        """Check that the folder is there; nothing is read yet."""
+        """Check that the folder exists, without reading it."""
         if folder is not None and not folder.is_dir():
             raise UsageError(
                 f"--config-dir {folder} is not a folder; give one that holds model/, regularizer/, …"
@@ -111,9 +113,9 @@ class Configs:
 
     @cached_property
     def groups(self) -> dict[str, list[str]]:
-        """Group -> its options, sorted."""
+        """Group -> its options, both sorted."""
         found: dict[str, set[str]] = {}
-        for root in filter(None, (shipped("conf"), self.folder)):
+        for root in filter(None, (shipped_folder("conf"), self.folder)):
             for path in root.glob("*/*.yaml"):
                 if path.parent.name != "experiments":
                     found.setdefault(path.parent.name, set()).add(path.stem)
@@ -121,27 +123,27 @@ class Configs:
 
     @property
     def experiments(self) -> dict[str, Path]:
-        """Experiment -> its file; the user's own take precedence."""
-        roots = [shipped("experiments")] + ([self.folder / "experiments"] if self.folder else [])
+        """Experiment -> its file; a user's experiment replaces a shipped one of the same name."""
+        roots = [shipped_folder("experiments")] + ([self.folder / "experiments"] if self.folder else [])
         return {path.stem: path for root in roots for path in sorted(root.glob("*.yaml"))}
 
     def path(self, group: str, option: str) -> Path:
-        """Return the file of a group's option; the package's own come first, as in Hydra's search path."""
-        roots = [shipped("conf")] + ([self.folder] if self.folder else [])
+        """Return the file of a group's option; shipped files come first, as in Hydra's search path."""
+        roots = [shipped_folder("conf")] + ([self.folder] if self.folder else [])
         return next(path for root in roots if (path := root / group / f"{option}.yaml").is_file())
 
     def _compose(self, words: tuple[str, ...]) -> Composed:
-        """Return a composed config, what was chosen, and what its files declare neutral.
+        """Compose a config from override words.
 
         Raises:
-            UsageError: in one line, for anything Hydra refuses.
+            UsageError: with a one-line message, for anything that Hydra refuses.
         """
         search = [f"hydra.searchpath={literal([f'file://{self.folder}'])}"] if self.folder else []
         try:
-            with initialize_config_dir(str(shipped("conf")), version_base="1.3"):
+            with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3"):
                 composed = compose("config", overrides=[*words, *search], return_hydra_config=True)
-        except Exception as error:  # Hydra, OmegaConf and YAML have a dozen for what they refuse
-            if stems_from_interrupt(error):
+        except Exception as error:  # Hydra, OmegaConf and YAML raise a dozen unrelated types
+            if is_interrupt(error):
                 raise KeyboardInterrupt from error
             raise UsageError(f"cannot compose {' '.join(words)}: {one_line(error)}") from error
         chosen = composed.hydra.runtime.choices
@@ -153,16 +155,16 @@ class Configs:
         named = {str(key): value for key, value in config.items()}
         return Composed(named, choices, neutral=pop_neutral(named))
 
-    def parse(self, words: list[str]) -> Words:
-        """Parse command-line overrides, sweeps included.
+    def parse(self, words: list[str]) -> Overrides:
+        """Parse command-line overrides, including sweeps.
 
         Raises:
-            UsageError: for a word that is not Hydra's grammar, or an option that its group does not have.
+            UsageError: for a word outside Hydra's grammar, or an option that its group does not have.
         """
         axes: dict[str, Axis] = {}
         verbatim = []
         for word in words:
-            override = parse_word(word)
+            override = parse_override(word)
             if override.is_delete() and NEUTRAL in override.key_or_group.split("."):
                 raise UsageError(
                     f"{word}: only a config folder says which values are neutral; leave the word out"
@@ -172,15 +174,15 @@ class Configs:
                 continue
             if override.package is not None:
                 raise UsageError(f"{word}: a group under another package cannot be swept; give it one option")
-            given = axis(override, self.groups.get(override.key_or_group))
+            given = to_axis(override, self.groups.get(override.key_or_group))
             self.check_options(given)
             if given.key in axes:
                 raise UsageError(f"{given.key} is given twice: {word}; give it once, as {given.key}=a,b")
             axes[given.key] = given
-        return Words(tuple(axes.values()), tuple(verbatim))
+        return Overrides(tuple(axes.values()), tuple(verbatim))
 
     def check_options(self, given: Axis) -> None:
-        """Refuse options that a group does not have, by name."""
+        """Raise ``UsageError`` for values that are no options of the axis's group."""
         options = self.groups.get(given.key)
         if options is None:
             return
@@ -192,10 +194,10 @@ class Configs:
                 )
 
     def experiment(self, name: str) -> Experiment:
-        """Read an experiment by name, or from a YAML file by its path.
+        """Read an experiment by its name, or by the path of a YAML file.
 
         Raises:
-            UsageError: where there is none, or its file is not one.
+            UsageError: if there is no such experiment, or its file is invalid.
         """
         path = Path(name) if name.endswith((".yaml", ".yml")) else self.experiments.get(name)
         if path is None or not path.is_file():
@@ -205,8 +207,8 @@ class Configs:
                 "overrides look like key=value)"
             )
         try:
-            spec = _read(path)
-        except Exception as error:  # PyYAML fails in any way at all on a tag that does not suit its value
+            spec = _read_yaml(path)
+        except Exception as error:  # PyYAML may raise anything on a tag that does not suit its value
             raise UsageError(f"{path} is not readable YAML: {one_line(error)}") from error
         return self._experiment(path, spec)
 
@@ -234,14 +236,14 @@ class Configs:
         return tuple(self._axis(str(key), value) for key, value in written.items())
 
     def _axis(self, word: str, value: Any) -> Axis:
-        """Return the axis of one line of YAML: a list, a single value, or text in Hydra's sweep grammar."""
-        override = parse_word(f"{word}={value if isinstance(value, str) else ''}")
+        """Convert one line of a grid to an axis: a list, a single value, or text in Hydra's sweep grammar."""
+        override = parse_override(f"{word}={value if isinstance(value, str) else ''}")
         key = override.key_or_group
         if override.is_delete() or override.package is not None:
             raise UsageError(f"{word} is no key that a grid can sweep; write it on the command line")
         options = self.groups.get(key)
         if isinstance(value, str):
-            given = axis(override, options)
+            given = to_axis(override, options)
         else:
             values = value if isinstance(value, list) else [value]
             given = Axis(key, tuple(map(str, values) if options else values), added=key != word)
@@ -251,54 +253,58 @@ class Configs:
         return given
 
 
-def _read(path: Path) -> object:
-    """Return the content of a YAML file as OmegaConf reads it: 1e-3 is a number, a key that stands twice an error.
+def _read_yaml(path: Path) -> object:
+    """Read a YAML file with OmegaConf: 1e-3 is a number, and a repeated key an error.
 
-    ``None`` where it is neither a mapping nor a list. Anything may be raised where it is no YAML.
+    Returns:
+        A dict or a list; ``None`` if the file is neither.
+
+    Raises:
+        Exception: of any type, if the file is no YAML.
     """
     text = path.read_text(encoding="utf-8")
     root = yaml.compose(text, yaml.SafeLoader)
     if root is None or root.tag not in COLLECTIONS:
         return None
-    if written_out(root, {}) > MOST:
-        raise yaml.YAMLError(f"its aliases stand for more than {MOST:,} values")
+    if count_values(root, {}) > MAX_VALUES:
+        raise yaml.YAMLError(f"its aliases stand for more than {MAX_VALUES:,} values")
     return OmegaConf.to_container(OmegaConf.create(text))
 
 
-def written_out(node: yaml.Node, known: dict[int, int]) -> int:
-    """Return how many values a YAML node stands for once its aliases are written out.
+def count_values(node: yaml.Node, known: dict[int, int]) -> int:
+    """Count the values of a YAML node after its aliases are expanded.
 
     Args:
-        node: composed, so that an alias is the very node that it names.
-        known: id of a node -> its count; one that contains itself has no end.
+        node: composed node, in which an alias is the same object as its anchor.
+        known: id of a node -> its count, filled here; a node that contains itself counts ``MAX_VALUES``.
     """
     if id(node) not in known:
-        known[id(node)] = MOST
+        known[id(node)] = MAX_VALUES
         inner = node.value if isinstance(node, yaml.CollectionNode) else ()
         if isinstance(node, yaml.MappingNode):
             inner = [part for pair in inner for part in pair]
-        known[id(node)] = 1 + sum(written_out(part, known) for part in inner)
+        known[id(node)] = 1 + sum(count_values(part, known) for part in inner)
     return known[id(node)]
 
 
 def resolve(config: Config) -> Config:
-    """Return a config with its interpolations resolved; the one given may change.
+    """Return a config with resolved interpolations; the argument may be modified.
 
     Raises:
-        UsageError: for a mandatory value (``???``) that is missing, or an interpolation that leads nowhere.
+        UsageError: for a missing mandatory value (``???``), or an interpolation of an unknown key.
     """
     values = dict(leaves(config))
-    told = {key: str(value) for key, value in values.items() if isinstance(value, str | list)}
-    for key, value in told.items():
+    texts = {key: str(value) for key, value in values.items() if isinstance(value, str | list)}
+    for key, value in texts.items():
         if value == "???":
             raise UsageError(f"{key} must be given: add {key}=…")
-    # OmegaConf takes milliseconds, too long for thousands of cells: it gets what is no plain reference
-    for key, value in told.items():
+    # OmegaConf takes milliseconds per config, too long for thousands of cells: plain references are resolved here.
+    for key, value in texts.items():
         reference = REFERENCE.fullmatch(value) if "${" in value else None
         if reference and reference[1] in values:
-            put(config, key, values[reference[1]])
-            told[key] = str(values[reference[1]])
-    if not any("${" in value for value in told.values()):
+            set_key(config, key, values[reference[1]])
+            texts[key] = str(values[reference[1]])
+    if not any("${" in value for value in texts.values()):
         return config
     try:
         resolved = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
@@ -308,8 +314,12 @@ def resolve(config: Config) -> Config:
     return {str(key): value for key, value in resolved.items()}
 
 
-def put(config: Config, key: str, value: Any) -> None:
-    """Set a dotted key."""
+def set_key(config: Config, key: str, value: Any) -> None:
+    """Set the value of a dotted key, creating the nodes above it.
+
+    Raises:
+        UsageError: if a node on the way is a value, or the key is a node.
+    """
     *path, last = key.split(".")
     node = config
     for part in path:
@@ -326,18 +336,18 @@ def put(config: Config, key: str, value: Any) -> None:
 
 
 def leaves(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Return (dotted key, value) of every leaf; a list is a leaf."""
+    """List (dotted key, value) of every leaf; a list is a leaf."""
     found = []
     for key, value in config.items():
-        if isinstance(value, dict):  # not Mapping: to ask that of a million leaves takes a second
+        if isinstance(value, dict):  # isinstance(…, Mapping) would take a second for a million leaves
             found += leaves(value, f"{prefix}{key}.")
         else:
             found.append((f"{prefix}{key}", value))
     return found
 
 
-def stems_from_interrupt(error: BaseException | None) -> bool:
-    """Return whether an error is what became of a Ctrl-C: OmegaConf stumbles when it is interrupted."""
+def is_interrupt(error: BaseException | None) -> bool:
+    """Return whether an error was caused by a KeyboardInterrupt, which OmegaConf turns into errors of its own."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None

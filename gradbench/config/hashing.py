@@ -1,4 +1,4 @@
-"""Hash values that JSON can hold: equal values have equal hashes, whatever the order of their keys."""
+"""Hash JSON values, independently of the order of keys."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def canonical(value: Any) -> str:
-    """Return JSON in which equal values are equal text, whatever the order of keys."""
+    """Return canonical JSON: equal values give equal text, whatever the order of keys."""
     return encode(value)
 
 

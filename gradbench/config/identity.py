@@ -1,4 +1,4 @@
-"""Identity: the part of a resolved config that says what a cell computes, and nothing else. Ids rest on it."""
+"""The identity of a cell: the part of its resolved config that determines what it computes. Ids are its hash."""
 
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -6,34 +6,34 @@ from typing import Any
 
 import yaml
 
-from gradbench.config.compose import GROUPS, Config, shipped
+from gradbench.config.compose import GROUPS, Config, shipped_folder
 from gradbench.config.neutral import is_same
 from gradbench.config.sources import OWN, source_sha256
 
 LABELS = frozenset(
     ("model.metric", "model.goal", "model.unit", "model.gradient_center", "regularizer.family")
 )
-"""Keys that describe a cell to reports and to other keys, and change nothing that it computes."""
+"""Keys that only describe a cell to reports and other keys; they do not affect what it computes."""
 
 LOCATIONS = frozenset(("path", "root", "download", "url"))
-"""Keys within the data group that say where the data lies; its fingerprint says what it is."""
+"""Keys of the data group that locate the data; its content is identified by its fingerprint."""
 
 TARGET, VERSION, SOURCE = "_target_", "version", "_source_sha256"
 
 
 def identity(config: Mapping[str, Any], neutral: Mapping[str, Any], sources: Mapping[str, str]) -> Config:
-    """Return what a cell computes: its resolved config without what only labels, locates or changes nothing.
+    """Return the part of a resolved config that determines what a cell computes.
 
-    Left out are labels, where data lies and what loads it (the fingerprint says what was loaded), keys at their
-    neutral values, and gradbench's own target of a choice that it ships.
+    Left out are labels, the location and loader of the data (its fingerprint identifies it), keys at their neutral
+    values, and gradbench's own ``_target_`` of an option that it ships.
 
     Args:
         config: nested, resolved, without the runtime keys.
         neutral: dotted key -> its neutral value.
-        sources: node -> hash of the source of its target, as :func:`sources_of` returns them.
+        sources: node -> hash of the source of its target, from :func:`hash_sources`.
 
     Returns:
-        A new nested dict (its lists are the config's), with a key ``_source_sha256`` in each node of ``sources``.
+        A new nested dict (sharing the config's lists), with a key ``_source_sha256`` in each node of ``sources``.
     """
 
     def kept(node: Mapping[str, Any], place: str) -> Config:
@@ -42,11 +42,11 @@ def identity(config: Mapping[str, Any], neutral: Mapping[str, Any], sources: Map
             dotted = f"{place}.{key}" if place else key
             if dotted in LABELS or (dotted in neutral and is_same(value, neutral[dotted])):
                 continue
-            if is_elsewhere(place, key) or (key == TARGET and is_shipped(place, node)):
+            if is_data_location(place, key) or (key == TARGET and is_shipped_target(place, node)):
                 continue
             if not isinstance(value, dict):
                 result[key] = value
-            # a node of neutral values alone is as good as absent; a group always has its place
+            # A node with nothing but neutral values is omitted, as if it were absent; a group never is.
             elif (inner := kept(value, dotted)) or not value or dotted in GROUPS:
                 result[key] = inner
         return result
@@ -54,20 +54,20 @@ def identity(config: Mapping[str, Any], neutral: Mapping[str, Any], sources: Map
     return kept(config, "")
 
 
-def is_elsewhere(place: str, key: str) -> bool:
-    """Return whether a key says where data lies, or what loads it."""
+def is_data_location(place: str, key: str) -> bool:
+    """Return whether a key names the location or the loader of the data."""
     return place.partition(".")[0] == "data" and (key == TARGET or key in LOCATIONS)
 
 
-def is_shipped(group: str, node: Mapping[str, Any]) -> bool:
-    """Return whether a node's target is the one of the choice of that group and name that gradbench ships."""
+def is_shipped_target(group: str, node: Mapping[str, Any]) -> bool:
+    """Return whether a node has the ``_target_`` of the shipped option with its group and name."""
     return group in GROUPS and node[TARGET] == shipped_target(group, str(node.get("name")))
 
 
 @cache
 def shipped_target(group: str, name: str) -> str | None:
-    """Return the ``_target_`` that gradbench's own conf has for a choice, or inherits; ``None`` where it has none."""
-    options = {path.stem: path for path in (shipped("conf") / group).glob("*.yaml")}
+    """Return the ``_target_`` of a shipped option, its own or inherited; ``None`` if there is no such option."""
+    options = {path.stem: path for path in (shipped_folder("conf") / group).glob("*.yaml")}
     if name not in options:
         return None
     written = yaml.safe_load(options[name].read_text(encoding="utf-8"))
@@ -78,11 +78,11 @@ def shipped_target(group: str, name: str) -> str | None:
     return shipped_target(group, parents[0]) if parents else None
 
 
-# ---- targets of somebody's own -----------------------------------------------------------------------------
+# ---- targets outside gradbench -----------------------------------------------------------------------------
 
 
 def foreign_targets(config: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, str]]:
-    """Yield (node, target) of each ``_target_`` outside gradbench, but for what loads data: a fingerprint covers it."""
+    """Yield (node, target) of each ``_target_`` outside gradbench, except data loaders: a fingerprint covers data."""
     for key, value in config.items() if place != "data" else ():
         if key == TARGET and str(value).partition(".")[0] != OWN:
             yield place, str(value)
@@ -90,19 +90,22 @@ def foreign_targets(config: Mapping[str, Any], place: str = "") -> Iterator[tupl
             yield from foreign_targets(value, f"{place}.{key}" if place else key)
 
 
-def sources_of(config: Mapping[str, Any], targets: Mapping[str, str]) -> dict[str, str]:
-    """Return node -> hash of the source of its target, without those that carry a ``version`` or have no source.
+def hash_sources(config: Mapping[str, Any], targets: Mapping[str, str]) -> dict[str, str]:
+    """Hash the source of each foreign target, except those with a ``version`` beside them or without source.
 
     Args:
         config: nested, resolved.
-        targets: node -> target, as :func:`foreign_targets` yields them.
+        targets: node -> target, from :func:`foreign_targets`.
+
+    Returns:
+        Node -> hash.
     """
     found = {node: source_sha256(target) for node, target in targets.items() if not has_version(config, node)}
     return {node: sha256 for node, sha256 in found.items() if sha256}
 
 
 def has_version(config: Mapping[str, Any], place: str) -> bool:
-    """Return whether the node at a dotted place says which version of its target it means."""
+    """Return whether the node at a dotted key states a ``version`` of its target."""
     for part in filter(None, place.split(".")):
         config = config[part]
     return config.get(VERSION) is not None

@@ -1,9 +1,9 @@
-"""From a group of a resolved config to the object its ``_target_`` names."""
+"""Instantiate the ``_target_`` of a group of a resolved config, and load data."""
 
 import json
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.utils import instantiate
 
@@ -13,29 +13,28 @@ from gradbench.config.identity import TARGET, VERSION
 from gradbench.data import Data
 from gradbench.errors import UsageError
 
-if TYPE_CHECKING:
-    pass
-
 NO_ARGUMENTS = {
     "model": {"name", "metric", "goal", "unit", "gradient_center"},
     "regularizer": {"name", "family", "strength"},
     "optimizer": {"name", "lr"},
     "data": {"name"},
 }
-"""Keys of each group that are no arguments of its ``_target_``."""
+"""Group -> keys that are no arguments of its ``_target_``."""
 
 
-def make(config: Mapping[str, Any], group: str, without: str | None = None, **arguments: Any) -> Any:
-    """Instantiate a group's ``_target_`` with its keys as arguments.
+def instantiate_group(
+    config: Mapping[str, Any], group: str, without: str | None = None, **arguments: Any
+) -> Any:
+    """Call a group's ``_target_`` with the group's keys as arguments.
 
     Args:
         config: resolved.
         group: ``model``, ``regularizer``, ``optimizer`` or ``data``.
-        without: a key that is no argument (a strength: it is a number per cell).
-        arguments: passed beside the config's.
+        without: a further key that is no argument, such as a strength, which differs from cell to cell.
+        arguments: passed in addition to the config's.
 
     Raises:
-        UsageError: where the target cannot be imported or refuses its arguments.
+        UsageError: if the target cannot be imported, or refuses its arguments.
     """
     node = config[group]
     skipped = NO_ARGUMENTS[group] | {without}
@@ -44,15 +43,17 @@ def make(config: Mapping[str, Any], group: str, without: str | None = None, **ar
         return instantiate(kept, _convert_="all", **arguments)
     except UsageError:
         raise
-    except Exception as error:  # whatever the target raises, Hydra wraps
+    except Exception as error:  # Hydra wraps whatever the target raises
         cause = error.__cause__ or error
         if isinstance(cause, UsageError):
             raise cause from None
-        raise UsageError(f"{group}={node['name']}: {explain(cause, node['_target_'], config)}") from error
+        raise UsageError(
+            f"{group}={node['name']}: {explain_failure(cause, node['_target_'], config)}"
+        ) from error
 
 
 def without_versions(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a node without each ``version`` that stands beside a ``_target_``: it is for ids, and no argument."""
+    """Remove each ``version`` beside a ``_target_`` from a node: it is part of ids, and no argument."""
     return {
         key: without_versions(value) if isinstance(value, Mapping) else value
         for key, value in node.items()
@@ -60,8 +61,8 @@ def without_versions(node: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def explain(cause: BaseException, target: str, config: Mapping[str, Any]) -> str:
-    """Return in one line why a target could not be made, and what to do."""
+def explain_failure(cause: BaseException, target: str, config: Mapping[str, Any]) -> str:
+    """Return one line that says why a target could not be called, and what to do."""
     reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
     if isinstance(cause, ImportError | AttributeError):
         return f"cannot import {target} ({reason}); install its package, or set PYTHONPATH to its folder"
@@ -73,17 +74,17 @@ def explain(cause: BaseException, target: str, config: Mapping[str, Any]) -> str
 
 
 def load_data(config: Mapping[str, Any]) -> Data:
-    """Return the data of a resolved config; raises as :func:`make`."""
-    data: Data = make(config, "data")
+    """Load the data of a resolved config; raises as :func:`instantiate_group`."""
+    data: Data = instantiate_group(config, "data")
     return data
 
 
 @cache
 def load_once(data: str) -> Data:
-    """Return the data of a config, given as JSON of its data group; loaded once."""
+    """Load data once per process, from the JSON of its config group."""
     return load_data({"data": json.loads(data)})
 
 
 def fingerprint(config: Config) -> str:
-    """Return the fingerprint of the data that a config asks for."""
+    """Return the fingerprint of a config's data."""
     return load_once(canonical(config["data"])).fingerprint

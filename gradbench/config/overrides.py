@@ -1,4 +1,4 @@
-"""Hydra's override grammar: from ``key=value`` words to axes of plain values, and back."""
+"""Parse Hydra's override grammar into axes of plain values, and write values in it."""
 
 import itertools
 import re
@@ -13,8 +13,8 @@ from hydra.errors import HydraException
 
 from gradbench.errors import UsageError
 
-MOST = 100_000
-"""Values of an axis, and cells of a grid: more is taken for a slip."""
+MAX_VALUES = 100_000
+"""Limit of the values of an axis, and of the cells of a grid; more are taken for a mistake."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,9 @@ class Axis:
     """A key and the values it takes.
 
     Args:
-        key: dotted path of a leaf or of a node (its values are then dicts, merged as Hydra merges them), or a
-            group's name.
+        key: dotted key of a leaf or of a node (whose values are dicts, merged as Hydra merges them), or a group.
         values: plain values, in order.
-        added: the key need not exist (``+key=`` or ``++key=``).
+        added: whether the key need not exist (``+key=`` or ``++key=``).
     """
 
     key: str
@@ -34,21 +33,21 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Words:
-    """An override line: axes, and words that only Hydra itself can act on (``~key``, ``group@package=``)."""
+class Overrides:
+    """Parsed overrides: axes, and words that are passed to Hydra verbatim (``~key``, ``group@package=``)."""
 
     axes: tuple[Axis, ...] = ()
     verbatim: tuple[str, ...] = ()
 
 
-def parse_word(word: str) -> Override:
+def parse_override(word: str) -> Override:
     """Parse one override in Hydra's grammar.
 
     Raises:
-        UsageError: in one line.
+        UsageError: with a one-line message.
     """
     try:
-        if not word.lstrip("+~").partition("=")[0]:  # Hydra takes it for the whole config
+        if not word.lstrip("+~").partition("=")[0]:  # Hydra would apply it to the whole config
             raise HydraException("it has no key")
         override = OverridesParser.create().parse_override(word)
         if re.split(r"[./]", override.key_or_group)[0] == "hydra":
@@ -60,15 +59,15 @@ def parse_word(word: str) -> Override:
         ) from error
 
 
-def axis(override: Override, options: list[str] | None) -> Axis:
-    """Return an override as an axis.
+def to_axis(override: Override, options: list[str] | None) -> Axis:
+    """Convert an override to an axis.
 
     Args:
         override: parsed.
-        options: of the group, where the key is one: they are what a ``glob()`` chooses from.
+        options: options of the group, if the key is one; a ``glob()`` selects from them.
 
     Raises:
-        UsageError: where it has no points that could be trained.
+        UsageError: if it has no values, too many, or an interval of them.
     """
     values: Any
     if not override.is_sweep_override():
@@ -88,30 +87,30 @@ def axis(override: Override, options: list[str] | None) -> Axis:
             raise UsageError(f"{override.input_line} matches nothing; {override.key_or_group} {has}")
     else:
         try:
-            values = [plain(value) for value in itertools.islice(override.sweep_iterator(), MOST + 1)]
+            values = [unquote(value) for value in itertools.islice(override.sweep_iterator(), MAX_VALUES + 1)]
         except (HydraException, ValueError, ArithmeticError) as error:
             raise UsageError(f"cannot read '{override.input_line}': {one_line(error)}") from error
-    if not 0 < len(values) <= MOST:
-        count = f"more than {MOST:,}" if values else "no"
+    if not 0 < len(values) <= MAX_VALUES:
+        count = f"more than {MAX_VALUES:,}" if values else "no"
         raise UsageError(f"{override.input_line} has {count} values; give a list like 1,2 or range(5)")
     if options is not None:
         values = map(str, values)
     return Axis(override.key_or_group, tuple(values), override.is_add() or override.is_force_add())
 
 
-def plain(value: Any) -> Any:
-    """Return a parsed value without the quotes it was written in."""
+def unquote(value: Any) -> Any:
+    """Return a parsed value without Hydra's quotes."""
     if isinstance(value, QuotedString):
         return value.text
     if isinstance(value, list):
-        return [plain(item) for item in value]
+        return [unquote(item) for item in value]
     if isinstance(value, dict):
-        return {plain(key): plain(item) for key, item in value.items()}
+        return {unquote(key): unquote(item) for key, item in value.items()}
     return value
 
 
 def literal(value: Any) -> str:
-    """Return a plain value in Hydra's grammar, quoted where it must be."""
+    """Return a value as text in Hydra's grammar, quoted where necessary."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -119,17 +118,17 @@ def literal(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ",".join(map(literal, value)) + "]"
     if isinstance(value, Mapping):
-        # keys cannot be quoted, only escaped
+        # In Hydra's grammar keys cannot be quoted, only escaped.
         escaped = {re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", str(key)): item for key, item in value.items()}
         return "{" + ",".join(f"{key}:{literal(item)}" for key, item in escaped.items()) + "}"
     if isinstance(value, str):
-        # inside quotes only the quote, and backslashes before it, need escaping
+        # Inside quotes only the quote and the backslashes before it need escaping.
         return "'" + re.sub(r"(\\*)('|\Z)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value) + "'"
     return repr(value)
 
 
 def one_line(error: BaseException) -> str:
-    """Return what an error's message says first as one line."""
+    """Return the first lines of an error's message as one line."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem:
         return " ".join(f"{error.problem} {error.problem_mark or ''}".split())
     lines = [line.strip() for line in str(error).splitlines()]

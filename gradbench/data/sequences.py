@@ -1,10 +1,11 @@
-"""Sequences whose answer depends on two places far from the end: temporal order, and adding.
+"""Sequences whose target depends on two positions far from the end: temporal order, and adding.
 
-Both are tasks of Hochreiter and Schmidhuber, "Long short-term memory" (Neural Computation 9(8), 1997), as
-Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks" (arXiv:1211.5063, 2013)
-use them; the places are those of the program they published. Where we deviate: sequences are drawn once, all
-have the same length, and every cell trains on the same ones.
-Shapes: N sequences, T steps, D features of a step.
+Both tasks are from Hochreiter and Schmidhuber, "Long short-term memory" (Neural Computation 9(8), 1997), as used by
+Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks" (arXiv:1211.5063, 2013); the
+positions are those of their published program. Deviation: sequences are drawn once, have equal length, and are the
+same for every cell.
+
+N sequences, T steps, D features of a step.
 """
 
 import numpy as np
@@ -14,30 +15,35 @@ from gradbench.data import Array, Data
 from gradbench.errors import UsageError, nearest
 
 TASKS = ("temporal_order", "adding")
-SHORTEST = 10
-"""Steps: below, the tenths of a sequence are empty."""
+MIN_LENGTH = 10
+"""Fewest steps of a sequence: with fewer, a tenth of it is empty."""
 
 RELEVANT, DISTRACTORS = 2, 4
-"""Symbols of the temporal order task: A and B, which matter, and c, d, e, f, which do not."""
+"""Number of symbols of the temporal order task: A and B determine the class, c, d, e and f do not."""
 
 
 def load(task: str, length: int, train: int, test: int, seed: int) -> Data:
     """Draw a training and a test set of sequences.
 
-    task: ``temporal_order`` or ``adding``. length: T. train, test: number of sequences of each.
-    seed: of the draw; the two sets are drawn apart, so the size of one never changes the other.
-    Returns arrays ``train/x``, ``test/x`` float32 [N, T, D] and ``train/y``, ``test/y``: int64 [N] where the
-    answer is a class, float32 [N] where it is a number; sizes ``features`` (D), ``length`` (T), ``answers``
-    (classes, or 1 for a number).
+    Args:
+        task: ``temporal_order`` or ``adding``.
+        length: T.
+        train: number of training sequences.
+        test: number of test sequences.
+        seed: seed of the draw; each set has its own generator, so the size of one does not change the other.
+
+    Returns:
+        Arrays ``train/x``, ``test/x`` float32 [N, T, D] and ``train/y``, ``test/y`` [N], int64 classes or float32
+        numbers; sizes ``features`` (D), ``length`` (T) and ``answers`` (classes, or 1 for a number).
     """
     if task not in TASKS:
         raise UsageError(f"data.task must be one of {', '.join(TASKS)}, got '{task}'{nearest(task, TASKS)}")
-    if length < SHORTEST:
-        raise UsageError(f"data.length must be at least {SHORTEST} steps, got {length}; try data.length=50")
+    if length < MIN_LENGTH:
+        raise UsageError(f"data.length must be at least {MIN_LENGTH} steps, got {length}; try data.length=50")
     for name, count in (("train", train), ("test", test)):
         if count < 1:
             raise UsageError(f"data.{name} must be at least 1 sequence, got {count}; try data.{name}=2048")
-    draw = temporal_order if task == "temporal_order" else adding
+    draw = draw_temporal_order if task == "temporal_order" else draw_adding
     arrays: dict[str, Array] = {}
     for index, (split, count) in enumerate((("train", train), ("test", test))):
         arrays[f"{split}/x"], arrays[f"{split}/y"] = draw(np.random.default_rng([seed, index]), count, length)
@@ -45,12 +51,12 @@ def load(task: str, length: int, train: int, test: int, seed: int) -> Data:
     return Data(arrays, {"features": arrays["test/x"].shape[2], "length": length, "answers": answers})
 
 
-def temporal_order(
+def draw_temporal_order(
     generator: np.random.Generator, count: int, length: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Draw sequences of one-hot symbols, and which of AA, BA, AB, BB they hold.
+    """Draw sequences of one-hot symbols, whose class is the order AA, BA, AB or BB of two relevant ones.
 
-    One relevant symbol stands in the second tenth of the sequence and one in the sixth; all other symbols are
+    One relevant symbol is in the second tenth of the sequence and one in the sixth; all other symbols are
     distractors. Returns x [N, T, 6] and the class, first + 2 · second with A = 0 and B = 1, [N].
     """
     tenth, rows = length // 10, np.arange(count)
@@ -62,13 +68,13 @@ def temporal_order(
     return one_hot[symbols], first + RELEVANT * second
 
 
-def adding(
+def draw_adding(
     generator: np.random.Generator, count: int, length: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Draw sequences of numbers of which two are marked, and half the sum of these two.
+    """Draw sequences of numbers with two marked ones, and half the sum of these two.
 
-    A step is (mark, number), the number ~ U[0, 1). One mark stands in the first tenth of the sequence, the other
-    between there and the middle. Returns x [N, T, 2] and half the sum, in [0, 1), [N].
+    A step is (mark, number), the number ~ U[0, 1). One mark is in the first tenth of the sequence, the other between
+    there and the middle. Returns x [N, T, 2] and half the sum, in [0, 1), [N].
     """
     tenth, rows = length // 10, np.arange(count)
     numbers = generator.random((count, length), dtype=np.float32)

@@ -1,15 +1,15 @@
-"""Which part of a data set is for testing: fixed by the data's own settings, never by a cell's seed."""
+"""Split a data set into training and test parts, by the data's own settings and never by a cell's seed."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradbench.errors import UsageError
 
-WORD_SEARCH = 100  # characters to look back for a blank, so that a cut does not fall inside a word
+WORD_SEARCH = 100  # characters to search backwards for a blank, so that no word is cut
 
 
 def check_share(share: float | None) -> float:
-    """Return ``share`` if it is a proper fraction; raise UsageError otherwise."""
+    """Return ``share``; raise ``UsageError`` unless 0 < share < 1."""
     if share is None or not 0 < share < 1:
         raise UsageError(
             f"data.test_share must be between 0 and 1, both excluded, got {share}; try data.test_share=0.1"
@@ -17,11 +17,11 @@ def check_share(share: float | None) -> float:
     return share
 
 
-def contiguous(text: str, share: float | None) -> tuple[str, str]:
-    """Cut a text in two, the last ``share`` of its characters being the test part.
+def split_text(text: str, share: float | None) -> tuple[str, str]:
+    """Cut a text in two; the test part is the last ``share`` of its characters.
 
-    The cut moves back to just after the nearest blank: every way of tokenising the text sees the same two
-    parts, so their bits per character can be compared.
+    The cut moves back to just after the nearest blank, so that the two parts are the same for every tokenisation, and
+    bits per character can be compared.
     """
     cut = len(text) - round(check_share(share) * len(text))
     blank = max(text.rfind(mark, max(0, cut - WORD_SEARCH), cut) for mark in " \n")
@@ -29,13 +29,18 @@ def contiguous(text: str, share: float | None) -> tuple[str, str]:
     return text[:cut], text[cut:]
 
 
-def stratified(
+def split_stratified(
     labels: NDArray[np.int64], share: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the train and the test indices, every class giving the same share to the test part.
+    """Split examples so that each class has the same share in the test part.
 
-    labels: class of each example, [N]. share: test part of each class, rounded, at least one example.
-    seed: of the permutation within each class. Both results are in ascending order.
+    Args:
+        labels: class of each example, [N].
+        share: share of each class in the test part, rounded to at least one example.
+        seed: seed of the permutation within each class.
+
+    Returns:
+        Training and test indices, each in ascending order.
     """
     check_share(share)
     test = []

@@ -1,4 +1,7 @@
-"""Text as a sequence of whole numbers, by character or by word."""
+"""Text as a sequence of token numbers, by character or by word.
+
+N tokens.
+"""
 
 import re
 from collections import Counter
@@ -29,18 +32,24 @@ def load(
     limit: int | None = None,
     root: str | None = None,
 ) -> Data:
-    """Load a text, cut it into a training and a test part, and number its tokens.
+    """Load a text, split it, and encode its tokens as numbers.
 
-    source, path, web, root: where the text comes from, see :func:`gradbench.data.corpora.read`.
-    level: ``character``; ``word`` (words and punctuation marks, line ends as ``<eos>``); or ``token`` for
-    text that is already tokenised, one blank between tokens (PTB, WikiText-2), line ends as ``<eos>``.
-    test_share: the last part of the text, in characters; None where the source has a test text of its own.
-    vocabulary: greatest number of different tokens, ``<unk>`` included (not at character level).
-    limit: characters to keep of each text, from its beginning.
-    Returns arrays ``train/tokens`` and ``test/tokens`` int64 [N] and ``vocabulary/utf8`` uint8 (read it with
-    :func:`words`); sizes ``vocabulary`` and, for bits per character at every level, ``train/characters``
-    and ``test/characters``. Bits per character computed from words are a lower bound: neither the blanks
-    nor the spelling of an ``<unk>`` has been predicted.
+    Args:
+        source: corpus, see :func:`gradbench.data.corpora.read_corpus`; so are ``path``, ``web`` and ``root``.
+        level: ``character``; ``word`` (words and punctuation marks, line ends as ``<eos>``); or ``token`` for text
+            that is already tokenised, one blank between tokens (PTB, WikiText-2), line ends as ``<eos>``.
+        test_share: share of the text, at its end, that is the test part; ``None`` if the source has its own test text.
+        path: file of ``source=file``.
+        web: addresses and checksums of ``source=web``.
+        vocabulary: largest number of different tokens, ``<unk>`` included (not at character level).
+        limit: number of characters of each text to keep, from its beginning.
+        root: folder for downloads.
+
+    Returns:
+        Arrays ``train/tokens`` and ``test/tokens`` int64 [N] and ``vocabulary/utf8`` uint8 (see
+        :func:`decode_vocabulary`); sizes ``vocabulary``, ``train/characters`` and ``test/characters``, from which bits
+        per character follow at every level. Those computed from words are a lower bound: neither blanks nor the
+        spelling of an ``<unk>`` are predicted.
     """
     if level not in LEVELS:
         raise UsageError(
@@ -48,7 +57,7 @@ def load(
         )
     if limit is not None and limit < 1:
         raise UsageError(f"data.limit must be at least 1 character, got {limit}; data.limit=null keeps all")
-    train, test = parts(corpora.read(source, path, web, root), source, test_share, limit)
+    train, test = split_corpus(corpora.read_corpus(source, path, web, root), source, test_share, limit)
     train_tokens, test_tokens = tokenise(train, level), tokenise(test, level)
     for part, tokens in (("train", train_tokens), ("test", test_tokens)):
         if len(tokens) < 2:
@@ -56,10 +65,10 @@ def load(
                 f"the {part} text has {len(tokens)} token(s) at data.level={level}, expected at least 2; "
                 "use a longer text, a greater data.limit or another data.test_share"
             )
-    known = vocabulary_of(train_tokens, test_tokens, level, vocabulary)
+    known = build_vocabulary(train_tokens, test_tokens, level, vocabulary)
     arrays: dict[str, Array] = {
-        "train/tokens": numbered(train_tokens, known),
-        "test/tokens": numbered(test_tokens, known),
+        "train/tokens": encode(train_tokens, known),
+        "test/tokens": encode(test_tokens, known),
         "vocabulary/utf8": np.frombuffer(SEPARATOR.join(w.encode() for w in known), np.uint8).copy(),
     }
     return Data(
@@ -68,15 +77,15 @@ def load(
     )
 
 
-def words(data: Data) -> list[str]:
-    """Return the vocabulary of a text: what token number i stands for."""
+def decode_vocabulary(data: Data) -> list[str]:
+    """Return the vocabulary of a text: the token that each number stands for."""
     return [word.decode() for word in data.arrays["vocabulary/utf8"].tobytes().split(SEPARATOR)]
 
 
-def parts(corpus: Corpus, source: str, test_share: float | None, limit: int | None) -> tuple[str, str]:
-    """Return the training and the test text, each no longer than ``limit`` characters before the cut."""
+def split_corpus(corpus: Corpus, source: str, test_share: float | None, limit: int | None) -> tuple[str, str]:
+    """Return the training and the test text, keeping ``limit`` characters of each text of the corpus."""
     if corpus.test is None:
-        return splits.contiguous(corpus.train[:limit], test_share)
+        return splits.split_text(corpus.train[:limit], test_share)
     if test_share is not None:
         raise UsageError(
             f"data.source={source} brings its own test text, so data.test_share must be null, "
@@ -86,7 +95,7 @@ def parts(corpus: Corpus, source: str, test_share: float | None, limit: int | No
 
 
 def tokenise(text: str, level: str) -> Sequence[str]:
-    """Split a text into tokens; at character level it is its own."""
+    """Split a text into tokens; at character level the text is its own sequence of tokens."""
     if level == "character":
         return text
     if level == "word":
@@ -94,12 +103,12 @@ def tokenise(text: str, level: str) -> Sequence[str]:
     return text.replace("\n", f" {LINE_END} ").split()
 
 
-def vocabulary_of(train: Sequence[str], test: Sequence[str], level: str, cap: int | None) -> list[str]:
+def build_vocabulary(train: Sequence[str], test: Sequence[str], level: str, cap: int | None) -> list[str]:
     """Return the known tokens in the order of their numbers.
 
-    Characters: all of both texts, by code point, since an alphabet is no secret of the test text. Words:
-    ``<unk>``, then those seen at least twice in the training text, the most frequent first. Tokens: the
-    same, with those seen once, because whoever tokenised the text has chosen its vocabulary (PTB's 10,000).
+    Characters: those of both texts, by code point; knowing the alphabet leaks nothing of the test text. Words:
+    ``<unk>``, then words that occur at least twice in the training text, the most frequent first. Tokens: the same,
+    including tokens that occur once, because the tokenised text has a chosen vocabulary (PTB's 10,000).
     """
     if level == "character":
         if cap is not None:
@@ -111,16 +120,16 @@ def vocabulary_of(train: Sequence[str], test: Sequence[str], level: str, cap: in
     if cap is not None and cap < 2:
         raise UsageError(f"data.vocabulary must be at least 2, <unk> included, got {cap}; try 10000")
     counts = Counter(train)
-    del counts[UNKNOWN]  # PTB and WikiText-2 contain it; it has a place already
+    del counts[UNKNOWN]  # PTB and WikiText-2 contain it; it is added below
     fewest = 2 if level == "word" else 1
     frequent = [word for word, count in counts.items() if count >= fewest]
     ranked = sorted(frequent, key=lambda word: (-counts[word], word))
     return [UNKNOWN, *ranked[: None if cap is None else cap - 1]]
 
 
-def numbered(tokens: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:
-    """Return the number of each token, 0 (``<unk>``) for a word that is not known, [N]."""
-    if isinstance(tokens, str):  # all are known, in the order of their code points
+def encode(tokens: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:
+    """Return the number of each token, [N]; 0 (``<unk>``) for an unknown word."""
+    if isinstance(tokens, str):  # characters: all are known, sorted by code point
         return np.searchsorted(code_points("".join(known)), code_points(tokens))
     number = {token: index for index, token in enumerate(known)}
     return np.fromiter((number.get(token, 0) for token in tokens), np.int64, len(tokens))

@@ -1,4 +1,4 @@
-"""Cells: what an experiment asks for, one by one, and which of them train together.
+"""The grid: expand an experiment into cells, and group cells that can train together into stacks.
 
-It imports no torch: a grid is made of configs.
+Cells are made of configs. Nothing here imports torch, trains, or reads a results folder.
 """

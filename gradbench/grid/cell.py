@@ -13,11 +13,10 @@ from gradbench.config.hashing import canonical, digest
 from gradbench.config.identity import identity
 
 RUNTIME = ("device", "checkpoint_seconds", "stack_width")
-"""Top-level keys that say how a cell is run, never what it is."""
-
+"""Top-level keys that determine how a cell is run, not what it computes."""
 
 SHARED_PASS = ("none", "clipping", "projection")
-"""Regularizer families whose cells can share forward and backward; a penalty has its own."""
+"""Regularizer families whose cells can share forward and backward passes; each penalty needs its own."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +24,14 @@ class Cell:
     """One fully resolved point of a grid.
 
     Args:
-        config: nested, resolved; without the runtime keys.
-        data_sha256: fingerprint of the data it trains on.
+        config: nested, resolved, without the runtime keys.
+        data_sha256: fingerprint of its training data.
         choices: group -> option.
-        settings: words for what differs from what the choices compose to: with the choices, enough to compose
-            the same config again.
-        runtime: how it is run.
-        options: of the command line, without which it would not compose: ``--config-dir``.
+        settings: overrides that, added to the choices, compose the same config again.
+        runtime: values of the runtime keys.
+        options: command-line options needed to compose it: ``--config-dir``.
         neutral: dotted key -> the value at which it changes nothing.
-        sources: node of the config -> hash of the source of the target that it names, where that is not gradbench's.
+        sources: node of the config -> hash of the source of its target, for targets outside gradbench.
     """
 
     config: Mapping[str, Any]
@@ -47,12 +45,12 @@ class Cell:
 
     @property
     def identity(self) -> Config:
-        """What it computes, as a nested dict of one's own."""
+        """The part of the config that determines what it computes, as a new nested dict."""
         return identity(self.config, self.neutral, self.sources)
 
     @cached_property
     def id(self) -> str:
-        """16 hex digits: a hash of what it computes, the data's content and the results format alone."""
+        """16 hex digits: a hash of the identity, the data's fingerprint and the results format."""
         return digest([FORMAT, self.data_sha256, self.identity])
 
     @property
@@ -67,21 +65,21 @@ class Cell:
 
     @property
     def strength(self) -> float:
-        """Threshold or lambda; NaN where the regularizer has none."""
+        """Threshold or lambda; NaN if the regularizer has none."""
         regularizer = self.config["regularizer"]
         key = regularizer["strength"]
         return float(regularizer[key]) if key else math.nan
 
     @cached_property
     def regularizer_program(self) -> str:
-        """The regularizer without its strength: cells that agree in it run the same hooks."""
+        """The regularizer without its strength, as JSON: cells with equal values run the same hooks."""
         regularizer = self.identity["regularizer"]
         regularizer.pop(self.config["regularizer"]["strength"] or "", None)
         return canonical(regularizer)
 
     @cached_property
     def program(self) -> str:
-        """What cells must agree in to share a stack: all but strength, learning rate and seed."""
+        """All but strength, learning rate and seed, as JSON: cells with equal values can share a stack."""
         shares = self.config["regularizer"]["family"] in SHARED_PASS
         config = {key: value for key, value in self.identity.items() if key != "seed"}
         config["optimizer"] = {key: value for key, value in config["optimizer"].items() if key != "lr"}

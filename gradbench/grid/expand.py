@@ -6,46 +6,43 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gradbench.config.compose import GROUPS, REFERENCE, Config, Configs, Experiment, leaves, put, resolve
-from gradbench.config.identity import foreign_targets, sources_of
-from gradbench.config.overrides import MOST, Axis, Words, literal
-from gradbench.config.validate import Passed, beyond_64_bits, check
+from gradbench.config.compose import GROUPS, REFERENCE, Config, Configs, Experiment, leaves, resolve, set_key
+from gradbench.config.identity import foreign_targets, hash_sources
+from gradbench.config.overrides import MAX_VALUES, Axis, Overrides, literal
+from gradbench.config.validate import CheckedLeaves, check_config, is_beyond_int64
 from gradbench.errors import UsageError, nearest
 from gradbench.grid.cell import RUNTIME, Cell
 
 
-def copied(config: Mapping[str, Any]) -> Config:
-    """Return a config that can be changed without changing the one given, far faster than deepcopy."""
-    return {key: copied(value) if isinstance(value, dict) else value for key, value in config.items()}
-
-
-# ---- expansion: an experiment and overrides -> cells -------------------------------------------------------
+def copy_config(config: Mapping[str, Any]) -> Config:
+    """Copy the nested dicts of a config, far faster than deepcopy; lists are shared."""
+    return {key: copy_config(value) if isinstance(value, dict) else value for key, value in config.items()}
 
 
 def expand(
-    configs: Configs, experiment: Experiment, words: Words, fingerprint: Callable[[Config], str]
+    configs: Configs, experiment: Experiment, words: Overrides, fingerprint: Callable[[Config], str]
 ) -> list[Cell]:
-    """Return the cells of an experiment under overrides: no duplicates, in the order of the grid.
+    """Expand an experiment and overrides into cells, without duplicates, in the order of the grid.
 
-    An override of a group that a product sweeps restricts it, an override of any other key replaces its axis.
+    An override of a group that a product sweeps restricts the sweep; an override of any other key replaces its axis.
     An axis applies to the cells whose config has its key.
 
     Args:
-        configs: where groups are composed.
+        configs: composes groups.
         experiment: the grid.
-        words: the command line's overrides.
-        fingerprint: of the data that a resolved config asks for.
+        words: parsed overrides of the command line.
+        fingerprint: function from a resolved config to the fingerprint of its data.
 
     Raises:
-        UsageError: for an axis that no cell has, a grid that overrides leave empty, or a value out of range.
+        UsageError: for an axis whose key no cell has, a grid left empty by overrides, or a value out of range.
     """
-    products = restrict(experiment, words, set(configs.groups))
+    products = restrict_products(experiment, words, set(configs.groups))
     cells: dict[str, Cell] = {}
     used: set[str] = set()
     known: set[str] = set()
     for product in products:
         others = [axis for axis in product if axis.key not in configs.groups]
-        for base in bases(configs, product, words.verbatim):
+        for base in compose_bases(configs, product, words.verbatim):
             axes = [axis for axis in others if axis.added or axis.key in base.keys]
             used.update(axis.key for axis in axes)
             known.update(base.keys)
@@ -58,12 +55,11 @@ def expand(
     return list(cells.values())
 
 
-def restrict(experiment: Experiment, words: Words, groups: set[str]) -> list[list[Axis]]:
-    """Return an experiment's products under overrides.
+def restrict_products(experiment: Experiment, words: Overrides, groups: set[str]) -> list[list[Axis]]:
+    """Apply overrides to an experiment's products.
 
     Raises:
-        UsageError: where nothing is left, or too much asked for, or where cells would differ only in how they
-            are run.
+        UsageError: if no cells are left, or too many, or if a runtime key is swept.
     """
     kept = []
     for product in experiment.products:
@@ -79,8 +75,10 @@ def restrict(experiment: Experiment, words: Words, groups: set[str]) -> list[lis
                 raise UsageError(
                     f"{axis.key} says how cells are run and cannot be swept; run once per {axis.key}"
                 )
-        if math.prod(len(axis.values) for axis in axes.values()) > MOST:
-            raise UsageError(f"the grid asks for more than {MOST:,} cells; shorten {max_axis(axes)}")
+        if math.prod(len(axis.values) for axis in axes.values()) > MAX_VALUES:
+            raise UsageError(
+                f"the grid asks for more than {MAX_VALUES:,} cells; shorten {longest_axis(axes)}"
+            )
         if all(axis.values for axis in axes.values()):
             kept.append(list(axes.values()))
     if not kept:
@@ -92,24 +90,24 @@ def restrict(experiment: Experiment, words: Words, groups: set[str]) -> list[lis
     return kept
 
 
-def max_axis(axes: Mapping[str, Axis]) -> str:
-    """Return the key of the longest axis."""
+def longest_axis(axes: Mapping[str, Axis]) -> str:
+    """Return the key of the axis with the most values."""
     return max(axes, key=lambda key: len(axes[key].values))
 
 
 @dataclass(frozen=True)
 class Base:
-    """What a choice of groups composes to, before any other axis acts on it.
+    """A config composed from one choice of groups, before any other axis is applied.
 
     Attributes:
-        config: interpolations are not resolved yet.
+        config: nested dict with unresolved interpolations.
         choices: group -> option.
-        words: what was said beyond the choices.
-        options: of the command line, without which it would not compose.
-        defaults: dotted key -> value, of every leaf.
-        keys: those of leaves, and of the nodes above them.
+        words: overrides beyond the choices.
+        options: command-line options needed to compose it.
+        defaults: dotted key -> value of every leaf.
+        keys: dotted keys of the leaves and of the nodes above them.
         neutral: dotted key -> the value at which it changes nothing.
-        targets: node -> the target outside gradbench that it names.
+        targets: node -> its target, for targets outside gradbench.
     """
 
     config: Config
@@ -122,8 +120,8 @@ class Base:
     targets: dict[str, str]
 
 
-def bases(configs: Configs, product: Sequence[Axis], verbatim: tuple[str, ...]) -> Iterator[Base]:
-    """Yield what each combination of a product's groups composes to."""
+def compose_bases(configs: Configs, product: Sequence[Axis], verbatim: tuple[str, ...]) -> Iterator[Base]:
+    """Compose each combination of a product's groups."""
     groups = [axis for axis in product if axis.key in configs.groups]
     options = ("--config-dir", str(configs.folder)) if configs.folder else ()
     for chosen in itertools.product(*(axis.values for axis in groups)):
@@ -140,31 +138,31 @@ def bases(configs: Configs, product: Sequence[Axis], verbatim: tuple[str, ...]) 
 
 
 def expand_base(base: Base, axes: Sequence[Axis], fingerprint: Callable[[Config], str]) -> Iterator[Cell]:
-    """Yield each cell of the product of axes that all of a base's cells have."""
-    passed: Passed = set()
+    """Yield the cells of the product of axes applied to a base."""
+    passed: CheckedLeaves = set()
     for values in itertools.product(*(axis.values for axis in axes)):
-        config, settings = copied(base.config), []
+        config, settings = copy_config(base.config), []
         for axis, value in zip(axes, values, strict=True):
             for key, item in leaves({axis.key: value}):
-                put(config, key, fit(key, item, base.defaults.get(key)))
+                set_key(config, key, convert_value(key, item, base.defaults.get(key)))
             is_default = axis.key in base.defaults and base.defaults[axis.key] == value
             if axis.key.split(".")[0] not in RUNTIME and not is_default:
                 settings.append(f"{'' if axis.key in base.keys else '+'}{axis.key}={literal(value)}")
         config = resolve(config)
-        check(config, base.defaults, passed)
+        check_config(config, base.defaults, passed)
         runtime = {key: config.pop(key) for key in RUNTIME}
         words = (*settings, *base.words)
-        sources = sources_of(config, base.targets)
+        sources = hash_sources(config, base.targets)
         yield Cell(
             config, fingerprint(config), base.choices, words, runtime, base.options, base.neutral, sources
         )
 
 
-def fit(key: str, value: Any, default: Any) -> Any:
-    """Return a value as the type of its default, so that 1 and 1.0 are one cell.
+def convert_value(key: str, value: Any, default: Any) -> Any:
+    """Convert a value to the type of its default, so that 1 and 1.0 give one cell.
 
     Raises:
-        UsageError: where it is of another kind.
+        UsageError: if the value cannot be of that type.
     """
     number = isinstance(value, int | float) and not isinstance(value, bool)
     fits = True
@@ -175,11 +173,11 @@ def fit(key: str, value: Any, default: Any) -> Any:
         value = int(value) if fits else value
     elif isinstance(default, float) or (isinstance(default, str) and REFERENCE.fullmatch(default)):
         fits = number or isinstance(default, str)
-        value = float(value) if number and not beyond_64_bits(value) else value
+        value = float(value) if number and not is_beyond_int64(value) else value
     elif isinstance(default, list):
         fits = isinstance(value, list)
         if fits and any(isinstance(item, float) for item in default):
-            value = [fit(key, item, 0.0) for item in value]
+            value = [convert_value(key, item, 0.0) for item in value]
     elif isinstance(default, str):
         fits = isinstance(value, str | int | float)
     if not fits:
@@ -194,6 +192,3 @@ def fit(key: str, value: Any, default: Any) -> Any:
             f"{key} must be {kinds[type(default)]}, got {literal(value)}; the default is {literal(default)}"
         )
     return value
-
-
-# ---- stacks: cells that train together ---------------------------------------------------------------------

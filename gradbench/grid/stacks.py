@@ -11,18 +11,18 @@ from gradbench.grid.cell import Cell
 
 @dataclass(frozen=True)
 class Stack:
-    """Cells that share every tensor shape and the same step program."""
+    """Cells that share all tensor shapes and the step program, and so can train as one."""
 
     cells: tuple[Cell, ...]
 
     @cached_property
     def id(self) -> str:
-        """Hash of the ids of its cells."""
+        """Hash of its cells' ids."""
         return digest(sorted(cell.id for cell in self.cells))
 
 
-def programs(cells: Iterable[Cell]) -> list[list[Cell]]:
-    """Group cells by their step program, by what they are alone: not by their order."""
+def group_by_program(cells: Iterable[Cell]) -> list[list[Cell]]:
+    """Group cells by their step program; groups and their cells are sorted, whatever the order given."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(cell.program, []).append(cell)
@@ -35,7 +35,7 @@ def programs(cells: Iterable[Cell]) -> list[list[Cell]]:
     ]
 
 
-def stacks(members: Sequence[Cell], count: int) -> list[Stack]:
-    """Return cells of one program as so many stacks, as equally large as can be."""
+def split_into_stacks(members: Sequence[Cell], count: int) -> list[Stack]:
+    """Split the cells of one program into ``count`` stacks of nearly equal size."""
     bounds = [round(index * len(members) / count) for index in range(count + 1)]
     return [Stack(tuple(members[a:b])) for a, b in itertools.pairwise(bounds)]

@@ -1,4 +1,5 @@
-"""How much memory a stack takes, and so how many cells train together.
+"""Memory: predict and measure a stack's peak, and choose how many cells train together.
 
-Decided from shapes, the kind of device and its memory, never from a stopwatch.
+Widths follow from shapes, the kind of device and its memory, never from timings, so that a sweep always has the same
+stacks. Nothing here trains beyond the few steps of a measurement.
 """

@@ -1,8 +1,8 @@
-"""How much memory a stack takes: predicted before it starts, measured while it runs, and what a device has free.
+"""Predict a stack's peak memory, measure it, and read how much memory a device has free.
 
-K cells, U different seeds. A stack's peak is reached in one of a few phases, and in each it is a straight line:
-``fixed + K per_cell + U per_seed`` bytes. The lines come from running each phase with one cell and with two on
-torch's ``meta`` device, where tensors have a size and no memory.
+K cells, U different seeds. The peak is reached in one of a few phases, and in each it is linear:
+``fixed + K per_cell + U per_seed`` bytes. The coefficients come from running each phase with one cell and with two on
+torch's ``meta`` device, where tensors have sizes and no memory.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 from gradbench.data import Data
 from gradbench.functional.torch_internals import clear_cublas_workspaces, memory_events, tree_map
 from gradbench.grid.cell import Cell
-from gradbench.memory.tracker import META, Ledger
+from gradbench.memory.tracker import META, MemoryTracker
 from gradbench.training.cuda_graphs import make_stepper
 from gradbench.training.draws import draw_chunk
 from gradbench.training.setup import build_stack, init_state
@@ -29,25 +29,25 @@ from gradbench.training.state import StackContext
 from gradbench.training.telemetry import Telemetry
 
 STEPS = 2
-"""Steps that are looked at: one that is followed by another, and the last, whose gradient is kept for a histogram."""
+"""Steps of a prediction: one that another follows, and the last one, whose gradient is kept for a histogram."""
 
-LAUNCHED = 3
-"""Steps that a GPU takes until one is launched as a graph: two that differ are called first."""
+STEPS_UNTIL_GRAPH = 3
+"""Steps until a GPU launches one as a graph: two that differ are run eagerly first."""
 
 HEADROOM = 1.25
-"""A prediction may be wrong by a quarter: a stack fits where this many times its peak would be free."""
+"""Safety factor: a stack fits if this many times its predicted peak is free; predictions are within a quarter."""
 
 WORKSPACE = {"cuda": 3 * 32 * 2**20}
-"""Bytes that a device's libraries take once: cuBLAS, as ``CUBLAS_WORKSPACE_CONFIG=:4096:8`` has it (8 × 4 MiB), for
-each thread and stream that calls it: those of a step, of autograd while it is recorded, of graphs."""
+"""Bytes that a device's libraries allocate once: cuBLAS under ``CUBLAS_WORKSPACE_CONFIG=:4096:8`` takes 8 × 4 MiB for
+each of three threads or streams: those of a step, of autograd during tracing, and of graphs."""
 
 
 # ---- predicted ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Line:
-    """Bytes at the peak of one phase: ``fixed + K per_cell + U per_seed``."""
+class PhasePeak:
+    """Peak of one phase in bytes: ``fixed + K per_cell + U per_seed``."""
 
     fixed: int
     per_cell: int
@@ -56,134 +56,153 @@ class Line:
 
 @dataclass(frozen=True)
 class Footprint:
-    """A stack's peak as a function of its width: the highest of its phases' lines."""
+    """A stack's peak as a function of its width: the maximum over its phases."""
 
-    lines: tuple[Line, ...]
+    phases: tuple[PhasePeak, ...]
 
-    def of(self, K: int, seeds: int | None = None) -> int:
-        """Return the peak in bytes of K cells of so many different seeds; by default each has its own."""
+    def peak_bytes(self, K: int, seeds: int | None = None) -> int:
+        """Return the peak of K cells in bytes.
+
+        Args:
+            K: number of cells.
+            seeds: number of different seeds among them, by default K.
+        """
         U = K if seeds is None else seeds
-        return max(line.fixed + K * line.per_cell + U * line.per_seed for line in self.lines)
+        return max(phase.fixed + K * phase.per_cell + U * phase.per_seed for phase in self.phases)
 
 
-def fits(footprint: Footprint, free: int) -> int:
-    """Return how wide a stack may be that fits into so many free bytes, with :data:`HEADROOM`; 0 for not at all."""
+def max_width(footprint: Footprint, free: int) -> int:
+    """Return the largest width whose peak, times :data:`HEADROOM`, fits into ``free`` bytes; 0 if none does."""
     narrow, wide = 0, 1
-    while wide < 2**20 and footprint.of(wide) * HEADROOM <= free:
+    while wide < 2**20 and footprint.peak_bytes(wide) * HEADROOM <= free:
         narrow, wide = wide, 2 * wide
     while wide - narrow > 1:
         middle = (narrow + wide) // 2
-        narrow, wide = (middle, wide) if footprint.of(middle) * HEADROOM <= free else (narrow, middle)
+        narrow, wide = (middle, wide) if footprint.peak_bytes(middle) * HEADROOM <= free else (narrow, middle)
     return narrow
 
 
-def footprint(cells: Sequence[Cell], data: Data, kind: str) -> Footprint:
-    """Predict the peak memory of stacks of cells like these; nothing is allocated but random numbers and a network.
+def predict_footprint(cells: Sequence[Cell], data: Data, kind: str) -> Footprint:
+    """Predict the peak memory of stacks of such cells, allocating only random numbers and one network.
 
-    Counted: every tensor, and on a CPU the data and the curves, which lie in the same memory. Not counted: Python,
-    torch itself, what ``Model.summarize`` does on the host. For ``precision=bfloat16`` the numbers are those of
-    float32, which are no smaller.
+    Counts every tensor, and on a CPU also the data and the curves, which share its memory. Does not count Python, torch
+    itself, or ``Model.summarize`` on the host. ``precision=bfloat16`` is predicted as float32, which takes no less.
 
     Args:
-        cells: share their step program; of each regularizer among them one is looked at, and the largest counts.
-        data: what they train on.
-        kind: of device, as ``torch.device.type``.
+        cells: cells of one step program; one of each regularizer is run, and the largest peak counts.
+        data: data that they train on.
+        kind: type of device, as ``torch.device.type``.
     """
     kinds = {cell.regularizer_program: cell for cell in cells}
-    return Footprint(tuple(line for cell in kinds.values() for line in lines_of(cell, data, kind)))
+    return Footprint(tuple(phase for cell in kinds.values() for phase in predict_phases(cell, data, kind)))
 
 
-def lines_of(cell: Cell, data: Data, kind: str) -> list[Line]:
-    """Return the line of each phase for stacks of one regularizer."""
-    one, other = (abridged(cell, seed) for seed in (0, 1))
+def predict_phases(cell: Cell, data: Data, kind: str) -> list[PhasePeak]:
+    """Predict the peak of each phase for stacks of one regularizer."""
+    one, other = (shorten(cell, seed) for seed in (0, 1))
     alone, paired, apart = (
-        peaks(cells, data, kind, cell.config["steps"]) for cells in ([one], [one, one], [one, other])
+        predict_peaks(cells, data, kind, cell.config["steps"]) for cells in ([one], [one, one], [one, other])
     )
     return [
-        Line(2 * first - last, same - first, last - same)
+        PhasePeak(2 * first - last, same - first, last - same)
         for first, same, last in zip(alone, paired, apart, strict=True)
     ]
 
 
-def abridged(cell: Cell, seed: int) -> Cell:
-    """Return a cell that takes as much memory in few steps."""
+def shorten(cell: Cell, seed: int) -> Cell:
+    """Return the cell with another seed and :data:`STEPS` steps, which take the same memory, and without bfloat16."""
     config = dict(cell.config) | {"seed": seed, "steps": STEPS}
     precision = "float32" if config["precision"] == "bfloat16" else config["precision"]
     return replace(cell, config=config | {"precision": precision})
 
 
-def peaks(cells: Sequence[Cell], data: Data, kind: str, steps: int) -> list[int]:
-    """Return the peak of each phase in bytes, for so many steps, from a run on ``meta``."""
+def predict_peaks(cells: Sequence[Cell], data: Data, kind: str, steps: int) -> list[int]:
+    """Run each phase on ``meta`` and return its peak in bytes.
+
+    Args:
+        cells: cells of the stack, with :data:`STEPS` steps.
+        data: data that they train on.
+        kind: type of device that is predicted.
+        steps: steps of the real training, for the size of the curves.
+    """
     phases = []
     host = sum(array.nbytes for array in data.arrays.values())
-    with Ledger(kind) as ledger:
-        for telemetry in walk(build_stack(cells, data, META, traces=False, kind=kind), META, kind):
+    with MemoryTracker(kind) as tracker:
+        for telemetry in run_phases(build_stack(cells, data, META, traces=False, kind=kind), META, kind):
             curves = sum(curve.nbytes // STEPS for curve in telemetry.curves.values()) * steps
-            phases.append((ledger.take(), ledger.live))
+            phases.append((tracker.pop_peak(), tracker.live))
     more = host + curves if kind == "cpu" else WORKSPACE.get(kind, 0)
-    return [peak + more for peak in peaks_on(kind, phases)]
+    return [peak + more for peak in add_graph_memory(kind, phases)]
 
 
-def peaks_on(kind: str, phases: Sequence[tuple[int, int]]) -> list[int]:
-    """Return the peak of each phase of :func:`walk`, of its peak and what is alive after it.
+def add_graph_memory(kind: str, phases: Sequence[tuple[int, int]]) -> list[int]:
+    """Return the peak of each phase, adding to a GPU's evaluation the memory that its graphs keep reserved.
 
-    On a GPU an evaluation finds less memory: graphs keep to themselves what a step needs beside what stays.
+    Args:
+        kind: type of device.
+        phases: of each phase of :func:`run_phases`, its peak and the bytes alive after it.
     """
     *before, (evaluation, _) = phases
-    step, stays = before[-1]
-    return [*(peak for peak, _ in before), evaluation + (step - stays if kind == "cuda" else 0)]
+    step, alive = before[-1]
+    return [*(peak for peak, _ in before), evaluation + (step - alive if kind == "cuda" else 0)]
 
 
-def walk(context: StackContext, device: torch.device, kind: str) -> Iterator[Telemetry]:
-    """Go through all that a stack made for a kind of device does which takes memory, pausing after each phase."""
-    with device if device == META else contextlib.nullcontext():  # there, weights have a size and no memory
+def run_phases(context: StackContext, device: torch.device, kind: str) -> Iterator[Telemetry]:
+    """Run every phase of a stack that allocates memory (init, draws, steps, evaluation), yielding after each.
+
+    Args:
+        context: the stack.
+        device: device that it runs on; ``meta`` for a prediction.
+        kind: type of device that it was built for.
+    """
+    with device if device == META else contextlib.nullcontext():  # weights without memory
         state = init_state(context)
     stepper, telemetry = make_stepper(context), Telemetry(context)
     yield telemetry
     draws = draw_chunk(context, 0)
-    draws = draw_chunk(context, 0)  # while those of the chunk before are still there
-    # on the device itself graphs do this, to find them in one place
-    at_home = tree_map(torch.clone, draws) if kind == "cuda" and device == META else {}
+    draws = draw_chunk(context, 0)  # while the draws of the chunk before are still alive
+    # CUDA graphs copy the draws into static buffers; on ``meta`` these clones stand for the copies.
+    static_draws = tree_map(torch.clone, draws) if kind == "cuda" and device == META else {}
     yield telemetry
-    for _ in range(min(LAUNCHED if device.type == "cuda" else STEPS, context.steps)):
+    for _ in range(min(STEPS_UNTIL_GRAPH if device.type == "cuda" else STEPS, context.steps)):
         stepper.advance(state, draws, telemetry)
     yield telemetry
     stepper.evaluate(state)
-    del at_home
+    del static_draws
     yield telemetry
 
 
 # ---- measured ----------------------------------------------------------------------------------------------
 
 
-def measure(
+def measure_peak(
     cells: Sequence[Cell], data: Data, device: torch.device, traces: bool = True
 ) -> tuple[StackContext, int | None]:
-    """Return a stack's setup, and its peak in bytes from really going through its phases on a device.
+    """Build a stack, run its phases on a device, and return its context and its peak in bytes.
 
-    What is counted is what :func:`footprint` counts, by the device's own allocator. ``None`` for a kind of device
-    that keeps no such account.
+    The device's allocator counts what :func:`predict_footprint` predicts. The peak is ``None`` for a type of device
+    without such a count.
 
     Args:
-        cells: of one stack.
-        data: what they train on.
-        device: where.
-        traces: as of ``build_stack``.
+        cells: cells of one stack.
+        data: data that they train on.
+        device: device that the stack runs on.
+        traces: as in ``build_stack``.
     """
     if device.type == "cuda":
-        clear_cublas_workspaces()  # of whatever ran before
+        clear_cublas_workspaces()  # of earlier computations
         torch.cuda.reset_peak_memory_stats(device)
         before, phases = torch.cuda.memory_allocated(device), []
         context = build_stack(cells, data, device, traces=traces)
-        for _ in walk(context, device, device.type):
+        for _ in run_phases(context, device, device.type):
             phases.append((torch.cuda.max_memory_allocated(device), torch.cuda.memory_allocated(device)))
             torch.cuda.reset_peak_memory_stats(device)
-        return context, max(peaks_on("cuda", phases)) - before
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler writes lines that nobody can use
+        return context, max(add_graph_memory("cuda", phases)) - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler prints irrelevant lines
     account = [ProfilerActivity.CPU] if device.type == "cpu" else []
     with profile(activities=account, profile_memory=True) as profiler:
         context = build_stack(cells, data, device, traces=traces)
-        (telemetry,) = deque(walk(context, device, device.type), maxlen=1)
+        (telemetry,) = deque(run_phases(context, device, device.type), maxlen=1)
     if not account:
         return context, None
     changes = sorted(
@@ -199,24 +218,24 @@ def measure(
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the bytes that a device could still give; on a CPU no more than this process's cgroup leaves."""
+    """Return the free bytes of a device; on a CPU at most those that the limits of this process's cgroups leave."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "mps":
         return int(torch.mps.recommended_max_memory()) - int(torch.mps.driver_allocated_memory())
-    return min(int(psutil.virtual_memory().available), *cgroup_rooms(), sys.maxsize)
+    return min(int(psutil.virtual_memory().available), *cgroup_free(), sys.maxsize)
 
 
-def cgroup_rooms(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
-    """Return the bytes left under each memory limit of this process's cgroup and of those above it.
+def cgroup_free(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
+    """Return the bytes left under each memory limit of this process's cgroup and its parents.
 
-    Batch systems and containers limit memory so, through either version of Linux's interface.
+    Batch systems and containers limit memory this way. Both versions of Linux's interface are read.
 
     Args:
-        root: where cgroups are mounted.
-        own: lists this process's, a line each: ``number:controllers:path``.
+        root: folder where cgroups are mounted.
+        own: file with a line ``number:controllers:path`` for each cgroup of this process.
     """
-    rooms = []
+    left = []
     for line in own.read_text().splitlines() if own.is_file() else ():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
@@ -228,6 +247,8 @@ def cgroup_rooms(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/se
         below = [part for part in path.split("/") if part not in ("", "..")]
         for depth in range(len(below) + 1):
             folder = base.joinpath(*below[:depth])
-            with contextlib.suppress(OSError, ValueError):  # no limit is the word "max", or no file
-                rooms.append(max(int((folder / limit).read_text()) - int((folder / used).read_text()), 0))
-    return rooms
+            with contextlib.suppress(
+                OSError, ValueError
+            ):  # without a limit the file says "max", or is missing
+                left.append(max(int((folder / limit).read_text()) - int((folder / used).read_text()), 0))
+    return left

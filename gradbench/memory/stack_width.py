@@ -1,4 +1,4 @@
-"""How many cells train together: decided from what they are and on what kind of device, never from a stopwatch."""
+"""Choose the width of stacks, from the cells, the device and its memory, and never from timings."""
 
 import math
 from collections.abc import Sequence
@@ -9,80 +9,82 @@ from gradbench.data import Data
 from gradbench.errors import UsageError
 from gradbench.functional.devices import name_of, shapes_alone
 from gradbench.grid.cell import Cell
-from gradbench.memory.estimate import HEADROOM, fits, footprint, free_memory
-from gradbench.memory.saturation import parameter_bytes
+from gradbench.memory.estimate import HEADROOM, free_memory, max_width, predict_footprint
+from gradbench.memory.saturation import saturating_bytes
 from gradbench.models import Model
 from gradbench.training.program import build
 
 AUTO = "auto"
-"""``stack_width`` where gradbench is to choose."""
+"""Value of ``stack_width`` that lets gradbench choose."""
 
-CACHE = 1024 * 1024
-"""Bytes of one player's parameters in a CPU's stack: gradient, optimizer and telemetry pass over as many, several
-times a step, and most cores keep about that much close by. In trials a step's time per cell fell up to 0.7 to 1 MB."""
+CACHE_BYTES = 1024 * 1024
+"""Bytes of one player's parameters in a CPU's stack. Gradient, optimizer and telemetry pass over them several times a
+step, and most cores have about as much cache. In trials a step's time per cell fell up to 0.7 to 1 MB."""
 
-WIDEST = 64
-"""Cells in a CPU's stack: beyond, what calling an operation costs is spread thinly enough."""
+MAX_CPU_WIDTH = 64
+"""Largest CPU stack: with more cells, the cost of calling operations hardly falls any further."""
 
-SHARED = 16
-"""Stacks of one program from which on none is worth another one, for cores to share them equally."""
+MAX_ROUNDED_STACKS = 16
+"""Up to this many stacks, their number is rounded to a power of two, so that cores share them equally."""
 
-NARROW = 4
-"""Cells of a CPU's stack below which calling operations costs more than an idle core."""
+MIN_CPU_WIDTH = 4
+"""Smallest CPU stack that rounding may produce: with fewer cells, calling operations costs more than an idle core."""
 
-ROUGH = 1000
-"""Times its parameters that a cell's step never took in a trial; below it nothing needs to be predicted."""
+MAX_STEP_RATIO = 1000
+"""Upper bound, from trials, of a step's memory over the memory of its parameters; within it prediction is skipped."""
 
 
-def width(cell: Cell, data: Data, device: torch.device, wanted: int | None = None) -> int:
-    """Return how wide a stack of cells like this one is: as its config says, or chosen.
+def choose_width(cell: Cell, data: Data, device: torch.device, wanted: int | None = None) -> int:
+    """Return the width of a stack of such cells: that of the config, or the one chosen for ``auto``.
 
-    A CPU is kept busy by few cells, and works fastest on what its cache holds. A GPU takes all that its memory does,
-    or what was measured to fill it.
+    A CPU is busy with few cells and fastest on what its cache holds. A GPU's stack fills its memory, or has the width
+    that was measured to saturate it.
 
     Args:
-        cell: one of them.
-        data: what they train on.
-        device: where.
-        wanted: how many there are; where they fit in any case, a GPU's width is no larger, and is known sooner.
+        cell: one of the cells.
+        data: data that they train on.
+        device: device that they train on.
+        wanted: number of cells. If they fit in any case, a GPU's width is at most this, and no prediction is needed.
     """
     asked = cell.runtime["stack_width"][device.type]
     if asked != AUTO:
         return int(asked)
     if device.type == "cpu":
-        return min(max(CACHE // (4 * parameters(build(cell.config, data).model)), 1), WIDEST)
-    size = capacity(device)
-    if wanted is not None and at_most(cell, data, wanted) * HEADROOM <= size:
+        return min(
+            max(CACHE_BYTES // (4 * count_parameters(build(cell.config, data).model)), 1), MAX_CPU_WIDTH
+        )
+    size = total_memory(device)
+    if wanted is not None and max_bytes(cell, data, wanted) * HEADROOM <= size:
         room = wanted
     else:
-        room = fits(footprint([cell], data, device.type), size)
-    full = parameter_bytes(name_of(device), str(cell.config["model"]["name"]))
+        room = max_width(predict_footprint([cell], data, device.type), size)
+    full = saturating_bytes(name_of(device), str(cell.config["model"]["name"]))
     if full is not None:
-        room = min(room, math.ceil(full / (4 * parameters(build(cell.config, data).model))))
+        room = min(room, math.ceil(full / (4 * count_parameters(build(cell.config, data).model))))
     return max(room, 1)
 
 
-def pieces(cells: Sequence[Cell], data: Data, device: torch.device) -> int:
-    """Return how many stacks cells of one program make: as few as are no wider than :func:`width`.
+def count_stacks(cells: Sequence[Cell], data: Data, device: torch.device) -> int:
+    """Return the number of stacks for cells of one program: the fewest that are no wider than :func:`choose_width`.
 
-    On a CPU, where cores share them, a few are rounded up to a power of two: else most cores wait for the last one.
+    On a CPU a small number is rounded up to a power of two, so that few cores wait for the last stack.
     """
-    fewest = math.ceil(len(cells) / width(cells[0], data, device, len(cells)))
-    told = cells[0].runtime["stack_width"][device.type] != AUTO
-    if device.type != "cpu" or told or fewest > SHARED or len(cells) < 2 * NARROW:
+    fewest = math.ceil(len(cells) / choose_width(cells[0], data, device, len(cells)))
+    is_given = cells[0].runtime["stack_width"][device.type] != AUTO
+    if device.type != "cpu" or is_given or fewest > MAX_ROUNDED_STACKS or len(cells) < 2 * MIN_CPU_WIDTH:
         return fewest
     return min(1 << (max(fewest, 2) - 1).bit_length(), len(cells))
 
 
-def parameters(model: Model) -> int:
-    """Return how many numbers the largest of a model's networks has."""
+def count_parameters(model: Model) -> int:
+    """Return the number of parameters of a model's largest network."""
     with shapes_alone():
         networks = model.networks()
     return max(sum(tensor.numel() for tensor in net.parameters()) for net in networks.values())
 
 
-def capacity(device: torch.device) -> int:
-    """Return the bytes of a GPU's memory, taken or free: a sweep that is gone on with has the same stacks."""
+def total_memory(device: torch.device) -> int:
+    """Return all bytes of a GPU's memory; not the free ones, so that a resumed sweep has the same stacks."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     if device.type == "mps":
@@ -91,20 +93,21 @@ def capacity(device: torch.device) -> int:
 
 
 def is_too_large(cells: Sequence[Cell], data: Data, device: torch.device) -> bool:
-    """Return whether a stack, as predicted, needs more memory than its device has free.
+    """Return whether a stack's predicted peak exceeds the free memory of its device.
 
-    Predicting costs seconds where a recurrence is long: it is left out where memory is free in plenty.
+    Predicting a long recurrence takes seconds, so it is skipped when an upper bound fits.
     """
     free = free_memory(device)
-    if at_most(cells[0], data, len(cells)) < free:
+    if max_bytes(cells[0], data, len(cells)) < free:
         return False
     return (
-        footprint(cells, data, device.type).of(len(cells), len({cell.seed for cell in cells})) * HEADROOM
+        predict_footprint(cells, data, device.type).peak_bytes(len(cells), len({cell.seed for cell in cells}))
+        * HEADROOM
         > free
     )
 
 
-def at_most(cell: Cell, data: Data, K: int) -> int:
-    """Return more bytes than a stack of K cells like this one ever takes."""
+def max_bytes(cell: Cell, data: Data, K: int) -> int:
+    """Return an upper bound of the bytes that a stack of K such cells takes."""
     examples = int(cell.config["model"].get("batch_size", 1))
-    return 4 * K * parameters(build(cell.config, data).model) * max(ROUGH, 8 * examples)
+    return 4 * K * count_parameters(build(cell.config, data).model) * max(MAX_STEP_RATIO, 8 * examples)

@@ -1,4 +1,4 @@
-"""Running tensor programs without memory, to learn how much they would take."""
+"""Track the memory that tensor programs would take, by running them on ``meta``."""
 
 import math
 import weakref
@@ -12,22 +12,22 @@ from gradbench.functional.torch_internals import DispatchMode, schema_of, storag
 META = torch.device("meta")
 
 BLOCK = {"cuda": 512}
-"""Bytes that a device's allocator rounds up to; 1 where it does not."""
+"""Type of device -> bytes to which its allocator rounds up; 1 elsewhere."""
 
 COPY, LIFT = torch.ops.aten._to_copy.default, torch.ops.aten.lift_fresh.default
 
-Form = tuple[torch.Size, tuple[int, ...], torch.dtype]
-"""Shape, strides and type of a tensor."""
+TensorSpec = tuple[torch.Size, tuple[int, ...], torch.dtype]
+"""Shape, strides and dtype of a tensor."""
 
 
-class Ledger(DispatchMode):
-    """Adds up the bytes of all tensors alive, and remembers the most there were.
+class MemoryTracker(DispatchMode):
+    """Track the bytes of all live tensors, and their peak.
 
-    Tensors on ``meta`` stand for those of the device. For a CPU those that are on the CPU now count as well, and
-    one that is brought from there to ``meta`` would have stayed what it is. What shares numpy's memory counts nothing.
+    Tensors on ``meta`` stand for those of the device. For a CPU, tensors on the CPU count as well, and a copy from
+    there to ``meta`` does not, since a CPU would need none. Tensors that share numpy's memory count nothing.
 
     Args:
-        kind: of device, as ``torch.device.type``.
+        kind: type of device, as ``torch.device.type``.
     """
 
     def __init__(self, kind: str) -> None:
@@ -37,30 +37,30 @@ class Ledger(DispatchMode):
         self.live = self.peak = 0
         self.sizes: dict[int, int] = {}
         self.watched: dict[int, weakref.ref[torch.UntypedStorage]] = {}
-        self.known: dict[Any, Form] = {}
+        self.known: dict[Any, TensorSpec] = {}
 
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run an operation and count what it allocated."""
-        result = self.run(operation, args, kwargs or {})
+        """Run an operation and count the memory that it allocated."""
+        result = self.run_cached(operation, args, kwargs or {})
         size = 0 if operation is LIFT else None
-        if operation is COPY and "cpu" in self.counted and stays(args[0], result):
+        if operation is COPY and "cpu" in self.counted and is_free_copy(args[0], result):
             size = self.release(args[0].untyped_storage())
-        for leaf in parts(result):
+        for leaf in as_sequence(result):
             if isinstance(leaf, Tensor) and leaf.device.type in self.counted:
                 self.count(leaf.untyped_storage(), size)
         return result
 
-    def run(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run an operation; one that was run on such tensors before is known, which is far faster.
+    def run_cached(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation, taking the shape of its result from a cache if it ran on such tensors before.
 
-        Shape inference is Python for most operations, and a recurrence has thousands of them.
+        Shape inference of most operations is written in Python, too slow for a recurrence with thousands of them.
         """
         schema = schema_of(operation)
         if schema.is_mutable or len(schema.returns) != 1 or schema.returns[0].alias_info is not None:
             return operation(*args, **kwargs)
-        key = operation, described(args), described(kwargs)
+        key = operation, shape_key(args), shape_key(kwargs)
         if key in self.known:
             shape, stride, dtype = self.known[key]
             return torch.empty_strided(shape, stride, dtype=dtype, device=META)
@@ -76,7 +76,7 @@ class Ledger(DispatchMode):
         return result
 
     def count(self, storage: torch.UntypedStorage, size: int | None = None) -> None:
-        """Count a storage, at a given size or its own, until nothing refers to it."""
+        """Count a storage until it is freed, with its own number of bytes unless another is given."""
         key = storage_key(storage)
         if key not in self.sizes:
             size = math.ceil(storage.nbytes() / self.block) * self.block if size is None else size
@@ -86,7 +86,7 @@ class Ledger(DispatchMode):
             self.peak = max(self.peak, self.live)
 
     def release(self, storage: torch.UntypedStorage) -> int:
-        """Count a storage no longer although it is there; return its bytes, 0 where it was not counted."""
+        """Stop counting a storage that is still alive; return its bytes, 0 if it was not counted."""
         key = storage_key(storage)
         size = self.sizes.get(key, 0)
         if size:
@@ -95,18 +95,18 @@ class Ledger(DispatchMode):
         return size
 
     def forget(self, key: int) -> None:
-        """Stop counting a storage that is gone."""
+        """Stop counting a storage that was freed."""
         self.live -= self.sizes.pop(key)
         del self.watched[key]
 
-    def take(self) -> int:
-        """Return the peak since the last call."""
+    def pop_peak(self) -> int:
+        """Return the peak in bytes since the last call, and start the next one."""
         peak, self.peak = self.peak, self.live
         return peak
 
 
-def stays(before: Any, after: Tensor) -> bool:
-    """Return whether a copy from the CPU to ``meta`` would be none where everything is on the CPU."""
+def is_free_copy(before: Any, after: Tensor) -> bool:
+    """Return whether a copy from the CPU to ``meta`` stands for no copy, since a CPU's tensors stay where they are."""
     return (
         isinstance(before, Tensor)
         and before.device.type == "cpu"
@@ -115,17 +115,17 @@ def stays(before: Any, after: Tensor) -> bool:
     )
 
 
-def parts(result: Any) -> Any:
-    """Return what an operation returned as a sequence."""
+def as_sequence(result: Any) -> Any:
+    """Return an operation's result as a sequence."""
     return result if isinstance(result, tuple | list) else (result,)
 
 
-def described(value: Any) -> Any:
-    """Return all that an operation's shape inference sees of its arguments, hashable."""
+def shape_key(value: Any) -> Any:
+    """Return a hashable key of everything in an operation's arguments that its shape inference depends on."""
     if isinstance(value, Tensor):
         return value.shape, value.stride(), value.dtype, value.device
     if isinstance(value, tuple | list):
-        return tuple(map(described, value))
+        return tuple(map(shape_key, value))
     if isinstance(value, dict):
-        return tuple((name, described(item)) for name, item in value.items())
+        return tuple((name, shape_key(item)) for name, item in value.items())
     return type(value), value

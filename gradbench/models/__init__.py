@@ -1,7 +1,8 @@
-"""What is trained: its networks, its loss, where its gradient is measured, and how it is judged.
+"""Models: networks, losses, batches and metrics, one training task per file.
 
-Everything here is written for ONE network and one cell; the training loop adds the axis of K cells with ``vmap``.
-To add a model, write one file with a :class:`Model` and one YAML in ``conf/model``.
+Everything here is written for ONE cell; the training loop adds the axis of K cells with ``vmap``. No model knows
+regularizers, optimizers, stacks or files. To add a model, write one file with a :class:`Model` and one YAML in
+``conf/model``.
 """
 
 from abc import ABC, abstractmethod
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from gradbench.functional.flat_params import Network
 
 Networks = Mapping[str, Network | nn.Module]
-"""Every player's network: called with its inputs, asked for ``parameters()`` or ``get_parameter(name)``."""
+"""Player -> network, which can be called and has ``parameters()`` and ``get_parameter(name)``."""
 
 Tensors = dict[str, Tensor]
 
@@ -25,9 +26,9 @@ class Player:
     """A set of parameters with its own loss and optimizer.
 
     Args:
-        name: the key of its network.
-        steps: updates per training step (a WGAN's critic takes several).
-        regularized: whether the regularizer acts on this player.
+        name: key of its network in :data:`Networks`.
+        steps: updates per training step; more than one for a WGAN's critic.
+        regularized: whether the regularizer acts on it.
     """
 
     name: str
@@ -36,11 +37,15 @@ class Player:
 
 
 class Model(ABC):
-    """One training problem. Abstract; a model implements every method it needs, and overrides none.
+    """A training task of one cell: networks, random draws, batches, loss and evaluation.
+
+    Two methods have defaults, which a model may replace: :meth:`carry` (no state between updates) and
+    :meth:`summarize` (no metrics beyond those of :meth:`evaluate`). All others are abstract.
 
     Attributes:
         players: in the order in which they are trained; exactly one is regularized.
-        fuses: there are faster kernels for one network at a time, which can be differentiated once.
+        fuses: whether :meth:`networks` offers faster kernels, which run one network at a time and can be
+            differentiated only once.
     """
 
     players: tuple[Player, ...]
@@ -48,20 +53,24 @@ class Model(ABC):
 
     @abstractmethod
     def networks(self, fused: bool = False) -> dict[str, nn.Module]:
-        """Return new networks, one per player; weights come from torch's global generator, which the caller seeds."""
+        """Return new networks, one per player, initialised from torch's global generator, which the caller seeds.
+
+        Args:
+            fused: use the faster kernels that ``fuses`` announces; other models ignore it.
+        """
 
     @abstractmethod
     def draw(
         self, purpose: str, seed: int, first: int, count: int, data: Mapping[str, np.ndarray]
     ) -> Tensors:
-        """Return the random numbers of ``count`` updates from update ``first`` on, on the CPU.
+        """Draw the random numbers of ``count`` updates, beginning with update ``first``, on the CPU.
 
         Args:
-            purpose: a player's name, or ``evaluation`` (then one draw serves every evaluation).
+            purpose: a player's name, or ``evaluation``, whose single draw serves every evaluation.
             seed: the cell's seed.
-            first: number of updates this player has had before; a multiple of a fixed chunk length.
-            count: how many updates to draw for.
-            data: the data's arrays, for their lengths.
+            first: number of updates that the player took before; a multiple of a fixed chunk length.
+            count: number of updates.
+            data: the data's arrays, read for their lengths alone.
 
         Returns:
             Tensors with leading axis ``count``: indices of examples, noise, interpolation weights.
@@ -69,38 +78,49 @@ class Model(ABC):
 
     @abstractmethod
     def batch(self, player: str, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
-        """Return the batch of one update: examples picked from the data, other players' samples. No gradient.
+        """Make the batch of one update from the data, the draw and other players' networks, without gradients.
 
         The batches of all updates that a player takes in a step are made together, before the first of them.
         """
 
-    @abstractmethod
     def carry(self) -> Tensors:
-        """Return what is carried from one update to the next, before the first (a recurrent state); often empty."""
+        """Return the state that is carried from one update to the next, as it is before the first; none by default."""
+        return {}
 
     @abstractmethod
     def loss(self, player: str, nets: Networks, batch: Tensors, carry: Tensors) -> tuple[Tensor, Tensors]:
-        """Return the player's scalar loss and what is carried on."""
+        """Return the player's scalar loss and the carried state after this update."""
 
     @abstractmethod
     def probe(
         self, player: str, nets: Networks, batch: Tensors, carry: Tensors
     ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-        """Return a function f: [B, ...] -> [B] and the points [B, ...] where a penalty measures its gradient."""
+        """Return a function f: [B, ...] -> [B], and the points [B, ...] at which a penalty takes f's gradient."""
 
     @abstractmethod
     def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
-        """Return what an evaluation measures: scalars are metrics, anything larger is for :meth:`summarize`."""
+        """Evaluate the networks: scalars are metrics, larger tensors go to :meth:`summarize`."""
 
-    @abstractmethod
     def summarize(
         self, arrays: Mapping[str, np.ndarray], data: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """Return further metrics computed on the host from an evaluation's arrays, and the arrays worth keeping."""
+        """Compute further metrics on the host.
+
+        Args:
+            arrays: the evaluation's tensors that are no scalars.
+            data: the data's arrays.
+
+        Returns:
+            Metrics, and the arrays to store; none of either by default.
+        """
+        return {}, {}
 
 
 class MeanLoss(Model):
-    """A model whose loss is a mean over examples, each of which a penalty is taken of: one pass serves both."""
+    """A model whose loss is a mean over examples, and whose penalty is taken of each example's own loss.
+
+    It implements :meth:`losses`; :meth:`loss` and :meth:`probe` follow from it, and one forward pass serves both.
+    """
 
     @abstractmethod
     def losses(
@@ -108,12 +128,12 @@ class MeanLoss(Model):
     ) -> tuple[Callable[[Tensor], tuple[Tensor, Tensors]], Tensor]:
         """Return a function of the inputs, and the inputs [B, ...].
 
-        The function gives each example's loss [B], which depends on no other example's input, and what is carried on.
+        The function returns each example's loss [B], which depends on no other example's input, and the carried state.
         """
 
     @final
     def loss(self, player: str, nets: Networks, batch: Tensors, carry: Tensors) -> tuple[Tensor, Tensors]:
-        """Return the mean loss and what is carried on."""
+        """Return the mean loss and the carried state."""
         f, inputs = self.losses(player, nets, batch, carry)
         losses_B, carried = f(inputs)
         return losses_B.mean(), carried

@@ -17,24 +17,24 @@ from gradbench.models import MeanLoss, Networks, Player, Tensors
 from gradbench.models.networks.lstm import LanguageModel, State
 
 EVALUATION_STREAMS = 64
-"""How many places of a text an evaluation reads from at once."""
+"""Streams of text that an evaluation reads in parallel, at most."""
 
 
 class LanguageModelling(MeanLoss):
     """Predict the next token; the loss is the MEAN over all B × T tokens, in nats.
 
-    Each of B streams starts at a place drawn from the cell's seed and reads on, T tokens a step; the state is
-    carried from step to step and not differentiated through (truncated back-propagation). A gradient penalty is
+    Each of B streams starts at a position drawn from the cell's seed and reads T tokens per step; the state is
+    carried from step to step without gradient (truncated back-propagation). A gradient penalty is
     taken of each stream's mean cross-entropy with respect to its embedded tokens.
 
     Args:
-        sizes: of the data: ``vocabulary`` (V), and per split the number of characters and of tokens.
+        sizes: sizes of the data: ``vocabulary`` (V), and the number of characters of each split.
         embedding: E.
         hidden: H.
         layers: L.
         unroll: T.
         batch_size: B.
-        evaluation_tokens: how many tokens of each split an evaluation reads, at most.
+        evaluation_tokens: tokens of each split that an evaluation reads, at most.
     """
 
     players = (Player("lstm"),)
@@ -59,13 +59,13 @@ class LanguageModelling(MeanLoss):
         self.unroll, self.batch_size, self.evaluation_tokens = unroll, batch_size, evaluation_tokens
 
     def networks(self, fused: bool = False) -> dict[str, nn.Module]:
-        """Return the language model, with torch's own LSTM kernel where it may be fused."""
+        """Return the language model; with ``fused``, on torch's own LSTM kernel."""
         return {"lstm": LanguageModel(*self.shape, fused=fused)}
 
     def draw(
         self, purpose: str, seed: int, first: int, count: int, data: Mapping[str, np.ndarray]
     ) -> Tensors:
-        """Return where in the text each stream is read, int64 [count, B]; an evaluation needs no draw."""
+        """Draw the position of each stream in the text, int64 [count, B]; an evaluation needs none."""
         if purpose == "evaluation":
             return {}
         tokens = len(data["train/tokens"])
@@ -78,14 +78,14 @@ class LanguageModelling(MeanLoss):
         return {"position": (starts_B + self.unroll * steps[:, None]) % tokens}
 
     def batch(self, player: str, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
-        """Return inputs and targets, each int64 [B, T]; the text is read as a ring."""
+        """Cut inputs and targets out of the text, each int64 [B, T]; its end is followed by its beginning."""
         text = data["train/tokens"]
         offsets = torch.arange(self.unroll + 1, device=text.device)
         window = text[(draw["position"][:, None] + offsets) % text.shape[0]]
         return {"x": window[:, :-1], "y": window[:, 1:]}
 
     def carry(self) -> Tensors:
-        """Return the zero state."""
+        """Return the zero state ``h``, ``c``, each [L, B, H]."""
         _, _, hidden, layers = self.shape
         zeros = torch.zeros(layers, self.batch_size, hidden)
         return {"h": zeros, "c": zeros.clone()}
@@ -93,9 +93,9 @@ class LanguageModelling(MeanLoss):
     def losses(
         self, player: str, nets: Networks, batch: Tensors, carry: Tensors
     ) -> tuple[Callable[[Tensor], tuple[Tensor, Tensors]], Tensor]:
-        """Return each stream's mean cross-entropy per token, in nats, as a function of its embedded tokens, and these.
+        """Return the function embedded tokens [B, T, E] -> each stream's mean cross-entropy [B], and these tokens.
 
-        The state is carried on.
+        The function also returns the detached state.
         """
 
         def stream_losses(embedded: Tensor) -> tuple[Tensor, Tensors]:
@@ -105,19 +105,19 @@ class LanguageModelling(MeanLoss):
         return stream_losses, F.embedding(batch["x"], nets[player].get_parameter("embedding.weight"))
 
     def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
-        """Return loss (nats per token), perplexity per token and bits per character on both splits."""
+        """Compute loss (nats per token), perplexity per token and bits per character on both splits."""
         metrics: Tensors = {}
         for split in ("train", "test"):
             text = data[f"{split}/tokens"]
-            loss = self._read(nets["lstm"], text[: self.evaluation_tokens + 1])
+            loss = self._mean_loss(nets["lstm"], text[: self.evaluation_tokens + 1])
             tokens_per_character = text.shape[0] / self.sizes[f"{split}/characters"]
             metrics[f"{split}/loss"] = loss
             metrics[f"{split}/perplexity"] = loss.exp()
             metrics[f"{split}/bits_per_character"] = loss * tokens_per_character / math.log(2)
         return metrics
 
-    def _read(self, net: Callable[..., tuple[Tensor, State]], text: Tensor) -> Tensor:
-        """Return the mean loss over a text [N], read in parallel streams from a zero state."""
+    def _mean_loss(self, net: Callable[..., tuple[Tensor, State]], text: Tensor) -> Tensor:
+        """Compute the mean loss over a text [N], read in parallel streams from a zero state."""
         streams = max(1, min(EVALUATION_STREAMS, (text.shape[0] - 1) // self.unroll))
         length = (text.shape[0] - 1) // streams
         x = text[: streams * length].view(streams, length)
@@ -130,14 +130,6 @@ class LanguageModelling(MeanLoss):
             logits, state = net(xs, state)
             losses.append(cross_entropy(logits, ys))
         return torch.cat(losses, dim=1).mean()
-
-    def summarize(
-        self,
-        arrays: Mapping[str, np.ndarray],
-        data: Mapping[str, np.ndarray],
-    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """Return nothing more: every metric is a scalar."""
-        return {}, {}
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A multilayer perceptron that classifies.
+"""Classification with a multilayer perceptron.
 
 B batch, D inputs, C classes, N examples.
 """
@@ -7,32 +7,31 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gradbench.functional.input_gradients import slopes
-from gradbench.models import MeanLoss, Networks, Player, Tensors
+from gradbench.models import Networks, Player, Tensors
 from gradbench.models.networks.mlp import Perceptron
-from gradbench.models.sampling import epoch_indices, rows
+from gradbench.models.supervised import SupervisedModel
 
-PIECE = 2048
-"""Examples that are evaluated together, which bounds memory for large splits."""
+EVALUATION_BATCH = 2048
+"""Examples that are evaluated at once; it bounds the memory that a large split takes."""
 
 
-class Classifier(MeanLoss):
+class Classifier(SupervisedModel):
     """Cross-entropy classification; the loss is the mean over the batch.
 
     A gradient penalty is taken of each example's cross-entropy with respect to its input (Drucker and LeCun 1992).
 
     Args:
-        sizes: of the data: ``inputs`` (D) and ``outputs`` (C).
+        sizes: sizes of the data: ``inputs`` (D) and ``outputs`` (C).
         hidden: units per hidden layer.
         depth: number of hidden layers.
         activation: a key of ``gradbench.models.networks.mlp.ACTIVATIONS``.
         batch_size: B.
-        fgsm_epsilon: how far an adversary may move every input, in the inputs' own units (images are scaled to
-            [0, 1], columns of tables to variance 1). Moved inputs may leave [0, 1].
+        fgsm_epsilon: distance by which an adversary moves every input coordinate, in the inputs' own units (images
+            are scaled to [0, 1], columns of tables to variance 1). Moved inputs may leave [0, 1].
     """
 
     players = (Player("mlp"),)
@@ -55,30 +54,14 @@ class Classifier(MeanLoss):
         """Return the perceptron."""
         return {"mlp": Perceptron(*self.shape)}
 
-    def draw(
-        self, purpose: str, seed: int, first: int, count: int, data: Mapping[str, np.ndarray]
-    ) -> Tensors:
-        """Return the examples' indices, [count, B]; an evaluation needs none."""
-        if purpose == "evaluation":
-            return {}
-        return {"index": epoch_indices(seed, len(data["train/x"]), self.batch_size, first, count)}
-
-    def batch(self, player: str, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
-        """Return inputs [B, ...] and classes [B]."""
-        return {name: rows(data[f"train/{name}"], draw["index"]) for name in ("x", "y")}
-
-    def carry(self) -> Tensors:
-        """Return nothing: batches are independent."""
-        return {}
-
     def losses(
         self, player: str, nets: Networks, batch: Tensors, carry: Tensors
     ) -> tuple[Callable[[Tensor], tuple[Tensor, Tensors]], Tensor]:
-        """Return the cross-entropy per example, in nats, as a function of the inputs, and the inputs."""
+        """Return the function inputs -> cross-entropy of each example [B], in nats, and the inputs."""
         return lambda x: (cross_entropy(nets[player], x, batch["y"]), carry), batch["x"]
 
     def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
-        """Return loss (nats) and accuracy on both splits, the gaps between them, and what an adversary makes of it.
+        """Compute loss (nats) and accuracy on both splits, the gaps between the splits, and accuracy under attack.
 
         ``test/fgsm_accuracy`` is the accuracy after every input has moved by ``fgsm_epsilon`` in the direction of the
         sign of the cross-entropy's gradient (Goodfellow, Shlens and Szegedy, "Explaining and harnessing adversarial
@@ -88,51 +71,49 @@ class Classifier(MeanLoss):
         metrics: Tensors = {}
         for split in ("train", "test"):
             x, y = data[f"{split}/x"], data[f"{split}/y"]
-            losses, hits = [], []
-            for xs, ys in zip(torch.split(x, PIECE), torch.split(y, PIECE), strict=True):
+            losses, correct = [], []
+            for xs, ys in zip(
+                torch.split(x, EVALUATION_BATCH), torch.split(y, EVALUATION_BATCH), strict=True
+            ):
                 logits = nets["mlp"](xs.flatten(start_dim=1))
-                losses.append(surprise(logits, ys))
-                hits.append(right(logits, ys))
+                losses.append(cross_entropy_from_logits(logits, ys))
+                correct.append(is_correct(logits, ys))
             metrics[f"{split}/loss"] = torch.cat(losses).mean()
-            metrics[f"{split}/accuracy"] = torch.cat(hits).mean()
+            metrics[f"{split}/accuracy"] = torch.cat(correct).mean()
         metrics |= self._attack(nets["mlp"], data["test/x"], data["test/y"])
         metrics["gap/loss"] = metrics["test/loss"] - metrics["train/loss"]
         metrics["gap/accuracy"] = metrics["train/accuracy"] - metrics["test/accuracy"]
         return metrics
 
     def _attack(self, net: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensors:
-        """Return the accuracy under attack, and the mean norm of the gradient that leads it."""
-        hits, norms = [], []
-        for xs, ys in zip(torch.split(x, PIECE), torch.split(y, PIECE), strict=True):
+        """Compute the accuracy under attack, and the mean norm of the input gradient that directs it."""
+        correct, norms = [], []
+        for xs, ys in zip(torch.split(x, EVALUATION_BATCH), torch.split(y, EVALUATION_BATCH), strict=True):
             slope = slopes(partial(cross_entropy, net, y=ys), xs)
             norms.append(torch.linalg.vector_norm(slope.flatten(start_dim=1), dim=1))
-            hits.append(right(net((xs + self.fgsm_epsilon * slope.sign()).flatten(start_dim=1)), ys))
-        return {"test/fgsm_accuracy": torch.cat(hits).mean(), "test/gradient_norm": torch.cat(norms).mean()}
-
-    def summarize(
-        self,
-        arrays: Mapping[str, np.ndarray],
-        data: Mapping[str, np.ndarray],
-    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """Return nothing more: every metric is a scalar."""
-        return {}, {}
+            correct.append(is_correct(net((xs + self.fgsm_epsilon * slope.sign()).flatten(start_dim=1)), ys))
+        return {
+            "test/fgsm_accuracy": torch.cat(correct).mean(),
+            "test/gradient_norm": torch.cat(norms).mean(),
+        }
 
 
 def cross_entropy(net: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
     """Return each example's cross-entropy in nats. Shapes: x [B, ...], y [B] -> [B]."""
-    return surprise(net(x.flatten(start_dim=1)).to(x.dtype), y)  # a difference too fine for bfloat16
+    # The network may run in bfloat16, which is too coarse for log_softmax: it gets logits in the inputs' precision.
+    return cross_entropy_from_logits(net(x.flatten(start_dim=1)).to(x.dtype), y)
 
 
-def surprise(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the cross-entropy of logits. Shapes: [B, C], [B] -> [B]."""
-    # classes first: on a CPU log_softmax takes twenty times as long along a last axis of a few numbers
+def cross_entropy_from_logits(logits: Tensor, y: Tensor) -> Tensor:
+    """Return each example's cross-entropy in nats. Shapes: logits [B, C], y [B] -> [B]."""
+    # Classes come first because on a CPU log_softmax takes twenty times as long along a last axis of a few numbers.
     return -torch.log_softmax(logits.T, dim=0).gather(0, y[None]).squeeze(0)
 
 
-def right(logits: Tensor, y: Tensor) -> Tensor:
-    """Return 1 where the likeliest class is the right one, else 0. Shapes: [B, C], [B] -> [B].
+def is_correct(logits: Tensor, y: Tensor) -> Tensor:
+    """Return 1 where the class of the largest logit is correct, else 0. Shapes: logits [B, C], y [B] -> [B].
 
-    NaN where the largest logit is not finite: no class is the likeliest then, and ``max`` would name the first.
+    NaN where the largest logit is not finite: ``max`` would name the first class, and no prediction was made.
     """
     largest, likeliest = logits.max(dim=1)
     return torch.where(largest.isfinite(), (likeliest == y).to(logits.dtype), torch.nan)

@@ -1,4 +1,4 @@
-"""Batches of examples: shuffled epochs as a function of the update's number, so that any update's can be drawn."""
+"""Sampling of examples: shuffled epochs, computed from an update's number, so that training can start anywhere."""
 
 import torch
 import torch.nn.functional as F
@@ -7,22 +7,22 @@ from torch import Tensor
 from gradbench.functional.seeding import generator
 
 
-def rows(table: Tensor, index: Tensor) -> Tensor:
-    """Return the rows of a table at indices that are not negative. Shapes: [N, ...], [...] -> [..., ...].
+def gather_rows(table: Tensor, index: Tensor) -> Tensor:
+    """Gather rows of a table; indices are >= 0. Shapes: table [N, ...], index [...] -> [..., ...].
 
-    As an embedding does: it copies row by row, which takes a CPU a fourth of the time of indexing.
+    An embedding copies row by row, which takes a CPU a fourth of the time of indexing.
     """
     return F.embedding(index, table.reshape(len(table), -1)).view(*index.shape, *table.shape[1:])
 
 
 def epoch_indices(seed: int, examples: int, batch_size: int, first: int, count: int) -> Tensor:
-    """Return which examples updates ``first`` … ``first + count - 1`` see, epoch after shuffled epoch.
+    """Return the indices of the examples of updates ``first`` … ``first + count - 1``, in shuffled epochs.
 
-    Every example is seen once before any is seen again; a batch may straddle two epochs.
+    Every example is used once before any is used again; a batch may straddle two epochs.
 
     Args:
         seed: the cell's seed; each epoch's permutation is drawn from it.
-        examples: N, how many there are.
+        examples: N, number of examples.
         batch_size: B.
         first: number of updates before.
         count: number of updates.

@@ -1,20 +1,19 @@
-"""A recurrent network that reads a sequence and answers at its end.
+"""Classification of sequences, and regression on them, with a recurrent network.
 
-B batch, T time, D features of a step, H hidden, C answers (classes, or 1 for a number).
+B batch, T time, D features of a step, H hidden, C outputs (classes, or 1 for a number).
 """
 
 import math
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradbench.models import MeanLoss, Networks, Player, Tensors
+from gradbench.models import Networks, Player, Tensors
 from gradbench.models.networks.lstm import LSTM
 from gradbench.models.networks.rnn import RNN
-from gradbench.models.sampling import epoch_indices, rows
+from gradbench.models.supervised import SupervisedModel
 
 CELLS: dict[str, Callable[[int, int], nn.Module]] = {
     "rnn": RNN,
@@ -22,56 +21,56 @@ CELLS: dict[str, Callable[[int, int], nn.Module]] = {
 }
 
 TOLERANCE = 0.04
-"""A number is right when it is off by no more (Hochreiter and Schmidhuber 1997, on the same scale)."""
+"""Largest absolute error of a number that counts as correct (Hochreiter and Schmidhuber 1997, on the same scale)."""
 
 SOLVED = 0.99
-"""A task is solved once more than this share of the test sequences is answered right (Pascanu et al. 2013)."""
+"""Test accuracy above which a task counts as solved (Pascanu et al. 2013)."""
 
 
-class Reader(nn.Module):
-    """A recurrent layer, and a linear one on its last state.
+class SequenceClassifier(nn.Module):
+    """A recurrent layer, and a linear layer on its last state: [B, T, D] -> [B, C].
 
     Args:
         inputs: D.
         hidden: H.
-        answers: C.
+        outputs: C.
         cell: a key of ``CELLS``.
-        radius: of the disc in which the eigenvalues of each new recurrent H × H matrix lie.
+        radius: radius of the disc in which the eigenvalues of each new recurrent H × H matrix lie.
     """
 
-    def __init__(self, inputs: int, hidden: int, answers: int, cell: str, radius: float) -> None:
+    def __init__(self, inputs: int, hidden: int, outputs: int, cell: str, radius: float) -> None:
         super().__init__()
         self.recurrent = CELLS[cell](inputs, hidden)
-        self.decoder = nn.Linear(hidden, answers)
-        # circular law: entries of variance s² have eigenvalues in a disc of radius s √H; U(±1/√H) has s = 1/√(3H)
+        self.decoder = nn.Linear(hidden, outputs)
+        # Circular law: entries of variance s² give eigenvalues in a disc of radius s √H, and U(±1/√H) has s = 1/√(3H).
         with torch.no_grad():
             self.recurrent.get_parameter("weight_hh_l0").mul_(radius * math.sqrt(3))
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """Return the answers after the last step, [B, C]."""
+        """Return the outputs after the last step, [B, C]."""
         _, state = self.recurrent(x_BTD)
         h = state if isinstance(state, Tensor) else state[0]  # an LSTM's state is a pair
-        answers: Tensor = self.decoder(h[-1])
-        return answers
+        outputs: Tensor = self.decoder(h[-1])
+        return outputs
 
 
-class SequenceReading(MeanLoss):
-    """Classify a sequence, or give a number for it, after its last step.
+class SequenceReading(SupervisedModel):
+    """Predict a class or a number for a sequence, after its last step.
 
-    The loss is a mean over the batch: of the cross-entropy in nats where the data's answers are classes, of the
-    squared error where they are numbers. Gradients flow back through all T steps. A gradient penalty is taken of
-    each example's loss with respect to its input sequence.
+    The loss is the mean over the batch of the cross-entropy in nats (targets are classes) or of the squared error
+    (targets are numbers). Gradients flow back through all T steps. A gradient penalty is taken of each example's loss
+    with respect to its input sequence.
 
     Args:
-        sizes: of the data: ``features`` (D), ``length`` (T), ``answers`` (C).
+        sizes: sizes of the data: ``features`` (D), ``length`` (T), ``answers`` (C).
         cell: ``rnn`` (tanh, as in Pascanu et al., arXiv:1211.5063, 2013) or ``lstm``.
         hidden: H.
         radius: spectral radius of the initial recurrent weights, up to terms that vanish for large H (for an LSTM,
-            of each gate's); torch draws them with 1/√3, and gradients can grow with T from about 1 on.
+            of each gate's). torch's own weights have 1/√3; from about 1 on, gradients can grow with T.
         batch_size: B.
     """
 
-    players = (Player("reader"),)
+    players = (Player("network"),)
 
     def __init__(
         self, sizes: Mapping[str, int], cell: str, hidden: int, radius: float, batch_size: int
@@ -87,70 +86,48 @@ class SequenceReading(MeanLoss):
         self.length, self.batch_size = sizes["length"], batch_size
 
     def networks(self, fused: bool = False) -> dict[str, nn.Module]:
-        """Return the reader."""
-        return {"reader": Reader(*self.shape)}
-
-    def draw(
-        self, purpose: str, seed: int, first: int, count: int, data: Mapping[str, np.ndarray]
-    ) -> Tensors:
-        """Return the examples' indices, [count, B]; an evaluation needs none."""
-        if purpose == "evaluation":
-            return {}
-        return {"index": epoch_indices(seed, len(data["train/x"]), self.batch_size, first, count)}
-
-    def batch(self, player: str, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
-        """Return sequences [B, T, D] and answers [B]."""
-        return {name: rows(data[f"train/{name}"], draw["index"]) for name in ("x", "y")}
-
-    def carry(self) -> Tensors:
-        """Return nothing: every sequence starts from a zero state."""
-        return {}
+        """Return the sequence classifier."""
+        return {"network": SequenceClassifier(*self.shape)}
 
     def losses(
         self, player: str, nets: Networks, batch: Tensors, carry: Tensors
     ) -> tuple[Callable[[Tensor], tuple[Tensor, Tensors]], Tensor]:
-        """Return the loss per example as a function of the input sequences, and the sequences."""
-        return lambda x: (losses(nets[player](x), batch["y"]), carry), batch["x"]
+        """Return the function sequences -> loss of each example [B], and the sequences."""
+        return lambda x: (example_losses(nets[player](x), batch["y"]), carry), batch["x"]
 
     def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
-        """Return loss and share of right answers on both splits, and whether the task is solved (1 or 0).
+        """Compute loss and accuracy on both splits, and whether the task is solved (1 or 0).
 
-        Of the training split as many sequences are read as the test split has.
+        Of the training split only as many sequences are evaluated as the test split has.
         """
         metrics: Tensors = {}
         for split in ("train", "test"):
-            read = slice(len(data["test/y"]))
-            answers, y = nets["reader"](data[f"{split}/x"][read]), data[f"{split}/y"][read]
-            metrics[f"{split}/loss"] = losses(answers, y).mean()
-            metrics[f"{split}/accuracy"] = accuracy = right(answers, y).mean()
+            used = slice(len(data["test/y"]))
+            outputs, y = nets["network"](data[f"{split}/x"][used]), data[f"{split}/y"][used]
+            metrics[f"{split}/loss"] = example_losses(outputs, y).mean()
+            metrics[f"{split}/accuracy"] = accuracy = is_correct(outputs, y).mean()
         metrics["test/solved"] = torch.where(
             accuracy.isnan(), accuracy, (accuracy > SOLVED).to(accuracy.dtype)
         )
         return metrics
 
-    def summarize(
-        self, arrays: Mapping[str, np.ndarray], data: Mapping[str, np.ndarray]
-    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """Return nothing more: every metric is a scalar."""
-        return {}, {}
 
-
-def losses(answers: Tensor, y: Tensor) -> Tensor:
-    """Return each example's loss. Shapes: answers [B, C], y [B] -> [B]. Numbers are floating, classes are not."""
+def example_losses(outputs: Tensor, y: Tensor) -> Tensor:
+    """Return each example's loss. Shapes: outputs [B, C], y [B] (floating numbers, or int64 classes) -> [B]."""
     if y.is_floating_point():
-        return (answers.squeeze(-1) - y).square()
-    return F.cross_entropy(answers, y, reduction="none")
+        return (outputs.squeeze(-1) - y).square()
+    return F.cross_entropy(outputs, y, reduction="none")
 
 
-def right(answers: Tensor, y: Tensor) -> Tensor:
-    """Return 1 where an answer is right, 0 where it is wrong. Shapes: answers [B, C], y [B] -> [B].
+def is_correct(outputs: Tensor, y: Tensor) -> Tensor:
+    """Return 1 where a prediction is correct, else 0. Shapes: outputs [B, C], y [B] -> [B].
 
-    NaN where the number, or the largest of the logits, is not finite: then there is no answer.
+    NaN where the predicted number, or the largest logit, is not finite: no prediction was made.
     """
     if y.is_floating_point():
-        size = (answers.squeeze(-1) - y).abs()
-        hits = size <= TOLERANCE
+        size = (outputs.squeeze(-1) - y).abs()
+        correct = size <= TOLERANCE
     else:
-        size, likeliest = answers.max(dim=1)
-        hits = likeliest == y
-    return torch.where(size.isfinite(), hits.to(answers.dtype), torch.nan)
+        size, likeliest = outputs.max(dim=1)
+        correct = likeliest == y
+    return torch.where(size.isfinite(), correct.to(outputs.dtype), torch.nan)

@@ -1,4 +1,4 @@
-"""A Wasserstein GAN on points: a critic and a generator, two players.
+"""A Wasserstein GAN on points, with two players: a critic and a generator.
 
 B batch, D coordinates of a point, Z noise, N evaluation points, S grid points per side; L hidden layers of H units
 and P parameters of the critic.
@@ -16,25 +16,25 @@ from gradbench.functional.input_gradients import gradient_norms, slopes
 from gradbench.functional.seeding import generator
 from gradbench.models import Model, Networks, Player, Tensors
 from gradbench.models.networks.mlp import Perceptron
-from gradbench.models.sampling import rows
+from gradbench.models.sampling import gather_rows
 
 EVALUATION_POINTS = 2500
-"""Generated points that are judged for modes and quality, as in PacGAN (Lin et al., arXiv:1712.04086, 2017)."""
+"""Generated points from which modes and quality are computed, as in PacGAN (Lin et al., arXiv:1712.04086, 2017)."""
 
-SURFACE = 64
-"""Grid points per side of the stored value surface."""
+SURFACE_SIDE = 64
+"""S, grid points per side of the stored surface of critic values."""
 
 LAYER_POINTS = 256
-"""Points, half real and half generated, at which gradients by layer are measured."""
+"""Points, half real and half generated, over which the gradients of each layer are averaged."""
 
 BLUR, ROUNDS, TINY = 0.1, 10, 1e-300
-"""Of the plan that :func:`reduced` takes prices from: its blur in mean costs, and how often it is balanced."""
+"""Of :func:`subtract_potentials`: entropic blur in mean costs, Sinkhorn iterations, guard against division by 0."""
 
 WEIGHT_BINS = 128
 """Bins of the stored histogram of the critic's parameters."""
 
-FARTHEST = 1e300
-"""Size of a parameter up to which it is counted there: the width of a histogram must be a float."""
+MAX_COUNTED = 1e300
+"""Largest absolute parameter that the histogram counts: the width of its range must be a finite float."""
 
 
 class WassersteinGAN(Model):
@@ -43,15 +43,15 @@ class WassersteinGAN(Model):
     A gradient penalty is taken of D at x' = a x + (1 - a) G(z), a ~ U[0, 1] per sample (Gulrajani et al. 2017).
 
     Args:
-        sizes: of the data: ``inputs`` (D).
+        sizes: sizes of the data: ``inputs`` (D).
         hidden: units per hidden layer, of both networks.
         depth: hidden layers, of both networks.
         activation: a key of ``gradbench.models.networks.mlp.ACTIVATIONS``.
-        noise: Z, standard normal.
+        noise: Z, number of standard normal inputs of the generator.
         critic_steps: the critic's updates per training step.
         generator: ``trained``, or ``fixed``: generated points are data plus standard normal noise, and only the
-            critic learns (as for Fig. 1a of Gulrajani et al.).
-        matched_points: points on each side of the exact W1; its cost grows with their cube.
+            critic trains (as for Fig. 1a of Gulrajani et al.).
+        matched_points: points in each of the two samples of the exact W1; its cost grows with their cube.
         batch_size: B.
     """
 
@@ -80,7 +80,7 @@ class WassersteinGAN(Model):
         self.players = (critic,) if self.fixed else (critic, Player("generator", regularized=False))
 
     def networks(self, fused: bool = False) -> dict[str, nn.Module]:
-        """Return the critic and, where it is trained, the generator."""
+        """Return the critic and, unless it is fixed, the generator."""
         nets: dict[str, nn.Module] = {"critic": Perceptron(self.inputs, *self.shape, 1, self.activation)}
         if not self.fixed:
             nets["generator"] = Perceptron(self.noise, *self.shape, self.inputs, self.activation)
@@ -89,7 +89,7 @@ class WassersteinGAN(Model):
     def draw(
         self, purpose: str, seed: int, first: int, count: int, data: Mapping[str, np.ndarray]
     ) -> Tensors:
-        """Return noise, for the critic also data indices and interpolation weights: axes ``count``, B (or N)."""
+        """Draw noise and, for the critic, data indices and interpolation weights, each [count, B (or N), ...]."""
         random = generator(seed, purpose, first)
         batch = EVALUATION_POINTS if purpose == "evaluation" else self.batch_size
         split = "test" if purpose == "evaluation" else "train"
@@ -106,29 +106,25 @@ class WassersteinGAN(Model):
         }
 
     def _generate(self, nets: Networks, x: Tensor, draw: Tensors) -> Tensor:
-        """Return generated points [B, ...], from the generator or as data plus noise."""
+        """Generate points [B, ...]: outputs of the generator, or data plus noise if it is fixed."""
         if self.fixed:
-            return rows(x, draw["base"]) + draw["noise"]
+            return gather_rows(x, draw["base"]) + draw["noise"]
         samples: Tensor = nets["generator"](draw["noise"]).view(-1, *x.shape[1:])
         return samples
 
     def batch(self, player: str, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
-        """Return real, generated and interpolated points for the critic; the generator needs its noise only."""
+        """Return real, generated and interpolated points for the critic, and only noise for the generator."""
         if player == "generator":
             return {"noise": draw["noise"]}
-        real, fake = rows(data["train/x"], draw["real"]), self._generate(nets, data["train/x"], draw)
+        real, fake = gather_rows(data["train/x"], draw["real"]), self._generate(nets, data["train/x"], draw)
         return {"real": real, "fake": fake, "between": interpolate(real, fake, draw["alpha"])}
-
-    def carry(self) -> Tensors:
-        """Return nothing: batches are independent."""
-        return {}
 
     def loss(self, player: str, nets: Networks, batch: Tensors, carry: Tensors) -> tuple[Tensor, Tensors]:
         """Return the critic's or the generator's loss, in units of D."""
         if player == "generator":
-            return -values(nets["critic"], nets["generator"](batch["noise"])).mean(), carry
-        # one pass for both halves
-        fake_B, real_B = values(nets["critic"], torch.cat([batch["fake"], batch["real"]])).chunk(2)
+            return -critic_values(nets["critic"], nets["generator"](batch["noise"])).mean(), carry
+        # Both halves go through the critic in one pass.
+        fake_B, real_B = critic_values(nets["critic"], torch.cat([batch["fake"], batch["real"]])).chunk(2)
         return fake_B.mean() - real_B.mean(), carry
 
     def probe(
@@ -138,23 +134,23 @@ class WassersteinGAN(Model):
         batch: Tensors,
         carry: Tensors,
     ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-        """Return the critic, and the points between real and generated ones."""
-        return lambda x: values(nets["critic"], x), batch["between"]
+        """Return the critic, and the points interpolated between real and generated ones."""
+        return lambda x: critic_values(nets["critic"], x), batch["between"]
 
     def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
-        """Return the critic's Wasserstein estimate on held-out points, and what tells how it got there.
+        """Compute the critic's Wasserstein estimate on held-out points, and arrays for figures.
 
-        That is: samples, its value surface and parameters, the norms of its gradient with respect to its input (with
-        mean and standard deviation over points) and to its layers' activations.
+        The arrays are generated samples, the critic's value surface and parameters, and the norms of its gradient with
+        respect to its input (their mean and standard deviation are metrics) and to each layer's activations.
         """
         x = data["test/x"]
         real, fake = x[draw["real"]], self._generate(nets, x, draw)
         between = interpolate(real, fake, draw["alpha"])
-        norms = gradient_norms(lambda points: values(nets["critic"], points), between)
+        norms = gradient_norms(lambda points: critic_values(nets["critic"], points), between)
         some = torch.cat([real[: LAYER_POINTS // 2], fake[: LAYER_POINTS // 2]])
         results = {
-            "test/wasserstein_estimate": values(nets["critic"], real).mean()
-            - values(nets["critic"], fake).mean(),
+            "test/wasserstein_estimate": critic_values(nets["critic"], real).mean()
+            - critic_values(nets["critic"], fake).mean(),
             "test/gradient_norm": norms.mean(),
             "test/gradient_norm_deviation": norms.std(),
             "gradient_norms": norms,
@@ -163,16 +159,18 @@ class WassersteinGAN(Model):
             "weights": torch.cat([tensor.flatten() for tensor in nets["critic"].parameters()]),
         }
         if x[0].numel() == 2:
-            results["surface"] = values(nets["critic"], grid(x)).view(SURFACE, SURFACE)
+            results["surface"] = critic_values(nets["critic"], surface_grid(x)).view(
+                SURFACE_SIDE, SURFACE_SIDE
+            )
         return results
 
     def summarize(
         self, arrays: Mapping[str, np.ndarray], data: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """Return exact W1 against held-out points and, for mixtures, modes covered and share of quality samples.
+        """Compute exact W1 to held-out points and, for mixtures, modes covered and the share of good samples.
 
-        From two hidden layers on also the growth of the gradient per layer, from the last one down to the first. Of
-        the critic's parameters a histogram is kept, from minus to plus the largest one.
+        With two hidden layers or more, also the growth of the gradient per layer. The critic's parameters are stored
+        as a histogram over minus to plus the largest absolute one.
         """
         samples, held_out = arrays["samples"], data["test/x"]
         n = min(self.matched_points, len(samples), len(held_out))
@@ -180,44 +178,43 @@ class WassersteinGAN(Model):
         if "centres" in data:
             metrics |= mode_metrics(samples, data["centres"], float(data["sigma"]))
         if len(arrays["layer_gradients"]) > 1:
-            metrics["test/layer_growth"] = growth(arrays["layer_gradients"])
+            metrics["test/layer_growth"] = layer_growth(arrays["layer_gradients"])
         kept = dict(arrays) | {"data": held_out[: len(samples)]}
         kept |= weight_histogram(kept.pop("weights"))
         if "surface" in arrays:
-            kept["extent"] = np.asarray(extent(torch.as_tensor(held_out)))
+            kept["extent"] = np.asarray(surface_extent(torch.as_tensor(held_out)))
         return metrics, kept
 
 
-def values(critic: Callable[..., Tensor], points: Tensor, *shifts: Tensor) -> Tensor:
-    """Return the critic's value of each point, with shifts [L, B, H] as a perceptron's. Shapes: [B, ...] -> [B]."""
+def critic_values(critic: Callable[..., Tensor], points: Tensor, *shifts: Tensor) -> Tensor:
+    """Return the critic's value of each point. Shapes: points [B, ...], shifts as ``Perceptron``'s [L, B, H] -> [B]."""
     return critic(points.flatten(start_dim=1), *shifts).squeeze(-1)
 
 
 def layer_gradients(critic: Callable[..., Tensor], points: Tensor, hidden: int, depth: int) -> Tensor:
-    """Return how strongly the critic's value depends on the activations of each hidden layer.
+    """Return the L2 norm of the critic's gradient with respect to each hidden layer's activations, a mean over points.
 
-    That is the L2 norm of the value's gradient with respect to the layer's H activations, a mean over the points;
-    it is the gradient of a point's term in the critic's loss, but for its sign (Gulrajani et al. 2017, Fig. 1b).
+    Up to its sign it is the gradient of a point's term in the critic's loss (Gulrajani et al. 2017, Fig. 1b).
     Shapes: [B, ...] -> [L], the first layer first, in units of D per unit of activation.
     """
     rest = points.new_zeros(depth, len(points), hidden)
-    slopes_LBH = slopes(lambda shifts: values(critic, points, shifts), rest)
+    slopes_LBH = slopes(lambda shifts: critic_values(critic, points, shifts), rest)
     norms_LB: Tensor = torch.linalg.vector_norm(slopes_LBH, dim=2)
     return norms_LB.mean(dim=1)
 
 
-def growth(norms_L: np.ndarray) -> float:
-    """Return by which factor gradients grow per layer on their way back from the last hidden layer to the first.
+def layer_growth(norms_L: np.ndarray) -> float:
+    """Return the geometric mean factor by which gradients grow per layer, backwards from the last to the first.
 
-    1 is level, below 1 they vanish, above 1 they explode. NaN where the last layer's gradient is zero.
+    Below 1 they vanish, above 1 they explode. NaN where the last layer's gradient is zero.
     """
     first, last = float(norms_L[0]), float(norms_L[-1])
     return (first / last) ** (1 / (len(norms_L) - 1)) if last > 0 else float("nan")
 
 
 def weight_histogram(parameters_P: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the histogram of a network's parameters, biases included: edges and counts."""
-    reach = min(float(np.abs(parameters_P).max()), FARTHEST)
+    """Return edges and counts of the histogram of a network's parameters [P], biases included."""
+    reach = min(float(np.abs(parameters_P).max()), MAX_COUNTED)
     counts, edges = np.histogram(parameters_P, WEIGHT_BINS, (-reach, reach) if reach > 0 else (-1.0, 1.0))
     return {"weights/edges": edges, "weights/counts": counts}
 
@@ -228,16 +225,19 @@ def interpolate(real: Tensor, fake: Tensor, alpha_B: Tensor) -> Tensor:
     return alpha * real + (1 - alpha) * fake
 
 
-def extent(points: Tensor) -> tuple[float, float, float, float]:
-    """Return (x min, x max, y min, y max) of the square that is drawn: the data's range and a quarter around it."""
+def surface_extent(points: Tensor) -> tuple[float, float, float, float]:
+    """Return (x min, x max, y min, y max) of the value surface: the data's range and a quarter more on each side."""
     reach = 1.25 * float(points.abs().max())
     return -reach, reach, -reach, reach
 
 
-def grid(points: Tensor) -> Tensor:
-    """Return the grid on which a value surface is stored, [S * S, 2], row by row from the lowest y."""
-    # stays on the device: no value is read
-    side = torch.linspace(-1.25, 1.25, SURFACE, device=points.device, dtype=points.dtype) * points.abs().max()
+def surface_grid(points: Tensor) -> Tensor:
+    """Return the points of the value surface's grid, [S * S, 2], row by row from the lowest y."""
+    # The largest coordinate stays a tensor on the device: reading it would make the host wait.
+    side = (
+        torch.linspace(-1.25, 1.25, SURFACE_SIDE, device=points.device, dtype=points.dtype)
+        * points.abs().max()
+    )
     y, x = torch.meshgrid(side, side, indexing="ij")
     return torch.stack([x.flatten(), y.flatten()], dim=1)
 
@@ -251,14 +251,15 @@ def wasserstein(samples: np.ndarray, targets: np.ndarray) -> float:
     cost = cdist(a, b)
     if not np.isfinite(cost).all():
         return float("nan")
-    return float(cost[linear_sum_assignment(reduced(cost))].mean())
+    return float(cost[linear_sum_assignment(subtract_potentials(cost))].mean())
 
 
-def reduced(cost: np.ndarray) -> np.ndarray:
-    """Return costs [N, N] less one number per row and per column: the same assignment is the best, and found sooner.
+def subtract_potentials(cost: np.ndarray) -> np.ndarray:
+    """Subtract dual potentials from costs [N, N], so that the best assignment stays and is found sooner.
 
-    The numbers are the prices of a blurred transport plan (Cuturi, "Sinkhorn distances", arXiv:1306.0895, 2013): where
-    all samples lie far from most targets, search without them takes four times as long.
+    They are one number per row and column, from an entropically regularized transport plan (Cuturi, "Sinkhorn
+    distances", arXiv:1306.0895, 2013). Without them the search takes four times as long where all samples lie far from
+    most targets.
     """
     low = cost.min(axis=1, keepdims=True)
     blur = BLUR * cost.mean()
@@ -273,7 +274,7 @@ def reduced(cost: np.ndarray) -> np.ndarray:
 
 
 def mode_metrics(samples: np.ndarray, centres: np.ndarray, sigma: float) -> dict[str, float]:
-    """Return how many modes are covered and the share of high-quality samples, as PacGAN counts them.
+    """Return the number of modes covered and the share of high-quality samples, as PacGAN defines them.
 
     A sample [D] is of high quality within 3 sigma of its nearest mode; a mode is covered once it has one. NaN where a
     sample is not finite.

@@ -1,1 +1,4 @@
-"""What each regularizer costs: the step's time and the stack's memory beside ``none``, measured interleaved."""
+"""Profiling for ``gradbench cost``: time per step and peak memory of each regularizer, relative to ``none``.
+
+It builds, times and tabulates stacks. Nothing here trains a sweep, or writes into a results folder of one.
+"""

@@ -1,4 +1,4 @@
-"""Which stacks are compared: one of K cells per regularizer, alike in all else."""
+"""Make the stacks that are compared: one of K cells per regularizer, equal in all other settings."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gradbench.config.compose import Configs, Experiment
 from gradbench.config.instantiate import fingerprint
-from gradbench.config.overrides import Axis, Words
+from gradbench.config.overrides import Axis, Overrides
 from gradbench.errors import UsageError
 from gradbench.grid.cell import Cell
 from gradbench.grid.expand import expand
@@ -17,16 +17,17 @@ if TYPE_CHECKING:
     import torch
 
 NONE = "none"
+"""The regularizer that all others are compared with."""
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What is compared, and where.
+class Cases:
+    """The stacks to profile.
 
     Attributes:
-        stacks: regularizer -> K cells that differ in the seed alone; ``none`` is the first.
-        device: where they are timed.
-        folder: where the results go.
+        stacks: regularizer -> K cells that differ only in their seeds; ``none`` comes first.
+        device: device that they are timed on.
+        folder: folder for the results.
     """
 
     stacks: dict[str, list[Cell]]
@@ -35,26 +36,26 @@ class Comparison:
 
     @property
     def width(self) -> int:
-        """K."""
+        """K, cells per stack."""
         return len(self.stacks[NONE])
 
 
-def compare(
+def make_cases(
     words: list[str], width: int | None = None, results: Path | None = None, config_dir: Path | None = None
-) -> Comparison:
-    """Return the comparison that a command line asks for.
+) -> Cases:
+    """Make the stacks that a command line asks for.
 
     Args:
-        words: overrides in Hydra's grammar; without ``regularizer=`` every one there is takes part.
-        width: K; by default that of the widest stack of such cells in a sweep.
-        results: the results folder.
-        config_dir: the user's own config folder.
+        words: overrides in Hydra's grammar; without ``regularizer=`` all regularizers are compared.
+        width: K; by default the width of such stacks in a sweep.
+        results: folder for the results.
+        config_dir: the user's config folder.
 
     Raises:
-        UsageError: for anything a user can get wrong.
+        UsageError: for an invalid command line or config.
     """
     from gradbench.functional.devices import resolve
-    from gradbench.memory.stack_width import width as usual_width
+    from gradbench.memory.stack_width import choose_width
 
     for word in words:
         if "=" not in word and not word.startswith("~"):
@@ -80,16 +81,18 @@ def compare(
             raise UsageError(f"seed must be a whole number, got {first}")
         swept = Axis("seed", tuple(range(first, first + seeds)))
         every = {**axes, "regularizer": Axis("regularizer", tuple(regularizers)), "seed": swept}
-        return expand(configs, Experiment("cost"), Words(tuple(every.values()), given.verbatim), fingerprint)
+        return expand(
+            configs, Experiment("cost"), Overrides(tuple(every.values()), given.verbatim), fingerprint
+        )
 
     some = cells(names, 1)
     device = resolve(only_value("device", [cell.runtime["device"] for cell in some]))[0]
     validate(some)
     if width is None:
-        width = usual_width(some[0], data_of(some[0]), device)
+        width = choose_width(some[0], data_of(some[0]), device)
     members = cells(names, width)
     grouped = {name: [c for c in members if c.choices["regularizer"] == name] for name in names}
-    named = Words(tuple(axis for axis in given.axes if axis.key != "model"), given.verbatim)
+    named = Overrides(tuple(axis for axis in given.axes if axis.key != "model"), given.verbatim)
     model = some[0].config["model"]["name"]
     folder = RESULTS / folder_name(Experiment(f"cost-{model}-{device.type}"), named)
-    return Comparison(grouped, device, results or folder)
+    return Cases(grouped, device, results or folder)

@@ -1,4 +1,4 @@
-"""From a comparison to its table, figure and files."""
+"""Measure time, memory and telemetry of the stacks, as a table."""
 
 from collections.abc import Callable
 
@@ -8,45 +8,45 @@ import pandas as pd
 from gradbench.config.hashing import canonical
 from gradbench.config.instantiate import load_once
 from gradbench.launchers.worker import configure_process
-from gradbench.memory.estimate import footprint, measure
-from gradbench.profiling.cases import NONE, Comparison
-from gradbench.profiling.timing import median_interval, ready, rounds
+from gradbench.memory.estimate import measure_peak, predict_footprint
+from gradbench.profiling.cases import NONE, Cases
+from gradbench.profiling.timing import make_runner, median_interval, time_rounds
 from gradbench.stats.intervals import Interval
 from gradbench.storage.provenance import provenance
 from gradbench.training.setup import build_stack
 
 
-def measured(comparison: Comparison, count: int, told: Callable[[str], None]) -> pd.DataFrame:
-    """Return one row per regularizer.
+def measure_costs(cases: Cases, count: int, on_progress: Callable[[str], None]) -> pd.DataFrame:
+    """Measure each regularizer, and return one row for each.
 
-    Columns: ``step_seconds`` of the whole stack (median over rounds), ``step_ratio`` to ``none`` (median of the
-    ratios within each round, with its 95 % interval ``_low``, ``_high``), ``memory_bytes`` and
-    ``predicted_bytes`` at the stack's peak, ``telemetry_share`` of a step (with interval; timed for ``none`` and
-    for what changes gradients, NaN elsewhere: a penalty records what ``none`` does), and how it was measured.
+    Columns: ``step_seconds`` of the whole stack (median over rounds), ``step_ratio`` to ``none`` (median of the ratios
+    within rounds, with its 95 % interval ``_low``, ``_high``), peak ``memory_bytes`` and ``predicted_bytes``,
+    ``telemetry_share`` of a step (with interval), and the settings of the measurement. Telemetry is timed for ``none``
+    and for transforms; a penalty records the same as ``none``, and has NaN.
 
     Args:
-        comparison: what is compared.
-        count: of rounds.
-        told: is called with what happens now, in a few words.
+        cases: stacks to measure.
+        count: number of rounds.
+        on_progress: called with a short description of each stage.
     """
-    configure_process(comparison.device)
+    configure_process(cases.device)
     runners, silent, predicted, peak = {}, {}, {}, {}
-    for name, cells in comparison.stacks.items():
-        told(f"memory of {name}")
+    for name, cells in cases.stacks.items():
+        on_progress(f"memory of {name}")
         data = load_once(canonical(cells[0].config["data"]))
-        predicted[name] = footprint(cells[:1], data, comparison.device.type).of(len(cells))
-        context, peak[name] = measure(cells, data, comparison.device)
-        runners[name] = ready(context)
+        predicted[name] = predict_footprint(cells[:1], data, cases.device.type).peak_bytes(len(cells))
+        context, peak[name] = measure_peak(cells, data, cases.device)
+        runners[name] = make_runner(context)
         if name == NONE or any(player.transforms for player in context.players):
-            silent[name] = ready(build_stack(cells, data, comparison.device, with_telemetry=False))
-    timings = rounds(runners, silent, count, lambda done: told(f"round {done} of {count}"))
-    origin = provenance(str(comparison.device))
-    common = {"width": comparison.width, "rounds": count} | {
+            silent[name] = make_runner(build_stack(cells, data, cases.device, with_telemetry=False))
+    timings = time_rounds(runners, silent, count, lambda done: on_progress(f"round {done} of {count}"))
+    origin = provenance(str(cases.device))
+    common = {"width": cases.width, "rounds": count} | {
         key: origin[key] for key in ("device", "device_name", "torch", "gradbench", "git_commit")
     }
     nothing = Interval(np.nan, np.nan, np.nan, 0)
     rows = []
-    for name, cells in comparison.stacks.items():
+    for name, cells in cases.stacks.items():
         seconds = timings.steps[name]
         share = timings.telemetry.get(name)
         rows.append(
@@ -55,10 +55,12 @@ def measured(comparison: Comparison, count: int, told: Callable[[str], None]) ->
                 "regularizer": name,
                 "family": cells[0].config["regularizer"]["family"],
                 "step_seconds": float(np.median(seconds)),
-                **named("step_ratio", median_interval(seconds / timings.steps[NONE])),
+                **interval_columns("step_ratio", median_interval(seconds / timings.steps[NONE])),
                 "memory_bytes": peak[name],
                 "predicted_bytes": predicted[name],
-                **named("telemetry_share", nothing if share is None else median_interval(share / seconds)),
+                **interval_columns(
+                    "telemetry_share", nothing if share is None else median_interval(share / seconds)
+                ),
                 "steps": runners[name].steps,
             }
             | common
@@ -66,6 +68,6 @@ def measured(comparison: Comparison, count: int, told: Callable[[str], None]) ->
     return pd.DataFrame(rows)
 
 
-def named(name: str, interval: Interval) -> dict[str, float]:
-    """Return an interval's parts as columns."""
+def interval_columns(name: str, interval: Interval) -> dict[str, float]:
+    """Return an interval as three columns: the estimate, and its ends ``_low`` and ``_high``."""
     return {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}

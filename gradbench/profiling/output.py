@@ -1,4 +1,4 @@
-"""What a cost measurement leaves: a table for the terminal, a CSV and a figure."""
+"""Write a cost measurement: a table for the terminal, a CSV and a figure."""
 
 from collections.abc import Hashable, Mapping
 from io import BytesIO
@@ -19,10 +19,11 @@ from gradbench.report.figures.style import RC, Look, assign_looks_by_family
 from gradbench.report.render.formatting import format_number, shorten
 
 MEBI = 2**20
+"""Bytes in a MiB."""
 
 
-def sentence(rows: pd.DataFrame) -> str:
-    """Say in one line how it was measured."""
+def describe_measurement(rows: pd.DataFrame) -> str:
+    """Describe the measurement in one line."""
     row = rows.iloc[0]
     return (
         f"{row['model']}: stacks of {row['width']} cells on {row['device']} ({row['device_name']}), "
@@ -30,34 +31,34 @@ def sentence(rows: pd.DataFrame) -> str:
     )
 
 
-def table(rows: pd.DataFrame) -> Table:
-    """Return the rows as a terminal of 80 columns shows them; ratios are to ``none``."""
-    shown = Table(title=f"{sentence(rows)}{accuracy(rows)}", title_justify="left")
+def make_table(rows: pd.DataFrame) -> Table:
+    """Make the table for a terminal of 80 columns; ratios are relative to ``none``."""
+    shown = Table(
+        title=f"{describe_measurement(rows)}{describe_prediction_error(rows)}", title_justify="left"
+    )
     shown.add_column("regularizer", no_wrap=True)
     for heading in ("ms", "× none", "MiB, × none", "telemetry, %"):
         shown.add_column(heading, justify="right")
-    peak = relative(rows, "memory_bytes")
+    peak = divide_by_none(rows, "memory_bytes")
     for index, row in enumerate(rows.to_dict("records")):
         shown.add_row(
             row["regularizer"],
             format_number(1e3 * row["step_seconds"]),
-            spread(row, "step_ratio", 2),
-            "–"
-            if np.isnan(peak[index])
-            else f"{format_number(row['memory_bytes'] / MEBI)} · {peak[index]:.2f}",
-            spread(row, "telemetry_share", 1, 100),
+            format_interval(row, "step_ratio", 2),
+            "–" if np.isnan(peak[index]) else f"{format_number(row['memory_bytes'] / MEBI)} · {peak[index]:.2f}",
+            format_interval(row, "telemetry_share", 1, 100),
         )
     return shown
 
 
-def accuracy(rows: pd.DataFrame) -> str:
-    """Say how far memory is from what is predicted before a stack starts; nothing where it is not known."""
+def describe_prediction_error(rows: pd.DataFrame) -> str:
+    """Describe the largest relative error of predicted memory; empty if memory was not measured."""
     errors = np.abs(rows["predicted_bytes"].to_numpy(float) / rows["memory_bytes"].to_numpy(float) - 1)
     return "" if np.isnan(errors).all() else f"; memory as predicted within {np.nanmax(errors):.0%}"
 
 
-def spread(row: Mapping[Hashable, Any], column: str, digits: int, scale: float = 1) -> str:
-    """Write ``1.04 [1.03, 1.06]``; the bare estimate where there is no interval, a dash where there is nothing."""
+def format_interval(row: Mapping[Hashable, Any], column: str, digits: int, scale: float = 1) -> str:
+    """Format an estimate as ``1.04 [1.03, 1.06]``, without its interval if that is NaN, or as a dash if it is NaN."""
     estimate, low, high = (scale * row[name] for name in (column, f"{column}_low", f"{column}_high"))
     if np.isnan(estimate):
         return "–"
@@ -65,17 +66,17 @@ def spread(row: Mapping[Hashable, Any], column: str, digits: int, scale: float =
     return f"{estimate:.{digits}f}{ends}".replace("-", "−")
 
 
-def relative(rows: pd.DataFrame, column: str) -> np.ndarray:
-    """Return a column over the value of ``none``, which is the first row."""
+def divide_by_none(rows: pd.DataFrame, column: str) -> np.ndarray:
+    """Divide a column by the value of ``none``, which is the first row."""
     values = rows[column].to_numpy(dtype=float)
     return np.asarray(values / values[0])
 
 
-def make(folder: Path) -> None:
-    """Make the folder.
+def create_folder(folder: Path) -> None:
+    """Create the folder and its parents.
 
     Raises:
-        StorageError: where that cannot be.
+        StorageError: if it cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,15 +84,15 @@ def make(folder: Path) -> None:
         raise unwritable(folder, error) from error
 
 
-def write(rows: pd.DataFrame, folder: Path) -> list[Path]:
+def write_files(rows: pd.DataFrame, folder: Path) -> list[Path]:
     """Write ``cost.csv``, ``cost.png`` and ``cost.svg``; return their paths.
 
     Raises:
-        StorageError: where the folder cannot be written.
+        StorageError: if a file cannot be written.
     """
     files = {"cost.csv": rows.to_csv(index=False, lineterminator="\n").encode()}
     with mpl.rc_context(RC):
-        figure = draw(rows)
+        figure = draw_costs(rows)
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             buffer = BytesIO()
             figure.savefig(buffer, format=kind, metadata=metadata)
@@ -101,15 +102,15 @@ def write(rows: pd.DataFrame, folder: Path) -> list[Path]:
     return [folder / name for name in files]
 
 
-def draw(rows: pd.DataFrame) -> Figure:
-    """Draw time and memory of each regularizer relative to ``none``, a row each."""
+def draw_costs(rows: pd.DataFrame) -> Figure:
+    """Draw time and memory of each regularizer relative to ``none``, one row each."""
     looks = assign_looks_by_family(dict(zip(rows["regularizer"], rows["family"], strict=True)))
-    dearest = rows.iloc[int(rows["step_ratio"].argmax())]
-    title = f"A step costs at most {format_number(dearest['step_ratio'])}× that of none ({dearest['regularizer']})"
+    slowest = rows.iloc[int(rows["step_ratio"].argmax())]
+    title = f"A step costs at most {format_number(slowest['step_ratio'])}× that of none ({slowest['regularizer']})"
     longest = min(max(map(len, rows["regularizer"])), MAX_NAME)
     figure, ((time, memory),) = panels(
         title,
-        [sentence(rows)],
+        [describe_measurement(rows)],
         2,
         height=0.2 + 0.21 * len(rows),
         left=0.3 + 0.075 * longest,
@@ -118,13 +119,13 @@ def draw(rows: pd.DataFrame) -> Figure:
     )
     ratio = rows["step_ratio"].to_numpy(dtype=float)
     ends = rows[["step_ratio_low", "step_ratio_high"]].to_numpy(dtype=float).T
-    column(time, rows, looks, ratio, "step time, relative to none")
+    draw_panel(time, rows, looks, ratio, "step time, relative to none")
     time.hlines(
         range(len(rows)), ends[0], ends[1], colors=[looks[name].color for name in rows["regularizer"]], lw=2
     )
     measured, predicted = (rows[name].to_numpy(dtype=float) for name in ("memory_bytes", "predicted_bytes"))
     base = predicted[0] if np.isnan(measured[0]) else measured[0]
-    column(
+    draw_panel(
         memory,
         rows,
         looks,
@@ -136,7 +137,7 @@ def draw(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def column(
+def draw_panel(
     ax: Axes,
     rows: pd.DataFrame,
     looks: dict[str, Look],
@@ -144,7 +145,7 @@ def column(
     label: str,
     expected: np.ndarray | None = None,
 ) -> None:
-    """Draw one panel: a marker per regularizer, and hollow ones where something else was expected."""
+    """Draw one panel: a marker per regularizer, and hollow markers for expected values."""
     ax.axvline(1.0, color="#808080", lw=1, zorder=1)
     for place, name in enumerate(rows["regularizer"]):
         look = looks[name]

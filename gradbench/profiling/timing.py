@@ -1,4 +1,4 @@
-"""Timing stacks in interleaved rounds: what slows the machine down for a while slows all of them alike."""
+"""Time stacks in interleaved rounds, so that a temporary slowdown of the machine affects all of them alike."""
 
 import copy
 import math
@@ -18,13 +18,20 @@ from gradbench.training.setup import init_state
 from gradbench.training.state import StackContext, State
 from gradbench.training.telemetry import COMPARE_EVERY, Telemetry
 
-SHORTEST = 0.05
-"""Seconds that one timing should last at least, so that the clock's and the scheduler's grain matter little."""
+MIN_SECONDS = 0.05
+"""Least duration of one timing in seconds, so that the resolution of clock and scheduler matters little."""
 
 
 @dataclass
 class Runner:
-    """A stack that can be stepped from the same state again and again."""
+    """A stack that runs steps from the same state again and again.
+
+    Attributes:
+        context: the stack.
+        start: state from which each run begins.
+        draws: player -> random numbers of one chunk of steps.
+        steps: steps per run.
+    """
 
     context: StackContext
     start: State
@@ -35,14 +42,14 @@ class Runner:
         self.stepper = make_stepper(self.context)
 
     def run(self) -> tuple[float, float]:
-        """Return the seconds of one step, and of bringing to the host what it asks for, per step of a chunk.
+        """Return the seconds of one step, and of copying its telemetry to the host, per step of a chunk.
 
-        That is what was recorded, and which cells have diverged: it asks for these where nothing is recorded as well.
-        Of steps that compare bent gradients with what they were there is one in COMPARE_EVERY.
+        The copy includes which cells have diverged, also without telemetry. One in COMPARE_EVERY steps compares
+        transformed gradients with the original ones; its extra time is averaged over all steps.
         """
         state, telemetry = copy.deepcopy(self.start), Telemetry(self.context)
-        clock = clock_of(self.context.device)
-        if self.steps < self.context.steps:  # the first step is one of a kind
+        clock = choose_clock(self.context.device)
+        if self.steps < self.context.steps:  # the first step differs from all others
             self.stepper.advance(state, self.draws, telemetry)
         synchronize(self.context.device)
         began = clock()
@@ -60,28 +67,28 @@ class Runner:
         return seconds, (flushed - stepped) / CHUNK
 
     def advance(self, state: State, telemetry: Telemetry, compares: bool) -> None:
-        """Take one step of a kind."""
+        """Run one step; ``compares``: whether it compares gradients before and after the transform."""
         telemetry.record(self.stepper.step(state, self.draws, compares))
         state.step += 1
 
 
-def ready(context: StackContext) -> Runner:
-    """Return a stack to be timed; its functions have been recorded, its libraries are loaded."""
+def make_runner(context: StackContext) -> Runner:
+    """Make a runner for a stack, trace and warm it up, and set its number of steps."""
     runner = Runner(context, init_state(context), draw_chunk(context, 0))
     seconds = min(runner.run()[0] for _ in range(3))
-    runner.steps = min(math.ceil(SHORTEST / seconds), CHUNK, max(context.steps - 1, 1))
-    for _ in range(2):  # of a GPU's graphs those that a single step does without are made
+    runner.steps = min(math.ceil(MIN_SECONDS / seconds), CHUNK, max(context.steps - 1, 1))
+    for _ in range(2):  # captures the GPU's graphs that the single step did not need
         runner.run()
     return runner
 
 
-def clock_of(device: torch.device) -> Callable[[], float]:
-    """Return what to time with: on a CPU this process's own seconds, which no other process lengthens."""
+def choose_clock(device: torch.device) -> Callable[[], float]:
+    """Return the clock for a device: on a CPU this process's CPU time, which other processes do not affect."""
     return time.process_time if device.type == "cpu" else time.perf_counter
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a device has done all it was told."""
+    """Wait until a device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -93,24 +100,24 @@ class Timings:
     """Seconds per step, one entry per round.
 
     Attributes:
-        steps: regularizer -> with telemetry.
-        telemetry: regularizer -> spent in telemetry, where that was timed.
+        steps: regularizer -> seconds of a step with telemetry, [rounds].
+        telemetry: regularizer -> seconds of its telemetry, [rounds]; only for those that were timed without.
     """
 
     steps: dict[str, np.ndarray]
     telemetry: dict[str, np.ndarray]
 
 
-def rounds(
-    runners: Mapping[str, Runner], silent: Mapping[str, Runner], count: int, told: Callable[[int], None]
+def time_rounds(
+    runners: Mapping[str, Runner], silent: Mapping[str, Runner], count: int, on_round: Callable[[int], None]
 ) -> Timings:
-    """Time every stack once per round, in an order that is drawn anew each round.
+    """Time every stack once per round, in a new random order each round.
 
     Args:
         runners: regularizer -> its stack.
-        silent: of some of them -> the same stack without telemetry, timed just before or after.
-        count: of rounds.
-        told: is called with the number of each round that is over.
+        silent: regularizer -> the same stack without telemetry, for some of them; timed just before or after.
+        count: number of rounds.
+        on_round: called with the number of rounds that are finished.
     """
     order, shuffled = list(runners), random.Random(0)
     kinds = {name: [runners, silent] if name in silent else [runners] for name in order}
@@ -122,11 +129,11 @@ def rounds(
             for kind in kinds[name]:
                 step, flush = kind[name].run()
                 (with_it if kind is runners else without)[name][index] = step + flush
-        told(index + 1)
+        on_round(index + 1)
     return Timings(with_it, {name: with_it[name] - without[name] for name in silent})
 
 
 def median_interval(values: np.ndarray) -> Interval:
-    """Return the median with its distribution-free interval between two order statistics; six values at least."""
+    """Return the median of at least six values, with its distribution-free interval from order statistics."""
     found = quantile_test(values, q=np.median(values), p=0.5).confidence_interval(CONFIDENCE)
     return Interval(float(np.median(values)), float(found.low), float(found.high), len(values))

@@ -1,8 +1,8 @@
-"""What is done to gradients or to the loss: up to three pure functions, each written for ONE network.
+"""Regularizers: each is up to three pure functions of gradients, loss or parameters, written for ONE network.
 
-P parameters, B points. The training loop adds the axis of K networks with ``vmap``; a hook that is absent
-costs nothing. To add a regularizer, write one file with a function that returns a :class:`Regularizer`, and
-one YAML in ``conf/regularizer``.
+P parameters, B points. The training loop adds the axis of K networks with ``vmap``; an absent hook costs nothing. No
+regularizer knows models, optimizers or stacks. To add one, write one file with a function that returns a
+:class:`Regularizer`, and one YAML in ``conf/regularizer``.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from torch import Tensor
 from gradbench.functional.flat_params import Layout
 
 State = dict[str, Tensor]
-"""What a hook remembers from step to step; empty for most."""
+"""State of a transform between steps, name -> tensor; empty for most."""
 
 Penalty = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor], Tensor]
 """``penalty(f, points, strength) -> scalar``: f maps points [B, ...] to one value each [B]."""
@@ -25,28 +25,28 @@ Project = Callable[[Tensor, Tensor, Layout], Tensor]
 """``project(parameters [P], strength, layout) -> parameters [P]``, after the step."""
 
 
-def stateless(_parameters: Tensor, _layout: Layout) -> State:
-    """Return the state of a transform that keeps none."""
+def init_no_state(_parameters: Tensor, _layout: Layout) -> State:
+    """Return the empty state of a stateless transform."""
     return {}
 
 
 @dataclass(frozen=True)
 class Regularizer:
-    """The hooks of one regularizer; ``None`` where it has none.
+    """The hooks of one regularizer; ``None`` for a hook that it does not have.
 
     Args:
-        penalty: is added to the loss before differentiation.
-        transform: acts on the gradient, between backward and the optimizer's step.
-        project: acts on the parameters after the step.
-        rescales: whether ``transform`` multiplies the whole gradient by one number: its direction is kept.
-        init: returns the state that ``transform`` keeps, ``init(parameters [P], layout) -> state``.
+        penalty: function whose value is added to the loss before differentiation.
+        transform: function applied to the gradient, between backward and the optimizer's step.
+        project: function applied to the parameters after the step.
+        preserves_direction: whether ``transform`` multiplies the whole gradient by one number.
+        init: ``init(parameters [P], layout) -> state`` of ``transform`` before the first step.
     """
 
     penalty: Penalty | None = None
     transform: Transform | None = None
     project: Project | None = None
     preserves_direction: bool = False
-    init: Callable[[Tensor, Layout], State] = stateless
+    init: Callable[[Tensor, Layout], State] = init_no_state
 
     @property
     def changes_direction(self) -> bool:

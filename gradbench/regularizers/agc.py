@@ -1,4 +1,4 @@
-"""Adaptive gradient clipping: each unit's gradient against the size of its own weights."""
+"""Adaptive gradient clipping: each unit's gradient is limited relative to its weights."""
 
 import torch
 from torch import Tensor
@@ -9,14 +9,14 @@ from gradbench.regularizers import Regularizer, State
 
 
 def agc(eps: float = 1e-3) -> Regularizer:
-    """Scale a unit's gradient G down when it is large against the unit's weights W.
+    """Scale a unit's gradient G down if its norm is too large relative to the unit's weights W.
 
-    ``G * threshold * max(||W||, eps) / ||G||`` where ``||G|| > threshold * max(||W||, eps)``. A unit is one
-    row of a weight tensor (all that leads to one output), or a whole bias. The output layer is left alone,
-    see :func:`clipped_names`.
+    ``G * threshold * max(||W||, eps) / ||G||`` where ``||G|| > threshold * max(||W||, eps)``. A unit is one row of a
+    weight tensor (the weights of one output), or a whole bias. The output layer is not clipped, see
+    :func:`clipped_names`.
 
     Args:
-        eps: > 0, the least norm a unit counts with, so that weights at zero can move.
+        eps: > 0, lower bound of a unit's weight norm, so that weights at zero can move.
 
     Returns:
         A regularizer whose strength is ``threshold``: scalar > 0, the largest ratio of a unit's gradient norm
@@ -45,11 +45,11 @@ def agc(eps: float = 1e-3) -> Regularizer:
 
 
 def clipped_names(layout: Layout) -> list[str]:
-    """Return the parameters in front of the output layer, in order.
+    """Return the names of the parameters before the output layer, in order.
 
-    The output layer is read off the shapes alone: it begins at the last tensor with two dimensions or more,
-    and its bias is what follows. So a network of one layer is not clipped at all, and a decoder that shares
-    the embedding's matrix is not recognised: there the last matrix in front of it is left alone.
+    The output layer is inferred from shapes: the last tensor with two dimensions or more, and the tensors after it.
+    So a network of one layer is not clipped at all. A decoder that shares the embedding's matrix is not recognised:
+    then the last matrix before it is not clipped.
     """
     names = list(layout.shapes)
     matrices = [index for index, shape in enumerate(layout.shapes.values()) if len(shape) > 1]
@@ -68,7 +68,7 @@ def unit_norms(tensor: Tensor) -> Tensor:
 
 
 def clip_units(gradient: Tensor, limit: Tensor) -> Tensor:
-    """Scale each unit whose norm is above its limit down to it; the others keep their bits."""
+    """Scale each unit with a norm above its limit down to the limit; other units stay bit-identical."""
     norm = unit_norms(gradient)
-    # 1e-6: the authors' guard; where picks the other branch at zero, so it only keeps the division finite
+    # 1e-6 is the authors' guard. At zero ``where`` takes the other branch, so it only keeps the division finite.
     return torch.where(norm > limit, gradient * (limit / norm.clamp(min=1e-6)), gradient)

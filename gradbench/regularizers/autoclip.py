@@ -9,21 +9,21 @@ from gradbench.regularizers import Regularizer, State
 
 
 def autoclip(window: int = 1000) -> Regularizer:
-    """Clip the gradient's norm at a percentile of its own history, the current step included.
+    """Clip the gradient's norm at a percentile of the norms so far, including the current one.
 
-    ``g * min(1, c / ||g||)``, c the percentile of the last ``window`` norms, interpolated linearly as in
+    ``g * min(1, c / ||g||)``, where c is the percentile of the last ``window`` norms, interpolated linearly as in
     ``numpy.percentile``.
 
-    Two deviations: the paper's history is unbounded, here the oldest norm gives way once ``window`` are kept
-    (a fixed size is what a stack can hold; with fewer steps than that there is no difference). And a norm
-    that is not finite is not remembered, where it would make every later percentile NaN.
+    Two deviations: the paper's history is unbounded; here it holds the last ``window`` norms, because a stack needs
+    tensors of fixed size (with fewer steps there is no difference). And norms that are not finite are not stored,
+    because they would make every later percentile NaN.
 
     Args:
-        window: >= 1, how many norms are remembered.
+        window: >= 1, number of norms in the history.
 
     Returns:
-        A regularizer whose strength is ``percentile``: scalar in (0, 100]; 100 never clips, since no norm
-        exceeds a maximum that includes it.
+        A regularizer whose strength is ``percentile``: scalar in (0, 100]; 100 never clips, since no norm exceeds a
+        maximum that includes it.
 
     Raises:
         UsageError: for a window < 1.
@@ -36,7 +36,7 @@ def autoclip(window: int = 1000) -> Regularizer:
 
     def init(parameters_P: Tensor, _layout: Layout) -> State:
         return {
-            # what is not yet filled sorts behind every norm
+            # Empty slots are inf, so that they sort behind every norm.
             "history": parameters_P.new_full((window,), torch.inf),
             "count": parameters_P.new_zeros((), dtype=torch.int64),
         }
@@ -45,7 +45,7 @@ def autoclip(window: int = 1000) -> Regularizer:
         norm = torch.linalg.vector_norm(gradient_P)
         slots = torch.arange(window, device=norm.device)
         history = torch.where(slots == state["count"] % window, norm, state["history"])
-        # a norm that is not finite does not count: the next one takes its slot
+        # A norm that is not finite does not advance the count, so the next norm overwrites it.
         count = state["count"] + torch.isfinite(norm)
         limit = percentile_of(history, count.clamp(max=window), percentile)
         scale = torch.where(norm > limit, limit / (norm + 1e-6), 1.0)
@@ -55,13 +55,13 @@ def autoclip(window: int = 1000) -> Regularizer:
 
 
 def percentile_of(values_N: Tensor, count: Tensor, percentile: Tensor) -> Tensor:
-    """Return a percentile of the ``count`` smallest of N values, interpolated linearly between neighbours.
+    """Return a percentile of the ``count`` smallest of N values, interpolated linearly.
 
-    ``torch.quantile`` reads its argument on the host, so it is written out.
+    Written out because ``torch.quantile`` reads its argument on the host.
 
     Args:
-        values_N: [N].
-        count: int64 scalar; 0 counts as 1.
+        values_N: values, [N].
+        count: int64 scalar; 0 is taken as 1.
         percentile: scalar in [0, 100].
     """
     ordered_N = values_N.sort().values
@@ -70,5 +70,5 @@ def percentile_of(values_N: Tensor, count: Tensor, percentile: Tensor) -> Tensor
     below = position.floor().long()
     above = torch.minimum(below + 1, last)
     low, high = ordered_N.gather(0, torch.stack([below, above])).unbind()
-    # where both are one value no arithmetic: inf - inf is nan while nothing has been recorded
+    # Equal neighbours are returned as they are: in an empty history they are inf, and inf - inf is NaN.
     return torch.where(low == high, low, torch.lerp(low, high, position - below))

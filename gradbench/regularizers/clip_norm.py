@@ -8,13 +8,13 @@ from gradbench.regularizers import Regularizer, State
 
 
 def clip_norm(norm_type: float = 2.0) -> Regularizer:
-    """Scale the gradient down when its norm exceeds a threshold; its direction stays.
+    """Scale the gradient down if its norm exceeds a threshold; this keeps its direction.
 
-    ``g * min(1, threshold / (||g|| + 1e-6))``, one norm over all of a player's parameters, as in
+    ``g * min(1, threshold / (||g|| + 1e-6))`` with one norm over all of the player's parameters, as in
     ``torch.nn.utils.clip_grad_norm_``.
 
     Args:
-        norm_type: > 0, p of the p-norm; ``inf`` for the largest coordinate.
+        norm_type: > 0, the p of the p-norm; ``inf`` for the largest coordinate.
 
     Returns:
         A regularizer whose strength is ``threshold``: scalar > 0, in units of the gradient; ``inf`` never

@@ -19,7 +19,7 @@ def clip_value() -> Regularizer:
     """
 
     def transform(gradient_P: Tensor, threshold: Tensor, state: State, *_: object) -> tuple[Tensor, State]:
-        # not torch.clamp: on a CPU its bounds are compared one coordinate at a time, which takes five times as long
+        # torch.clamp with tensor bounds is not vectorised on a CPU, and takes five times as long.
         return torch.minimum(torch.maximum(gradient_P, -threshold), threshold), state
 
     return Regularizer(transform=transform)

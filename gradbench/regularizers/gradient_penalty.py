@@ -1,4 +1,4 @@
-"""Gradient penalty: a price on the norm of a function's gradient with respect to its input."""
+"""Gradient penalty: a term in the loss for the norm of a function's gradient with respect to its input."""
 
 from collections.abc import Callable
 
@@ -12,13 +12,13 @@ from gradbench.regularizers import Regularizer
 def gradient_penalty(center: float = 1.0, one_sided: bool = False, reduction: str = "mean") -> Regularizer:
     """Add ``lambda * E (||grad_x f(x)|| - center)^2`` to the loss.
 
-    The model says what f and x are: the critic and points between real and generated ones (WGAN-GP), or a
-    classifier's loss per example and its inputs.
+    The model defines f and x: the critic, and points between real and generated ones (WGAN-GP); or a classifier's loss
+    per example, and its inputs.
 
     Args:
-        center: the norm asked for: 1 for a critic that should be 1-Lipschitz, 0 to push gradients to zero.
+        center: target of the norm: 1 for a critic that should be 1-Lipschitz, 0 to push gradients to zero.
         one_sided: penalise only norms above ``center`` (WGAN-LP).
-        reduction: ``mean`` over the points, or ``max`` (only the steepest point pays).
+        reduction: ``mean`` over the points, or ``max`` (only the largest penalty counts).
 
     Returns:
         A regularizer whose strength is ``lambda``: scalar >= 0, in units of the loss.
@@ -38,7 +38,7 @@ def gradient_penalty(center: float = 1.0, one_sided: bool = False, reduction: st
         excess_B = gradient_norms(f, points) - center
         if one_sided:
             excess_B = excess_B.clamp(min=0.0)
-        price_B = excess_B.square()
-        return weight * (price_B.mean() if reduction == "mean" else price_B.amax())
+        penalty_B = excess_B.square()
+        return weight * (penalty_B.mean() if reduction == "mean" else penalty_B.amax())
 
     return Regularizer(penalty=penalty)

@@ -1,4 +1,4 @@
-"""Spectral norm projection: every weight matrix kept below a largest singular value."""
+"""Spectral norm projection: bounds the largest singular value of every weight matrix."""
 
 import torch
 import torch.nn.functional as F
@@ -9,29 +9,28 @@ from gradbench.functional.flat_params import Layout
 from gradbench.regularizers import Regularizer
 
 GOLDEN = 0.6180339887498949
-"""Its multiples modulo 1 fill the interval evenly and without a period."""
+"""Golden ratio minus 1; its multiples modulo 1 fill the interval evenly and without a period."""
 
 
 def spectral_norm(iterations: int = 10) -> Regularizer:
-    """Divide each weight matrix by its spectral norm where that exceeds a threshold, after each step.
+    """Scale each weight matrix down if its spectral norm exceeds a threshold, after each step.
 
-    ``W / max(1, sigma(W) / threshold)`` for every parameter of two dimensions or more, seen as [outputs, the
-    rest]; biases stay. Where matrices are the only amplifiers (ReLU, tanh), a network's Lipschitz constant is
-    at most ``threshold`` to the power of their number.
+    ``W / max(1, sigma(W) / threshold)`` for every parameter of two dimensions or more, reshaped to [outputs, inputs];
+    biases stay. With 1-Lipschitz activations (ReLU, tanh), a network's Lipschitz constant is then at most
+    ``threshold`` to the power of the number of matrices.
 
-    sigma is estimated by power iteration from the same start vector in each step: a projection keeps no
-    state. The estimate is never above sigma, so a matrix may stay slightly above the threshold; the next step
-    projects again.
+    sigma is estimated by power iteration, from the same start vector in every step because a projection has no state.
+    The estimate is a lower bound, so a matrix may stay slightly above the threshold; the next step projects again.
 
-    Deviations from spectral normalisation (Miyato et al.): it is a projection of the parameters and not a
-    reparametrisation, so no gradient flows through sigma; and a matrix below the threshold is not scaled up.
+    Deviations from spectral normalisation (Miyato et al.): this is a projection and no reparametrisation, so no
+    gradient flows through sigma; and a matrix below the threshold is not scaled up.
 
     Args:
-        iterations: >= 1, of the power method per matrix and step; the paper keeps its vector and takes 1.
+        iterations: >= 1, power iterations per matrix and step; the paper carries its vector over and takes 1.
 
     Returns:
-        A regularizer whose strength is ``threshold``: scalar > 0, the largest singular value; ``inf`` never
-        acts.
+        A regularizer whose strength is ``threshold``: scalar > 0, bound of the largest singular value; ``inf`` never
+        scales.
 
     Raises:
         UsageError: for iterations < 1.
@@ -56,14 +55,14 @@ def spectral_norm(iterations: int = 10) -> Regularizer:
 
 
 def largest_singular_value(matrix_OI: Tensor, iterations: int) -> Tensor:
-    """Return ``||W v||`` for the v that power iteration on ``W^T W`` reaches: a lower bound of sigma(W).
+    """Return ``||W v||`` after power iteration of v on ``W^T W``: a lower bound of sigma(W).
 
-    The start has no zero, no period and no zero sum, so that no ordinary matrix is blind to it (a constant
-    start would be lost on rows that sum to zero).
+    The start vector has no zeros, no period and no zero sum, so that no ordinary matrix maps it to zero (as a matrix
+    whose rows sum to zero does with a constant vector).
 
     Args:
-        matrix_OI: [O, I].
-        iterations: >= 1.
+        matrix_OI: W, [O, I].
+        iterations: >= 1, number of iterations.
     """
     steps = torch.arange(1, matrix_OI.shape[1] + 1, device=matrix_OI.device, dtype=matrix_OI.dtype)
     v_I = F.normalize((steps * GOLDEN) % 1 - 0.5, dim=0)

@@ -1,4 +1,4 @@
-"""Weight clipping: every parameter kept in a box."""
+"""Weight clipping: bounds the absolute value of every parameter."""
 
 import torch
 from torch import Tensor
@@ -9,8 +9,8 @@ from gradbench.regularizers import Regularizer
 def weight_clip() -> Regularizer:
     """Clamp every parameter to [-threshold, threshold] after each step.
 
-    It acts on the regularized player alone, all its parameters, biases included: the critic of a WGAN, whose
-    Lipschitz constant it bounds. The initial parameters are clamped with the first step.
+    It applies to all parameters of the regularized player, biases included: in a WGAN to the critic, whose Lipschitz
+    constant it bounds. The initial parameters are first clamped after the first step.
 
     Returns:
         A regularizer whose strength is ``threshold``: scalar > 0, in units of a parameter; ``inf`` never

@@ -9,19 +9,19 @@ from gradbench.regularizers import Regularizer, State
 
 
 def zclip(alpha: float = 0.97, warmup: int = 25) -> Regularizer:
-    """Clip the gradient when its norm is an outlier: more than z standard deviations above its running mean.
+    """Clip the gradient if its norm is more than z standard deviations above the running mean of the norms.
 
-    ``score = (||g|| - mean) / (deviation + 1e-6)``; where ``score > z`` the gradient is scaled to the norm
-    ``c = mean + z^2 deviation / score``: the further out, the closer to the mean. Mean and variance are
-    exponential averages of the norms as they were used (c where clipped); the variance is taken about the new
-    mean. Over the warm-up they are plain averages, and nothing is clipped.
+    ``score = (||g|| - mean) / (deviation + 1e-6)``; if ``score > z``, the gradient is scaled to the norm
+    ``c = mean + z^2 deviation / score``: the larger the outlier, the closer c to the mean. Mean and variance are
+    exponential averages of the norms after clipping; the variance is about the new mean. During the warm-up they are
+    plain averages, and nothing is clipped.
 
-    Two deviations from the authors' code: it also clips every norm at 1 by default, here the outliers alone
-    are clipped; and a norm that is not finite, or whose square is not, leaves mean and variance as they are.
+    Two deviations: the authors' code also clips every norm at 1 by default, here only outliers are clipped; and a norm
+    that is not finite, or whose square is not, leaves mean and variance unchanged.
 
     Args:
         alpha: in [0, 1), decay of the averages.
-        warmup: >= 1, norms that are seen before anything is clipped.
+        warmup: >= 1, number of norms before anything is clipped.
 
     Returns:
         A regularizer whose strength is ``z``: scalar > 0, in standard deviations; ``inf`` never clips.
@@ -52,7 +52,7 @@ def zclip(alpha: float = 0.97, warmup: int = 25) -> Regularizer:
         used = torch.where(clips, limit, norm)
         share = torch.where(count < warmup, 1 / (count + 1).to(norm.dtype), 1 - alpha)
         new_mean = mean + share * (used - mean)
-        # Welford: about both means it is the exact variance of a plain average; after it, about the new one
+        # During the warm-up Welford's update, about the old and the new mean, is the exact variance.
         about = torch.where(count < warmup, used - mean, used - new_mean)
         new_variance = (1 - share) * variance + share * about * (used - new_mean)
         usable = torch.isfinite(norm) & torch.isfinite(new_variance)

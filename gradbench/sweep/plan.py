@@ -10,12 +10,12 @@ from typing import Any
 from gradbench.config.compose import Configs, Experiment
 from gradbench.config.hashing import canonical, digest
 from gradbench.config.instantiate import fingerprint, load_once
-from gradbench.config.overrides import Words, one_line
+from gradbench.config.overrides import Overrides, one_line
 from gradbench.data import Data
 from gradbench.errors import UsageError
 from gradbench.grid.cell import RUNTIME, Cell
 from gradbench.grid.expand import expand
-from gradbench.grid.stacks import Stack, programs, stacks
+from gradbench.grid.stacks import Stack, group_by_program, split_into_stacks
 from gradbench.storage.results import FINISHED, Results
 
 RESULTS = Path("results")
@@ -89,17 +89,19 @@ def make_plan(
     configs = Configs(config_dir)
     experiment = configs.experiment(experiment_name) if experiment_name else Experiment("sweep")
     typed = configs.parse(words)
-    parsed = experiment.scaled(typed)
+    parsed = experiment.apply_scale(typed)
     cells = expand(configs, experiment, parsed, fingerprint)
     device = only_value("device", [cell.runtime["device"] for cell in cells])
     stored = Results(results or RESULTS / folder_name(experiment, typed))
     stored.check()
     statuses = stored.statuses()
-    groups = programs(cells)
+    groups = group_by_program(cells)
     sizes = {key: load_once(key).sizes for key in {canonical(cell.config["data"]) for cell in cells}}
     devices, counts = call(fit_to_devices, groups, device, sizes)
     grouped = [
-        stack for members, count in zip(groups, counts, strict=True) for stack in stacks(members, count)
+        stack
+        for members, count in zip(groups, counts, strict=True)
+        for stack in split_into_stacks(members, count)
     ]
     return Plan(experiment, stored.folder, cells, grouped, statuses, devices)
 
@@ -121,7 +123,7 @@ def fit_to_devices(
         UsageError: if there is no such device, or a model, regularizer or optimizer cannot be built.
     """
     from gradbench.functional.devices import resolve
-    from gradbench.memory.stack_width import pieces
+    from gradbench.memory.stack_width import count_stacks
 
     known = {key: Data({}, found) for key, found in sizes.items()}
 
@@ -131,9 +133,11 @@ def fit_to_devices(
     devices = resolve(device)
     cells = [cell for members in groups for cell in members]
     validate(cells, sizes_of)
-    # stacks on a GPU are limited by memory, which data take too, so there the data itself must be loaded
+    # of a CPU's stacks networks decide, of a GPU's memory does, which data take as well
     read = sizes_of if devices[0].type == "cpu" else data_of
-    return list(map(str, devices)), [pieces(members, read(members[0]), devices[0]) for members in groups]
+    return list(map(str, devices)), [
+        count_stacks(members, read(members[0]), devices[0]) for members in groups
+    ]
 
 
 def data_of(cell: Cell) -> Data:
@@ -153,8 +157,8 @@ def only_value(key: str, values: Sequence[str]) -> str:
     return different[0]
 
 
-def folder_name(experiment: Experiment, words: Words) -> str:
-    """Return the name of a results folder: equal for equal overrides, different for different ones."""
+def folder_name(experiment: Experiment, words: Overrides) -> str:
+    """Return a name that the same words always give, and other words do not: nothing is mixed or overwritten."""
     axes = [axis for axis in words.axes if axis.key.split(".")[0] not in RUNTIME]
     if not axes and not words.verbatim:
         return experiment.name

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from gradbench.config.instantiate import make
+from gradbench.config.instantiate import instantiate_group
 from gradbench.data import Data
 from gradbench.models import Model
 from gradbench.optimizers import Optimizer
@@ -36,8 +36,8 @@ def build(config: Mapping[str, Any], data: Data) -> Program:
     Raises:
         UsageError: where model or optimizer cannot be made.
     """
-    model = make(config, "model", sizes=data.sizes)
-    return Program(model, make(config, "optimizer"), str(config["precision"]))
+    model = instantiate_group(config, "model", sizes=data.sizes)
+    return Program(model, instantiate_group(config, "optimizer"), str(config["precision"]))
 
 
 def build_regularizer(config: Mapping[str, Any]) -> Regularizer:
@@ -46,5 +46,7 @@ def build_regularizer(config: Mapping[str, Any]) -> Regularizer:
     Raises:
         UsageError: where it cannot be made.
     """
-    regularizer: Regularizer = make(config, "regularizer", without=config["regularizer"]["strength"])
+    regularizer: Regularizer = instantiate_group(
+        config, "regularizer", without=config["regularizer"]["strength"]
+    )
     return regularizer

@@ -16,20 +16,20 @@ State = tuple[Tensor, Tensor]
 
 
 WORKSPACE = 15
-"""Numbers per token, layer and hidden unit that torch's kernel keeps on a CPU until it returns."""
+"""Size of the workspace that torch's CPU kernel holds until it returns, in numbers per token, layer and hidden unit."""
 
 
 class LSTM(nn.Module):
     """``nn.LSTM`` (batch first) with the recurrence written out.
 
-    The same parameters, names and results; but ``vmap`` can stack it, and it can be differentiated twice, which
-    torch's kernel cannot.
+    Parameters, names and results are the same; unlike torch's kernel, it works under ``vmap`` and can be
+    differentiated twice.
 
     Args:
         inputs: E.
         hidden: H.
         layers: L.
-        fused: use torch's kernel after all.
+        fused: use torch's kernel.
     """
 
     def __init__(self, inputs: int, hidden: int, layers: int, fused: bool = False) -> None:
@@ -56,24 +56,24 @@ class LSTM(nn.Module):
             state = (zeros, zeros)
         if self.fused:
             weights = [getattr(self, name) for name in self.names]
-            # on ``meta``, where memory is predicted, something must stand for what the kernel keeps meanwhile
-            kept = x_BTE.new_empty(
+            # On ``meta``, where memory is predicted, this tensor stands for the workspace of the real kernel.
+            workspace = x_BTE.new_empty(
                 WORKSPACE * self.layers * self.hidden * x_BTE[..., 0].numel() * x_BTE.is_meta
             )
             top, *last = torch.lstm(x_BTE, state, weights, True, self.layers, 0.0, self.training, False, True)
-            del kept
+            del workspace
             return top, (last[0], last[1])
         return self._unrolled(x_BTE, state)
 
     def _unrolled(self, x_BTE: Tensor, state: State) -> tuple[Tensor, State]:
-        """Return the same, with a recurrence that can be stacked and differentiated twice."""
+        """Return the same as :meth:`forward`, computed by :class:`Recurrence`."""
         x_TBE = x_BTE.transpose(0, 1)
         hs, cs = [], []
         for layer in range(self.layers):
             w_ih, w_hh, b_ih, b_hh = (
                 getattr(self, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
             )
-            # the inputs of all T steps in one product; in two dimensions, or ``vmap`` would copy the weight T times
+            # One product for the inputs of all T steps, in two dimensions: else ``vmap`` would copy the weight T times.
             projected = F.linear(x_TBE.flatten(0, 1), w_ih, b_ih + b_hh)
             projected_TBG = projected.view(*x_TBE.shape[:2], -1)
             x_TBE, c_TBH, _ = Recurrence.apply(projected_TBG, w_hh, state[0][layer], state[1][layer])
@@ -83,7 +83,7 @@ class LSTM(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """Embedding, LSTM, and a linear decoder to the logits of the next token."""
+    """An embedding, an LSTM, and a linear decoder to the logits of the next token."""
 
     def __init__(
         self, vocabulary: int, embedding: int, hidden: int, layers: int, fused: bool = False
@@ -98,10 +98,10 @@ class LanguageModel(nn.Module):
         """Return the logits [B, T, V] and the last state.
 
         Args:
-            text: tokens, int64 [B, T], or what they are embedded as, [B, T, E].
+            text: tokens, int64 [B, T], or embedded tokens, [B, T, E].
             state: as ``nn.LSTM``'s, each [L, B, H]; ``None`` is the zero state.
         """
         embedded = text if text.is_floating_point() else self.embedding(text)
         outputs, state = self.lstm(embedded, state)
-        logits: Tensor = self.decoder(outputs.flatten(0, 1))  # in two dimensions, as above
+        logits: Tensor = self.decoder(outputs.flatten(0, 1))  # in two dimensions, as in ``LSTM``
         return logits.view(*outputs.shape[:2], -1), state

@@ -1,4 +1,4 @@
-"""The network that the classifier, the critic and the generator share.
+"""A multilayer perceptron, and activations that can be differentiated twice at little cost.
 
 L hidden layers, H units of each, B batch.
 """
@@ -14,10 +14,10 @@ from torch.autograd import Function
 
 
 class PiecewiseLinear(Function):
-    """``(x, a) -> x where x > 0, else a x``, whose second derivative is left undefined instead of filled with zeros.
+    """``(x, a) -> x where x > 0, else a x``, with an undefined second derivative instead of zeros.
 
-    torch's own functions return zeros for it, and a gradient penalty would carry them back through the network: five of
-    31 matrix products of a critic's step with ``gp``, for nothing.
+    torch's own functions return zeros, which a gradient penalty then propagates back through the network: five of 31
+    matrix products in a critic's step with ``gp``, without any effect.
     """
 
     generate_vmap_rule = True
@@ -29,14 +29,14 @@ class PiecewiseLinear(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Keep the activations, whose signs decide."""
+        """Save the activations, whose signs select the slope."""
         ctx.slope = inputs[1]
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(output)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, None]:
-        """Return the gradient with respect to x; nothing where there is none."""
+        """Return the gradient with respect to x, or ``None`` where the incoming gradient is undefined."""
         if gradient is None:
             return None, None
         (output,) = ctx.saved_tensors
@@ -46,7 +46,11 @@ class PiecewiseLinear(Function):
 
 
 class Rectifier(nn.Module):
-    """``nn.ReLU`` or, with a slope below zero, ``nn.LeakyReLU``, for networks that are differentiated twice."""
+    """``nn.ReLU`` or, with a slope, ``nn.LeakyReLU``, for networks that are differentiated twice.
+
+    Args:
+        slope: slope for negative inputs.
+    """
 
     def __init__(self, slope: float = 0.0) -> None:
         super().__init__()
@@ -69,17 +73,17 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 class Perceptron(nn.Module):
-    """``depth`` hidden layers of ``hidden`` units and a linear one: [..., inputs] -> [..., outputs].
+    """``depth`` hidden layers of ``hidden`` units and a linear output layer: [..., inputs] -> [..., outputs].
 
     Args:
-        inputs: numbers in.
+        inputs: number of inputs.
         hidden: H.
         depth: L.
-        outputs: numbers out.
+        outputs: number of outputs.
         activation: a key of ``ACTIVATIONS``.
 
     Raises:
-        ValueError: for an unknown activation, or sizes that make no network.
+        ValueError: for an unknown activation, or sizes out of range.
     """
 
     def __init__(self, inputs: int, hidden: int, depth: int, outputs: int, activation: str) -> None:
@@ -94,11 +98,11 @@ class Perceptron(nn.Module):
         self.output = nn.Linear(widths[-1], outputs)
 
     def forward(self, x: Tensor, shifts_LBH: Tensor | None = None) -> Tensor:
-        """Return the outputs.
+        """Return the outputs, [..., outputs].
 
         Args:
             x: [..., inputs].
-            shifts_LBH: is added to the hidden layers' activations; a gradient with respect to it, at zero, is the
+            shifts_LBH: added to the hidden layers' activations. The gradient with respect to it, at zero, is the
                 gradient with respect to the activations.
         """
         for layer, linear in enumerate(self.hidden):

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 class RNN(nn.Module):
     """``nn.RNN`` (one layer, tanh, batch first) with the recurrence written out.
 
-    The same parameters, names and results; but ``vmap`` can stack it, and it can be differentiated twice, which
-    torch's kernel cannot.
+    Parameters, names and results are the same; unlike torch's kernel, it works under ``vmap`` and can be
+    differentiated twice.
 
     Args:
         inputs: D.
@@ -33,9 +33,9 @@ class RNN(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
         """Return all outputs [B, T, H] and the last one [1, B, H], from a zero state."""
-        # the inputs of all T steps in one product, time first: each step then reads what lies together
+        # One product for the inputs of all T steps, time first, so that each step reads contiguous memory.
         x_TBD = x_BTD.transpose(0, 1)
-        # in two dimensions, or ``vmap`` would copy the weight T times
+        # In two dimensions, because ``vmap`` would copy the weight T times otherwise.
         projected = F.linear(x_TBD.flatten(0, 1), self.weight_ih_l0, self.bias_ih_l0 + self.bias_hh_l0)
         projected_TBH = projected.view(*x_TBD.shape[:2], -1)
         h = x_BTD.new_zeros(x_BTD.shape[0], self.weight_hh_l0.shape[0])
