@@ -19,7 +19,6 @@ import pytest
 import synthetic
 import yaml
 from pandas.testing import assert_frame_equal
-from test_readme import ROOT
 
 from gradbench.cli import main as cli
 from gradbench.config.compose import Configs
@@ -28,6 +27,7 @@ from gradbench.report.claims.overview import BEGIN, END, judge, put_into
 from gradbench.report.claims.verdicts import frozen_experiment, table, verdicts
 from gradbench.report.figures.style import RC
 
+ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "experiments" / "article" / "reference.py"
 KEPT = ROOT / "results" / "article"
 MEGABYTES = 10

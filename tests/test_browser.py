@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import synthetic
 import yaml
-from test_report import EVIL
+from synthetic import EVIL
 
 from gradbench.report import build, compare
 from gradbench.report.claims import section as claims

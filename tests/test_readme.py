@@ -153,9 +153,11 @@ def test_every_make_target_that_is_named_exists():
 
 
 def test_every_file_of_tests_that_is_named_exists():
+    files = [f"/{path.relative_to(ROOT)}" for path in ROOT.glob("tests/**/test_*.py")]
     for document, text in DOCUMENTS.items():
-        for name in re.findall(r"\btest_\w+\.py", text):
-            assert (ROOT / "tests" / name).exists(), f"{document}: {name}"
+        for name in re.findall(r"[\w/]*\btest_\w+\.py", text):
+            found = [file for file in files if file.endswith(f"/{name}")]
+            assert len(found) == 1, f"{document}: {name} is {found}"
 
 
 # ---- the README --------------------------------------------------------------------------------------------
