@@ -125,6 +125,13 @@ def article(request: pytest.FixtureRequest, small: Article) -> Article:
     return Article(KEPT, KEPT / "README.md", None)
 
 
+# what reads all that is kept in git takes long
+small_and_kept = pytest.mark.parametrize(
+    "article", ["small", pytest.param("kept in git", marks=pytest.mark.slow)], indirect=True
+)
+
+
+@small_and_kept
 def test_the_table_in_the_document_is_what_the_command_writes(article: Article, tmp_path: Path) -> None:
     copy = tmp_path / "copy.md"
     shutil.copyfile(article.document, copy)
@@ -145,6 +152,7 @@ def test_each_experiment_was_run_as_its_file_stands(article: Article) -> None:
             assert frozen["spec"].get(key) == filed.get(key), f"{folder}: {key}"
 
 
+@small_and_kept
 def test_each_claim_is_judged_and_its_figure_kept(article: Article) -> None:
     for folder in article.folders:
         found = verdicts(folder)
@@ -164,6 +172,7 @@ def test_each_cell_is_kept_with_where_it_comes_from(article: Article) -> None:
         assert cells["cell"].is_unique
 
 
+@small_and_kept
 def test_a_report_is_rebuilt_from_what_is_kept_with_the_same_numbers(
     article: Article, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from small import CONFIGS, CPU, cells, data_of
+from small import CPU, cells, data_of, each_pair
 from torch.utils._pytree import tree_leaves
 
 import gradbench.training.loop
@@ -14,15 +14,6 @@ from gradbench.training.loop import train
 from gradbench.training.setup import build_stack, init_state
 from gradbench.training.step import EagerStepper
 from gradbench.training.telemetry import COMPARE_EVERY, Telemetry
-
-every_pair = pytest.mark.parametrize(
-    ("model", "regularizer"),
-    [
-        (model, regularizer)
-        for model in CONFIGS.groups["model"]
-        for regularizer in CONFIGS.groups["regularizer"]
-    ],
-)
 
 
 class Launches:
@@ -53,7 +44,7 @@ def march(calls, steps):
     return [tensor.clone() for tensor in tree_leaves(everything)]
 
 
-@every_pair
+@each_pair(0)
 def test_a_launched_step_has_the_bits_of_a_called_one(model, regularizer):
     stack = cells(model, regularizer, seed=[0, 1], precision="float32", steps=4)
     setup, launches = build_stack(stack, data_of(stack[0]), CPU), Launches()
