@@ -239,7 +239,9 @@ def test_asked_to_stop_a_run_saves_what_it_is_at_and_asked_twice_it_leaves_at_on
     assert run.returncode == 130, err
     assert "Traceback" not in out + err
     assert err.splitlines()[-1] == "interrupted: everything finished is kept; the same command goes on"
-    assert pd.read_parquet(tmp_path / "x/cells")["steps"].tolist() == [4]
+    cells = pd.read_parquet(tmp_path / "x/cells")
+    assert cells["steps"].tolist() == [4]
+    assert cells["status"].tolist() == ["completed"]
     if len(signals) == 1:
         assert "stopping: what runs is being saved" in err
         assert "1 completed, 1 not finished" in out
