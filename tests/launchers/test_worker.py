@@ -145,6 +145,7 @@ cli.main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "status"),
     [(["run", "qick"], 2), (["run", "model=mlp", "steps=0"], 2), (["run", "model=mlp", "--dry-run"], 0)],
@@ -206,7 +207,11 @@ def test_the_report_is_imported_while_the_last_stacks_train_and_only_where_one_i
 
 @pytest.mark.parametrize(
     ("signals", "whole_group"),
-    [([signal.SIGINT], True), ([signal.SIGTERM], False), ([signal.SIGINT, signal.SIGINT], True)],
+    [
+        ([signal.SIGINT], True),
+        pytest.param([signal.SIGTERM], False, marks=pytest.mark.slow),
+        pytest.param([signal.SIGINT, signal.SIGINT], True, marks=pytest.mark.slow),
+    ],
 )
 def test_asked_to_stop_a_run_saves_what_it_is_at_and_asked_twice_it_leaves_at_once(
     tmp_path, signals, whole_group
