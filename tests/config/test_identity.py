@@ -132,8 +132,8 @@ def renovated(tmp_path, monkeypatch):
         shutil.copytree(shipped("conf"), conf)
         for path in conf.glob(pattern):
             path.write_text(edit(path.read_text()))
-        for module in ("config", "identity"):
-            monkeypatch.setattr(f"gradbench.{module}.shipped", lambda _folder: conf)
+        for module in ("compose", "identity"):
+            monkeypatch.setattr(f"gradbench.config.{module}.shipped", lambda _folder: conf)
         shipped_target.cache_clear()
         return Configs()
 

@@ -134,7 +134,7 @@ def test_of_steps_that_compare_gradients_each_timing_counts_one_in_many(monkeypa
 def test_each_round_times_everything_once_in_an_order_of_its_own(runners, monkeypatch):
     order, told = [], []
     silent = {
-        "clip_norm": Runner(*(getattr(runners["clip_norm"], name) for name in ("setup", "start", "draws")))
+        "clip_norm": Runner(*(getattr(runners["clip_norm"], name) for name in ("context", "start", "draws")))
     }
     timed = {id(runner): name for name, runner in runners.items()} | {id(silent["clip_norm"]): "silent"}
 
