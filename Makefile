@@ -10,14 +10,17 @@ SCALE ?= full
 RUN := results/article-$(SCALE)
 ARTICLE := recurrent deep language thresholds speed generalise modes critic cost
 
-.PHONY: run test article reference browser browser-ready soak bench lint format clean
+.PHONY: run test test-slow article reference browser browser-ready soak bench lint format clean
 .DEFAULT_GOAL := run
 
 run: $(READY)  ## train the default experiment and write its report
 	$(BIN)/gradbench run
 
-test: $(READY)  ## run the tests
+test: $(READY)  ## run the tests but for the slow ones: minutes
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-slow: $(READY)  ## run the slow ones: kills, fuzz, all pairs of everything, the browser where there is one
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow and not gpu"
 
 article: $(READY)  ## train all experiments of the article, what is finished excepted, and judge its claims; SCALE=small: a quarter of an hour
 	@for name in $(ARTICLE); do \
@@ -30,7 +33,7 @@ reference: $(READY)  ## keep of that what git keeps, in results/article, and fil
 	$(BIN)/gradbench claims results/article --into results/article/README.md
 
 browser: browser-ready  ## try the report's page in a headless Chromium or Chrome, which must be on the PATH
-	$(BIN)/python -m pytest -rs tests/test_browser.py
+	$(BIN)/python -m pytest -rs -m slow tests/test_browser.py
 
 browser-ready: $(BROWSER_READY)
 

@@ -2,6 +2,7 @@
 
 from functools import cache
 
+import pytest
 import torch
 
 from gradbench.config.compose import Axis, Configs, Experiment, Overrides
@@ -29,6 +30,27 @@ SIZES = {
     "eval_every": 20,
 }
 """Applied where a config has the key."""
+
+
+MODELS, REGULARIZERS = CONFIGS.groups["model"], CONFIGS.groups["regularizer"]
+
+
+def each_pair(turn: int) -> pytest.MarkDecorator:
+    """Try a property on every model x regularizer, most pairs in the slow suite.
+
+    The default suite tries every regularizer with one model and every model with a share of the regularizers. Another
+    ``turn`` chooses other pairs, so that properties with as many turns as there are models cover all pairs together.
+    """
+    return pytest.mark.parametrize(
+        ("model", "regularizer"),
+        [
+            pytest.param(
+                model, regularizer, marks=[] if (i + j + turn) % len(MODELS) == 0 else pytest.mark.slow
+            )
+            for i, model in enumerate(MODELS)
+            for j, regularizer in enumerate(REGULARIZERS)
+        ],
+    )
 
 
 @cache

@@ -10,6 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 import yaml
 
+EVIL = "<script>alert('x')</script>&\"$y_1$"
+"""A name that would do something where it is not shown as text."""
+
 MODELS: dict[str, dict[str, Any]] = {
     "lstm": {
         "metric": "test/perplexity",

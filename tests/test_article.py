@@ -19,7 +19,6 @@ import pytest
 import synthetic
 import yaml
 from pandas.testing import assert_frame_equal
-from test_readme import ROOT
 
 from gradbench.cli import main as cli
 from gradbench.config.compose import Configs
@@ -28,6 +27,7 @@ from gradbench.report.claims.output import BEGIN, END, update_document, verdict_
 from gradbench.report.claims.verdicts import judge_folder, judge_folders, read_frozen_experiment
 from gradbench.report.figures.style import RC
 
+ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "experiments" / "article" / "reference.py"
 KEPT = ROOT / "results" / "article"
 MEGABYTES = 10
@@ -125,6 +125,13 @@ def article(request: pytest.FixtureRequest, small: Article) -> Article:
     return Article(KEPT, KEPT / "README.md", None)
 
 
+# what reads all that is kept in git takes long
+small_and_kept = pytest.mark.parametrize(
+    "article", ["small", pytest.param("kept in git", marks=pytest.mark.slow)], indirect=True
+)
+
+
+@small_and_kept
 def test_the_table_in_the_document_is_what_the_command_writes(article: Article, tmp_path: Path) -> None:
     copy = tmp_path / "copy.md"
     shutil.copyfile(article.document, copy)
@@ -148,6 +155,7 @@ def test_each_experiment_was_run_as_its_file_stands(article: Article) -> None:
             assert frozen["spec"].get(key) == filed.get(key), f"{folder}: {key}"
 
 
+@small_and_kept
 def test_each_claim_is_judged_and_its_figure_kept(article: Article) -> None:
     for folder in article.folders:
         found = judge_folder(folder)
@@ -167,6 +175,7 @@ def test_each_cell_is_kept_with_where_it_comes_from(article: Article) -> None:
         assert cells["cell"].is_unique
 
 
+@small_and_kept
 def test_a_report_is_rebuilt_from_what_is_kept_with_the_same_numbers(
     article: Article, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

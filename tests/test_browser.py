@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import synthetic
 import yaml
-from test_report import EVIL
+from synthetic import EVIL
 
 from gradbench.report import build, compare
 from gradbench.report.claims.section import build_sections
@@ -29,9 +29,10 @@ playwright = pytest.importorskip("playwright.sync_api", reason=MISSING, exc_type
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason=MISSING, exc_type=ImportError)
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 CHROMIUM = next((found for name in NAMES if (found := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason=f"no browser on the PATH: none of {', '.join(NAMES)}"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason=f"no browser on the PATH: none of {', '.join(NAMES)}"),
+]
 
 SIDES = {"treatment": {"regularizer": "clip_norm"}, "control": {"regularizer": "none"}, "per": "model"}
 CLAIMS = [

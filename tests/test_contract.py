@@ -1,11 +1,14 @@
-"""What every model x regularizer promises. Both are discovered from conf/: a new YAML is tested at once."""
+"""What every model x regularizer promises. Both are discovered from conf/: a new YAML is tested at once.
+
+Each property has a turn of its own, so that the default suite tries every pair with some of them.
+"""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from small import CONFIGS, CPU, DEAR, advance, cells, data_of
+from small import CONFIGS, CPU, DEAR, MODELS, REGULARIZERS, advance, cells, data_of, each_pair
 
 from gradbench.grid.stacks import group_by_program, split_into_stacks
 from gradbench.training.draws import draw_chunk
@@ -13,13 +16,7 @@ from gradbench.training.loop import train
 from gradbench.training.setup import build_stack, init_state
 from gradbench.training.telemetry import Telemetry, series_of
 
-MODELS = CONFIGS.groups["model"]
-REGULARIZERS = CONFIGS.groups["regularizer"]
-
 every_model = pytest.mark.parametrize("model", MODELS)
-every_pair = pytest.mark.parametrize(
-    ("model", "regularizer"), [(model, regularizer) for model in MODELS for regularizer in REGULARIZERS]
-)
 
 
 def march(stack, steps, device=CPU, alter=lambda state: None):
@@ -65,7 +62,7 @@ def assert_same_bits(one, other):
 CALM = {"optimizer__lr": 0.01}
 
 
-@every_pair
+@each_pair(0)
 @pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-12), ("float32", 1e-3)])
 def test_a_cell_does_not_depend_on_the_cells_in_its_stack(model, regularizer, precision, tolerance):
     stack = cells(model, regularizer, seed=[0, 3], precision=precision, **CALM, **strengths(regularizer))
@@ -101,7 +98,7 @@ def test_final_metrics_and_curves_do_not_depend_on_the_stack(model):
         np.testing.assert_allclose(curve[:, 1], alone.curves[name][:, 0], rtol=1e-9, atol=1e-12, err_msg=name)
 
 
-@every_pair
+@each_pair(1)
 def test_permuting_the_cells_permutes_the_results(model, regularizer):
     stack = cells(model, regularizer, seed=[0, 1], **strengths(regularizer))
     there, back = march(stack, 4), march(stack[::-1], 4)
@@ -109,7 +106,7 @@ def test_permuting_the_cells_permutes_the_results(model, regularizer):
         assert_close(there[cell.id], back[cell.id], 1e-12)
 
 
-@every_pair
+@each_pair(2)
 def test_a_cell_that_goes_nan_leaves_the_bits_of_all_others_unchanged(model, regularizer):
     stack = cells(model, regularizer, seed=[0, 1, 2], precision="float32")
 
@@ -123,7 +120,7 @@ def test_a_cell_that_goes_nan_leaves_the_bits_of_all_others_unchanged(model, reg
         assert_same_bits(poisoned[victim.id], healthy[victim.id])
 
 
-@every_pair
+@each_pair(3)
 def test_a_rerun_has_the_same_bits(model, regularizer):
     stack = cells(model, regularizer, seed=[0, 1], precision="float32")
     first, second = march(stack, 4), march(stack, 4)
@@ -135,7 +132,7 @@ NEUTRAL = {"threshold": math.inf, "z": math.inf, "percentile": 100.0, "lambda": 
 """Strength -> the value at which a regularizer does nothing."""
 
 
-@every_pair
+@each_pair(4)
 def test_a_neutral_strength_follows_none_step_for_step(model, regularizer):
     key = CONFIGS.compose((f"regularizer={regularizer}",))[0]["regularizer"]["strength"]
     neutral = {f"regularizer__{key}": NEUTRAL[key]} if key else {}
@@ -167,7 +164,7 @@ def test_cells_that_differ_in_the_regularizer_alone_see_the_same_weights_and_bat
                 assert torch.equal(tensor, other_draws[player][name])
 
 
-@every_pair
+@each_pair(5)
 def test_one_whole_step_runs_on_the_meta_device(model, regularizer):
     """On ``meta`` reading a value raises, and so does mixing in a tensor of the CPU: so the step does neither."""
     stack = cells(model, regularizer, seed=[0, 1], precision="float32")
@@ -187,7 +184,7 @@ def test_the_meta_device_catches_a_step_that_reads_a_value_or_mixes_devices():
         _ = tensor + torch.ones(2)
 
 
-@every_pair
+@each_pair(6)
 def test_bfloat16_follows_float32_with_parameters_and_norms_kept_in_float32(model, regularizer):
     low, high = (
         cells(model, regularizer, precision=precision, **CALM) for precision in ("bfloat16", "float32")
@@ -201,3 +198,14 @@ def test_bfloat16_follows_float32_with_parameters_and_norms_kept_in_float32(mode
     rough, fine = march(low, 3)[low[0].id], march(high, 3)[high[0].id]
     np.testing.assert_allclose(rough["loss"], fine["loss"], rtol=0.05, atol=0.05)
     assert (rough["loss"] != fine["loss"]).any(), "autocast must have acted"
+
+
+def test_the_default_suite_tries_every_pair_and_every_property_with_all_regularizers_and_models():
+    tried = set()
+    for name, test in globals().items():
+        for mark in getattr(test, "pytestmark", ()) if name.startswith("test_") else ():
+            if mark.args[0] == ("model", "regularizer"):
+                quick = {pair.values for pair in mark.args[1] if not pair.marks}
+                assert [set(side) for side in zip(*quick, strict=True)] == [set(MODELS), set(REGULARIZERS)]
+                tried |= quick
+    assert tried == {(model, regularizer) for model in MODELS for regularizer in REGULARIZERS}

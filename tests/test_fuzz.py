@@ -28,7 +28,9 @@ from gradbench.report.figures.style import RC
 from gradbench.sweep import plan as sweep
 
 OVERRIDES, EXPERIMENTS, TABLES, FILES = 600, 450, 450, 550
-"""Cases of each kind: 2,050 in all."""
+"""Cases of each kind: 2,050 in all; the default suite tries a share of them."""
+
+in_part_and_whole = pytest.mark.parametrize("share", [0.05, pytest.param(1.0, marks=pytest.mark.slow)])
 
 PATIENCE = 20
 """Seconds of this process's own time, however busy the machine, after which a case counts as hanging."""
@@ -115,31 +117,37 @@ def home(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_any_words_of_a_command_line_end_in_a_plan_or_in_one_line(home):
+@in_part_and_whole
+def test_any_words_of_a_command_line_end_in_a_plan_or_in_one_line(home, share):
     before, ends = snapshot(home), Counter()
 
-    @fuzzed(OVERRIDES, fuzz.words, st.sampled_from([*[()] * 20, ("--results", FOLDER), ("quick",)]))
+    @fuzzed(
+        int(share * OVERRIDES), fuzz.words, st.sampled_from([*[()] * 20, ("--results", FOLDER), ("quick",)])
+    )
     def check(words, further):
         ends[gradbench("run", "--dry-run", *further, *words)] += 1
         assert snapshot(home) == before
 
     check()
-    assert ends.total() >= OVERRIDES
-    assert min(ends[0], ends[2]) > OVERRIDES / 20, "words that are all wrong, or all right, try little"
+    assert ends.total() >= int(share * OVERRIDES)
+    assert share < 1 or min(ends[0], ends[2]) > OVERRIDES / 20, (
+        "words that are all wrong, or all right, try little"
+    )
 
 
-def test_an_experiment_of_any_content_ends_in_a_plan_or_in_one_line(home):
+@in_part_and_whole
+def test_an_experiment_of_any_content_ends_in_a_plan_or_in_one_line(home, share):
     before, ends = snapshot(home), Counter()
 
-    @fuzzed(EXPERIMENTS, fuzz.experiments)
+    @fuzzed(int(share * EXPERIMENTS), fuzz.experiments)
     def check(content):
         (home / "mine.yaml").write_bytes(content)
         ends[gradbench("run", "--dry-run", "mine.yaml")] += 1
         assert snapshot(home) == before | {"mine.yaml": content}
 
     check()
-    assert ends.total() >= EXPERIMENTS
-    assert min(ends[0], ends[2]) > EXPERIMENTS / 50
+    assert ends.total() >= int(share * EXPERIMENTS)
+    assert share < 1 or min(ends[0], ends[2]) > EXPERIMENTS / 50
 
 
 WRONG_TAGS = [
@@ -168,14 +176,15 @@ def test_yaml_whose_tags_do_not_suit_its_values_is_refused_in_one_line(home, con
     assert gradbench("report", FOLDER) in (0, 2)
 
 
-def test_tables_of_any_content_are_read_or_refused_in_one_line(home):
+@in_part_and_whole
+def test_tables_of_any_content_are_read_or_refused_in_one_line(home, share):
     whole = {name: pq.read_table(home / FOLDER / name / "a.parquet") for name in ("cells", "curves")}
     changes = st.sampled_from(["cells", "cells", "curves"]).flatmap(
         lambda name: st.tuples(st.just(name), fuzz.tables(whole[name]))
     )
     parts = st.sampled_from(["a.parquet", "b.parquet"])  # in place of the part that is there, or beside it
 
-    @fuzzed(TABLES, changes, parts, COMMANDS)
+    @fuzzed(int(share * TABLES), changes, parts, COMMANDS)
     def check(change, part, command):
         name, table = change
         content = io.BytesIO()
@@ -188,14 +197,15 @@ def test_tables_of_any_content_are_read_or_refused_in_one_line(home):
     check()
 
 
-def test_files_of_any_content_in_a_results_folder_are_read_or_refused_in_one_line(home):
+@in_part_and_whole
+def test_files_of_any_content_in_a_results_folder_are_read_or_refused_in_one_line(home, share):
     folder = home / FOLDER
     files = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
     changes = st.sampled_from(sorted(files)).flatmap(
         lambda path: st.tuples(st.just(path.relative_to(folder)), fuzz.torn(files[path]))
     )
 
-    @fuzzed(FILES, changes, COMMANDS)
+    @fuzzed(int(share * FILES), changes, COMMANDS)
     def check(change, command):
         read(home, *change, command)
 

@@ -5,10 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SOAK = Path(__file__).with_name("soak.py")
 KILLS = 40
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_at_random_instants_ends_with_the_same_tables_value_for_value():
     """A program of its own: it forks, and pytest has threads. It prints its seed, and stops at the first difference."""
     done = subprocess.run(

@@ -148,14 +148,16 @@ def test_every_link_to_a_file_leads_somewhere(document):
 def test_every_make_target_that_is_named_exists():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     lines = [line for text in DOCUMENTS.values() for line in shown(text)]
-    named = {found[1] for line in lines if (found := re.match(r"make ([a-z]+)", line))}
+    named = {found[1] for line in lines if (found := re.match(r"make ([a-z-]+)", line))}
     assert {"run", "test"} <= named <= targets
 
 
 def test_every_file_of_tests_that_is_named_exists():
+    files = [f"/{path.relative_to(ROOT)}" for path in ROOT.glob("tests/**/test_*.py")]
     for document, text in DOCUMENTS.items():
-        for name in re.findall(r"\btest_\w+\.py", text):
-            assert (ROOT / "tests" / name).exists(), f"{document}: {name}"
+        for name in re.findall(r"[\w/]*\btest_\w+\.py", text):
+            found = [file for file in files if file.endswith(f"/{name}")]
+            assert len(found) == 1, f"{document}: {name} is {found}"
 
 
 # ---- the README --------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from importlib import import_module
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -50,11 +51,10 @@ def test_the_stacks_of_a_sweep_hold_all_of_its_cells(tmp_path, monkeypatch):
 
 
 def test_the_figure_states_the_slope_of_every_line(tmp_path):
-    """There happen to be as many looks as panels."""
     table = scaling.tabulated(
         [
             scaling.Point(panel, line, size, [(stack(size**0.5, size**0.5), 1.0)])
-            for panel, line in zip(scaling.PANELS, scaling.LOOKS, strict=True)
+            for panel, line in zip(cycle(scaling.PANELS), scaling.LOOKS, strict=False)
             for size in (1, 2, 8)
         ]
     )
@@ -63,4 +63,4 @@ def test_the_figure_states_the_slope_of_every_line(tmp_path):
     for line in scaling.LOOKS:
         assert f"{line}, slope 0.50" in drawn
     assert (tmp_path / "scaling.png").is_file()
-    assert (tmp_path / "scaling.csv").read_text().count("\n") == 1 + 3 * len(scaling.PANELS)
+    assert (tmp_path / "scaling.csv").read_text().count("\n") == 1 + 3 * len(scaling.LOOKS)

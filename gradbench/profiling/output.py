@@ -45,7 +45,9 @@ def make_table(rows: pd.DataFrame) -> Table:
             row["regularizer"],
             format_number(1e3 * row["step_seconds"]),
             format_interval(row, "step_ratio", 2),
-            "–" if np.isnan(peak[index]) else f"{format_number(row['memory_bytes'] / MEBI)} · {peak[index]:.2f}",
+            "–"
+            if np.isnan(peak[index])
+            else f"{format_number(row['memory_bytes'] / MEBI)} · {peak[index]:.2f}",
             format_interval(row, "telemetry_share", 1, 100),
         )
     return shown

@@ -1,7 +1,8 @@
 """One cell in ordinary PyTorch, from top to bottom: this is what gradbench computes.
 
-Everything else in the package makes K of these at once give the same numbers, and ``tests/test_reference.py`` holds
-it to them. Nothing here is stacked, recorded or differentiated by hand: modules, ``backward`` and ``torch.optim``.
+Everything else in the package makes K of these at once give the same numbers, and
+``tests/training/test_reference.py`` holds it to them. Nothing here is stacked, recorded or differentiated by hand:
+modules, ``backward`` and ``torch.optim``.
 
 P parameters of a player. A WGAN has two players, critic and generator; any other model has one.
 """

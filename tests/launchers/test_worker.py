@@ -144,6 +144,7 @@ cli.main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "status"),
     [(["run", "qick"], 2), (["run", "model=mlp", "steps=0"], 2), (["run", "model=mlp", "--dry-run"], 0)],
@@ -205,7 +206,11 @@ def test_the_report_is_imported_while_the_last_stacks_train_and_only_where_one_i
 
 @pytest.mark.parametrize(
     ("signals", "whole_group"),
-    [([signal.SIGINT], True), ([signal.SIGTERM], False), ([signal.SIGINT, signal.SIGINT], True)],
+    [
+        ([signal.SIGINT], True),
+        pytest.param([signal.SIGTERM], False, marks=pytest.mark.slow),
+        pytest.param([signal.SIGINT, signal.SIGINT], True, marks=pytest.mark.slow),
+    ],
 )
 def test_asked_to_stop_a_run_saves_what_it_is_at_and_asked_twice_it_leaves_at_once(
     tmp_path, signals, whole_group
@@ -238,7 +243,9 @@ def test_asked_to_stop_a_run_saves_what_it_is_at_and_asked_twice_it_leaves_at_on
     assert run.returncode == 130, err
     assert "Traceback" not in out + err
     assert err.splitlines()[-1] == "interrupted: everything finished is kept; the same command goes on"
-    assert pd.read_parquet(tmp_path / "x/cells")["steps"].tolist() == [4]
+    cells = pd.read_parquet(tmp_path / "x/cells")
+    assert cells["steps"].tolist() == [4]
+    assert cells["status"].tolist() == ["completed"]
     if len(signals) == 1:
         assert "stopping: what runs is being saved" in err
         assert "1 completed, 1 not finished" in out

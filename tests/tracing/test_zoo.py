@@ -187,7 +187,9 @@ def expected(net, own, x, penalised):
 @every_layer
 @pytest.mark.parametrize("penalised", [False, True], ids=["loss", "penalty"])
 @pytest.mark.parametrize(
-    "without", [(), *((name,) for name in NAMES), NAMES], ids=lambda w: "+".join(w[:2]) or "none"
+    "without",
+    [(), *(pytest.param(names, marks=pytest.mark.slow) for names in [*((name,) for name in NAMES), NAMES])],
+    ids=lambda w: "+".join(w[:2]) or "none",
 )
 def test_a_layers_gradients_are_those_of_pytorch_whichever_pass_is_left_out(layer, penalised, without):
     net, own, x = made(layer)

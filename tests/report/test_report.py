@@ -16,6 +16,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
+from synthetic import EVIL
 
 from gradbench.errors import UsageError
 from gradbench.report import answers, build
@@ -31,7 +32,6 @@ from gradbench.stats.intervals import Interval
 
 FEW = {"none": (), "clip_norm": (0.1, 1.0), "gp": (1.0, 10.0)}
 ODD = {"none": (), "clip_norm": (1.0, np.inf), "gp": (0.0,), "a_very_long_name_of_mine": ()}
-EVIL = "<script>alert('x')</script>&\"$y_1$"
 
 
 @pytest.fixture(scope="module")

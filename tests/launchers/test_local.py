@@ -157,24 +157,6 @@ def test_a_target_that_cannot_be_made_is_refused_before_anything_is_trained(home
     assert not (home / "refused").exists()
 
 
-def test_an_interrupted_sweep_keeps_what_is_finished(home):
-    """One short stack and one that would take minutes: stop once the short one stands in the table."""
-    words = ["model=mlp", "model.hidden=4", "steps=4,100000", "--results", "stopped", "--jobs", "2"]
-    process = gradbench(home, "run", *words, start_new_session=True)
-    parts = home / "stopped/cells"
-    deadline = time.monotonic() + 120
-    while not list(parts.glob("*.parquet")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate()
-    assert process.returncode == 130
-    assert "everything finished is kept" in err
-    assert "Traceback" not in err
-    cells = pd.read_parquet(parts)
-    assert cells["steps"].tolist() == [4]
-    assert cells["status"].tolist() == ["completed"]
-
-
 @pytest.mark.parametrize(
     ("devices", "stacks", "jobs", "expected"),
     [

@@ -18,7 +18,7 @@ from gradbench.config.neutral import pop_neutral
 from gradbench.data import Data, splits
 from gradbench.errors import UsageError
 
-CONF = Path(__file__).parent.parent / "conf" / "data"
+CONF = Path(__file__).parents[2] / "conf" / "data"
 YAMLS = sorted(path.stem for path in CONF.glob("*.yaml"))
 OFFLINE = ["bible", "breast_cancer", "digits", "gaussians25", "gaussians8", "swiss_roll", "wine"]
 

@@ -19,7 +19,7 @@ from gradbench.config.overrides import literal
 from gradbench.errors import UsageError
 
 CONFIGS = Configs()
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 odd_texts = texts | st.text("'\"\\ ,=:[]{}()$~\n\té∑", max_size=8)

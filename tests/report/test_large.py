@@ -24,7 +24,7 @@ from gradbench.report.render import cells, contents
 from gradbench.report.render import html as page
 from gradbench.report.render.blocks import Picture
 
-MAKER = Path(__file__).parent.parent / "experiments" / "throughput" / "large_report.py"
+MAKER = Path(__file__).parents[2] / "experiments" / "throughput" / "large_report.py"
 LIMIT = 15_000_000  # bytes: what a mail takes
 
 
