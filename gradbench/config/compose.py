@@ -31,6 +31,13 @@ COLLECTIONS = (yaml.SafeLoader.DEFAULT_MAPPING_TAG, yaml.SafeLoader.DEFAULT_SEQU
 Config = dict[str, Any]
 
 
+REMOVED = {
+    "compile": "compiling a step paid for itself only after thousands of them, and steps are traced and rewritten; "
+    "leave it out"
+}
+"""Key that there was -> why there is none, and what to type."""
+
+
 class Composed(NamedTuple):
     """A composed config.
 
@@ -148,12 +155,26 @@ class Configs:
             raise UsageError(f"cannot compose {' '.join(words)}: {one_line(error)}") from error
         chosen = composed.hydra.runtime.choices
         choices = {group: str(chosen[group]) for group in GROUPS if group in chosen}
+        self.check_shadowed(choices)
         OmegaConf.set_struct(composed, False)
         del composed["hydra"]
         config = OmegaConf.to_container(composed)
         assert isinstance(config, dict)
         named = {str(key): value for key, value in config.items()}
         return Composed(named, choices, neutral=pop_neutral(named))
+
+    def check_shadowed(self, choices: Mapping[str, str]) -> None:
+        """Raise ``UsageError`` for a choice whose file in the user's folder is not used: a shipped one has its name."""
+        if self.folder is None:
+            return
+        for group, option in choices.items():
+            name = Path(group) / f"{option}.yaml"
+            shipped, own = shipped_folder("conf") / name, self.folder / name
+            if shipped.is_file() and own.is_file() and own.read_bytes() != shipped.read_bytes():
+                raise UsageError(
+                    f"{own} has the name of a file that gradbench ships, and that one would be used; rename yours, and "
+                    f"choose {group}=ITS_NEW_NAME"
+                )
 
     def parse(self, words: list[str]) -> Overrides:
         """Parse command-line overrides, including sweeps.
@@ -182,7 +203,9 @@ class Configs:
         return Overrides(tuple(axes.values()), tuple(verbatim))
 
     def check_options(self, given: Axis) -> None:
-        """Raise ``UsageError`` for values that are no options of the axis's group."""
+        """Raise ``UsageError`` for values that are no options of the axis's group, and for a key that was removed."""
+        if given.key in REMOVED:
+            raise UsageError(f"{given.key} is no key any more: {REMOVED[given.key]}")
         options = self.groups.get(given.key)
         if options is None:
             return

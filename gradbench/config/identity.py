@@ -18,6 +18,9 @@ LABELS = frozenset(
 LOCATIONS = frozenset(("path", "root", "download", "url"))
 """Keys of the data group that locate the data; its content is identified by its fingerprint."""
 
+GETTERS = "hydra.utils.get_"
+"""How the targets begin that return the function, method, class or object of a dotted name."""
+
 TARGET, VERSION, SOURCE = "_target_", "version", "_source_sha256"
 
 
@@ -82,10 +85,13 @@ def shipped_target(group: str, name: str) -> str | None:
 
 
 def foreign_targets(config: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, str]]:
-    """Yield (node, target) of each ``_target_`` outside gradbench, except data loaders: a fingerprint covers data."""
+    """Yield (node, target) of each ``_target_`` outside gradbench, except data loaders: a fingerprint covers data.
+
+    The target of one of Hydra's getters is the function or class that its ``path`` names.
+    """
     for key, value in config.items() if place != "data" else ():
         if key == TARGET and str(value).partition(".")[0] != OWN:
-            yield place, str(value)
+            yield place, str(config.get("path", value) if str(value).startswith(GETTERS) else value)
         elif isinstance(value, dict):
             yield from foreign_targets(value, f"{place}.{key}" if place else key)
 

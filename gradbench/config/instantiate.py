@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from gradbench.config.compose import Config
 from gradbench.config.hashing import canonical
 from gradbench.config.identity import TARGET, VERSION
+from gradbench.config.sources import OWN
 from gradbench.data import Data
 from gradbench.errors import UsageError
 
@@ -38,7 +39,9 @@ def instantiate_group(
     """
     node = config[group]
     skipped = NO_ARGUMENTS[group] | {without}
-    kept = without_versions({key: value for key, value in node.items() if key not in skipped})
+    kept = {key: value for key, value in node.items() if key not in skipped}
+    if group != "data":  # whose fingerprint is part of ids, and whose version may be an argument
+        kept = without_versions(kept)
     try:
         return instantiate(kept, _convert_="all", **arguments)
     except UsageError:
@@ -53,11 +56,11 @@ def instantiate_group(
 
 
 def without_versions(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Remove each ``version`` beside a ``_target_`` from a node: it is part of ids, and no argument."""
+    """Remove each ``version`` beside a foreign ``_target_`` from a node: it is part of ids, and no argument."""
     return {
         key: without_versions(value) if isinstance(value, Mapping) else value
         for key, value in node.items()
-        if not (key == VERSION and TARGET in node)
+        if not (key == VERSION and str(node.get(TARGET, OWN)).partition(".")[0] != OWN)
     }
 
 

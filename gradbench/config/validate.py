@@ -71,6 +71,15 @@ INSTRUCTION = re.compile(r"(?:^|\.)_(?:target|args|partial|recursive|convert)_(?
 """Matches a key that tells Hydra what code to call, and how."""
 
 
+COLUMNS = frozenset(
+    (
+        *("cell", "command", "data_sha256", "format", "status", "diverged_at", "error"),
+        *("step_seconds", "seconds", "width", "started", "finished"),
+        *("gradbench", "torch", "python", "device_name", "git_commit", "git_dirty"),
+    )
+)
+"""Columns of the table of cells beside configs and metrics; ``device`` is a key that no table of configs has."""
+
 CheckedLeaves = set[tuple[str, type, Any]]
 """Leaves (key, type, value) that passed the check: thousands of cells share nearly all of them."""
 
@@ -93,6 +102,8 @@ def check_config(config: Config, written: Mapping[str, Any], passed: CheckedLeav
         elif (mark := (key, type(value), value)) not in passed:
             check_leaf(key, value, written)
             passed.add(mark)
+    for key in COLUMNS.intersection(config):
+        raise UsageError(f"{key} is a column of the table of cells and cannot be a key; choose another name")
     for group, keys in REQUIRED.items():
         node = config.get(group)
         if not isinstance(node, dict) or "_target_" not in node:
@@ -135,6 +146,12 @@ def check_leaf(key: str, value: Any, written: Mapping[str, Any]) -> None:
             f"{key}: only a config folder says which values are neutral; write 'neutral: {{KEY: VALUE}}' beside the "
             "key in its YAML file"
         )
+    if isinstance(value, list) and value == written.get(key) and any(map(has_instruction, value)):
+        raise UsageError(
+            f"{key} names code in a list, which is not supported; give each piece a key of its own"
+        )
+    if INSTRUCTION.search(key) and "${" in str(written.get(key)):
+        raise UsageError(f"{key} must be written out, got {literal(written[key])} in its YAML file")
     named = INSTRUCTION.search(key) and value != written.get(key)
     if named or (isinstance(value, list) and any(map(has_instruction, value))):
         raise UsageError(

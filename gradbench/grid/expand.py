@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradbench.config.compose import GROUPS, REFERENCE, Config, Configs, Experiment, leaves, resolve, set_key
-from gradbench.config.identity import foreign_targets, hash_sources
+from gradbench.config.identity import LABELS, foreign_targets, hash_sources
 from gradbench.config.overrides import MAX_VALUES, Axis, Overrides, literal
 from gradbench.config.validate import CheckedLeaves, check_config, is_beyond_int64
 from gradbench.errors import UsageError, nearest
@@ -74,6 +74,11 @@ def restrict_products(experiment: Experiment, words: Overrides, groups: set[str]
             if axis.key.split(".")[0] in RUNTIME and len(axis.values) > 1:
                 raise UsageError(
                     f"{axis.key} says how cells are run and cannot be swept; run once per {axis.key}"
+                )
+            if axis.key in LABELS and len(axis.values) > 1:
+                raise UsageError(
+                    f"{axis.key} only says what reports show of cells and cannot be swept, got "
+                    f"{','.join(map(str, axis.values))}; give one value"
                 )
         if math.prod(len(axis.values) for axis in axes.values()) > MAX_VALUES:
             raise UsageError(

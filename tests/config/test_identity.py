@@ -10,10 +10,13 @@ import pytest
 from gradbench.config.compose import GROUPS, Config, Configs, Experiment, leaves, set_key, shipped_folder
 from gradbench.config.identity import LABELS, LOCATIONS, TARGET, shipped_target
 from gradbench.config.neutral import is_same, pop_neutral
+from gradbench.config.validate import COLUMNS
 from gradbench.errors import UsageError
 from gradbench.grid.cell import Cell
 from gradbench.grid.expand import copy_config, expand
 from gradbench.grid.stacks import group_by_program
+from gradbench.storage.provenance import provenance
+from gradbench.storage.results import describe
 
 CONFIGS = Configs()
 
@@ -175,6 +178,48 @@ def test_a_choice_has_the_shipped_target_of_its_name():
             node = CONFIGS.compose(tuple(words.split())).config[group]
             assert shipped_target(group, node["name"]) == node["_target_"], (group, option)
     assert shipped_target("regularizer", "../optimizer/sgd") is None
+
+
+# ---- what would make an id say something else ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        (
+            "model=mlp model.metric=test/accuracy,test/loss",
+            r"model.metric only says what reports show .* cannot be swept",
+        ),
+        (
+            "model=mlp +cell=5",
+            "cell is a column of the table of cells and cannot be a key; choose another name",
+        ),
+        ("model=mlp compile=true", r"compile is no key any more: .*; leave it out"),
+        ("model=mlp +compile=true", r"compile is no key any more: .*; leave it out"),
+    ],
+)
+def test_words_under_which_ids_would_mislead_are_refused(words, refused):
+    with pytest.raises(UsageError, match=refused):
+        cells(words)
+
+
+def test_every_column_beside_configs_and_metrics_is_reserved():
+    described = describe(cell("model=mlp"))
+    columns = {key for key in described if "." not in key} | set(provenance("cpu"))
+    configs = {key.split(".")[0] for key, _ in leaves(cell("model=mlp").config)}
+    assert columns - configs - {"device"} <= COLUMNS
+
+
+def test_a_file_of_ones_own_under_a_shipped_name_is_refused_unless_it_is_the_same(tmp_path):
+    shipped = shipped_folder("conf") / "regularizer" / "clip_norm.yaml"
+    own = tmp_path / "regularizer" / "clip_norm.yaml"
+    own.parent.mkdir()
+    own.write_bytes(shipped.read_bytes())
+    assert cell("model=mlp regularizer=clip_norm", Configs(tmp_path)).id
+    own.write_text(shipped.read_text().replace("threshold: 1.0", "threshold: 7.0"))
+    assert cell("model=mlp regularizer=none", Configs(tmp_path)).id
+    with pytest.raises(UsageError, match=r"clip_norm.yaml has the name of a file that gradbench ships"):
+        cell("model=mlp regularizer=clip_norm", Configs(tmp_path))
 
 
 # ---- neutral values --------------------------------------------------------------------------------------------

@@ -167,6 +167,22 @@ def test_a_version_stands_for_the_source_and_is_no_argument(home):
     assert instantiate_group(after.config, "regularizer", without=None)
 
 
+def test_a_function_that_hydra_is_to_get_counts_with_its_source(home):
+    inner = "act: {_target_: hydra.utils.get_method, path: own_act.act}\n"
+    (home / "own_act.py").write_text("def act(x):\n    return x\n")
+    (home / "conf/regularizer/mine.yaml").write_text(MINE + inner)
+    before = cell(home)
+    assert "regularizer.act" in before.sources
+    (home / "own_act.py").write_text("def act(x):\n    return -x\n")
+    assert cell(home).id != before.id
+
+
+def test_a_loaders_version_is_its_argument():
+    node = {"name": "mine", "_target_": "collections.ChainMap", "version": 2}
+    with pytest.raises(UsageError, match=r"version"):  # which it does not accept
+        instantiate_group({"data": node}, "data")
+
+
 def test_a_target_within_a_group_has_its_own_hash_and_version(home):
     inner = "inner: {_target_: inner_code.one}"
     write(home, {"inner_code.py": "def one():\n    return 1\n", "conf/regularizer/mine.yaml": MINE + inner})
