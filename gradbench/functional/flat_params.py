@@ -29,7 +29,7 @@ class Network:
     tensors: Mapping[str, Tensor]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the module would with these parameters."""
+        """Call the module with these parameters."""
         return functional_call(self.module, dict(self.tensors), args, kwargs)
 
     def parameters(self) -> Iterator[Tensor]:
@@ -42,7 +42,7 @@ class Network:
 
 
 class Layout:
-    """Where each parameter tensor of ``module`` lies in a flat vector of P numbers.
+    """Map between the parameter tensors of ``module`` and a flat vector of P numbers.
 
     Args:
         module: one network; only its structure is kept, its parameters are passed to :meth:`bind`.

@@ -64,7 +64,7 @@ class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Say that nothing is compiled under it: to find out, torch would import its compiler, which takes seconds.
+        """Answer for torch, which would import its compiler to find out, that nothing is compiled under this mode.
 
         Replacement: none needed once importing torch._dynamo is quick.
         """

@@ -1,4 +1,7 @@
-"""Launchers: train stacks in worker processes, which write their results to the tables themselves."""
+"""Launchers: train stacks in worker processes, which write their results to the tables themselves.
+
+Here belongs how processes start, stop and speak to each other. Nothing here prints.
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol

@@ -50,5 +50,5 @@ class Regularizer:
 
     @property
     def changes_direction(self) -> bool:
-        """Whether the transform may change a gradient's direction."""
+        """True if the transform may change a gradient's direction."""
         return self.transform is not None and not self.preserves_direction

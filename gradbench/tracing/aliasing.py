@@ -52,7 +52,7 @@ def written_arguments(operation: Any) -> tuple[str, ...]:
 
 
 def writes(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-    """Return what an operation writes to, of the tensors or nodes that it is given."""
+    """Return the tensors, or nodes, that an operation writes to, of those that it is given."""
     names = written_arguments(operation)
     if not names:
         return []

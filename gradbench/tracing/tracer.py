@@ -73,7 +73,7 @@ class Trace:
         return module
 
     def __call__(self, *args: Any) -> Any:
-        """Return what the function would return for tensors of the same shapes."""
+        """Replay the function for tensors of the same shapes, and return its result."""
         return self.module.forward(*self.flatten(args))
 
 

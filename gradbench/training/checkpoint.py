@@ -81,7 +81,7 @@ class Checkpoint:
             raise StoppedError
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """Return what was saved, with its tensors on the device; ``None`` where there is nothing to go on from.
+        """Load what was saved, with its tensors on the device; ``None`` if there is nothing to resume.
 
         A file that is damaged, or that another user wrote, is set aside and not believed. One that belongs to
         other cells, another gradbench or torch, or another kind of device is left to be overwritten.

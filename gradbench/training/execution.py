@@ -1,4 +1,4 @@
-"""How the functions of a stack are run, and what they are built from."""
+"""Choose how the functions of a stack are run, and bundle what they are built from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from gradbench.training.regularize import RegularizerGroup
 
 @dataclass(frozen=True)
 class Execution:
-    """How a stack's functions are run: it changes how long they take, and their results by rounding at most.
+    """The way a stack's functions are run: it changes how long they take, and their results by rounding at most.
 
     Args:
         device: device that the stack trains on.
-        fused: the networks use kernels that ``vmap`` cannot stack, so cells are looped over.
+        fused: the networks use kernels that ``vmap`` cannot stack, so cells run one after another.
         traces: trace updates and batches at their first call, and replay them.
         with_telemetry: record series.
     """
@@ -55,7 +55,7 @@ def choose_execution(
 
 @dataclass(frozen=True)
 class StackProgram:
-    """What the functions of a stack's players are built from.
+    """All that the functions of a stack's players are built from.
 
     Attributes:
         key: equal for stacks whose functions are equal, their number of cells aside.

@@ -125,7 +125,7 @@ def until(period: int, step: int) -> int:
 def checkpoint_of(
     context: StackContext, state: State, telemetry: Telemetry, outcome: Outcome
 ) -> dict[str, Any]:
-    """Return what a checkpoint holds. Random numbers are drawn by step, so no generator has a state."""
+    """Gather the content of a checkpoint. Random numbers are drawn by step, so no generator has a state."""
     evaluations = {
         step: {name: torch.from_numpy(values) for name, values in metrics.items()}
         for step, metrics in outcome.evaluations.items()

@@ -150,7 +150,7 @@ def make_optimizer(cell: Cell, network: nn.Module) -> torch.optim.Optimizer:
 def measure(
     loss: Tensor, penalty: Tensor, gradient_P: Tensor, used_P: Tensor, move_P: Tensor
 ) -> dict[str, float]:
-    """Return what the table of curves has of an update.
+    """Compute the series of the table of curves for one update.
 
     ``clipped`` is the share of the gradient's non-zero coordinates that were changed, ``cosine`` the cosine between
     the gradient and what was used of it (1 where either is zero).

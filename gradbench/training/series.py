@@ -67,7 +67,7 @@ def group_effects(
 
 
 def effect(gradient: Tensor, used: Tensor, norm: Tensor, used_norm: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what a transform did to gradients, at the cost of several passes over them.
+    """Measure the effect of a transform on gradients, at the cost of several passes over them.
 
     Args:
         gradient: [k, P], before the transform.

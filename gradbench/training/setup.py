@@ -14,8 +14,8 @@ from gradbench.config.hashing import canonical
 from gradbench.data import Data
 from gradbench.functional.devices import bring
 from gradbench.functional.flat_params import Layout, Tensors, flatten
-from gradbench.functional.loop import looped
 from gradbench.functional.seeding import derive
+from gradbench.functional.sequential_vmap import sequential_vmap
 from gradbench.functional.torch_internals import tree_map
 from gradbench.grid.cell import Cell
 from gradbench.tracing.cache import traced
@@ -142,7 +142,7 @@ def build_evaluation(
     def evaluate_cell(parameters: Tensors, draw: Tensors) -> Tensors:
         return evaluate_one(parameters, draw, data)
 
-    evaluate_all = looped(evaluate_cell, len(cells)) if one_by_one else vmap(evaluate_cell)
+    evaluate_all = sequential_vmap(evaluate_cell, len(cells)) if one_by_one else vmap(evaluate_cell)
 
     def evaluate(parameters: Tensors) -> Tensors:
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What a stack is made of, and what changes from step to step.
+"""The parts of a stack: those that are fixed, and those that change from step to step.
 
 K cells, P parameters of a player, U different seeds.
 """
@@ -28,7 +28,7 @@ class PlayerState(NamedTuple):
 
 
 class UpdateInputs(NamedTuple):
-    """What an update reads beside the state of its player.
+    """The inputs of an update beside the state of its player.
 
     Attributes:
         others: the other players' parameters, by name, [K, P] each.
@@ -120,7 +120,7 @@ class PlayerStep:
 
 @dataclass(frozen=True)
 class StackContext:
-    """What does not change from step to step.
+    """The part of a stack that does not change from step to step.
 
     Attributes:
         cells: the whole stack.
@@ -172,7 +172,7 @@ class StackContext:
 
 @dataclass
 class State:
-    """What changes from step to step: all that a checkpoint holds, since random numbers are drawn by step.
+    """The part of a stack that changes from step to step: all that a checkpoint holds, as draws depend on the step.
 
     Attributes:
         step: training steps taken.

@@ -64,7 +64,7 @@ class Telemetry:
 
     @property
     def any_active(self) -> bool:
-        """Whether any cell had not diverged at the last flush."""
+        """True if any cell had not diverged at the last flush."""
         return bool((self.diverged_at == 0).any())
 
     def record(self, rows: Mapping[str, Sequence[Tensor]]) -> None:

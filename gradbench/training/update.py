@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from gradbench.functional.flat_params import Tensors
-from gradbench.functional.loop import looped
+from gradbench.functional.sequential_vmap import sequential_vmap
 from gradbench.models import Player
 from gradbench.tracing.cache import traced
 from gradbench.training.divergence import update_divergence_state
@@ -90,7 +90,7 @@ def build_gradient(player: Player, stack: StackProgram) -> Callable[[PlayerState
         carry = {name: tensor.detach() for name, tensor in carry.items()}
         return {"gradient": gradient, "loss": loss.detach(), "penalty": penalty.detach(), "carry": carry}
 
-    run = looped(descend, stack.groups[-1].cells.stop) if stack.execution.fused else descend
+    run = sequential_vmap(descend, stack.groups[-1].cells.stop) if stack.execution.fused else descend
 
     def gradient(own: PlayerState, inputs: UpdateInputs) -> Parts:
         parts: Parts = run(own.parameters, inputs.others, inputs.batch, inputs.carry, inputs.strength)

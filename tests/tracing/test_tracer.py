@@ -11,7 +11,7 @@ from torch import nn
 from torch.func import grad, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from gradbench.functional.loop import looped
+from gradbench.functional.sequential_vmap import sequential_vmap
 from gradbench.models.lstm import LanguageModelling
 from gradbench.optimizers import Optimizer
 from gradbench.regularizers import Regularizer
@@ -281,7 +281,7 @@ def test_looping_equals_vmap():
         return (x * tree["a"]).sum(), {"twice": 2 * x}
 
     x, a = torch.randn(4, 3), torch.randn(4)
-    total, rest = looped(one, 4)(x, {"a": a})
+    total, rest = sequential_vmap(one, 4)(x, {"a": a})
     expected_total, expected_rest = vmap(one)(x, {"a": a})
     torch.testing.assert_close(total, expected_total)
     torch.testing.assert_close(rest, expected_rest)

@@ -1,1 +1,3 @@
-"""Networks: ordinary ``nn.Module``s, each written for one cell. They know no data, loss or metric."""
+"""Networks: ordinary ``nn.Module``s, each written for one cell.
+
+They know no data, loss or metric."""

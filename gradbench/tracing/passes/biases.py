@@ -1,4 +1,7 @@
-"""Biases: add what is added to a matrix product while the product is taken."""
+"""Biases: add what is added to a matrix product while the product is taken.
+
+Gain: 1.03 (MLP, clipping). Valid up to rounding, where both have the same axes and nobody else reads the product.
+"""
 
 import torch
 from torch.fx import Graph, Node

@@ -1,4 +1,8 @@
-"""Calls: call each operation by the shortest way into torch."""
+"""Calls: call each operation by the shortest way into torch.
+
+Gain: 1.14 (MLP, clip_norm). Valid where a method has the name of its operation, and torch picks the overload by the
+arguments.
+"""
 
 from types import BuiltinFunctionType, MethodDescriptorType
 from typing import Any

@@ -1,4 +1,4 @@
-"""What every pass needs: shapes of results, new nodes, replacing one node by another, and dead-code elimination."""
+"""Tools of all passes: shapes of results, new nodes, replacing one node by another, dead-code elimination."""
 
 from typing import Any
 
@@ -43,7 +43,10 @@ def ones(shape: list[int], before: Node, device: str) -> Node:
 
 
 def infer(node: Node) -> Any:
-    """Return what a node's result is like, by running it on zeros: on ``meta`` torch would import its compiler."""
+    """Infer the shape, strides and type of a node's result by running it on zeros.
+
+    On ``meta`` torch would import its compiler.
+    """
 
     def zeros(given: Node) -> Any:
         return tree_map_only(

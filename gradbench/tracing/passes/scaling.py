@@ -2,6 +2,8 @@
 
 |s g| = |s| |g|, and p + r (s g) = p + (r s) g: where a vector is scaled, its norm and a step along it need not wait for
 the scaled vector, which then nobody reads.
+
+Gain: 1.07 (MLP, clip_norm). Valid up to rounding, where nothing writes to the vectors in between.
 """
 
 from typing import Any

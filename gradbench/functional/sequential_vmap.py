@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 
-def looped(function: Callable[..., Any], K: int) -> Callable[..., Any]:
+def sequential_vmap(function: Callable[..., Any], K: int) -> Callable[..., Any]:
     """Return a function that calls another once per network, and stacks the results: ``vmap`` as a loop.
 
     It is for kernels that ``vmap`` cannot stack, and for networks that fill a core by themselves.
