@@ -31,10 +31,7 @@ COLLECTIONS = (yaml.SafeLoader.DEFAULT_MAPPING_TAG, yaml.SafeLoader.DEFAULT_SEQU
 Config = dict[str, Any]
 
 
-REMOVED = {
-    "compile": "compiling a step paid for itself only after thousands of them, and steps are traced and rewritten; "
-    "leave it out"
-}
+REMOVED = {"compile": "it paid for itself only after thousands of steps; leave it out"}
 """Key that there was -> why there is none, and what to type."""
 
 

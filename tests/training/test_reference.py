@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 import torch
 from small import CONFIGS, CPU, advance, cells, data_of
+from torch import nn
 
 from gradbench.errors import UsageError
 from gradbench.functional.flat_params import flatten
+from gradbench.models.mlp import Classifier
+from gradbench.tracing import cache as trace_cache
 from gradbench.training.draws import CHUNK, draw_chunk
 from gradbench.training.loop import train
 from gradbench.training.program import build
@@ -110,6 +113,23 @@ def test_every_cell_of_a_stack_follows_the_reference_step_by_step(model, regular
     treated, plain = assert_follows(pair(model, regularizer)), untreated(model)
     acts = any(not np.array_equal(treated[player], plain[player]) for player in plain if "/" not in player)
     assert acts == (regularizer != "none"), "else nothing of it is held to anything"
+
+
+def convolutional(_model, fused=False):
+    """Return a network that torch's convolutions, normalisations and pooling make."""
+    first = (nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ReLU())
+    return {
+        "mlp": nn.Sequential(
+            *first, nn.MaxPool2d(2), nn.Conv2d(4, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(16, 10)
+        )
+    }
+
+
+@pytest.mark.parametrize("regularizer", ["none", "clip_norm", "agc", "gp", "spectral_norm"])
+def test_a_convolutional_network_follows_the_reference_step_by_step(regularizer, monkeypatch):
+    monkeypatch.setattr(Classifier, "networks", convolutional)
+    monkeypatch.setattr(trace_cache, "TRACE_CACHE", {})
+    assert_follows(pair("mlp", regularizer))
 
 
 @every_model
