@@ -35,9 +35,10 @@ def build_player_step(player: Player, stack: StackProgram) -> PlayerStep:
     places = ((group.program, group.cells.stop) for group in stack.groups)
     key = (stack.key, player.name, K, str(execution.device), execution.with_telemetry, *places)
 
-    def build(compares: bool) -> Callable[[PlayerState, UpdateInputs], tuple[PlayerState, Parts]]:
-        def whole(own: PlayerState, inputs: UpdateInputs) -> tuple[PlayerState, Parts]:
-            return follow(compares, gradient(own, inputs), own, inputs)
+    def build(compares: bool) -> Callable[[PlayerState, UpdateInputs], tuple[tuple[Any, ...], Parts]]:
+        def whole(own: PlayerState, inputs: UpdateInputs) -> tuple[tuple[Any, ...], Parts]:
+            after, parts = follow(compares, gradient(own, inputs), own, inputs)
+            return tuple(after), parts  # plain: older versions of torch.fx write no code for named tuples
 
         # nobody reads the parameters and the optimizer's state of before
         return traced(whole, ("update", compares, *key), donated=1) if execution.traces else whole
@@ -47,7 +48,7 @@ def build_player_step(player: Player, stack: StackProgram) -> PlayerStep:
 
     def update(compares: bool, own: PlayerState, inputs: UpdateInputs) -> Update:
         after, parts = updates[compares and can_compare](own, inputs)
-        return Update(own=after, **parts)
+        return Update(own=PlayerState(*after), **parts)
 
     batch = build_batch(player, stack)
     return PlayerStep(
