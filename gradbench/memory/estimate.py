@@ -200,7 +200,7 @@ def measure_peak(
         return context, max(add_graph_memory("cuda", phases)) - before
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler prints irrelevant lines
     account = [ProfilerActivity.CPU] if device.type == "cpu" else []
-    with profile(activities=account, profile_memory=True) as profiler:
+    with profile(activities=account, profile_memory=True, acc_events=True) as profiler:
         context = build_stack(cells, data, device, traces=traces)
         (telemetry,) = deque(run_phases(context, device, device.type), maxlen=1)
     if not account:
