@@ -11,7 +11,7 @@ from gradbench.launchers.worker import configure_process
 from gradbench.memory.estimate import measure_peak, predict_footprint
 from gradbench.profiling.cases import NONE, Cases
 from gradbench.profiling.timing import make_runner, median_interval, time_rounds
-from gradbench.stats.intervals import Interval
+from gradbench.stats.intervals import NO_VALUES
 from gradbench.storage.provenance import provenance
 from gradbench.training.setup import build_stack
 
@@ -44,30 +44,23 @@ def measure_costs(cases: Cases, count: int, on_progress: Callable[[str], None]) 
     common = {"width": cases.width, "rounds": count} | {
         key: origin[key] for key in ("device", "device_name", "torch", "gradbench", "git_commit")
     }
-    nothing = Interval(np.nan, np.nan, np.nan, 0)
     rows = []
     for name, cells in cases.stacks.items():
         seconds = timings.steps[name]
-        share = timings.telemetry.get(name)
+        telemetry = timings.telemetry.get(name)
+        telemetry_share = NO_VALUES if telemetry is None else median_interval(telemetry / seconds)
         rows.append(
             {
                 "model": cells[0].config["model"]["name"],
                 "regularizer": name,
                 "family": cells[0].config["regularizer"]["family"],
                 "step_seconds": float(np.median(seconds)),
-                **interval_columns("step_ratio", median_interval(seconds / timings.steps[NONE])),
+                **median_interval(seconds / timings.steps[NONE]).columns("step_ratio"),
                 "memory_bytes": peak[name],
                 "predicted_bytes": predicted[name],
-                **interval_columns(
-                    "telemetry_share", nothing if share is None else median_interval(share / seconds)
-                ),
+                **telemetry_share.columns("telemetry_share"),
                 "steps": runners[name].steps,
             }
             | common
         )
     return pd.DataFrame(rows)
-
-
-def interval_columns(name: str, interval: Interval) -> dict[str, float]:
-    """Return an interval as three columns: the estimate, and its ends ``_low`` and ``_high``."""
-    return {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}

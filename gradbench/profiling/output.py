@@ -1,7 +1,6 @@
 """Write a cost measurement: a table for the terminal, a CSV and a figure."""
 
 from collections.abc import Hashable, Mapping
-from io import BytesIO
 from operator import methodcaller
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from gradbench.atomic import unwritable, write_atomically
+from gradbench.report.figures import save_figure
 from gradbench.report.figures.panels import MAX_NAME, darker, panels
 from gradbench.report.figures.style import RC, Look, assign_looks_by_family
 from gradbench.report.render.formatting import format_number, shorten
@@ -95,10 +95,7 @@ def write_files(rows: pd.DataFrame, folder: Path) -> list[Path]:
     files = {"cost.csv": rows.to_csv(index=False, lineterminator="\n").encode()}
     with mpl.rc_context(RC):
         figure = draw_costs(rows)
-        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-            buffer = BytesIO()
-            figure.savefig(buffer, format=kind, metadata=metadata)
-            files[f"cost.{kind}"] = buffer.getvalue()
+        files |= {f"cost.{kind}": save_figure(figure, kind) for kind in ("png", "svg")}
     for name, content in files.items():
         write_atomically(folder / name, methodcaller("write", content))
     return [folder / name for name in files]

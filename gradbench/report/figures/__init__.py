@@ -5,7 +5,6 @@ Each module's ``draw`` returns its drawings. Reading tables and deciding what is
 
 import contextlib
 import multiprocessing
-import os
 import signal
 import sys
 import warnings
@@ -16,6 +15,7 @@ from multiprocessing.connection import Connection
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from gradbench.cpu_count import cores
 from gradbench.report.figures import (
     action,
     cost,
@@ -65,8 +65,8 @@ def start_drawing(context: Context) -> Callable[[], Pictures]:
     """
     draws = [draw for group in SECTIONS.values() for draw in group]
     receivers = []
-    if sys.platform == "linux" and (cores := len(os.sched_getaffinity(0))) > 1:
-        receivers = [_start_process(context, batch) for batch in _share_out(draws, cores)]
+    if sys.platform == "linux" and cores() > 1:
+        receivers = [_start_process(context, batch) for batch in _share_out(draws, cores())]
 
     def finish() -> Pictures:
         found: dict[str, list[Picture]] = {}
@@ -131,13 +131,13 @@ def render_pictures(draw: Callable[[], list[Drawing]]) -> list[Picture]:
         return [
             Picture(
                 drawing.name, drawing.title, drawing.caption, drawing.alt, drawing.table,
-                png=_to_bytes(drawing.figure, "png"), svg=_to_bytes(drawing.figure, "svg"),
+                png=save_figure(drawing.figure, "png"), svg=save_figure(drawing.figure, "svg"),
             )
             for drawing in draw()
         ]  # fmt: skip
 
 
-def _to_bytes(figure: Figure, kind: str) -> bytes:
+def save_figure(figure: Figure, kind: str) -> bytes:
     """Save a figure as bytes, without the date, so that equal figures give equal files."""
     buffer = BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
