@@ -279,6 +279,7 @@ def test_a_program_that_draws_random_numbers_is_refused_wherever_it_does(instruc
 @pytest.mark.parametrize(
     ("a", "b", "view", "bias"),
     [
+        ((2, 4, 3), (2, 3, 5), (2, 2, 2, 5), (2, 1, 5)),
         ((4, 2, 3), (4, 3, 5), (2, 2, 2, 5), (2, 1, 5)),
         ((2, 4, 3), (2, 3, 1), (2, 1, 4), (1, 1, 4)),
         ((4, 2, 3), (4, 3, 5), (8, 5), (8, 5)),

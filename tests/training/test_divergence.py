@@ -134,6 +134,8 @@ def test_a_perplexity_that_overflows_at_the_end_has_diverged_although_its_loss_i
     assert list(outcome.diverged_at) == [0]
     assert math.isinf(outcome.evaluations[1]["test/perplexity"][0]), "only what is compared must be finite"
     assert math.isfinite(outcome.evaluations[1]["test/loss"][0])
+    together = [loss, *cells("lstm", "none", model__metric="test/perplexity", seed=0, **given)]
+    assert list(train(together, data, CPU).diverged_at) == [0, 1], "each is judged by its own metric"
 
 
 @pytest.mark.parametrize(
