@@ -22,11 +22,10 @@ from small import CPU, cells
 
 from gradbench.atomic import write_atomically
 from gradbench.cli import main as cli
-from gradbench.cli.show import find_cell
+from gradbench.cli.completion import complete_folders
 from gradbench.config.hashing import canonical
 from gradbench.errors import DamagedError, UsageError
 from gradbench.launchers.worker import checkpoint_of, train_and_store
-from gradbench.report import build
 from gradbench.report.analysis import tables
 from gradbench.report.analysis.answer import answer_comparison
 from gradbench.report.analysis.audit import audit
@@ -206,6 +205,26 @@ def test_a_checkpoint_in_the_right_words_holds_tensors_or_nothing(tmp_path, bomb
 # ---- it leads nowhere ------------------------------------------------------------------------------------------
 
 
+def assert_refused(folder, what, capsys):
+    """Type every command that opens a results folder: each says what is wrong, in one line, and ends with status 2."""
+    sound = folder.parent / "sound"
+    synthetic.write(sound, models=["mlp"], strengths=FEW, steps=5)
+    for command in (
+        ("run", "model=mlp", "steps=2", "device=cpu", "--results", folder),
+        ("run", "model=mlp", "steps=2", "device=cpu", "--dry-run", "--results", folder),
+        ("report", folder),
+        ("report", sound, folder),
+        ("report", folder, sound),
+        ("claims", folder),
+        ("show", "", "--results", folder),
+    ):
+        assert gradbench(*command) == 2, command
+        err = capsys.readouterr().err
+        assert what in err
+        assert "remove it" in err
+        assert len(err.splitlines()) == 1
+
+
 @pytest.fixture
 def secret(tmp_path):
     path = tmp_path / "secret"
@@ -230,31 +249,63 @@ LINKS = {
 
 @pytest.mark.parametrize("link", LINKS)
 def test_a_link_that_leads_outside_is_refused_before_anything_is_read_or_written(
-    folder, secret, link, tmp_path
+    folder, secret, link, tmp_path, capsys
 ):
     path = folder / link
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
     path.symlink_to(tmp_path / LINKS[link])
     results = Results(folder)
-    for use in (
-        results.check,
-        lambda: results.create({}),
-        lambda: build(folder),
-        lambda: find_cell("", folder),
-    ):
-        with pytest.raises(UsageError, match=rf"{re.escape(str(path))} is a link to .*secret.*remove it"):
-            use()
+    assert_refused(folder, f"{path} is a link to {tmp_path / 'secret'}", capsys)
+    with pytest.raises(UsageError, match="is a link to"):
+        results.create({})
     assert {name.name: name.read_bytes() for name in secret.iterdir()} == {
         "a.parquet": b"mine",
         "a.png": b"mine",
     }
 
 
-def test_a_pipe_in_place_of_a_part_keeps_nobody_waiting(folder):
-    os.mkfifo(folder / "cells/b.parquet")
-    with pytest.raises(UsageError, match="neither a file nor a folder"):
-        load_results(folder)
+@pytest.mark.parametrize("place", ["experiment.yaml", "cells/b.parquet", "arrays/a.npz", ".reservations"])
+def test_a_pipe_in_place_of_a_file_keeps_no_command_waiting(folder, place, capsys):
+    (folder / place).parent.mkdir(exist_ok=True)
+    (folder / place).unlink(missing_ok=True)
+    os.mkfifo(folder / place)
+    assert_refused(folder, f"{folder / place} is neither a file nor a folder", capsys)
+
+
+def test_a_comparison_is_not_written_through_a_link(folder, secret, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/figures").symlink_to(secret)
+    synthetic.write(tmp_path / "y", models=["mlp"], strengths=FEW, steps=5)
+    assert gradbench("report", folder, tmp_path / "y", "--out", tmp_path / "out") == 2
+    assert "is a link to" in capsys.readouterr().err
+    assert len(list(secret.iterdir())) == 2
+
+
+def test_folders_beside_the_one_that_is_meant_are_no_reason_to_fail(folder, tmp_path, monkeypatch, capsys):
+    """A pipe, an endless device, a link to everything and a file in place of a folder lie below results/."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("pipe", "zero", "unreadable"):
+        (Path("results") / name / "cells").mkdir(parents=True)
+    os.mkfifo("results/pipe/cells/a.parquet")
+    os.mkfifo("results/pipe/experiment.yaml")
+    Path("results/zero/cells/a.parquet").symlink_to("/dev/zero")
+    Path("results/zero/experiment.yaml").symlink_to("/dev/zero")
+    Path("results/unreadable/cells/a.parquet").mkdir()
+    Path("results/everything").symlink_to("/")
+    Path("results/file").write_text("")
+    os.mkfifo("results/lonely")
+    (Path("results") / f"x{ESCAPES.replace('/', '')}" / "cells").mkdir(parents=True)
+    folder.rename("results/x")
+    cell = pd.read_parquet("results/x/cells")["cell"][0]
+    assert gradbench("run", "model=mlp", "steps=2", "device=cpu", "--dry-run") == 0
+    assert gradbench("show", cell) == 0
+    assert gradbench("claims", "results/x") == 0
+    assert gradbench("claims", "results") == 0
+    capsys.readouterr()
+    assert gradbench("show", "nothing") == 2
+    assert "not searched: results/pipe/" in capsys.readouterr().err
+    assert set(complete_folders("")) == {f"results/{name}" for name in ("pipe", "zero", "unreadable", "x")}
 
 
 def test_a_link_within_the_folder_and_a_link_to_it_are_fine(folder, tmp_path):

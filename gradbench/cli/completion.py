@@ -31,8 +31,9 @@ def complete_words(incomplete: str, words: Sequence[str], folder: Path | None) -
 
 
 def complete_folders(incomplete: str) -> list[str]:
-    """Complete results folders."""
-    return [str(path.parent) for path in Path("results").glob("*/cells") if str(path).startswith(incomplete)]
+    """Complete results folders; a name that a terminal would obey is left out."""
+    folders = [str(path.parent) for path in Path("results").glob("*/cells")]
+    return [folder for folder in folders if folder.startswith(incomplete) and folder.isprintable()]
 
 
 def complete_kinds(incomplete: str) -> list[str]:

@@ -9,7 +9,7 @@ import pandas as pd
 from gradbench.errors import UsageError
 from gradbench.storage.provenance import COLUMNS
 from gradbench.storage.results import Results
-from gradbench.storage.sanitize import escape_controls, is_cell, is_command, refuse_links
+from gradbench.storage.sanitize import check_folder, escape_controls, is_cell, is_command
 
 CURVE_ROWS = 12
 """Maximum number of points of a curve that are shown."""
@@ -33,27 +33,48 @@ def find_cell(begins: str, folder: Path | None) -> tuple[Results, "pd.Series[Any
     Raises:
         UsageError: if no cell, or more than one, has this prefix.
     """
-    folders = [folder] if folder else [path.parent for path in sorted(Path("results").glob("*/cells"))]
+    tables, unread = read_tables(folder)
     found: dict[str, tuple[Results, pd.Series[Any]]] = {}
-    for results in map(Results, folders):
-        refuse_links(results.folder)
-        cells = results.cells()
+    for results, cells in tables:
         if len(cells):
             wanted = [is_cell(cell) and cell.startswith(begins) for cell in cells["cell"]]
             for _, row in cells[wanted].iterrows():
                 found.setdefault(row["cell"], (results, row))
-    places = ", ".join(map(str, folders)) or "results/ (there are no results yet: gradbench run quick)"
     if not found:
-        damaged = [error.path for results in map(Results, folders) for error in results.damaged_files()]
+        nowhere = "results/ (there are no results yet: gradbench run quick)"
+        places = ", ".join(str(results.folder) for results, _ in tables) or nowhere
+        damaged = [error.path for results, _ in tables for error in results.damaged_files()]
         torn = f"; damaged and not read: {', '.join(map(str, damaged))}" if damaged else ""
         raise UsageError(
             f"no cell begins with '{begins}' in {places}; ids are in the column 'cell' of the table of cells{torn}"
+            + "".join(f"; not searched: {error}" for error in unread)
         )
     if len(found) > 1:
         raise UsageError(
             f"{len(found)} cells begin with '{begins}': {', '.join(list(found)[:5])}; give more of the id"
         )
     return next(iter(found.values()))
+
+
+def read_tables(folder: Path | None) -> tuple[list[tuple[Results, pd.DataFrame]], list[UsageError]]:
+    """Read the table of cells of a results folder, or of all folders below ``results/``.
+
+    Returns:
+        Results folders with their tables, and why other folders below ``results/`` were left out.
+
+    Raises:
+        UsageError: if the given folder cannot be used.
+    """
+    tables, unread = [], []
+    for path in [folder] if folder else sorted(cells.parent for cells in Path("results").glob("*/cells")):
+        try:
+            check_folder(path)
+            tables.append((Results(path), Results(path).cells()))
+        except UsageError as error:
+            if folder:
+                raise
+            unread.append(error)
+    return tables, unread
 
 
 def sections(results: Results, row: "pd.Series[Any]") -> list[Section]:

@@ -27,6 +27,7 @@ from gradbench.report.render.blocks import ReportSection
 from gradbench.report.render.cells import list_cells, points_per_curve
 from gradbench.report.render.html import render_html
 from gradbench.report.render.markdown import render_markdown
+from gradbench.storage.sanitize import check_folder
 
 __all__ = ["Answer", "Report", "answers", "build", "compare"]
 
@@ -99,7 +100,8 @@ def compare(folders: Sequence[Path], out: Path | None = None) -> Report:
         out: folder of the report, never one of ``folders``; by default ``results/compare-`` and their names.
 
     Raises:
-        UsageError: a folder is given twice, or holds nothing to report on; or the report would lie in one.
+        UsageError: a folder is given twice, or holds nothing to report on; or the report would lie in one, or a link
+            in its folder leads outside.
         StorageError: the report cannot be written.
 
     """
@@ -129,6 +131,7 @@ def _to_csv(table: pd.DataFrame) -> bytes:
 
 def _write_files(folder: Path, files: dict[str, bytes]) -> None:
     """Write each file atomically, and remove the figures and tables of an earlier report."""
+    check_folder(folder, ("figures", "tables"))
     try:
         for kind in ("figures", "tables"):
             (folder / kind).mkdir(parents=True, exist_ok=True)

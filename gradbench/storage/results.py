@@ -29,7 +29,7 @@ from gradbench.config.identity import SOURCE
 from gradbench.errors import DamagedError, StorageError, UsageError
 from gradbench.grid.cell import Cell
 from gradbench.storage.parquet import check_arrays, read_schema, read_table, write_arrays, write_table
-from gradbench.storage.sanitize import refuse_links
+from gradbench.storage.sanitize import check_folder
 from gradbench.storage.schema import (
     common_schema,
     concat_parts,
@@ -67,7 +67,7 @@ class Results:
             raise UsageError(
                 f"{self.folder} is not empty and not a results folder; choose another with --results DIR"
             )
-        refuse_links(self.folder)
+        check_folder(self.folder)
 
     def create(self, experiment: Mapping[str, Any]) -> None:
         """Create the folder if needed, and write ``experiment.yaml``.

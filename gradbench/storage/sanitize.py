@@ -7,12 +7,16 @@ import os
 import re
 import shlex
 import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gradbench.errors import UsageError
 
 CELL = re.compile(r"[0-9a-f]{16}")
 """Pattern of a cell's id; any other string could be a path."""
+
+USED = ("experiment.yaml", ".reservations", "cells", "curves", "arrays", "checkpoints", "report")
+"""Files and folders that gradbench reads or writes in a results folder."""
 
 BARE = re.compile(r"[\w@%+=:,./-]+( [\w@%+=:,./-]+)*", re.ASCII)
 """Unquoted words between single spaces: splitting there equals ``shlex.split``, and is a hundred times faster."""
@@ -23,26 +27,42 @@ def is_cell(value: object) -> bool:
     return isinstance(value, str) and CELL.fullmatch(value) is not None
 
 
-def refuse_links(folder: Path) -> None:
-    """Refuse a folder that contains a link leading outside, a pipe or a device.
+def check_folder(folder: Path, used: Sequence[str] = USED) -> None:
+    """Refuse a folder in which gradbench would follow a link leading outside, or open a pipe or a device.
+
+    Every command calls this before it reads or writes anything in a results folder. It opens nothing, and follows no
+    link that leads outside. How large a file may be is checked by what reads it.
+
+    Args:
+        folder: a results folder, or one that a report is written to.
+        used: names in it that are read or written; what lies beside them does not matter.
 
     Raises:
-        UsageError: if it contains one.
+        UsageError: if there is such a link, pipe or device.
     """
     root = Path(os.path.realpath(folder))
     remedy = f"remove it, or choose another folder than {folder}"
-    for where, folders, files in os.walk(folder):
-        for path in (Path(where, name) for name in (*folders, *files)):
-            try:
-                kind = path.lstat().st_mode
-            except FileNotFoundError:  # a temporary file that another run has just renamed
-                continue
-            if stat.S_ISLNK(kind) and not Path(os.path.realpath(path)).is_relative_to(root):
-                raise UsageError(
-                    f"{path} is a link to {os.path.realpath(path)}, out of its results folder; {remedy}"
-                )
-            if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind) or stat.S_ISLNK(kind)):
-                raise UsageError(f"{path} is neither a file nor a folder; {remedy}")
+    for path in walk_names(folder, used):
+        try:
+            kind = path.lstat().st_mode
+        except FileNotFoundError:  # it is absent, or another run has just renamed a temporary file
+            continue
+        except OSError as error:
+            raise UsageError(f"cannot read {path} ({error.strerror}); {remedy}") from error
+        if stat.S_ISLNK(kind):
+            target = Path(os.path.realpath(path))
+            if not target.is_relative_to(root):
+                raise UsageError(f"{path} is a link to {target}, out of its results folder; {remedy}")
+        elif not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+            raise UsageError(f"{path} is neither a file nor a folder; {remedy}")
+
+
+def walk_names(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+    """List the paths of names in a folder, and everything below them."""
+    for name in names:
+        yield folder / name
+        for where, folders, files in os.walk(folder / name):
+            yield from (Path(where, inner) for inner in (*folders, *files))
 
 
 def escape_controls(text: str) -> str:

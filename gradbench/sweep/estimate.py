@@ -6,6 +6,7 @@ import pandas as pd
 
 from gradbench.errors import UsageError
 from gradbench.storage.results import Results
+from gradbench.storage.sanitize import check_folder
 from gradbench.sweep.plan import RESULTS, Plan
 
 
@@ -22,8 +23,9 @@ def expected_seconds(plan: Plan) -> float | None:
     kind = ["model", "regularizer.family"]
     columns = ["cell", "status", *kind, "step_seconds"]
     tables = []
-    for folder in {plan.folder, *RESULTS.glob("*")}:
+    for folder in {plan.folder, *(cells.parent for cells in RESULTS.glob("*/cells"))}:
         with contextlib.suppress(UsageError):  # an unreadable other folder is no mistake of this command
+            check_folder(folder)
             table = Results(folder).cells(columns)
             if set(columns) <= set(table):
                 seconds = pd.to_numeric(table["step_seconds"], errors="coerce")

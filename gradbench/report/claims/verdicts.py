@@ -24,7 +24,7 @@ from gradbench.report.render.formatting import (
     join_words,
 )
 from gradbench.stats.intervals import Interval
-from gradbench.storage.sanitize import escape_controls, is_cell, is_command
+from gradbench.storage.sanitize import check_folder, escape_controls, is_cell, is_command
 from gradbench.storage.schema import concat_parts, read_parts
 
 
@@ -69,8 +69,9 @@ def judge_folders(folder: Path, config_dir: Path | None = None) -> tuple[list[Ve
         The verdicts, and notes to print before them.
 
     Raises:
-        UsageError: there is no results folder, or the claims of one cannot be read.
+        UsageError: there is no results folder, a link in it leads outside, or the claims of one cannot be read.
     """
+    check_folder(folder)
     inside = [folder] if is_results(folder) else sorted(filter(is_results, folder.glob("*")))
     if not inside:
         raise UsageError(
@@ -79,6 +80,11 @@ def judge_folders(folder: Path, config_dir: Path | None = None) -> tuple[list[Ve
         )
     found, notes = [], []
     for results in inside:
+        try:
+            check_folder(results)
+        except UsageError as error:  # one of several folders, which keeps nobody from judging the others
+            notes.append(f"not judged: {error}")
+            continue
         verdicts = judge_folder(results)
         found += verdicts
         notes += [] if verdicts else [f"{results} has no claims"]
@@ -90,9 +96,10 @@ def judge_folder(results: Path) -> list[Verdict]:
     """Judge every claim in a results folder's ``experiment.yaml``, on the cells that this file lists.
 
     Raises:
-        UsageError: the folder holds no cells, or its claims cannot be read.
+        UsageError: the folder holds no cells, its claims cannot be read, or a link in it leads outside.
 
     """
+    check_folder(results)
     frozen = read_frozen_experiment(results)
     claims = parse_claims(frozen.get("spec") or {}, str(results / "experiment.yaml"))
     if not claims:

@@ -28,7 +28,7 @@ from gradbench.report.load.read import (
 )
 from gradbench.report.render.formatting import format_value, natural_key
 from gradbench.storage.parquet import read_arrays
-from gradbench.storage.sanitize import escape_controls, is_command, refuse_links
+from gradbench.storage.sanitize import check_folder, escape_controls, is_command
 
 NONE = "none"
 REQUIRED = ("cell", "model", "model.metric", "model.goal", "regularizer", "seed", "status")
@@ -65,7 +65,7 @@ def load_results(path: Path) -> LoadedResults:
     """
     if not path.is_dir():
         raise UsageError(f"no results at {path}: make some with `gradbench run quick`")
-    refuse_links(path)
+    check_folder(path)
     spec, unread = read_experiment_texts(path)
     cells, damaged = read_parts(path, "cells")
     if cells.empty and damaged:
