@@ -4,6 +4,9 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+MAX_LENGTH = 4096
+"""Characters of a name, a key or a value: as many as the longest path has."""
+
 
 class UsageError(Exception):
     """The request cannot be fulfilled; the message is one line that says what to type instead.
@@ -22,8 +25,8 @@ class DamagedError(UsageError):
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(
-            f"{path} is damaged ({reason}); type the command in {path.parent.parent / 'experiment.yaml'} again: "
-            "it sets the file aside and trains its cells anew"
+            f"{path} is damaged ({reason}); type the command that made it again: it sets the file aside and trains its "
+            "cells anew"
         )
         self.path, self.reason = path, reason
 
@@ -33,6 +36,27 @@ class StorageError(Exception):
 
     The command line prints the message, one line, and exits with status 1.
     """
+
+
+def excerpt(text: str, most: int = 500) -> str:
+    """Return the beginning of a text that is too long for a message."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def check_length(text: str, what: str) -> None:
+    """Refuse a name, a key or a value of more than ``MAX_LENGTH`` characters.
+
+    Args:
+        text: as it was given.
+        what: what it is, for the message.
+
+    Raises:
+        UsageError: if it is longer.
+    """
+    if len(text) > MAX_LENGTH:
+        raise UsageError(
+            f"{what} {excerpt(text, 40)} has {len(text):,} characters; give at most {MAX_LENGTH:,}"
+        )
 
 
 def nearest(given: str, known: Iterable[str]) -> str:

@@ -1,12 +1,15 @@
 """A results folder from a stranger is data, never code: it runs nothing, leads nowhere, and moves no terminal."""
 
 import contextlib
+import html
 import json
 import os
 import pickle
 import re
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
+from zipfile import ZIP_DEFLATED, ZIP_LZMA, ZipFile
 
 import numpy as np
 import pandas as pd
@@ -24,24 +27,32 @@ from gradbench.atomic import write_atomically
 from gradbench.cli import main as cli
 from gradbench.cli.completion import complete_folders
 from gradbench.config.hashing import canonical
-from gradbench.errors import DamagedError, UsageError
+from gradbench.errors import MAX_LENGTH, DamagedError, UsageError
 from gradbench.launchers.worker import checkpoint_of, train_and_store
 from gradbench.report.analysis import tables
 from gradbench.report.analysis.answer import answer_comparison
 from gradbench.report.analysis.audit import audit
 from gradbench.report.analysis.comparison import list_comparisons
+from gradbench.report.figures.panels import panels
 from gradbench.report.load.cells import load_results
 from gradbench.report.load.curves import scan_curves
+from gradbench.report.load.read import read_experiment
 from gradbench.report.render import contents
 from gradbench.report.render.cells import list_cells, points_per_curve
 from gradbench.storage import sanitize
-from gradbench.storage.parquet import read_arrays, read_table
+from gradbench.storage.parquet import MAX_EXPANSION, check_arrays, read_arrays, read_table, write_table
 from gradbench.storage.results import Results
 from gradbench.training.checkpoint import Checkpoint
 
 ESCAPES = "\x1b]0;owned\x07\x1b[31m\x9b2J\u202egnp.exe\r[red]markup[/] [link=file:///etc]x[/link]"
 SCRIPT = "<img src=x onerror=alert(1)><script>alert(1)</script>"
 FEW = {"none": (), "clip_norm": (1.0,)}
+
+
+CLAIM = {
+    **{"id": "1", "sentence": "Clipping helps.", "metric": "test/accuracy", "goal": "max", "above": 0.1},
+    **{"treatment": {"regularizer": "clip_norm"}, "control": {"regularizer": "none"}},
+}
 
 
 @pytest.fixture
@@ -169,7 +180,7 @@ def test_nothing_stored_is_instantiated(folder, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "crater").exists()
 
 
-@pytest.mark.parametrize("theirs", ["bomb", "wrong shape", "another user's"])
+@pytest.mark.parametrize("theirs", ["bomb", "wrong shape", "another user's", "large"])
 def test_a_planted_checkpoint_is_set_aside_and_its_stack_trained_anew(tmp_path, bomb, theirs, monkeypatch):
     thing, crater = bomb
     results = Results(tmp_path / "x")
@@ -177,6 +188,8 @@ def test_a_planted_checkpoint_is_set_aside_and_its_stack_trained_anew(tmp_path, 
     stack = cells("mlp", "none", seed=[0], steps=4, eval_every=4, model__hidden=4)
     planted = checkpoint_of(stack, results.folder, CPU, lambda: False, print)
     planted.save({"state": thing} if theirs == "bomb" else {"step": 3})
+    if theirs == "large":
+        os.truncate(planted.path, 40 << 30)
     if theirs == "another user's":
         monkeypatch.setattr(os, "getuid", lambda: 12345)
 
@@ -190,6 +203,7 @@ def test_a_planted_checkpoint_is_set_aside_and_its_stack_trained_anew(tmp_path, 
     else:
         assert what == "done"
         assert any("starts anew" in str(message) for message in said)
+        assert any("more than a run writes" in str(message) for message in said) == (theirs == "large")
     assert not crater.exists()
 
 
@@ -338,6 +352,197 @@ def test_what_is_no_cell_s_id_is_no_cell(folder, secret, cell, capsys):
     assert (secret / "a.parquet").read_bytes() == b"mine"
 
 
+# ---- it is no larger than it says -------------------------------------------------------------------------------
+
+
+def repeated(rows, characters):
+    """Return a column in which every row repeats one text."""
+    words = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, "int32")), pa.array(["x" * characters]))
+    return pa.table({"cell": words})
+
+
+LARGE = {
+    "rows": (pa.table({"cell": pa.nulls(10_000_000)}), {}, "10,000,000 rows are more than its"),
+    "texts": (repeated(20_000, 100_000), {"store_schema": False}, "texts are longer than its"),
+    "gzip": (pa.table({"cell": ["x" * 1_000_000]}), {"compression": "gzip"}, "its compression is GZIP"),
+    "name": (pa.table({"x" * 200_000: [1]}), {}, "a column's name is longer"),
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_a_part_that_is_larger_than_its_file_can_hold_is_damaged_and_not_read(folder, kind, monkeypatch):
+    table, options, why = LARGE[kind]
+    path = folder / "cells/b.parquet"
+    pq.write_table(table, path, **options)
+    assert path.stat().st_size < 1_000_000
+    with pytest.raises(DamagedError, match=why):
+        read_table(path)
+    assert "b.parquet is damaged" in warnings(folder)
+    assert len(load_results(folder).cells) == 6
+
+
+def test_parts_that_are_small_alone_make_no_large_table(folder):
+    """A thousand columns in one part and a million rows in another would be a billion values."""
+    pq.write_table(pa.table({f"c{n}": [1] for n in range(1000)}), folder / "cells/b.parquet")
+    pq.write_table(pa.table({"cell": pa.nulls(1_000_000)}), folder / "cells/c.parquet")
+    assert len(read_table(folder / "cells/c.parquet")) == 1_000_000
+    assert "c.parquet is damaged (with it the table is larger than its files can hold)" in warnings(folder)
+    assert len(Results(folder).cells()) == 7
+
+
+def sparse(path, size):
+    """Give a file a size that takes no room."""
+    path.touch()
+    os.truncate(path, size)
+
+
+def test_a_file_of_absurd_size_is_damaged_and_not_read(folder):
+    cell = pd.read_parquet(folder / "cells")["cell"][0]
+    (folder / "arrays").mkdir()
+    for path in (folder / "cells/b.parquet", folder / "curves/b.parquet", folder / f"arrays/{cell}.npz"):
+        sparse(path, 40 << 30)
+    sparse(folder / "experiment.yaml", 40 << 30)
+    said = "\n".join(everything(folder))
+    assert said.count("has 42,949,672,960 bytes, more than a run writes") == 4
+
+
+ARRAYS = {
+    "zeros": (ZIP_DEFLATED, 2**24, 128, "more than it can hold"),
+    "shape": (ZIP_DEFLATED, 10**13, 1, "allocate"),
+    "lzma": (ZIP_LZMA, 2**17, 1, "compressed as a run compresses nothing"),
+}
+"""Kind -> compression, numbers that the header claims, mebibytes of zeros, what is said."""
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_arrays_that_are_larger_than_their_file_can_hold_are_damaged_and_not_read(tmp_path, kind):
+    compression, claimed, mebibytes, why = ARRAYS[kind]
+    path = tmp_path / "x.npz"
+    with ZipFile(path, "w", compression) as archive, archive.open("x.npy", "w") as file:
+        header = {"descr": "<f8", "fortran_order": False, "shape": (claimed,)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for _ in range(mebibytes):
+            file.write(bytes(2**20))
+    with pytest.raises(DamagedError, match=why):
+        read_arrays(path)
+    if kind != "shape":  # whose bytes are those that were written, few as they are
+        with pytest.raises(DamagedError, match=why):
+            check_arrays(path)
+
+
+BOMBS = {
+    "aliases": "a0: &a0 [x]\n"
+    + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9))
+    + "question: *a8",
+    "merges": "a0: &a0 {x: 1}\n"
+    + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 9)),
+    "digits": f"question: 1{':1' * 100_000}",
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_an_experiment_file_that_stands_for_more_than_it_says_is_left(folder, kind, capsys):
+    path = folder / "experiment.yaml"
+    path.write_text(BOMBS[kind])
+    assert "cannot read" in warnings(folder)
+    assert gradbench("claims", folder) == 2
+    path.write_text(f"grid: {{seed: 1}}\n{BOMBS[kind]}")
+    assert gradbench("run", path, "--dry-run") == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert all(re.search("aliases stand for|a number has", line) for line in said)
+
+
+LONG = "x" * 200_000
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "model=mlp", f"model.unit={LONG}"],
+        ["run", "model=mlp", f"+{LONG}=1"],
+        ["run", "model=mlp", f"+a={{{LONG}:1}}"],
+        ["run", "model=mlp", f"optimizer.lr={'1' * 200_000}"],
+        ["run", "model=mlp", f"seed=1,{'2' * 200_000},"],
+        ["run", f"~{LONG}"],
+        ["run", LONG],
+        ["run", f"{LONG}.yaml"],
+        ["run", "model=mlp", "steps=1", "--results", LONG],
+        ["run", "--config-dir", LONG],
+        ["report", LONG],
+        ["claims", LONG],
+        ["show", LONG],
+        ["show", "a", "--results", LONG],
+        ["info", LONG],
+    ],
+    ids=lambda words: " ".join(word.replace(LONG, "LONG")[:20] for word in words),
+)
+def test_a_name_of_absurd_length_is_one_short_line(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert gradbench(*words) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert len(said) < 5000
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_claim_of_absurd_length_is_refused(tmp_path, capsys):
+    claim = {"id": "1", "sentence": LONG, "metric": "test/accuracy", "goal": "max", "above": 0.1}
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump({"grid": {"model": "mlp"}, "claims": [claim]}))
+    assert gradbench("run", tmp_path / "x.yaml", "--dry-run") == 2
+    assert "the value of sentence, xxx" in capsys.readouterr().err
+
+
+def test_names_in_a_table_are_shown_as_far_as_a_plan_allows_them(folder):
+    columns = ("model", "data", "model.unit", "error", "torch")
+    change(folder, **dict.fromkeys(columns, LONG))
+    spec = {"experiment": LONG, "question": LONG, "command": "gradbench run quick"}
+    (folder / "experiment.yaml").write_text(yaml.safe_dump(spec))
+    results = load_results(folder)
+    shown = [
+        results.name,
+        results.question,
+        *(results.cells[column][0] for column in columns if column != "error"),
+    ]
+    assert max(map(len, shown)) <= MAX_LENGTH + 1
+    assert len(results.cells["error"][0]) < len(LONG)
+    figure, _ = panels(LONG, [LONG, LONG], 1)
+    assert figure.get_figheight() < 20
+
+
+def test_parts_that_git_keeps_are_far_from_any_bound():
+    kept = sorted(Path(__file__).parents[1].glob("results/*/*/c*/*.parquet"))
+    assert kept
+    for path in kept:
+        table = read_table(path)
+        assert (
+            max(table.nbytes, 8 * table.num_rows * table.num_columns)
+            < MAX_EXPANSION / 10 * path.stat().st_size
+        )
+
+
+@pytest.mark.slow
+def test_a_sweep_of_a_hundred_thousand_cells_is_within_every_bound(tmp_path):
+    """One part for all of them, columns that never vary, and a list of cells in ``experiment.yaml``."""
+    results, n, rng = Results(tmp_path / "x"), 100_000, np.random.default_rng(0)
+    ids = [f"{number:016x}" for number in rng.permutation(n)]
+    spec = {"grid": {"seed": list(range(50_000)), "optimizer.lr": [0.1, 0.2]}}
+    results.create({"experiment": "x", "cells": ids, "spec": spec})
+    assert read_experiment(results.folder)["cells"] == ids
+    columns = {f"model.option_{number}": np.full(n, "a value that all cells share") for number in range(90)}
+    commands = [f"gradbench run model=mlp seed={number}" for number in range(n)]
+    cells = pa.table({"cell": ids, "status": ["completed"] * n, "command": commands, **columns})
+    write_table(results.folder / "cells/a.parquet", cells)
+    for part in range(10):  # a curve has 20 rows: two million in all
+        own = np.repeat(ids[part::10], 20)
+        numbers = {f"series_{number}": rng.normal(size=len(own)).astype("float32") for number in range(4)}
+        curves = {"cell": own, "step": np.tile(np.arange(1, 21), n // 10), **numbers}
+        write_table(results.folder / f"curves/{part}.parquet", pa.table(curves))
+    assert len(results.cells()) == n
+    assert results.damaged_files() == []
+    assert len(results.curves()) == 20 * n
+
+
 # ---- it moves no terminal and no browser -----------------------------------------------------------------------
 
 
@@ -360,12 +565,16 @@ def wild(folder):
     """A folder in which every word that a person may get to read is an attack."""
     words = ("model", "model.unit", "data", "device", "error", "torch", "started", "status_note")
     change(
-        folder, **dict.fromkeys(words, ESCAPES + SCRIPT), **{ESCAPES + SCRIPT: 1.5, f"test/{ESCAPES}": 0.5}
+        folder,
+        command=shlex.join(["gradbench", "run", "--config-dir", ESCAPES]),
+        **dict.fromkeys(words, ESCAPES + SCRIPT),
+        **{ESCAPES + SCRIPT: 1.5, f"test/{ESCAPES}": 0.5},
     )
     spec = {
         "experiment": ESCAPES + SCRIPT,
         "question": ESCAPES + SCRIPT,
-        "command": f"gradbench run {ESCAPES}",
+        "command": shlex.join(["gradbench", "run", "--config-dir", ESCAPES]),
+        "spec": {"claims": [CLAIM]},
     }
     (folder / "experiment.yaml").write_text(yaml.safe_dump(spec))
     (folder / f"cells/{ESCAPES.replace('/', '')}.parquet").write_bytes(b"torn")
@@ -389,13 +598,15 @@ def test_report_prints_escapes_as_they_are_written_and_its_page_runs_one_script(
     monkeypatch.setattr("gradbench.report.figures.start_drawing", lambda _context: dict)
     monkeypatch.setattr(cli, "out", cli.Console(width=4000))
     assert gradbench("report", wild) == 0
+    assert gradbench("claims", wild) == 0
     shown = "".join(capsys.readouterr())
     assert_tame(shown)
+    assert shown.count("not offered for pasting") == 2
     assert "[red]markup[/]" in shown
-    html = (wild / "report/index.html").read_text()
-    assert_tame(html)
-    assert re.findall("<script[^>]*>", html) == ['<script type="application/json" id="data">', "<script>"]
-    assert "<img src=x" not in html
+    page = (wild / "report/index.html").read_text()
+    assert_tame(page)
+    assert re.findall("<script[^>]*>", page) == ['<script type="application/json" id="data">', "<script>"]
+    assert "<img src=x" not in page
     for table in (wild / "report/tables").iterdir():
         assert_tame(table.read_text())
 
@@ -415,8 +626,6 @@ def test_an_error_about_a_hostile_name_is_one_tame_line(tmp_path, capsys):
         "gradbench run model=mlp; touch owned",
         "gradbench run $(touch owned)",
         "gradbench run model=mlp\ntouch owned",
-        "gradbench run model._target_=os.system model.command=ls",
-        "gradbench run '+model={_target_: os.system}'",
         "curl example.org | sh",
         "gradbench run 'unfinished",
         "",
@@ -437,10 +646,68 @@ def test_a_stored_command_that_is_more_than_a_run_is_never_offered(folder, comma
     assert "rerun it alone" not in capsys.readouterr().out
 
 
+FOREIGN = {
+    "gradbench run quick --config-dir my_conf": "--config-dir my_conf",
+    "gradbench run --config-dir=my_conf quick": "--config-dir=my_conf",
+    "gradbench run results/x/theirs.yaml": "results/x/theirs.yaml",
+    "gradbench run model=mlp model._target_=os.system": "model._target_=os.system",
+    "gradbench run '+model={_target_: os.system}'": "+model={_target_: os.system}",
+    "gradbench run model=classifier model.network=my_pkg.Net": "model.network=my_pkg.Net",
+    "gradbench run +network=Net": "+network=Net",
+    "gradbench run data=own data.loader=load": "data.loader=load",
+    "gradbench run '+a=[1,my_pkg.load]' data=wine": "+a=[1,my_pkg.load]",
+    "gradbench run +model@a=../../../theirs": "+model@a=../../../theirs",
+}
+"""Command -> its words that name code or configs that gradbench does not ship."""
+
+
+@pytest.mark.parametrize("command", FOREIGN)
+def test_words_of_a_stored_command_that_name_code_are_found(command):
+    assert sanitize.is_command(command)
+    why = f"not offered for pasting: {FOREIGN[command]} may name somebody else's code"
+    assert sanitize.caution(command) == why
+
+
+def test_a_stored_command_that_names_code_is_shown_and_not_offered(folder, capsys, monkeypatch):
+    monkeypatch.setattr("gradbench.report.figures.start_drawing", lambda _context: dict)
+    monkeypatch.setattr(cli, "out", cli.Console(width=4000))
+    command = "gradbench run quick --config-dir my_conf"
+    why = sanitize.caution(command)
+    change(folder, command=command)
+    (folder / "experiment.yaml").write_text(json.dumps({"command": command, "spec": {"claims": [CLAIM]}}))
+    data = list_cells(load_results(folder), {}).data
+    for row in data["rows"]:
+        assert " ".join(data["words"][word] for word in row[11]) == command
+        assert data["words"][row[-1]] == why
+    for words in (["report", folder], ["claims", folder]):
+        assert gradbench(*words) == 0
+        said = capsys.readouterr().out.splitlines()
+        assert said[said.index(f"command: {command}") + 1].strip() == why
+    assert gradbench("show", data["rows"][0][0], "--results", folder) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[said.index(command) - 1].strip() == f"its command, {why}"
+    assert why in html.unescape((folder / "report/index.html").read_text().partition("<nav")[0])
+    assert why in (folder / "report/report.md").read_text().replace("\\", "")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "gradbench run quick --results results/v1.beta",
+        "gradbench run data=text data.path=my.corpus.txt",
+        "gradbench run optimizer.lr=0.1,1e-3 regularizer.threshold=.5 'optimizer.betas=[0.5,0.9]'",
+        "",
+    ],
+)
+def test_a_stored_command_that_names_no_code_is_offered(command):
+    assert sanitize.caution(command) == ""
+
+
 @pytest.mark.parametrize("model", ["lstm", "mlp", "wgan"])
 def test_the_commands_of_real_cells_are_offered(model):
     for cell in cells(model, "gp", seed=[0, 1], optimizer="adam", optimizer__betas=[[0.5, 0.9]]):
         assert sanitize.is_command(cell.command()), canonical(cell.words)
+        assert sanitize.caution(cell.command()) == ""
 
 
 # ---- columns of any kind ---------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from gradbench.errors import UsageError, nearest
+from gradbench.errors import UsageError, check_length, nearest
 
 Selector = Mapping[str, tuple[Any, ...]]
 """Column of the table of cells -> allowed values."""
@@ -164,6 +164,8 @@ def _parse_claim(written: Mapping[str, Any]) -> Claim:
         if written.get(key) in (None, ""):
             raise UsageError(f"it needs a key '{key}'")
     attributes = {key: attribute for attribute, key in KEYS.items()}
+    for key, value in written.items():
+        check_length(str(value), f"the value of {key},")
     values = {str(key): _parse_value(str(key), value) for key, value in written.items()}
     claim = Claim(**{attributes.get(key, key): value for key, value in values.items()})
     _check_keys(claim)

@@ -1,6 +1,7 @@
 """The commands of ``gradbench``: parse arguments, call the other packages, print the results."""
 
 import contextlib
+import errno
 import gc
 import shlex
 import signal
@@ -17,7 +18,7 @@ from rich.table import Table
 
 from gradbench import __version__
 from gradbench.cli.completion import complete_folders, complete_kinds, complete_words
-from gradbench.errors import StorageError, UsageError
+from gradbench.errors import MAX_LENGTH, StorageError, UsageError, excerpt
 from gradbench.storage.sanitize import escape_controls
 
 if TYPE_CHECKING:
@@ -520,6 +521,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         status = print_error(f"{error.format_message().rstrip('.')}{usage}")
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        status = print_error(f"{excerpt(str(error.filename), 40)} is too long for a path; give a shorter one")
     if status == INTERRUPTED:
         err.print("interrupted: everything finished is kept; the same command goes on", highlight=False)
     sys.exit(status)
@@ -527,7 +532,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def print_error(message: str, status: int = 2) -> int:
     """Print an error as one line on stderr, and return the exit status."""
-    line = escape_controls(message.replace("\n", " "))
+    line = excerpt(escape_controls(message.replace("\n", " ")), MAX_LENGTH)
     err.print(f"[red]error:[/] {escape(line)}", highlight=False, soft_wrap=True)
     return status
 

@@ -13,9 +13,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gradbench.claims.schema import parse_claims
+from gradbench.config.checked_yaml import compose_yaml
 from gradbench.config.neutral import NEUTRAL, pop_neutral
 from gradbench.config.overrides import MAX_VALUES, Axis, Overrides, literal, one_line, parse_override, to_axis
-from gradbench.errors import UsageError, nearest
+from gradbench.errors import UsageError, check_length, nearest
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -188,6 +189,7 @@ class Configs:
                     f"{word}: only a config folder says which values are neutral; leave the word out"
                 )
             if override.is_delete() or (override.package is not None and not override.is_sweep_override()):
+                check_length(word, "the word")
                 verbatim.append(word)
                 continue
             if override.package is not None:
@@ -219,6 +221,7 @@ class Configs:
         Raises:
             UsageError: if there is no such experiment, or its file is invalid.
         """
+        check_length(name, "an experiment's name")
         path = Path(name) if name.endswith((".yaml", ".yml")) else self.experiments.get(name)
         if path is None or not path.is_file():
             known = self.experiments
@@ -283,28 +286,10 @@ def _read_yaml(path: Path) -> object:
         Exception: of any type, if the file is no YAML.
     """
     text = path.read_text(encoding="utf-8")
-    root = yaml.compose(text, yaml.SafeLoader)
+    root = compose_yaml(text, MAX_VALUES)
     if root is None or root.tag not in COLLECTIONS:
         return None
-    if count_values(root, {}) > MAX_VALUES:
-        raise yaml.YAMLError(f"its aliases stand for more than {MAX_VALUES:,} values")
     return OmegaConf.to_container(OmegaConf.create(text))
-
-
-def count_values(node: yaml.Node, known: dict[int, int]) -> int:
-    """Count the values of a YAML node after its aliases are expanded.
-
-    Args:
-        node: composed node, in which an alias is the same object as its anchor.
-        known: id of a node -> its count, filled here; a node that contains itself counts ``MAX_VALUES``.
-    """
-    if id(node) not in known:
-        known[id(node)] = MAX_VALUES
-        inner = node.value if isinstance(node, yaml.CollectionNode) else ()
-        if isinstance(node, yaml.MappingNode):
-            inner = [part for pair in inner for part in pair]
-        known[id(node)] = 1 + sum(count_values(part, known) for part in inner)
-    return known[id(node)]
 
 
 def resolve(config: Config) -> Config:

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, QuotedString, ValueType
 from hydra.errors import HydraException
 
-from gradbench.errors import UsageError
+from gradbench.errors import UsageError, check_length, excerpt
 
 MAX_VALUES = 100_000
 """Limit of the values of an axis, and of the cells of a grid; more are taken for a mistake."""
@@ -31,6 +31,12 @@ class Axis:
     values: tuple[Any, ...]
     added: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse a value of absurd length: it would be a label of every table and figure."""
+        for value in self.values:
+            if isinstance(value, str | list | dict):
+                check_length(str(value), f"the value of {self.key},")
+
 
 @dataclass(frozen=True)
 class Overrides:
@@ -46,6 +52,7 @@ def parse_override(word: str) -> Override:
     Raises:
         UsageError: with a one-line message.
     """
+    check_length(word.partition("=")[0], "the key")
     try:
         if not word.lstrip("+~").partition("=")[0]:  # Hydra would apply it to the whole config
             raise HydraException("it has no key")
@@ -55,7 +62,8 @@ def parse_override(word: str) -> Override:
         return override
     except (HydraException, ValueError, RecursionError) as error:  # int() refuses thousands of digits
         raise UsageError(
-            f"cannot read '{word}': {one_line(error)}; overrides look like key=value, key=a,b or key=range(5)"
+            f"cannot read '{excerpt(word)}': {excerpt(one_line(error))}; overrides look like key=value, key=a,b or "
+            "key=range(5)"
         ) from error
 
 
@@ -89,7 +97,9 @@ def to_axis(override: Override, options: list[str] | None) -> Axis:
         try:
             values = [unquote(value) for value in itertools.islice(override.sweep_iterator(), MAX_VALUES + 1)]
         except (HydraException, ValueError, ArithmeticError) as error:
-            raise UsageError(f"cannot read '{override.input_line}': {one_line(error)}") from error
+            raise UsageError(
+                f"cannot read '{excerpt(str(override.input_line))}': {excerpt(one_line(error))}"
+            ) from error
     if not 0 < len(values) <= MAX_VALUES:
         count = f"more than {MAX_VALUES:,}" if values else "no"
         raise UsageError(f"{override.input_line} has {count} values; give a list like 1,2 or range(5)")

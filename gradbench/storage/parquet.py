@@ -6,20 +6,35 @@ footer's key-value metadata, which other readers ignore; it is computed with ``P
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-from zipfile import ZipFile
+from typing import IO, Any
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gradbench import FORMAT, __version__
 from gradbench.atomic import reason, write_atomically
-from gradbench.errors import DamagedError, UsageError
+from gradbench.errors import MAX_LENGTH, DamagedError, UsageError
+from gradbench.storage.sanitize import open_regular
 
 DIGEST_KEY = b"gradbench.sha256"
+MAX_FILE = 2**31
+"""Bytes of the largest file that is read: a part of a table, or the arrays of a cell."""
+
+MAX_EXPANSION = 200
+"""Bytes in memory per byte of a file, at most: real tables have up to 12, files that are all repetition thousands."""
+
+SMALL = 2**26
+"""Bytes in memory that a part of a table, or the arrays of a cell, may have however small their file is."""
+
+CODECS = {"SNAPPY": 22, "UNCOMPRESSED": 1}
+"""Compression of a column -> bytes that one byte can stand for; of others a page can hold anything."""
+
 PLACEHOLDER = b"sha256 of this file, taken while this sentence was in its place."
 """Stands in for the digest while the digest is computed; 64 bytes, like the digest. Never change the text."""
 
@@ -58,9 +73,8 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         DamagedError: if it cannot be read, or differs from what was written.
         UsageError: if a newer gradbench wrote it.
     """
-    with open_verified(path) as file:
-        names = file.schema_arrow.names
-        table = file.read(columns=[name for name in names if columns is None or name in columns])
+    with open_verified(path) as (file, content):
+        table = read_columns(path, file, content, columns)
         try:
             table.validate(full=True)
         except pa.ArrowException as error:  # for example text that is not Unicode
@@ -70,15 +84,22 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 def read_schema(path: Path) -> pa.Schema:
     """Read the schema of one part of a table; raises as :func:`read_table`."""
-    with open_verified(path) as file:
+    with open_verified(path) as (file, _):
         return file.schema_arrow
 
 
 @contextlib.contextmanager
-def open_verified(path: Path) -> Iterator[pq.ParquetFile]:
-    """Open one part of a table after verifying its checksum, column types and format; raises as :func:`read_table`."""
+def open_verified(path: Path) -> Iterator[tuple[pq.ParquetFile, bytes]]:
+    """Open one part of a table after verifying its checksum, column types, size and format.
+
+    Raises as :func:`read_table`.
+
+    Returns:
+        The part, and the content of its file.
+    """
     try:
-        content = path.read_bytes()
+        with open_regular(path, MAX_FILE) as opened:
+            content = opened.read()
         with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
             seal = (file.metadata.metadata or {}).get(DIGEST_KEY)
             if seal is not None and (
@@ -86,19 +107,74 @@ def open_verified(path: Path) -> Iterator[pq.ParquetFile]:
             ):
                 raise DamagedError(path, "its checksum does not fit")
             names = file.schema_arrow.names
+            check_claims(path, file.metadata, len(content))
             if len(set(names)) < len(names) or not all(map(is_stored_type, file.schema_arrow.types)):
                 raise DamagedError(path, "its columns are not numbers and words under different names")
             if "format" in names:
-                refuse_newer(path, file.read(columns=["format"])["format"].to_pylist())
-            yield file
+                refuse_newer(path, read_columns(path, file, content, ["format"])["format"].to_pylist())
+            yield file, content
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DamagedError(path, reason(error)) from error
+
+
+def check_claims(path: Path, metadata: pq.FileMetaData, size: int) -> None:
+    """Raise a DamagedError for a part that says it holds far more than its bytes can, before any of it is read."""
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    rows = max(metadata.num_rows, sum(group.num_rows for group in groups))
+    if 8 * rows * max(metadata.num_columns, 1) > largest_table(size):
+        raise DamagedError(path, f"{rows:,} rows are more than its {size:,} bytes can hold")
+    if any(len(name) > MAX_LENGTH for name in metadata.schema.names):
+        raise DamagedError(path, "a column's name is longer than any that a run writes")
+    used = {group.column(index).compression for group in groups for index in range(metadata.num_columns)}
+    if not used <= CODECS.keys():
+        raise DamagedError(path, f"its compression is {', '.join(sorted(used))}, and a run writes SNAPPY")
+
+
+def largest_table(size: int, small: int = SMALL) -> int:
+    """Return the most bytes in memory, 8 for each value, that files of ``size`` bytes may have; at least ``small``."""
+    return max(small, MAX_EXPANSION * size)
+
+
+def read_columns(path: Path, file: pq.ParquetFile, content: bytes, columns: list[str] | None) -> pa.Table:
+    """Read the requested columns of an open part, whose file has this content.
+
+    Raises:
+        DamagedError: if they are larger than its bytes can hold: thousands of rows can repeat one long text.
+    """
+    schema, largest = file.schema_arrow, largest_table(len(content))
+    names = [name for name in schema.names if columns is None or name in columns]
+    texts = [name for name in names if is_text(schema.field(name).type)]
+    if most_text_bytes(file.metadata, texts) > largest and text_bytes(content, texts) > largest:
+        raise DamagedError(path, f"its texts are longer than its {len(content):,} bytes can hold")
+    return file.read(columns=names)
+
+
+def most_text_bytes(metadata: pq.FileMetaData, texts: Sequence[str]) -> int:
+    """Bound the bytes of texts in memory: each row may repeat all that is stored of a column."""
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    places = [index for index, name in enumerate(metadata.schema.names) if name in texts]
+    stored = [(group.num_rows, group.column(place)) for group in groups for place in places]
+    return sum(rows * column.total_compressed_size * CODECS[column.compression] for rows, column in stored)
+
+
+def text_bytes(content: bytes, texts: Sequence[str]) -> int:
+    """Count the bytes of texts in memory, reading each distinct one once."""
+    with pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts) as file:
+        columns = file.read(columns=texts).columns
+    chunks = [chunk for column in columns for chunk in column.chunks]
+    lengths = [pc.take(pc.binary_length(chunk.dictionary), chunk.indices) for chunk in chunks]
+    return sum(pc.sum(length).as_py() or 0 for length in lengths)
 
 
 def is_stored_type(kind: pa.DataType) -> bool:
     """Return whether a column type is one that a run writes: numbers, booleans, strings or null."""
     checks = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null)
-    return any(check(kind) for check in (*checks, pa.types.is_string, pa.types.is_large_string))
+    return is_text(kind) or any(check(kind) for check in checks)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether a column type is text."""
+    return any(check(kind) for check in (pa.types.is_string, pa.types.is_large_string))
 
 
 def refuse_newer(path: Path, formats: Iterable[object]) -> None:
@@ -118,10 +194,25 @@ def read_arrays(path: Path) -> Arrays:
         DamagedError: if it cannot be read, or holds anything but numbers.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        with open_arrays(path) as (file, _), np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
+    except DamagedError:
+        raise
     except Exception as error:  # numpy and zipfile raise a dozen types for a malformed file
         raise DamagedError(path, reason(error)) from error
+
+
+@contextlib.contextmanager
+def open_arrays(path: Path) -> Iterator[tuple[IO[bytes], ZipFile]]:
+    """Open a file of arrays, as a file and as an archive, after checking that they are no larger than it can hold."""
+    with open_regular(path, MAX_FILE) as file, ZipFile(file) as archive:
+        total = sum(member.file_size for member in archive.infolist())
+        if total > max(SMALL, MAX_EXPANSION * os.fstat(file.fileno()).st_size):
+            raise DamagedError(path, f"its arrays have {total:,} bytes, more than it can hold")
+        if any(member.compress_type not in (ZIP_STORED, ZIP_DEFLATED) for member in archive.infolist()):
+            raise DamagedError(path, "it is compressed as a run compresses nothing")
+        file.seek(0)
+        yield file, archive
 
 
 def check_arrays(path: Path) -> None:
@@ -131,8 +222,10 @@ def check_arrays(path: Path) -> None:
         DamagedError: if one does not match.
     """
     try:
-        with ZipFile(path) as file:
-            name = file.testzip()
+        with open_arrays(path) as (_, archive):
+            name = archive.testzip()
+    except DamagedError:
+        raise
     except Exception as error:
         raise DamagedError(path, reason(error)) from error
     if name is not None:

@@ -3,20 +3,32 @@
 A results folder is data, never code. These checks run before its files are read and its text is shown.
 """
 
+import contextlib
+import functools
 import os
 import re
 import shlex
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
-from gradbench.errors import UsageError
+from gradbench.errors import DamagedError, UsageError
 
 CELL = re.compile(r"[0-9a-f]{16}")
 """Pattern of a cell's id; any other string could be a path."""
 
 USED = ("experiment.yaml", ".reservations", "cells", "curves", "arrays", "checkpoints", "report")
 """Files and folders that gradbench reads or writes in a results folder."""
+
+CONFIG_OPTIONS = {"--config-dir"}
+"""Options of ``gradbench run`` whose value is a folder of configs."""
+
+CODE_KEYS = {"network", "networks", "loader"}
+"""Keys whose value is a dotted name of code, or its arguments."""
+
+DOTTED = re.compile(r"[^\W\d]\w*\.[^\W\d]")
+"""Pattern of a dotted name within a value."""
 
 BARE = re.compile(r"[\w@%+=:,./-]+( [\w@%+=:,./-]+)*", re.ASCII)
 """Unquoted words between single spaces: splitting there equals ``shlex.split``, and is a hundred times faster."""
@@ -45,10 +57,8 @@ def check_folder(folder: Path, used: Sequence[str] = USED) -> None:
     for path in walk_names(folder, used):
         try:
             kind = path.lstat().st_mode
-        except FileNotFoundError:  # it is absent, or another run has just renamed a temporary file
+        except OSError:  # it is absent, or renamed by another run; if it cannot be read, who reads it says so
             continue
-        except OSError as error:
-            raise UsageError(f"cannot read {path} ({error.strerror}); {remedy}") from error
         if stat.S_ISLNK(kind):
             target = Path(os.path.realpath(path))
             if not target.is_relative_to(root):
@@ -65,6 +75,23 @@ def walk_names(folder: Path, names: Sequence[str]) -> Iterator[Path]:
             yield from (Path(where, inner) for inner in (*folders, *files))
 
 
+@contextlib.contextmanager
+def open_regular(path: Path, most: float) -> Iterator[IO[bytes]]:
+    """Open a regular file of at most so many bytes for reading; a pipe or a device is never waited for.
+
+    Raises:
+        DamagedError: if it is larger, or not a regular file.
+        OSError: if it cannot be opened.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise DamagedError(path, "it is no file")
+        if found.st_size > most:
+            raise DamagedError(path, f"it has {found.st_size:,} bytes, more than a run writes")
+        yield file
+
+
 def escape_controls(text: str) -> str:
     r"""Escape characters that a terminal would interpret, such as ``\x1b`` and the right-to-left mark ``\u202e``."""
     return "".join(
@@ -74,18 +101,54 @@ def escape_controls(text: str) -> str:
 
 
 def is_command(text: object) -> bool:
-    """Return whether a stored command is a single ``gradbench run`` that is safe to paste into a shell.
+    """Return whether a stored command is a single ``gradbench run``: only such a one is shown.
 
-    Commands with ``_target_`` are not: a target is code to be called, which must come from configs alone.
+    It is offered for pasting only if :func:`caution` has nothing to say against it.
     """
     if not isinstance(text, str):
         return False
-    if BARE.fullmatch(text):
-        words = text.split(" ")
-    else:
-        try:
-            words = shlex.split(text)
-        except ValueError:
-            return False
-    is_run = words[:2] == ["gradbench", "run"] and shlex.join(words) == text
-    return is_run and not any("_target_" in word for word in words)
+    try:
+        words = split_command(text)
+    except ValueError:
+        return False
+    return words[:2] == ["gradbench", "run"] and shlex.join(words) == text
+
+
+def split_command(text: str) -> list[str]:
+    """Split a command into words as a shell would.
+
+    Raises:
+        ValueError: if a quotation is not closed.
+    """
+    return text.split(" ") if BARE.fullmatch(text) else shlex.split(text)
+
+
+def caution(command: str) -> str:
+    """Return why a stored command is shown but not offered for pasting; an empty string if it may be pasted.
+
+    Pasting a command runs the code that its words name, or that configs name which they lead to. A folder does not tell
+    whether a stranger made it, so its owner's commands are treated alike.
+    """
+    words = split_command(command) if command else []
+    named = [
+        word
+        for before, word in zip(["", *words], words, strict=False)
+        if before in CONFIG_OPTIONS or names_code(word)
+    ]
+    return f"not offered for pasting: {' '.join(named)} may name somebody else's code" if named else ""
+
+
+@functools.lru_cache(maxsize=4096)
+def names_code(word: str) -> bool:
+    """Return whether a word of a ``gradbench run`` names code, or configs beyond those that gradbench ships.
+
+    Those are a config folder, the file of an experiment, a ``_target_``, a key that takes code, and a value that is no
+    path and holds a dotted name like ``my_pkg.Net`` or leads out of the folder of configs.
+    """
+    key, equals, value = word.partition("=")
+    if not equals or key.startswith("--"):
+        return key in CONFIG_OPTIONS or key.endswith((".yaml", ".yml"))
+    parts = re.split(r"[.@/]", key.lstrip("+"))
+    if "_target_" in word or not CODE_KEYS.isdisjoint(parts):
+        return True
+    return parts[-1] != "path" and ("../" in value or DOTTED.search(value) is not None)

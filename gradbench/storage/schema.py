@@ -1,17 +1,17 @@
 """Parts of the two tables: file names, and one schema for parts with different columns."""
 
-import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
+from gradbench.atomic import reason
 from gradbench.config.hashing import digest
 from gradbench.errors import DamagedError
-from gradbench.storage.parquet import read_table
+from gradbench.storage.parquet import largest_table, read_table
 
 FIXED_TYPES = pa.schema(
     [("diverged_at", pa.int64()), ("error", pa.large_string())],
@@ -37,6 +37,10 @@ FIXED_TYPES = pa.schema(
 """Columns of the table of cells whose type is fixed, even if all of their values are null."""
 
 
+MAX_SMALL = 2**28
+"""Bytes in memory that a table may have however small its files are."""
+
+
 def part_name(cells: Iterable[str]) -> str:
     """Return the file name of the part that holds these cells."""
     return f"{digest(sorted(cells))}.parquet"
@@ -57,11 +61,26 @@ def read_parts(folder: Path, columns: list[str] | None = None) -> list[pa.Table]
 
     Damaged parts are skipped. The caller can report them with :meth:`gradbench.storage.results.Results.damaged_files`.
     """
-    parts = []
+    return [part for part in scan_parts(folder, columns) if isinstance(part, pa.Table)]
+
+
+def scan_parts(folder: Path, columns: list[str] | None = None) -> Iterator[pa.Table | DamagedError]:
+    """Read the parts of a table one by one; for a part that cannot be read, yield the error.
+
+    The parts are about to become one table, so a part with which that would be larger than its files can hold is an
+    error: a part with a thousand columns and one with a million rows make a billion values.
+    """
+    rows, size, names = 0, 0, set[str]()
     for path in part_paths(folder):
-        with contextlib.suppress(DamagedError):
-            parts.append(read_table(path, columns))
-    return parts
+        try:
+            part = read_table(path, columns)
+            rows, size, names = rows + len(part), size + path.stat().st_size, names | set(part.column_names)
+            if 8 * rows * len(names) > largest_table(size, MAX_SMALL):
+                raise DamagedError(path, "with it the table is larger than its files can hold")
+        except (DamagedError, OSError) as error:  # another run may have just removed it
+            yield error if isinstance(error, DamagedError) else DamagedError(path, reason(error))
+        else:
+            yield part
 
 
 def concat_parts(parts: Sequence[pa.Table]) -> pd.DataFrame:

@@ -6,18 +6,21 @@ A checkpoint is data, never code: it is loaded with ``weights_only``, and only i
 import contextlib
 import hashlib
 import io
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import torch
 
 from gradbench import __version__
 from gradbench.atomic import set_aside, write_atomically
 from gradbench.config.hashing import canonical
-from gradbench.errors import StorageError
+from gradbench.errors import DamagedError, StorageError
+from gradbench.storage.sanitize import open_regular
 
 
 class StoppedError(Exception):
@@ -80,16 +83,28 @@ class Checkpoint:
         if self.stop():
             raise StoppedError
 
-    def load(self, device: torch.device) -> dict[str, Any] | None:
+    def exists(self) -> bool:
+        """Return whether there is a file."""
+        return os.path.lexists(self.path)
+
+    def load(self, device: torch.device, most: float = math.inf) -> dict[str, Any] | None:
         """Load what was saved, with its tensors on the device; ``None`` if there is nothing to resume.
 
         A file that is damaged, or that another user wrote, is set aside and not believed. One that belongs to
         other cells, another gradbench or torch, or another kind of device is left to be overwritten.
+
+        Args:
+            device: device of the tensors.
+            most: bytes that the checkpoint of this stack can have; a larger one is damaged, and is not read.
         """
         try:
-            header, _, body = self.path.read_bytes().partition(b"\n")
-            owned = self.path.stat().st_uid == os.getuid()
+            with open_regular(self.path, most) as file:
+                owned = os.fstat(file.fileno()).st_uid == os.getuid()
+                header, _, body = file.read().partition(b"\n")
         except FileNotFoundError:
+            return None
+        except DamagedError as error:
+            self.refuse(f"is damaged ({error.reason})")
             return None
         except OSError as error:
             self.refuse(f"cannot be read ({error.strerror})")
@@ -104,6 +119,9 @@ class Checkpoint:
         if header != canonical({"fingerprint": self.fingerprint, "sha256": digest}).encode():
             return None
         try:
+            with ZipFile(io.BytesIO(body)) as archive:
+                if sum(member.file_size for member in archive.infolist()) > most:
+                    raise ValueError("its tensors are larger than its stack's")
             content: dict[str, Any] = torch.load(io.BytesIO(body), map_location=device, weights_only=True)
         except Exception:  # whatever torch says of what is no tensor, number or container of them
             self.refuse("holds more than data")

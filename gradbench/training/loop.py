@@ -23,7 +23,14 @@ from gradbench.training.draws import CHUNK, draw_chunk
 from gradbench.training.setup import build_stack, compact, init_state, should_compact
 from gradbench.training.state import StackContext, State
 from gradbench.training.step import EagerStepper
-from gradbench.training.telemetry import Telemetry, gradient_histograms
+from gradbench.training.telemetry import Telemetry, gradient_histograms, series_of
+
+META = torch.device("meta")
+"""Device of tensors that have sizes and no memory."""
+
+MAX_METRICS, TENSOR, SLACK = 64, 1024, 2**26
+"""Bounds for the size of a checkpoint: metrics of an evaluation, bytes that a saved tensor adds to its numbers, and
+bytes that a checkpoint may have however small its stack is."""
 
 OnProgress = Callable[[int, list[float]], None]
 """``on_progress(step, losses)``: called once per chunk of steps; the loss of a cell that has diverged is NaN."""
@@ -68,7 +75,9 @@ def train(
         checkpoint: resumed from where it holds something, and saved to when it is due.
     """
     started = time.perf_counter()
-    saved = checkpoint.load(device) if checkpoint is not None else None
+    saved = None
+    if checkpoint is not None and checkpoint.exists():
+        saved = checkpoint.load(device, largest_checkpoint(cells, data, device))
     context = build_stack(cells, data, device, saved["cell_indices"] if saved else None)
     stepper, state, telemetry = make_stepper(context), init_state(context), Telemetry(context)
     outcome, chunk_seconds, draws = Outcome(telemetry.curves), [], None
@@ -136,6 +145,25 @@ def checkpoint_of(
         "curves": telemetry.state_dict(state),
         "evaluations": evaluations,
     }
+
+
+def largest_checkpoint(cells: Sequence[Cell], data: Data, device: torch.device) -> int:
+    """Return more bytes than any checkpoint of a stack has, without allocating its state."""
+    context = build_stack(cells, data, META, traces=False, kind=device.type)
+    with META:
+        state = init_state(context)
+    series = sum(len(series_of(player)) for player in context.players)
+    curves = 8 * context.steps * series * len(cells)
+    evaluations = (context.steps // context.eval_every + 2) * MAX_METRICS * (TENSOR + 8 * len(cells))
+    return SLACK + 2 * (tensor_bytes(state.state_dict()) + curves + evaluations)
+
+
+def tensor_bytes(value: Any) -> int:
+    """Return the bytes of a tensor, or of all tensors in nested containers."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return sum(map(tensor_bytes, inner))
 
 
 def restore(saved: dict[str, Any], state: State, telemetry: Telemetry, outcome: Outcome) -> None:

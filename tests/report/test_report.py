@@ -533,7 +533,7 @@ def test_a_damaged_file_is_named_and_the_rest_reported(tmp_path: Path, victim: s
 def test_where_every_part_is_damaged_the_report_says_what_to_type(tmp_path: Path) -> None:
     synthetic.write(tmp_path, models=["mlp"], strengths={"none": ()})
     (tmp_path / "cells/a.parquet").write_bytes(b"\xff\xfe: [half")
-    with pytest.raises(UsageError, match=r"a\.parquet is damaged .*type the command in"):
+    with pytest.raises(UsageError, match=r"a\.parquet is damaged .*type the command that made it"):
         build(tmp_path)
 
 

@@ -114,7 +114,7 @@ def judge_folder(results: Path) -> list[Verdict]:
         parts = read_parts(results / "curves", ["cell", "step", *sorted(columns)])
         curves = concat_parts(parts) if parts else curves
     evidence = Evidence(cells, curves, config_columns(cells))
-    command = str(frozen.get("command", ""))
+    command = escape_controls(str(frozen.get("command", "")))
     command = command if is_command(command) else ""
     return [Verdict(loaded.name, results, judge_claim(claim, evidence), command) for claim in claims]
 

@@ -19,6 +19,7 @@ from gradbench.report.render.formatting import format_number, format_setting, sh
 WIDTH = 7.6  # inches
 LINE = 0.16  # inches per line of text
 LABEL_GAP = 9.5  # points between labels at line ends
+MAX_TITLE = 1000  # characters of a figure's title, and of the heading of a row
 MAX_NAME = 18  # characters of a treatment's name in a label
 Axis = dict[float, float]  # strength -> position on the axis
 
@@ -70,8 +71,8 @@ def panels(
         titles: number of lines of the panels' own titles, for each of the first rows.
 
     """
-    lines = textwrap.wrap(title, 84) or [""]
-    headings = [textwrap.wrap(row, 108) for row in rows]
+    lines = textwrap.wrap(shorten(title, MAX_TITLE), 84) or [""]
+    headings = [textwrap.wrap(shorten(row, MAX_TITLE), 108) for row in rows]
     above, below = 0.12 + 0.2 * len(lines), 0.48
     own = [*titles, *[0] * (len(rows) - len(titles))]
     tops = [LINE * (len(heading) + extra) + 0.2 for heading, extra in zip(headings, own, strict=True)]
@@ -126,7 +127,7 @@ def label_strength_axis(ax: Axes, quantity: str, axis: Axis) -> None:
         last = place if fits else last
     ax.set_xticklabels(shown)
     symbol = {"lambda": "penalty weight λ", "threshold": "clipping threshold"}.get(quantity, quantity)
-    ax.set_xlabel(symbol)
+    ax.set_xlabel(shorten(symbol, MAX_NAME))
 
 
 def label_ends(ax: Axes, labels: Sequence[tuple[float, str, str]]) -> None:

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from gradbench.atomic import reason
-from gradbench.errors import DamagedError, UsageError
-from gradbench.storage.parquet import check_arrays, read_table
-from gradbench.storage.sanitize import escape_controls, is_cell, is_command
-from gradbench.storage.schema import part_paths
+from gradbench.config.checked_yaml import load_yaml
+from gradbench.config.overrides import MAX_VALUES
+from gradbench.errors import MAX_LENGTH, DamagedError, UsageError, excerpt
+from gradbench.storage.parquet import check_arrays
+from gradbench.storage.sanitize import escape_controls, is_cell, is_command, open_regular
+from gradbench.storage.schema import part_paths, scan_parts
 
 STATUSES = ("completed", "diverged", "failed")
 NEEDED = ("model", "model.metric", "model.goal", "regularizer")
@@ -25,6 +26,13 @@ COST = ("step_seconds", "seconds", "width")
 CURVES = ("loss", "grad_norm", "grad_norm_used", "clipped", "cosine", "penalty")
 
 
+MAX_EXPERIMENT, MAX_STORED = 2**23, 3 * MAX_VALUES
+"""Bytes of ``experiment.yaml``, and values in it: it lists the cells of a sweep beside its experiment."""
+
+MAX_TEXT = {"error": 2**16, "model.unit": 200}
+"""Characters of a text in these columns of the table of cells; ``MAX_LENGTH`` in the others."""
+
+
 def read_experiment(folder: Path) -> dict[str, Any]:
     """Read a results folder's ``experiment.yaml`` as a mapping; empty where there is none.
 
@@ -34,9 +42,12 @@ def read_experiment(folder: Path) -> dict[str, Any]:
     """
     path = folder / "experiment.yaml"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with open_regular(path, MAX_EXPERIMENT) as file:
+            content = load_yaml(file.read().decode("utf-8"), MAX_STORED)
     except FileNotFoundError:
         return {}
+    except DamagedError:
+        raise
     except Exception as error:  # PyYAML raises exceptions of any type on a tag that does not fit its value
         raise DamagedError(path, reason(error)) from error
     return content if isinstance(content, dict) else {}
@@ -49,7 +60,8 @@ def read_experiment_texts(folder: Path) -> tuple[dict[str, str], list[str]]:
     except DamagedError as error:
         remedy = "the next run in this folder writes it anew"
         return {}, [f"cannot read {error.path} ({error.reason}): {remedy}"]
-    return {key: escape_controls(value) for key, value in content.items() if isinstance(value, str)}, []
+    texts = {str(key): escape_controls(value) for key, value in content.items() if isinstance(value, str)}
+    return {key: text if key == "command" else excerpt(text, MAX_LENGTH) for key, text in texts.items()}, []
 
 
 def read_parts(path: Path, table: str) -> tuple[pd.DataFrame, list[str]]:
@@ -59,18 +71,17 @@ def read_parts(path: Path, table: str) -> tuple[pd.DataFrame, list[str]]:
         UsageError: the table has no finished part.
 
     """
-    found = part_paths(path / table)
-    if not found:
+    if not part_paths(path / table):
         below = sorted(child.parent for child in path.glob("*/cells") if part_paths(child))
         hint = f"; did you mean {below[0]}?" if below else ": make some with `gradbench run quick`"
         raise UsageError(f"{path} holds no finished {table} ({table}/*.parquet){hint}")
     frames, notes = [], []
-    for part in found:
-        try:
+    for part in scan_parts(path / table):
+        if isinstance(part, DamagedError):
+            notes.append(f"left out: {part}")
+        else:
             # A column that is null throughout a part has no type; the other parts decide it.
-            frames.append(read_table(part).to_pandas().dropna(axis="columns", how="all"))
-        except DamagedError as error:
-            notes.append(f"left out: {error}")
+            frames.append(part.to_pandas().dropna(axis="columns", how="all"))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(), notes
 
 
@@ -98,13 +109,12 @@ def clean_cells(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         if column in (*COST, "diverged_at", "seed") or "/" in column:
             kept[column] = to_numbers(values)
         elif column == "command":
-            kept[column] = [value if is_command(value) else None for value in values]
+            kept[column] = [escape_controls(value) if is_command(value) else None for value in values]
         elif column == "git_dirty":
             kept[column] = [isinstance(value, bool) and value for value in values]
         elif column in TEXT_COLUMNS or not pd.api.types.is_numeric_dtype(values):
-            kept[column] = values.map(
-                lambda value, strict=column in TEXT_COLUMNS: _clean_word(value, strict=strict)
-            )
+            strict, most = column in TEXT_COLUMNS, MAX_TEXT.get(column, MAX_LENGTH)
+            kept[column] = values.map(functools.partial(_clean_word, most=most, strict=strict))
     for column in {*COST, "seed"} & set(kept):
         kept[column] = kept[column].where(np.isfinite(kept[column].astype(float)))
     kept.columns = pd.Index([escape_controls(str(column)) for column in kept])
@@ -119,8 +129,10 @@ def _cached_plain(word: str) -> str:
     return escape_controls(word)
 
 
-def _clean_word(value: object, *, strict: bool) -> object:
-    return _cached_plain(value) if isinstance(value, str) else None if strict else value
+def _clean_word(value: object, *, most: int, strict: bool) -> object:
+    if isinstance(value, str):
+        return _cached_plain(excerpt(value, most))
+    return None if strict else value
 
 
 def to_numbers(values: pd.Series) -> pd.Series:
