@@ -63,6 +63,9 @@ CLAIMS = [
         **SIDES,
     },
 ]
+FOREIGN = "gradbench run quick --config-dir theirs"
+"""A command that names code on somebody else's machine."""
+
 PHONE, DESK = (390, 844), (1280, 900)
 
 
@@ -74,6 +77,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     synthetic.write(root / "plain", models=["lstm", "mlp"], strengths=few, seeds=12)
     cells = synthetic.write(root / "evil", models=["mlp"], strengths=few, statuses={"gp": "failed"})
     hostile = dict.fromkeys(("model", "model.unit", "data", "device", "error", "torch"), EVIL)
+    hostile["command"] = FOREIGN
     evil = cells.assign(**hostile).replace({"regularizer": {"clip_norm": EVIL}})
     evil.to_parquet(root / "evil" / "cells" / "a.parquet")
     synthetic.write(root / "slow", models=["lstm", "mlp"], strengths=few, leaves={"optimizer.lr": 0.01})
@@ -257,6 +261,18 @@ def test_the_command_goes_to_the_clipboard(open_page: Any) -> None:
     command = details.locator("code").inner_text()
     copied = tab.page.evaluate("navigator.clipboard.readText().catch(() => String(getSelection()))")
     assert copied == command
+
+
+def test_a_command_that_names_somebody_else_s_code_has_no_button(open_page: Any) -> None:
+    tab = open_page("evil")
+    tab.page.locator("#cells-table button.id").first.click()
+    details = tab.page.locator("#cells-table .details")
+    assert details.locator("button.copy").count() == 0
+    assert (
+        details.locator("p.command")
+        .inner_text()
+        .startswith(f"{FOREIGN} not offered for pasting: --config-dir")
+    )
 
 
 def test_a_link_to_a_cell_opens_that_cell(open_page: Any, pages: dict[str, Path]) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 from gradbench.errors import UsageError
 from gradbench.storage.provenance import COLUMNS
 from gradbench.storage.results import Results
-from gradbench.storage.sanitize import check_folder, escape_controls, is_cell, is_command
+from gradbench.storage.sanitize import caution, check_folder, escape_controls, is_cell, is_command
 
 CURVE_ROWS = 12
 """Maximum number of points of a curve that are shown."""
@@ -96,7 +96,7 @@ def sections(results: Results, row: "pd.Series[Any]") -> list[Section]:
     if len(curve):
         shown.append((f"curve, {len(curve)} recorded steps", sample_curve(curve.drop(columns="cell"))))
     if damaged := results.damaged_files():
-        remedy = ("what to do", f"type the command in {results.folder / 'experiment.yaml'} again")
+        remedy = ("what to do", "type the command that made them again")
         lost = [(escape_controls(str(error.path)), escape_controls(error.reason)) for error in damaged]
         shown.append(("damaged files, not read", [*lost, remedy]))
     return shown
@@ -105,11 +105,19 @@ def sections(results: Results, row: "pd.Series[Any]") -> list[Section]:
 def copyable_texts(row: "pd.Series[Any]") -> list[tuple[str, str]]:
     """Return the (title, text) pairs that are printed for copying: the error, if any, and the command.
 
-    A stored command that is anything but a single ``gradbench run`` may be malicious, and is left out.
+    A stored command that is anything but a single ``gradbench run`` may be malicious, and is left out. One that may
+    name somebody else's code is shown under a title that says so.
     """
-    command = row.get("command")
-    titled = [("error", row.get("error")), ("rerun it alone", command if is_command(command) else None)]
-    return [(title, escape_controls(str(value))) for title, value in titled if not is_missing(value)]
+    command = str(row.get("command"))
+    command = command if is_command(command) else ""
+    why = caution(command)
+    titled = [("error", row.get("error"))]
+    titled += [(f"its command, {why}" if why else "rerun it alone", command)] if command else []
+    return [
+        (escape_controls(title), escape_controls(str(value)))
+        for title, value in titled
+        if not is_missing(value)
+    ]
 
 
 def sample_curve(curve: pd.DataFrame) -> list[tuple[str, ...]]:

@@ -23,6 +23,7 @@ from gradbench.report.claims.verdicts import (
 )
 from gradbench.report.render.formatting import pluralize
 from gradbench.report.render.markdown import markdown_table
+from gradbench.storage.sanitize import caution
 
 # ---- claims.csv --------------------------------------------------------------------------------------------
 
@@ -106,6 +107,7 @@ def terminal_tables(verdicts: Sequence[Verdict]) -> list[TerminalTable]:
                 f"verdict: {format_headline(verdict.judgement)}",
                 f"figure: {_format_figure(verdict)}",
                 *([f"command: {verdict.command}"] if verdict.command else []),
+                *([f"         {why}"] if (why := caution(verdict.command)) else []),
             ],
         )
         for verdict in verdicts

@@ -86,7 +86,7 @@ const chart = (title, last, lines) => {
 class Cell {
   constructor(row) {
     const [id, group, treatment, symbol, strength, seed, status, stopped, value, milliseconds] = row;
-    [this.config, this.tokens, this.error, this.sketch] = row.slice(10);
+    [this.config, this.tokens, this.error, this.sketch, this.caution] = row.slice(10);
     const word = (place) => data.words[place];
     const [quantity, ended] = [word(symbol), word(status)];
     this.id = id;
@@ -152,7 +152,7 @@ class Cell {
     const parts = [
       charts.length ? make("div", { class: "charts" }, ...charts) : make("p", {}, "No curve was recorded."),
       ...(this.error < 0 ? [] : [make("p", { class: "error" }, data.words[this.error])]),
-      make("p", { class: "command" }, code, " ", copy),
+      make("p", { class: "command" }, code, " ", this.caution < 0 ? copy : data.words[this.caution]),
       make("dl", { class: "config" }, ...this.leaves()),
     ];
     const wide = { colspan: this.texts.length };

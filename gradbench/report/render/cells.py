@@ -10,6 +10,7 @@ import pandas as pd
 from gradbench.report.load.cells import LoadedResults, config_columns, is_constant
 from gradbench.report.load.sparklines import Sparklines
 from gradbench.report.render.formatting import SYMBOLS, format_value
+from gradbench.storage.sanitize import caution
 
 MAX_CELLS = 12_000  # cells on a page; tables/cells.csv has all
 MAX_CHARACTERS = 3_600_000  # characters for all sparklines of a page
@@ -79,7 +80,7 @@ def _row(cell: Mapping[Any, Any], config: int, words: _WordIndex, sketch: Sparkl
     """Encode a cell as a list; ``page.html.j2`` reads it by position.
 
     The order: id, comparison, treatment, quantity, strength, seed, status, diverged_at, value, step time in ms, index
-    of the config, words of the command, error, sparklines.
+    of the config, words of the command, error, sparklines, why the command is not offered for pasting.
     """
     command, error, ident = cell.get("command"), cell.get("error"), str(cell["cell"])
     command = command if isinstance(command, str) and command else f"gradbench show {ident}"
@@ -100,6 +101,7 @@ def _row(cell: Mapping[Any, Any], config: int, words: _WordIndex, sketch: Sparkl
         [words(word) for word in command.split(" ")],
         words(error) if isinstance(error, str) else -1,
         list(sketch) if sketch else None,
+        words(why) if (why := caution(command)) else -1,
     ]
 
 

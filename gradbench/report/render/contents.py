@@ -24,6 +24,7 @@ from gradbench.report.render.formatting import (
     pluralize,
 )
 from gradbench.stats.intervals import Interval
+from gradbench.storage.sanitize import caution
 
 MAX_SETTINGS = 1000  # rows of the page's table of settings
 MAX_DRAWN = 6  # comparisons in a figure, which has a row for each
@@ -59,6 +60,11 @@ class Contents:
     sections: Sequence[ReportSection]
     notes: Sequence[AuditNote]
     cells: CellListing | None
+
+    @property
+    def caution(self) -> str:
+        """Why the command is not offered for pasting; an empty string if it may be pasted."""
+        return caution(self.command)
 
     @property
     def warnings(self) -> int:

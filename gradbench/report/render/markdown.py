@@ -17,6 +17,7 @@ def render_markdown(contents: Contents) -> str:
     parts = [f"# gradbench · {escape_markdown(contents.title)}", escape_markdown(contents.subtitle)]
     parts += [escape_markdown(contents.question)] if contents.question else []
     parts += [code_span(contents.command)] if contents.command else []
+    parts += [escape_markdown(f"This command is {contents.caution}.")] if contents.caution else []
     rows = [(a.model, a.treatment, a.value, a.sentence) for a in contents.answers]
     parts += ["## Answer", markdown_table(("group", "answer", "metric", "evidence"), rows)]
     for section in contents.sections:
