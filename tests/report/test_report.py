@@ -254,7 +254,7 @@ def test_every_cell_shows_its_whole_config(quick: Path) -> None:
     cells = load_results(quick).cells.set_index("cell")
     every = set(config_columns(cells))
     shared = {leaf for leaf in every if cells[leaf].astype(str).nunique() == 1}
-    for cell, *_, seed, _, _, _, _, config, _, _, _ in data["rows"]:
+    for cell, *_, seed, _, _, _, _, config, _, _, _, _ in data["rows"]:
         places = dict(zip(data["leaves"], data["configs"][config], strict=True))
         told = {leaf: data["words"][place] for leaf, place in places.items() if place >= 0}
         known = cells.loc[cell, [*places]].dropna().to_dict()
