@@ -1,5 +1,6 @@
-"""Entry point of ``gradbench`` and ``python -m gradbench``."""
+"""Entry point of ``gradbench`` and ``python -m gradbench``: it owns the process's signals and streams."""
 
+import contextlib
 import sys
 
 
@@ -9,13 +10,30 @@ def main() -> None:
     For a sweep, the server that workers are forked from is started first: it imports torch while this process imports
     the command line.
     """
-    if sys.argv[1:2] == ["run"] and not {"-h", "--help", "--dry-run"} & set(sys.argv):
+    try:
+        from gradbench import signals
+
+        signals.leave_on_interrupt()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    from gradbench import streams
+
+    streams.protect()
+    trains = sys.argv[1:2] == ["run"] and not {"-h", "--help", "--dry-run"} & set(sys.argv)
+    if trains:
         from gradbench.launchers import forkserver
 
-        forkserver.warm_up()
+        signals.ignore_hangup()
+        with contextlib.suppress(OSError):  # it is tried again where an error can be told
+            forkserver.warm_up()
     from gradbench.cli.main import main as run
 
-    run()
+    try:
+        run()
+    except SystemExit as ended:
+        lost = streams.report_failures(trains)
+        signals.ignore()
+        sys.exit(ended.code or lost)
 
 
 if __name__ == "__main__":

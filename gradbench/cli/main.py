@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import shlex
-import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,8 @@ from rich.table import Table
 
 from gradbench import __version__
 from gradbench.cli.completion import complete_folders, complete_kinds, complete_words
-from gradbench.errors import StorageError, UsageError
+from gradbench.errors import StorageError, UsageError, shortage
+from gradbench.signals import FAREWELL, INTERRUPTED
 from gradbench.storage.sanitize import escape_controls
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ SUMMARY = (
 ClickUsageError: Any = typer.BadParameter.__base__
 """Typer's base class of errors for unknown options and invalid values; Typer does not export it."""
 
-FAILED, INTERRUPTED = 1, 130
+FAILED = 1
 
 app = typer.Typer(
     name="gradbench",
@@ -133,7 +133,6 @@ def run(
     A key that one regularizer lacks applies to the cells that have it. The same command again trains only what
     is not finished. Exit status: 0 all cells completed or diverged, 1 some failed, 2 usage, 130 interrupted.
     """  # noqa: E501 - a command stands on one line
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's SIGTERM acts like Ctrl-C
     experiment, overrides = split_words(words or [])
     if dry_run:
         with gc_paused():
@@ -520,8 +519,13 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         status = print_error(f"{error.format_message().rstrip('.')}{usage}")
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
+    except Exception as error:
+        lacking = shortage(error)
+        if lacking is None:
+            raise
+        status = print_error(lacking, FAILED)
     if status == INTERRUPTED:
-        err.print("interrupted: everything finished is kept; the same command goes on", highlight=False)
+        err.print(FAREWELL, highlight=False)
     sys.exit(status)
 
 
