@@ -1,6 +1,5 @@
 """Entry point of ``gradbench`` and ``python -m gradbench``: it owns the process's signals and streams."""
 
-import contextlib
 import sys
 
 
@@ -21,10 +20,12 @@ def main() -> None:
     streams.protect()
     trains = sys.argv[1:2] == ["run"] and not {"-h", "--help", "--dry-run"} & set(sys.argv)
     if trains:
+        from contextlib import suppress
+
         from gradbench.launchers import forkserver
 
         signals.ignore_hangup()
-        with contextlib.suppress(OSError):  # it is tried again where an error can be told
+        with suppress(OSError):  # the command tries again, where an error is told
             forkserver.warm_up()
     from gradbench.cli.main import main as run
 

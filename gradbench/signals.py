@@ -1,7 +1,8 @@
 """Handle Ctrl-C and SIGTERM.
 
 The command line leaves at the first one: an exception could be swallowed by the library that it is raised in. Only
-while a sweep trains, the first lets it save its stacks and end.
+while a sweep trains, the first lets it save its stacks and end. This module is the first to be imported, and imports
+little.
 """
 
 import contextlib
@@ -9,9 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
-from typing import Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -22,7 +21,7 @@ FAREWELL = "interrupted: everything finished is kept; the same command goes on"
 
 SHOW_CURSOR = "\x1b[?25h"  # bars and spinners hide a terminal's cursor
 
-_unfinished: set[Path] = set()
+_unfinished: set[os.PathLike[str]] = set()
 """Files to remove when this process leaves."""
 
 
@@ -56,22 +55,23 @@ def leave() -> None:
     if server:
         with contextlib.suppress(Exception):  # it would first import for seconds
             os.kill(server._forkserver._forkserver_pid, signal.SIGKILL)
-    with contextlib.suppress(OSError):
-        for path in _unfinished:
-            path.unlink(missing_ok=True)
+    for path in _unfinished:
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # noqa: PTH108 - pathlib takes long to import
     with contextlib.suppress(OSError):
         os.write(2, f"{SHOW_CURSOR + os.linesep if os.isatty(2) else ''}{FAREWELL}\n".encode())
     os._exit(INTERRUPTED)
 
 
 @contextlib.contextmanager
-def temporary(path: Path) -> Iterator[None]:
+def temporary(path: os.PathLike[str]) -> Iterator[None]:
     """Remove a file at the end of the block, however it ends."""
     _unfinished.add(path)
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # noqa: PTH108 - pathlib takes long to import
         _unfinished.discard(path)
 
 
@@ -113,7 +113,7 @@ class Interruption:
     def __init__(self) -> None:
         self.requested = False
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Interruption":
         self.before = {number: signal.signal(number, self.on_signal) for number in _heard()}
         return self
 

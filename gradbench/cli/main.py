@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import resource
 import shlex
 import sys
 from collections import Counter
@@ -16,7 +17,7 @@ from rich.table import Table
 
 from gradbench import __version__
 from gradbench.cli.completion import complete_folders, complete_kinds, complete_words
-from gradbench.errors import StorageError, UsageError, shortage
+from gradbench.errors import ShortageError, StorageError, UsageError, shortage
 from gradbench.signals import FAREWELL, INTERRUPTED
 from gradbench.storage.sanitize import escape_controls
 
@@ -82,6 +83,22 @@ def root(
     """Print the help if no command is given."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
+    elif context.invoked_subcommand != "info":
+        refuse_small_limit()
+
+
+MIN_MEMORY = 2 << 30
+"""Bytes of address space below which NumPy's and SciPy's libraries do not load: they crash, or try forever."""
+
+
+def refuse_small_limit() -> None:
+    """Raise ``ShortageError`` if this process may not have the memory that its libraries need."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if resource.RLIM_INFINITY != limit < MIN_MEMORY:
+        raise ShortageError(
+            f"memory is limited to {limit >> 20} MiB, and gradbench needs at least {MIN_MEMORY >> 20}; "
+            "allow more: ulimit -v unlimited"
+        )
 
 
 @app.command()

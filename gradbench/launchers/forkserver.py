@@ -116,8 +116,8 @@ def start_process(
                 process.start()
     except (EOFError, ConnectionError) as error:
         raise ShortageError(
-            "the process that others are forked from ended as it started, often for want of memory or processes "
-            "(see: ulimit -a)"
+            "cannot start a process (the server that forks them has ended); memory or processes may be too few, "
+            "see: ulimit -a"
         ) from error
     except OSError as error:
         raise ShortageError(f"cannot start a process ({error.strerror}); see: ulimit -a") from error

@@ -139,7 +139,7 @@ class Pool:
                     raise
                 if not self.short:
                     self.short = True
-                    self.watcher.notify(f"{error}; the sweep goes on with {len(self.workers)} workers")
+                    self.watcher.notify(f"{error}; the sweep goes on with fewer workers")
                 return
 
     def is_core_idle(self) -> bool:
