@@ -54,7 +54,11 @@ def shortage(error: BaseException) -> str | None:
         return "too many open files; allow more of them (ulimit -n)"
     if code == errno.EAGAIN or (isinstance(error, RuntimeError) and "start new thread" in text):
         return "too many processes or threads; end some, or allow more of them (ulimit -u)"
-    if isinstance(error, MemoryError) or code == errno.ENOMEM or (isinstance(error, ImportError) and NO_MEMORY.search(text)):
+    if (
+        isinstance(error, MemoryError)
+        or code == errno.ENOMEM
+        or (isinstance(error, ImportError) and NO_MEMORY.search(text))
+    ):
         return "too little memory; end other programs, or allow more of it (ulimit -v)"
     return None
 

@@ -32,11 +32,11 @@ def leave_on_interrupt() -> None:
 
 
 def _heard() -> list[signal.Signals]:
-    """Return the signals that are not ignored: who starts a process to ignore one (nohup, a script's ``&``) means it."""
+    """Return the signals that this process was not started to ignore, as nohup and a script's ``&`` do."""
     return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
-def _on_signal(number: int, frame: FrameType | None) -> None:
+def _on_signal(number: int, _frame: FrameType | None) -> None:
     """Leave, or if the signal is blocked and reached another thread, wait until it is not."""
     if number in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
         signal.raise_signal(number)

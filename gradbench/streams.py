@@ -75,7 +75,11 @@ def report_failures(training: bool) -> int:
     for name, error in failed.items():
         if training or error.errno != errno.EPIPE:  # `| head` has been shown what it asked for
             other = sys.stderr if name == "stdout" else sys.stdout
-            print(f"cannot write to {name} ({error.strerror}): what was printed there is lost", file=other, flush=True)
+            print(
+                f"cannot write to {name} ({error.strerror}): what was printed there is lost",
+                file=other,
+                flush=True,
+            )
     if training or "stdout" not in failed:
         return 0
     return BROKEN_PIPE if failed["stdout"].errno == errno.EPIPE else 1

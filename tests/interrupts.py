@@ -9,7 +9,6 @@ of ``gradbench/__main__.py``: the same instants are hit on a slow machine and on
 import argparse
 import contextlib
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -48,14 +47,14 @@ PROGRAM = """
 import atexit, os, runpy, signal, sys
 
 at, number, whole_group = map(int, sys.argv[1:4])
-count, begun = 0, False
+count, begun, sent = 0, False, False
 
 def hook(event, arguments):
-    global count, begun
+    global count, begun, sent
     count += begun
     begun = begun or event == "exec" and arguments[0].co_filename.endswith("gradbench/__main__.py")
-    if count == at > 0 and signal.getsignal(number) is not signal.SIG_IGN:
-        count += 1
+    if count >= at > 0 and not sent and callable(signal.getsignal(number)):
+        sent = True
         print("interrupted at", event, flush=True)
         os.killpg(0, number) if whole_group else os.kill(os.getpid(), number)
 
@@ -135,7 +134,9 @@ def spread(count: int, instants: int) -> list[int]:
 def main() -> None:
     """Interrupt every command in every way; print the number of interrupts, and stop at the first fault."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--instants", type=int, default=60, help="instants of each command, over which ways take turns")
+    parser.add_argument(
+        "--instants", type=int, default=60, help="instants of each command, over which ways take turns"
+    )
     parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=list(COMMANDS))
     options = parser.parse_args()
     hit = dict.fromkeys(options.commands, 0)
