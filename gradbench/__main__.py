@@ -1,4 +1,4 @@
-"""Entry point of ``gradbench`` and ``python -m gradbench``."""
+"""Entry point of ``gradbench`` and ``python -m gradbench``: it owns the process's signals and streams."""
 
 import sys
 
@@ -9,13 +9,32 @@ def main() -> None:
     For a sweep, the server that workers are forked from is started first: it imports torch while this process imports
     the command line.
     """
-    if sys.argv[1:2] == ["run"] and not {"-h", "--help", "--dry-run"} & set(sys.argv):
+    try:
+        from gradbench import signals
+
+        signals.leave_on_interrupt()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    from gradbench import streams
+
+    streams.protect()
+    trains = sys.argv[1:2] == ["run"] and not {"-h", "--help", "--dry-run"} & set(sys.argv)
+    if trains:
+        from contextlib import suppress
+
         from gradbench.launchers import forkserver
 
-        forkserver.warm_up()
+        signals.ignore_hangup()
+        with suppress(OSError):  # the command tries again, where an error is told
+            forkserver.warm_up()
     from gradbench.cli.main import main as run
 
-    run()
+    try:
+        run()
+    except SystemExit as ended:
+        lost = streams.report_failures(trains)
+        signals.ignore()
+        sys.exit(ended.code or lost)
 
 
 if __name__ == "__main__":

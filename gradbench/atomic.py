@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from gradbench import signals
 from gradbench.errors import StorageError
 
 
@@ -20,15 +21,13 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.unlink(missing_ok=True)  # left by a dead process that had this process id
-        try:
+        with signals.temporary(temporary):
+            temporary.unlink(missing_ok=True)  # left by a dead process that had this process id
             with temporary.open("xb") as file:  # x: never follow a link that someone has put there
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
         directory = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(directory)  # the rename itself must survive a power cut

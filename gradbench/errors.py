@@ -1,6 +1,8 @@
 """Errors that the command line prints as one line: user mistakes, damaged files, unwritable disks."""
 
 import difflib
+import errno
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -57,6 +59,36 @@ def check_length(text: str, what: str) -> None:
         raise UsageError(
             f"{what} {excerpt(text, 40)} has {len(text):,} characters; give at most {MAX_LENGTH:,}"
         )
+
+
+class ShortageError(Exception):
+    """The machine lacks memory, processes or file descriptors.
+
+    The command line prints the message, one line, and exits with status 1.
+    """
+
+
+def shortage(error: BaseException) -> str | None:
+    """Return what the machine lacks, and what to do, if an error says that it does; otherwise ``None``."""
+    text = str(error)
+    code = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, ShortageError):
+        return text
+    if code in (errno.EMFILE, errno.ENFILE):
+        return "too many open files; allow more of them (ulimit -n)"
+    if code == errno.EAGAIN or (isinstance(error, RuntimeError) and "start new thread" in text):
+        return "too many processes or threads; end some, or allow more of them (ulimit -u)"
+    if (
+        isinstance(error, MemoryError)
+        or code == errno.ENOMEM
+        or (isinstance(error, ImportError) and NO_MEMORY.search(text))
+    ):
+        return "too little memory; end other programs, or allow more of it (ulimit -v)"
+    return None
+
+
+NO_MEMORY = re.compile("failed to map segment|cannot allocate memory", re.IGNORECASE)
+"""What the dynamic linker says of a library that does not fit."""
 
 
 def nearest(given: str, known: Iterable[str]) -> str:

@@ -31,6 +31,7 @@ from typing import NoReturn
 import numpy as np
 import pandas as pd
 
+from gradbench import signals
 from gradbench.cli import main as cli
 
 EXPERIMENT = """
@@ -133,6 +134,7 @@ def play(words: list[str], log: int) -> NoReturn:
     code = 70
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signals.leave_on_interrupt()
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.fsync = slowly(os.fsync)

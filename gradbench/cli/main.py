@@ -3,8 +3,8 @@
 import contextlib
 import errno
 import gc
+import resource
 import shlex
-import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,8 @@ from rich.table import Table
 
 from gradbench import __version__
 from gradbench.cli.completion import complete_folders, complete_kinds, complete_words
-from gradbench.errors import MAX_LENGTH, StorageError, UsageError, excerpt
+from gradbench.errors import MAX_LENGTH, ShortageError, StorageError, UsageError, excerpt, shortage
+from gradbench.signals import FAREWELL, INTERRUPTED
 from gradbench.storage.sanitize import escape_controls
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ SUMMARY = (
 ClickUsageError: Any = typer.BadParameter.__base__
 """Typer's base class of errors for unknown options and invalid values; Typer does not export it."""
 
-FAILED, INTERRUPTED = 1, 130
+FAILED = 1
 
 app = typer.Typer(
     name="gradbench",
@@ -83,6 +84,22 @@ def root(
     """Print the help if no command is given."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
+    elif context.invoked_subcommand != "info":
+        refuse_small_limit()
+
+
+MIN_MEMORY = 2 << 30
+"""Bytes of address space below which NumPy's and SciPy's libraries do not load: they crash, or try forever."""
+
+
+def refuse_small_limit() -> None:
+    """Raise ``ShortageError`` if this process may not have the memory that its libraries need."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if resource.RLIM_INFINITY != limit < MIN_MEMORY:
+        raise ShortageError(
+            f"memory is limited to {limit >> 20} MiB, and gradbench needs at least {MIN_MEMORY >> 20}; "
+            "allow more: ulimit -v unlimited"
+        )
 
 
 @app.command()
@@ -134,7 +151,6 @@ def run(
     A key that one regularizer lacks applies to the cells that have it. The same command again trains only what
     is not finished. Exit status: 0 all cells completed or diverged, 1 some failed, 2 usage, 130 interrupted.
     """  # noqa: E501 - a command stands on one line
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's SIGTERM acts like Ctrl-C
     experiment, overrides = split_words(words or [])
     if dry_run:
         with gc_paused():
@@ -521,12 +537,16 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         status = print_error(f"{error.format_message().rstrip('.')}{usage}")
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
+    except Exception as error:
+        lacking = shortage(error)
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            status = print_error(f"{excerpt(str(error.filename), 40)} is too long for a path; give a shorter one")
+        elif lacking is None:
             raise
-        status = print_error(f"{excerpt(str(error.filename), 40)} is too long for a path; give a shorter one")
+        else:
+            status = print_error(lacking, FAILED)
     if status == INTERRUPTED:
-        err.print("interrupted: everything finished is kept; the same command goes on", highlight=False)
+        err.print(FAREWELL, highlight=False)
     sys.exit(status)
 
 

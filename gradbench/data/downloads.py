@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import Progress
 
+from gradbench import signals
 from gradbench.atomic import set_aside
 from gradbench.errors import UsageError
 
@@ -88,7 +89,7 @@ def _download(url: str, sha256: str, path: Path, loopback: bool) -> None:
             raise
 
     console = Console(stderr=True)
-    try:
+    with signals.temporary(partial):
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             bar = _Bar(progress, path.name)
             pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT, hooks={"response": check})(
@@ -100,8 +101,6 @@ def _download(url: str, sha256: str, path: Path, loopback: bool) -> None:
                 "try again, or correct the address or the sha256 beside it in the data config"
             )
         partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _check_address(url: str, loopback: bool) -> None:

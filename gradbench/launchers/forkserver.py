@@ -7,14 +7,15 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from gradbench.launchers.signals import signals_ignored
+from gradbench import signals
+from gradbench.errors import ShortageError
 
 if TYPE_CHECKING:  # at run time this import would delay the start of the server
     from gradbench.grid.cell import Cell
@@ -69,7 +70,8 @@ def warm_up() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     if USES_FORKSERVER:
         multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
-        with signals_ignored():
+        resource_tracker.ensure_running()  # it unblocks signals once it runs
+        with signals.blocked():
             forkserver.ensure_running()
 
 
@@ -90,13 +92,36 @@ class WorkerStarter:
         Args:
             folder: results folder that it writes to.
             device: name of the device that it trains on.
+
+        Raises:
+            ShortageError: if the machine has no room for it.
         """
-        ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=run_worker, args=(theirs, folder, device), daemon=True)
-        with contextlib.nullcontext() if USES_FORKSERVER else signals_ignored():
-            process.start()
-        theirs.close()  # so that reading from a dead worker's pipe raises EOFError
-        return Worker(process, ours, device)
+        process, pipe = start_process(self.context, run_worker, folder, device)
+        return Worker(process, pipe, device)
+
+
+def start_process(
+    context: ForkServerContext | SpawnContext, function: Callable[..., None], *args: Any
+) -> tuple[BaseProcess, Connection]:
+    """Start a process that calls a function with a pipe and other arguments; return it and our end of the pipe.
+
+    Raises:
+        ShortageError: if the machine has no room for it.
+    """
+    try:
+        ours, theirs = context.Pipe()
+        with theirs:  # closed here, reading from a dead process's pipe raises EOFError
+            process = context.Process(target=function, args=(theirs, *args), daemon=True)
+            with signals.blocked():
+                process.start()
+    except (EOFError, ConnectionError) as error:
+        raise ShortageError(
+            "cannot start a process (the server that forks them has ended); memory or processes may be too few, "
+            "see: ulimit -a"
+        ) from error
+    except OSError as error:
+        raise ShortageError(f"cannot start a process ({error.strerror}); see: ulimit -a") from error
+    return process, ours
 
 
 def run_worker(pipe: Connection, folder: Path, device: str) -> None:
@@ -115,14 +140,14 @@ def run_in_forkserver(function: Callable[P, T], *args: P.args, **kwargs: P.kwarg
         function: a module-level function; it, its arguments and its result or exception are pickled.
         args: positional arguments of the function.
         kwargs: keyword arguments of the function.
+
+    Raises:
+        ShortageError: if the machine has no room for a process.
     """
     if not USES_FORKSERVER:
         return function(*args, **kwargs)
     context = multiprocessing.get_context("forkserver")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_run_and_send, args=(theirs, function, args, kwargs), daemon=True)
-    process.start()
-    theirs.close()  # so that reading raises EOFError if it dies
+    process, ours = start_process(context, _run_and_send, function, args, kwargs)
     try:
         returned, outcome = ours.recv()
     except (EOFError, ConnectionError):

@@ -10,10 +10,10 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 from gradbench.cpu_count import cores
-from gradbench.errors import StorageError
+from gradbench.errors import ShortageError, StorageError
 from gradbench.launchers import Cells, Watcher
 from gradbench.launchers.forkserver import Worker, WorkerStarter
-from gradbench.launchers.signals import Interruption
+from gradbench.signals import Interruption
 from gradbench.storage.locks import FinishedCells, Reservations
 from gradbench.storage.provenance import now
 from gradbench.storage.results import Results
@@ -65,7 +65,8 @@ def run(
         ``False`` if Ctrl-C or SIGTERM interrupted the sweep; running stacks have been saved.
 
     Raises:
-        KeyboardInterrupt: when interrupted twice; the workers have been killed.
+        ShortageError: if no worker can be started.
+        KeyboardInterrupt: when interrupted twice, unless that ends the process.
     """
     with Interruption() as interruption:
         pool = Pool(
@@ -99,7 +100,7 @@ class Pool:
         self.workers: list[Worker] = []
         self.starter = WorkerStarter()
         self.finished_cells = FinishedCells(folder)
-        self.stopping = self.waiting_reported = False
+        self.stopping = self.waiting_reported = self.short = False
 
     def run(self, devices: Sequence[str]) -> None:
         """Train all waiting stacks, with one worker per entry of ``devices``."""
@@ -120,13 +121,26 @@ class Pool:
             self.shutdown()
 
     def start_workers(self, devices: Sequence[str]) -> None:
-        """Start workers on devices that have none, while there are more waiting stacks than idle workers."""
+        """Start workers on devices that have none, while there are more waiting stacks than idle workers.
+
+        If the machine has no room for another one, those that there are train all stacks.
+        """
+        if self.short and self.workers:
+            return
         free = list(devices)
         for worker in self.workers:
             free.remove(worker.device)
         idle = sum(worker.stack is None for worker in self.workers)
         for device in free[: max(0, len(self.waiting) - idle)]:
-            self.workers.append(self.starter.start(self.folder, device))
+            try:
+                self.workers.append(self.starter.start(self.folder, device))
+            except ShortageError as error:
+                if not self.workers:
+                    raise
+                if not self.short:
+                    self.short = True
+                    self.watcher.notify(f"{error}; the sweep goes on with fewer workers")
+                return
 
     def is_core_idle(self) -> bool:
         """Return whether no stack is waiting and fewer stacks run than there are cores."""

@@ -6,6 +6,8 @@ import importlib
 import signal
 import sys
 
+from gradbench import streams
+
 DEATH_OF_PARENT = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
 
 
@@ -33,4 +35,6 @@ def import_and_freeze() -> None:
 
 
 end_with_parent()
+streams.protect()
+sys.excepthook = lambda *_: None  # the parent says in one line that this process has ended
 import_and_freeze()

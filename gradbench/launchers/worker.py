@@ -7,7 +7,6 @@ import contextlib
 import ctypes
 import json
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 
 import torch
 
+from gradbench import signals
 from gradbench.config.hashing import canonical
 from gradbench.config.instantiate import load_data
 from gradbench.data import Data
@@ -47,8 +47,7 @@ def serve(pipe: Connection, folder: Path, device_name: str) -> None:
         device_name: the device that this worker trains on.
     """
     # Ctrl-C reaches the whole process group, but the parent decides what happens
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signals.ignore()
     device = torch.device(device_name)
     configure_process(device)
     while (cells := receive_cells(pipe)) is not None:

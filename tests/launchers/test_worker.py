@@ -18,7 +18,7 @@ from gradbench.cli import main as cli
 from gradbench.cli.progress import QuietDisplay
 from gradbench.launchers import forkserver, local
 from gradbench.launchers.forkserver import PRELOADED, describe_exit
-from gradbench.launchers.signals import Interruption
+from gradbench.signals import Interruption
 from gradbench.training.checkpoint import Checkpoint, StoppedError
 
 OWN = """

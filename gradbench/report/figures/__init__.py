@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from gradbench import signals
 from gradbench.cpu_count import cores
 from gradbench.report.figures import (
     action,
@@ -66,7 +67,9 @@ def start_drawing(context: Context) -> Callable[[], Pictures]:
     draws = [draw for group in SECTIONS.values() for draw in group]
     receivers = []
     if sys.platform == "linux" and cores() > 1:
-        receivers = [_start_process(context, batch) for batch in _share_out(draws, cores())]
+        with contextlib.suppress(OSError):  # no more processes or file descriptors
+            for batch in _share_out(draws, cores()):
+                receivers.append(_start_process(context, batch))
 
     def finish() -> Pictures:
         found: dict[str, list[Picture]] = {}
@@ -102,7 +105,8 @@ def _start_process(context: Context, batch: Sequence[Draw]) -> Connection:
     with warnings.catch_warnings():
         # Python warns of any fork in a process with threads; Arrow's and NumPy's are idle, and the child uses none.
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-        child.start()
+        with signals.blocked():
+            child.start()
     sender.close()
     return receiver
 
@@ -111,6 +115,7 @@ def _draw_and_send(context: Context, batch: Sequence[Draw], receiver: Connection
     """Draw a batch in a child process; on an error send nothing, so that the caller draws again and sees it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles the interrupt
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.SIGNALS)
     receiver.close()  # otherwise this process would wait forever to send to a parent that was killed
     with contextlib.suppress(Exception):
         # One message at the end, because sending blocks while the parent is busy.
