@@ -150,7 +150,7 @@ def test_an_experiment_file_instantiates_nothing(folder, tmp_path):
 def test_an_experiment_file_of_any_shape_is_read_or_left(folder, text):
     (folder / "experiment.yaml").write_text(text)
     results = load_results(folder)
-    assert (results.name, results.question, results.command) == ("x", "", "")
+    assert (results.name, results.question, results.commands) == ("x", "", ())
 
 
 def test_nothing_stored_is_instantiated(folder, tmp_path, monkeypatch, capsys):
@@ -378,7 +378,7 @@ def test_a_stored_command_that_is_more_than_a_run_is_never_offered(folder, comma
     (folder / "experiment.yaml").write_text(json.dumps({"command": command}))
     assert not sanitize.is_command(command)
     results = load_results(folder)
-    assert results.command == ""
+    assert results.commands == ()
     data = list_cells(results, {}).data
     offered = {ident: " ".join(data["words"][word] for word in row[10]) for ident, *row in data["rows"]}
     assert offered == {cell: f"gradbench show {cell}" for cell in results.cells["cell"]}

@@ -6,6 +6,7 @@ footer's key-value metadata, which other readers ignore; it is computed with ``P
 
 import contextlib
 import hashlib
+import io
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradbench import FORMAT, __version__
-from gradbench.atomic import reason, write_atomically
+from gradbench.atomic import reason, unreadable, write_atomically
 from gradbench.errors import DamagedError, UsageError
 
 DIGEST_KEY = b"gradbench.sha256"
 PLACEHOLDER = b"sha256 of this file, taken while this sentence was in its place."
 """Stands in for the digest while the digest is computed; 64 bytes, like the digest. Never change the text."""
+
+MISSING = "it is missing"
+"""The reason that a :class:`DamagedError` gives for a file that is not there."""
 
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
@@ -38,9 +42,12 @@ def write_table(path: Path, table: pa.Table) -> None:
     write_atomically(path, lambda file: file.write(blank.replace(PLACEHOLDER, sha256_hex(blank))))
 
 
-def write_arrays(path: Path, named: Mapping[str, np.ndarray]) -> None:
-    """Write named numeric arrays to one compressed file (``.npz``), without pickles."""
-    write_atomically(path, lambda file: np.savez_compressed(file, allow_pickle=False, **named))
+def write_arrays(path: Path, named: Mapping[str, np.ndarray]) -> int:
+    """Write named numeric arrays to one compressed file (``.npz``), without pickles; return its size in bytes."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **named)
+    write_atomically(path, lambda file: file.write(buffer.getbuffer()))
+    return len(buffer.getbuffer())
 
 
 # ---- reading -----------------------------------------------------------------------------------------------
@@ -55,8 +62,8 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Read one part of a table; requested columns that it lacks are left out.
 
     Raises:
-        DamagedError: if it cannot be read, or differs from what was written.
-        UsageError: if a newer gradbench wrote it.
+        DamagedError: if it differs from what was written, or is gone.
+        UsageError: if a newer gradbench wrote it, or it cannot be read.
     """
     with open_verified(path) as file:
         names = file.schema_arrow.names
@@ -77,8 +84,8 @@ def read_schema(path: Path) -> pa.Schema:
 @contextlib.contextmanager
 def open_verified(path: Path) -> Iterator[pq.ParquetFile]:
     """Open one part of a table after verifying its checksum, column types and format; raises as :func:`read_table`."""
+    content = read_content(path)
     try:
-        content = path.read_bytes()
         with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
             seal = (file.metadata.metadata or {}).get(DIGEST_KEY)
             if seal is not None and (
@@ -91,8 +98,27 @@ def open_verified(path: Path) -> Iterator[pq.ParquetFile]:
             if "format" in names:
                 refuse_newer(path, file.read(columns=["format"])["format"].to_pylist())
             yield file
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (
+        OSError,
+        ValueError,
+        pa.ArrowException,
+    ) as error:  # pyarrow raises an OSError for malformed content
         raise DamagedError(path, reason(error)) from error
+
+
+def read_content(path: Path) -> bytes:
+    """Read a whole file, so that what fails afterwards is a matter of its content.
+
+    Raises:
+        DamagedError: if it is gone: another run may have removed it, or a person.
+        UsageError: if it cannot be read, which says nothing of its content.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise DamagedError(path, MISSING) from error
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def is_stored_type(kind: pa.DataType) -> bool:
@@ -115,10 +141,12 @@ def read_arrays(path: Path) -> Arrays:
     """Read the named arrays of one file.
 
     Raises:
-        DamagedError: if it cannot be read, or holds anything but numbers.
+        DamagedError: if it differs from what was written, is gone, or holds anything but numbers.
+        UsageError: if it cannot be read.
     """
+    content = read_content(path)
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except Exception as error:  # numpy and zipfile raise a dozen types for a malformed file
         raise DamagedError(path, reason(error)) from error
@@ -128,10 +156,12 @@ def check_arrays(path: Path) -> None:
     """Verify the CRC of every array in a file; three times as fast as reading them.
 
     Raises:
-        DamagedError: if one does not match.
+        DamagedError: if one does not match, or the file is gone.
+        UsageError: if the file cannot be read.
     """
+    content = read_content(path)
     try:
-        with ZipFile(path) as file:
+        with ZipFile(io.BytesIO(content)) as file:
             name = file.testzip()
     except Exception as error:
         raise DamagedError(path, reason(error)) from error

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from gradbench.atomic import unreadable
 from gradbench.config.hashing import digest
 from gradbench.errors import DamagedError
 from gradbench.storage.parquet import read_table
@@ -47,9 +49,19 @@ def failure_path(folder: Path, cell: str) -> Path:
     return folder / "cells" / f"failed-{cell}.parquet"
 
 
-def part_paths(folder: Path) -> list[Path]:
-    """List the parts of a table in a fixed order, without temporary files."""
-    return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
+def part_paths(folder: Path, suffix: str = ".parquet") -> list[Path]:
+    """List the parts of a table in a fixed order, without temporary files; none where there is no folder.
+
+    Raises:
+        UsageError: if the folder cannot be listed, which says nothing of its content.
+    """
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - unlike glob, it raises for a folder that cannot be read
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise unreadable(folder, error) from error
+    return [folder / name for name in sorted(names) if name.endswith(suffix) and not name.startswith(".")]
 
 
 def read_parts(folder: Path, columns: list[str] | None = None) -> list[pa.Table]:

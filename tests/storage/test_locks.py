@@ -13,7 +13,6 @@ import pytest
 
 from gradbench.cli import main as cli
 from gradbench.config.hashing import digest
-from gradbench.storage import cleanup
 from gradbench.storage.locks import FinishedCells, Reservations
 from gradbench.storage.results import Results
 
@@ -44,15 +43,12 @@ def other(tmp_path):
 
 def test_a_stack_is_reserved_whole_or_not_at_all_and_a_dead_process_reserves_nothing(tmp_path, other):
     with Reservations(tmp_path) as reservations:
-        assert not reservations.alone
         assert reservations.acquire([THREE])
         assert not reservations.acquire([ONE])
         assert not reservations.acquire([THREE, TWO]), "one of them is the other's"
         other.send_signal(signal.SIGKILL)
         other.wait()
         assert reservations.acquire([ONE, TWO])
-    with Reservations(tmp_path) as reservations:
-        assert reservations.alone
 
 
 def test_on_a_file_system_without_locks_everything_is_granted(tmp_path, monkeypatch):
@@ -72,33 +68,6 @@ def test_what_others_finish_is_seen_and_failures_are_not(tmp_path):
     results.write(rows, pd.DataFrame({"cell": [], "step": []}), {})
     results.write_failures([{"cell": THREE.id, "status": "failed"}])
     assert finished.statuses() == {ONE.id: "completed", TWO.id: "diverged"}
-
-
-def test_unfinished_files_of_dead_processes_and_checkpoints_of_finished_stacks_are_cleared_and_nothing_else(
-    tmp_path,
-):
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    goes = [
-        f".experiment.yaml.{dead.pid}.tmp",
-        f"cells/.a.parquet.{dead.pid}.tmp",
-        f"arrays/.{ONE.id}.npz.{dead.pid}.tmp",
-        "checkpoints/done.pt",
-    ]
-    stays = [
-        f"cells/.a.parquet.{os.getpid()}.tmp",
-        f"cells/notes.{dead.pid}.tmp",
-        "cells/.hidden.tmp",
-        "cells/done.parquet",
-        "checkpoints/half.pt",
-        "checkpoints/half.pt.damaged-1",
-    ]
-    for name in [*goes, *stays]:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("")
-    cleanup.remove_stale_files(tmp_path)
-    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert left == set(stays)
 
 
 def test_runs_at_once_on_one_folder_train_every_cell_once_to_the_values_of_a_lone_run(tmp_path):

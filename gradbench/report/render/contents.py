@@ -54,7 +54,7 @@ class Contents:
     title: str
     subtitle: str
     question: str
-    command: str
+    commands: Sequence[str]
     answers: Sequence[Answer]
     sections: Sequence[ReportSection]
     notes: Sequence[AuditNote]

@@ -16,7 +16,7 @@ def render_markdown(contents: Contents) -> str:
     cells = contents.cells
     parts = [f"# gradbench · {escape_markdown(contents.title)}", escape_markdown(contents.subtitle)]
     parts += [escape_markdown(contents.question)] if contents.question else []
-    parts += [code_span(contents.command)] if contents.command else []
+    parts += map(code_span, contents.commands)
     rows = [(a.model, a.treatment, a.value, a.sentence) for a in contents.answers]
     parts += ["## Answer", markdown_table(("group", "answer", "metric", "evidence"), rows)]
     for section in contents.sections:
