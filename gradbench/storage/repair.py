@@ -164,7 +164,8 @@ def lost_arrays(folder: Path, rows: dict[str, list[FinishedRow]]) -> list[Damage
 
 def held_cells(part: Path, counts: dict[str, dict[str, int]]) -> set[str]:
     """Return the cells of a damaged part of the table of cells, from its name or from the curves of the same name."""
-    return set(filter(is_cell, (part.stem.removeprefix("failed-"), *counts.get(part.name, {}))))
+    failed = [part.stem.removeprefix("failed-")] if part.stem.startswith("failed-") else []
+    return set(filter(is_cell, [*failed, *counts.get(part.name, {})]))
 
 
 # ---- mending -----------------------------------------------------------------------------------------------
