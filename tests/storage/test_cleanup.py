@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from small import CPU, cells
@@ -50,12 +51,12 @@ def test_unfinished_files_of_dead_processes_go_and_those_of_other_hosts_once_the
 
 
 @pytest.fixture
-def names(tmp_path, monkeypatch):
+def names(tmp_path):
     """Return a function that says under which name a file is written."""
 
     def name():
         seen = []
-        write_atomically(tmp_path / "x", lambda file: seen.append(os.path.basename(file.name)))
+        write_atomically(tmp_path / "x", lambda file: seen.append(Path(file.name).name))
         return seen[0]
 
     return name

@@ -143,24 +143,21 @@ class Killed(BaseException):
 
 
 def kill_at(monkeypatch, number):
-    """Die before the given rename or removal of a file; return whether that came is counted in the list."""
+    """Die before the given rename or removal of a file, of which files still being written are not counted."""
     counted = itertools.count()
-    for owner, name in (
-        (Path, "replace"),
-        (Path, "rename"),
-        (Path, "unlink"),
-        (os, "replace"),
-        (os, "rename"),
-    ):
 
-        def dying(*given, real=getattr(owner, name), **named):
-            # what is still being written is removed in the killed process's stead, by nobody
-            if ".tmp" not in str(given[0]) or "replace" in real.__name__:
-                if next(counted) == number:
-                    raise Killed
-            return real(*given, **named)
+    def deadly(real):
+        def dying(path, *others, **named):
+            torn = real is unlink and str(path).endswith(".tmp")
+            if not torn and next(counted) == number:
+                raise Killed
+            return real(path, *others, **named)
 
-        monkeypatch.setattr(owner, name, dying)
+        return dying
+
+    unlink = os.unlink
+    for name in ("replace", "rename", "unlink"):
+        monkeypatch.setattr(os, name, deadly(getattr(os, name)))
 
 
 @pytest.mark.parametrize("table", TABLES)
