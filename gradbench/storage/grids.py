@@ -58,16 +58,14 @@ def commands_of(experiment: Mapping[str, Any]) -> list[str]:
 
     The command of a grid all of whose cells are in another one adds nothing, and is left out.
     """
-    grids = [(grid.get("command"), cells_of(grid)) for grid in list_grids(experiment)]
+    grids = list_grids(experiment)
     found = [
-        command
-        for place, (command, cells) in enumerate(grids)
-        if is_command(command)
-        and not any(
-            cells < more or (cells and cells == more and k < place) for k, (_, more) in enumerate(grids)
-        )
+        str(grid["command"])
+        for grid in grids
+        if is_command(grid.get("command"))
+        and not any(cells_of(grid) < cells_of(other) for other in grids if cells_of(grid))
     ]
-    return list(dict.fromkeys(map(str, found)))
+    return list(dict.fromkeys(found))
 
 
 def remember_grid(folder: Path, grid: Mapping[str, Any]) -> None:
