@@ -24,7 +24,7 @@ MAX_HEADER = 1 << 20
 
 def remove_stale_files(folder: Path) -> None:
     """Remove unfinished files whose writer has ended: those of this host's dead processes, and those a day old."""
-    for path in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
+    for path in folder.rglob(".*.tmp"):
         with contextlib.suppress(OSError):  # gone, or another user's: it disturbs nobody
             if is_abandoned(path):
                 path.unlink()

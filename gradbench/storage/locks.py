@@ -50,9 +50,11 @@ class Reservations:
         try:
             self.file = self.open()
         except OSError as error:
+            ask = (
+                "ask its owner for permission (chmod g+w), or " if isinstance(error, PermissionError) else ""
+            )
             raise UsageError(
-                f"cannot open {self.path} ({error.strerror}); ask its owner for permission (chmod g+w), or choose "
-                "another folder with --results DIR"
+                f"cannot open {self.path} ({error.strerror}); {ask}choose another folder with --results DIR"
             ) from error
         self.lock(PRESENCE, fcntl.LOCK_SH)
         return self

@@ -27,7 +27,7 @@ def test_unfinished_files_of_dead_processes_go_and_those_of_other_hosts_once_the
     goes = [
         f".experiment.yaml.{here}.{dead.pid}.tmp",
         f"cells/.a.parquet.{here}.{dead.pid}.tmp",
-        f"report/.index.html.{here}.{dead.pid}.tmp",
+        f"report/figures/.answer.png.{here}.{dead.pid}.tmp",
         f"cells/.old.parquet.{elsewhere}.{os.getpid()}.tmp",
         "arrays/.old.npz.77.tmp",
     ]
@@ -42,7 +42,7 @@ def test_unfinished_files_of_dead_processes_go_and_those_of_other_hosts_once_the
     ]
     for name in [*goes, *stays]:
         path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
         if "old" in name:
             os.utime(path, (0, time.time() - OLD - 60))
