@@ -109,7 +109,7 @@ def unwritable(path: Path, error: OSError) -> StorageError:
 def unreadable(path: Path, error: OSError) -> UsageError:
     """Return the error to raise for a file or folder that cannot be read, which says nothing of its content."""
     return UsageError(
-        f"cannot read {path} ({error.strerror or error}); make it readable, or choose another folder with --results DIR"
+        f"cannot read {path} ({error.strerror or error}); make it readable, or give another results folder"
     )
 
 

@@ -184,7 +184,7 @@ def test_a_disk_that_fails_while_a_stack_is_written_costs_nothing_that_was_finis
     assert "type the same command again" in reason
     assert len(reason.splitlines()) == 1
     assert results.statuses() == before
-    assert results.damaged_files() == []
+    assert find_damage(results.folder) == []
     disk.heal()
     assert train_and_store(stack, results.folder, CPU, Parent())[0] == "done"
     assert_same_tables(results, undisturbed)
@@ -669,7 +669,7 @@ def test_a_clock_that_jumps_changes_neither_what_is_saved_nor_what_is_done(
     for path in (results.folder / "cells").iterdir():
         os.utime(path, (4e9, 4e9))
     assert_same_tables(results, undisturbed)
-    assert results.damaged_files() == []
+    assert find_damage(results.folder) == []
     assert (results.cells()["started"] > results.cells()["finished"]).any()
     assert "0 s" in contents.format_subtitle(load_results(results.folder))
 

@@ -171,11 +171,6 @@ def held_cells(part: Path, counts: dict[str, dict[str, int]]) -> set[str]:
 # ---- mending -----------------------------------------------------------------------------------------------
 
 
-def concerns(damage: Damage, cells: Collection[str]) -> bool:
-    """Return whether mending it is up to a run of these cells, or to any run."""
-    return not damage.needed.keys() - set(cells) or bool(damage.cells & set(cells))
-
-
 def mend(folder: Path, damages: Sequence[Damage], cells: Collection[str]) -> list[str]:
     """Drop the rows of a run's cells that have lost something, and set aside what no other finished cell needs.
 
@@ -237,7 +232,10 @@ def describe_damage(folder: Path, damage: Damage, cells: Collection[str], kept: 
         typed = f"type {typed}" if commands else "type the command that made them"
         fate = f"none of its cells is in this run; to train them again {typed}"
         if ours:
-            fate = f"{len(ours)} of its {len(damage.cells)} cells are trained again; for the others {typed}"
+            verb = "is" if len(ours) == 1 else "are"
+            fate = (
+                f"{len(ours)} of its {len(damage.cells)} cells {verb} trained again; for the others {typed}"
+            )
     symptom = "is missing" if damage.missing else f"is damaged ({damage.reason})"
     return f"{damage.path} {symptom}: {', '.join(filter(None, (kept, fate)))}"
 

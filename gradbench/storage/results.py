@@ -29,7 +29,7 @@ from gradbench.config.identity import SOURCE
 from gradbench.errors import DamagedError, StorageError, UsageError
 from gradbench.grid.cell import Cell
 from gradbench.storage.grids import remember_grid
-from gradbench.storage.parquet import check_arrays, read_schema, read_table, write_arrays, write_table
+from gradbench.storage.parquet import read_schema, read_table, write_arrays, write_table
 from gradbench.storage.sanitize import refuse_links
 from gradbench.storage.schema import (
     common_schema,
@@ -150,26 +150,6 @@ class Results:
             part for part in read_parts(self.folder / "curves", columns) if set(key) <= set(part.column_names)
         ]
         return concat_parts(parts).drop_duplicates(key, keep="last") if parts else pd.DataFrame(columns=key)
-
-    def damaged_files(self) -> list[DamagedError]:
-        """Verify every file of the folder; return an error for each one that differs from what was written.
-
-        Raises:
-            UsageError: if one cannot be read.
-        """
-        tables = [path for table in ("cells", "curves") for path in part_paths(self.folder / table)]
-        found = []
-        for check, paths in (
-            (read_table, tables),
-            (check_arrays, part_paths(self.folder / "arrays", ".npz")),
-        ):
-            for path in paths:
-                try:
-                    check(path)
-                except DamagedError as error:
-                    if path.exists():  # otherwise another run has removed a failure after a success
-                        found.append(error)
-        return found
 
     def write(
         self,

@@ -67,7 +67,7 @@ def part_paths(folder: Path, suffix: str = ".parquet") -> list[Path]:
 def read_parts(folder: Path, columns: list[str] | None = None) -> list[pa.Table]:
     """Read the parts of a table; requested columns that a part lacks are left out.
 
-    Damaged parts are skipped. The caller can report them with :meth:`gradbench.storage.results.Results.damaged_files`.
+    Damaged parts are skipped. The caller can report them with :func:`gradbench.storage.repair.find_damage`.
     """
     parts = []
     for path in part_paths(folder):

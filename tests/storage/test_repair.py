@@ -217,7 +217,7 @@ def test_a_run_of_another_grid_leaves_damaged_cells_as_they_are_and_says_what_tr
     assert Results(folder).statuses().keys() == {A, B, C, D}
     assert path_of(folder, "curves").read_bytes() == torn
     (line, _) = mend(folder, [A, C])
-    assert "1 of its 2 cells are trained again; for the others type gradbench run first" in line
+    assert "1 of its 2 cells is trained again; for the others type gradbench run first" in line
     assert Results(folder).statuses().keys() == {B, C, D}
     finish(folder)
     assert content(folder) == before
