@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 SOAK = Path(__file__).with_name("soak.py")
-KILLS, MENDS = 40, 8
+KILLS = 40
+MENDS = 8
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ def part_paths(folder: Path, suffix: str = ".parquet") -> list[Path]:
     """
     try:
         names = os.listdir(folder)  # noqa: PTH208 - unlike glob, it raises for a folder that cannot be read
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise unreadable(folder, error) from error
