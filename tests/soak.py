@@ -3,8 +3,8 @@
     python tests/soak.py --kills 200 --mends 50
 
 What is killed is the real command line with its real workers, by SIGKILL: everything at once, the parent alone, or one
-worker; some runs are asked to stop by SIGINT or SIGTERM instead. A third of the instants are drawn from the whole run,
-a third wait until a file is being written, a third until a part or an array is. At the end a finished folder is damaged
+worker; some runs are asked to stop by SIGINT or SIGTERM instead. A quarter of the instants are drawn from the whole run,
+a quarter wait until a file is being written, half until a part or an array is. At the end a finished folder is damaged
 (a bit flipped, a file deleted), and runs are killed while they mend it, as often as ``--mends`` says.
 
 Two things are replaced. Importing torch 200 times takes a quarter of an hour: runs are forked from this process, which
@@ -245,17 +245,17 @@ def is_running(process: int) -> bool:
         return False
 
 
-def wait_for_instant(run: Run, folder: Path, seconds: float, rng: random.Random) -> list[int] | None:
-    """Wait for a random instant, or for a write after it; return who writes, or ``None`` once the run has ended."""
+def wait_for_instant(run: Run, folder: Path, seconds: float, rng: random.Random) -> set[str] | None:
+    """Wait for a random instant, or for a write after it; return what is written, or ``None`` once the run has ended."""
     instant = time.monotonic() + rng.uniform(0, seconds)
-    places = rng.choice(((), (*RESULTS, "checkpoints"), RESULTS))
+    places = rng.choice(((), (*RESULTS, "checkpoints"), RESULTS, RESULTS))
     while not run.ended() and time.monotonic() < instant:
         time.sleep(0.002)
     before = unfinished(folder, places)
     while not run.ended():
         torn = unfinished(folder, places) - before
         if torn or not places:
-            return [writer(path) for path in torn]
+            return torn
         time.sleep(0.0005)
     return None
 
@@ -265,18 +265,19 @@ def torment(folder: Path, seconds: float, kills: int, rng: random.Random, fresh:
     hit: Counter[str] = Counter()
     while True:
         run, before, asked = Run(folder, fresh), unfinished(folder), False
-        while hit["kills"] < kills and (writers := wait_for_instant(run, folder, seconds, rng)) is not None:
+        while hit["kills"] < kills and (written := wait_for_instant(run, folder, seconds, rng)) is not None:
             mode = rng.choices(list(MODES), list(MODES.values()))[0]
-            at_work = bool(writers or run.workers())
-            run.strike(mode, writers, rng)
+            at_work = bool(written or run.workers())
+            run.strike(mode, list(map(writer, written)), rng)
             hit[mode] += 1
             asked = mode.startswith("SIG")
             if asked:
                 break
             hit["kills"] += 1
             time.sleep(0.02)  # until it has died
-            torn = [path for path in unfinished(folder, RESULTS) - before if not is_running(writer(path))]
-            hit["while writing results" if torn else "while training" if at_work else "before or after"] += 1
+            torn = {path for path in unfinished(folder, RESULTS) - before if not is_running(writer(path))}
+            of_results = torn | {path for path in written if "/checkpoints/" not in path}
+            hit["around a write" if of_results else "while training" if at_work else "before or after"] += 1
             if mode != "worker":
                 break
         code = run.join()

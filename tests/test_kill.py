@@ -23,6 +23,6 @@ def test_a_sweep_killed_at_random_instants_ends_with_the_same_tables_value_for_v
     hit = json.loads(done.stdout)
     print(hit)
     assert hit["kills"] == KILLS
-    phases = ("while training", "while writing results", "before or after")
+    phases = ("while training", "around a write", "before or after")
     assert sum(hit.get(phase, 0) for phase in phases) == KILLS
     assert hit["while mending"] == MENDS
