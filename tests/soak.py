@@ -3,9 +3,9 @@
     python tests/soak.py --kills 200 --mends 50
 
 What is killed is the real command line with its real workers, by SIGKILL: everything at once, the parent alone, or one
-worker; some runs are asked to stop by SIGINT or SIGTERM instead. A quarter of the instants are drawn from the whole run,
-a quarter wait until a file is being written, half until a part or an array is. At the end a finished folder is damaged
-(a bit flipped, a file deleted), and runs are killed while they mend it, as often as ``--mends`` says.
+worker; some runs are asked to stop by SIGINT or SIGTERM instead. A quarter of the instants are drawn from the whole
+run, a quarter wait until a file is being written, half until a part or an array is. At the end a finished folder is
+damaged (a bit flipped, a file deleted), and runs are killed while they mend it, as often as ``--mends`` says.
 
 Two things are replaced. Importing torch 200 times takes a quarter of an hour: runs are forked from this process, which
 has imported it, and where multiprocessing starts its servers by fork and exec it forks only. And the disk is slow: 7 ms
@@ -246,7 +246,7 @@ def is_running(process: int) -> bool:
 
 
 def wait_for_instant(run: Run, folder: Path, seconds: float, rng: random.Random) -> set[str] | None:
-    """Wait for a random instant, or for a write after it; return what is written, or ``None`` once the run has ended."""
+    """Wait for a random instant, or for a write after it; return what is written, or ``None`` if the run has ended."""
     instant = time.monotonic() + rng.uniform(0, seconds)
     places = rng.choice(((), (*RESULTS, "checkpoints"), RESULTS, RESULTS))
     while not run.ended() and time.monotonic() < instant:
