@@ -184,8 +184,8 @@ def native_dropout(draw: Draw, x: Tensor, p: float, train: bool | None) -> tuple
 def randint(draw: Draw, *numbers: Any, dtype: torch.dtype | None = None, **_: Any) -> Tensor:
     """``torch.randint``, of ``(low, high, size)`` or ``(high, size)``."""
     *(low, high), size = numbers if len(numbers) == 3 else (0, *numbers)
-    span = (draw.uniform(size, torch.float64) * (high - low)).floor()
-    return (span + low).to(dtype or torch.int64)
+    bits = random_bits(draw.key, draw.inner(size)) & (2**63 - 1)
+    return (bits % (high - low) + low).to(dtype or torch.int64)
 
 
 def randperm(draw: Draw, n: int, *, dtype: torch.dtype | None = None, **_: Any) -> Tensor:

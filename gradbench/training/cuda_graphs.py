@@ -67,7 +67,7 @@ class CudaGraphStepper(EagerStepper):
         if self.is_first("evaluation"):
             return super().evaluate(state)
         static = self.to_static_buffers(state)
-        found: Tensors = self.launch("evaluation", lambda: self.context.evaluate(static.parameters))
+        found: Tensors = self.launch("evaluation", lambda: self.context.evaluate(static.weights))
         return found
 
     def is_first(self, what: Any) -> bool:

@@ -13,11 +13,13 @@ from torch.func import vmap
 from gradbench.config.hashing import canonical
 from gradbench.data import Data
 from gradbench.functional.devices import bring
-from gradbench.functional.flat_params import Layout, Tensors, flatten
+from gradbench.functional.flat_params import Layout, Tensors, Weights
+from gradbench.functional.noise import CounterNoise
 from gradbench.functional.seeding import derive
 from gradbench.functional.sequential_vmap import sequential_vmap
 from gradbench.functional.torch_internals import tree_map
 from gradbench.grid.cell import Cell
+from gradbench.models import Model
 from gradbench.tracing.cache import traced
 from gradbench.training.divergence import Divergence, init_divergence_state
 from gradbench.training.draws import stack_draws
@@ -82,6 +84,12 @@ def build_stack(
         data=tensors,
         arrays=data.arrays,
         dtype=dtype,
+        noise_keys={
+            player.name: torch.tensor(
+                [derive(cell.seed, "noise", player.name) for cell in cells], device=device
+            )
+            for player in program.model.players
+        },
         evaluate=build_evaluation(
             cells, program, execution, kind, tensors, evaluation_draws(program, seeds, seed_of_cell, data)
         ),
@@ -112,8 +120,10 @@ def build_evaluation(
     kind: str,
     data: Tensors,
     draws: Tensors,
-) -> Callable[[Tensors], Tensors]:
-    """Return ``parameters -> metrics`` [K] and arrays [K, ...].
+) -> Callable[[dict[str, Weights]], Tensors]:
+    """Return ``weights of every player -> metrics`` [K] and arrays [K, ...].
+
+    Networks are in evaluation mode. Noise inside modules is the same in each evaluation.
 
     Args:
         cells: those that are trained.
@@ -126,28 +136,41 @@ def build_evaluation(
     # an evaluation's batches are long: on a CPU one network's fit the cache, those of many do not
     one_by_one = kind == "cpu"
     layouts = layouts_of(program.model.networks(fused=one_by_one), execution.device, program.dtype)
+    for layout in layouts.values():
+        layout.module.eval()
+    noise_keys = torch.tensor([derive(cell.seed, "noise", "evaluation") for cell in cells]).to(execution.device)
 
-    def evaluate_network(parameters: Tensors, draw: Tensors, data: Tensors) -> Tensors:
-        nets = {name: layouts[name].bind(vector) for name, vector in parameters.items()}
+    def evaluate_networks(weights: dict[str, Weights], draw: Tensors, data: Tensors) -> Tensors:
+        nets = {name: layouts[name].bind(*own) for name, own in weights.items()}
         return program.model.evaluate(nets, data, draw)
 
-    evaluate_one = evaluate_network
+    def evaluate_with_noise(
+        weights: dict[str, Weights], draw: Tensors, data: Tensors, noise_key: Tensor
+    ) -> Tensors:
+        with CounterNoise(noise_key):
+            return evaluate_networks(weights, draw, data)
+
+    evaluate_one = evaluate_with_noise
     if (
         execution.traces and one_by_one and not program.model.fuses
     ):  # a fused kernel takes nearly all of the time
         config = {name: cells[0].config[name] for name in ("model", "data", "precision")}
         key = canonical([config, cells[0].data_sha256])
-        evaluate_one = traced(evaluate_network, ("evaluation", key, str(execution.device)))
+        evaluate_one = traced(evaluate_with_noise, ("evaluation", key, str(execution.device)))
 
-    def evaluate_cell(parameters: Tensors, draw: Tensors) -> Tensors:
-        return evaluate_one(parameters, draw, data)
+    def evaluate_cell(weights: dict[str, Weights], draw: Tensors, noise_key: Tensor) -> Tensors:
+        return evaluate_one(weights, draw, data, noise_key)
 
-    evaluate_all = sequential_vmap(evaluate_cell, len(cells)) if one_by_one else vmap(evaluate_cell)
+    def evaluate_stack(weights: dict[str, Weights], draws: Tensors, noise_keys: Tensor) -> Tensors:
+        with CounterNoise(noise_keys):
+            return vmap(evaluate_networks, in_dims=(0, 0, None), randomness="different")(weights, draws, data)
 
-    def evaluate(parameters: Tensors) -> Tensors:
+    evaluate_all = sequential_vmap(evaluate_cell, len(cells)) if one_by_one else evaluate_stack
+
+    def evaluate(weights: dict[str, Weights]) -> Tensors:
         with torch.no_grad():
             # traces run in inference mode; an evaluation may need autograd, which accepts a copy
-            return evaluate_all({name: vectors.clone() for name, vectors in parameters.items()}, draws)
+            return evaluate_all(tree_map(torch.clone, weights), draws, noise_keys)
 
     return evaluate
 
@@ -161,16 +184,12 @@ def layouts_of(
 
 def init_state(context: StackContext) -> State:
     """Return the state before the first step; each cell's weights come from its own seed alone."""
-    weights: dict[str, list[Tensor]] = {name: [] for name in context.layouts}
-    for seed in context.seeds:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(seed, "weights"))
-            for name, net in context.model.networks().items():
-                weights[name].append(flatten(net))
-    parameters = {
-        name: bring(torch.stack(vectors), context.device, context.dtype)[context.seed_of_cell]
-        for name, vectors in weights.items()
-    }
+    networks = [seeded_networks(context.model, seed) for seed in context.seeds]
+    parameters, buffers = {}, {}
+    for name, layout in context.layouts.items():
+        weights = [layout.weights_of(nets[name]) for nets in networks]
+        stacked = tree_map(lambda *one: stack_seeds(context, one), *weights)
+        parameters[name], buffers[name] = stacked
     K = len(context.seed_of_cell)
     optimizer_state = {name: context.optimizer.init(vectors) for name, vectors in parameters.items()}
     regularized = next(player.name for player in context.players if player.regularized)
@@ -183,6 +202,7 @@ def init_state(context: StackContext) -> State:
     return State(
         step=0,
         parameters=parameters,
+        buffers=buffers,
         # copied, since updates write over parameters and optimizer state: what ``init`` returns may be one of them
         optimizer_state=tree_map(torch.clone, optimizer_state),
         regularizer_state=tree_map(torch.clone, regularizer_state),
@@ -193,6 +213,20 @@ def init_state(context: StackContext) -> State:
         divergence_state=init_divergence_state(K, context.device),
         loss_limit=torch.full((K,), -torch.inf, dtype=context.dtype, device=context.device),
     )
+
+
+def seeded_networks(model: Model, seed: int) -> dict[str, nn.Module]:
+    """Return new networks, one per player, as a cell of this seed begins with them."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "weights"))
+        return model.networks()
+
+
+def stack_seeds(context: StackContext, tensors: Sequence[Tensor]) -> Tensor:
+    """Stack one tensor of each seed, and give every cell its own. Shapes: U times [...] -> [K, ...]."""
+    stacked = torch.stack(list(tensors))
+    dtype = context.dtype if stacked.is_floating_point() else stacked.dtype
+    return bring(stacked, context.device, dtype)[context.seed_of_cell]
 
 
 COMPACT_BELOW = 0.75

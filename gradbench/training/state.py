@@ -118,8 +118,8 @@ class PlayerStep:
         regularized: whether the regularizers act on this player.
         transforms: whether any cell's regularizer transforms gradients.
         is_plain_sgd: whether a step is the transformed gradient times the learning rate, and nothing else.
-        batch: ``(weights of every player, data, draws, noise keys [K, steps]) -> batches`` of all updates of a step,
-            [K, steps, ...].
+        batch: ``(weights of every player, data, draws, noise key [K], t of the first update) -> batches`` of all
+            updates of a step, [K, steps, ...].
         update: ``(compares, own, inputs) -> Update``; ``compares`` says whether gradients whose direction is changed
             are compared with what they were.
     """
@@ -129,7 +129,7 @@ class PlayerStep:
     regularized: bool
     transforms: bool
     is_plain_sgd: bool
-    batch: Callable[[dict[str, Weights], Tensors, Tensors, Tensor], Tensors]
+    batch: Callable[[dict[str, Weights], Tensors, Tensors, Tensor, Tensor], Tensors]
     update: Callable[[bool, PlayerState, UpdateInputs], Update]
 
 

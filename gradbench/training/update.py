@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from gradbench.functional.flat_params import Tensors
+from gradbench.functional.flat_params import Tensors, Weights
+from gradbench.functional.noise import CounterNoise, subkey
 from gradbench.functional.sequential_vmap import sequential_vmap
+from gradbench.functional.torch_internals import tree_map
 from gradbench.models import Player
 from gradbench.tracing.cache import traced
 from gradbench.training.divergence import update_divergence_state
@@ -67,34 +69,58 @@ def is_plain_sgd(program: Program, acting: Sequence[RegularizerGroup]) -> bool:
     return program.optimizer.is_plain_sgd and not any(group.regularizer.project for group in acting)
 
 
-def build_batch(player: Player, stack: StackProgram) -> Callable[[Tensors, Tensors, Tensors], Tensors]:
-    """Return ``(parameters of every player, data, draws [K, steps, ...]) -> batches [K, steps, B, ...]``."""
+def build_batch(
+    player: Player, stack: StackProgram
+) -> Callable[[dict[str, Weights], Tensors, Tensors, Tensor, Tensor], Tensors]:
+    """Return ``(weights of every player, data, draws [K, steps, ...], noise key [K], t of the first update) -> batches``.
 
-    def batch(parameters: Tensors, data: Tensors, draw: Tensors) -> Tensors:
-        nets = {name: stack.layouts[name].bind(vector) for name, vector in parameters.items()}
+    The batches are [K, steps, B, ...].
+    """
+
+    def batch(weights: dict[str, Weights], data: Tensors, draw: Tensors) -> Tensors:
+        nets = {name: stack.layouts[name].bind(*own) for name, own in weights.items()}
         return stack.program.model.batch(player.name, nets, data, draw)
 
     of_updates = vmap(batch, in_dims=(None, None, 0), randomness="different")
-    return vmap(of_updates, in_dims=(0, None, 0), randomness="different")
+    of_cells = vmap(of_updates, in_dims=(0, None, 0), randomness="different")
+
+    def batches(
+        weights: dict[str, Weights], data: Tensors, draw: Tensors, noise_key: Tensor, t: Tensor
+    ) -> Tensors:
+        with CounterNoise(batch_key(noise_key, t.long() + torch.arange(player.steps, device=t.device))):
+            return of_cells(weights, data, draw)
+
+    return batches
+
+
+BATCHES = -2
+"""Index of the noise key for making batches; those of updates are their numbers, from 1."""
+
+
+def batch_key(noise_key: Tensor, t: Tensor) -> Tensor:
+    """Return what the noise in making the batches of updates is drawn from. Shapes: [K], [steps] -> [K, steps]."""
+    return subkey(subkey(noise_key, BATCHES)[..., None], t)
 
 
 def build_gradient(player: Player, stack: StackProgram) -> Callable[[PlayerState, UpdateInputs], Parts]:
     """Return a function that gives the gradient of loss and penalty, and both of them."""
     objective = build_objective(player, stack)
 
-    def descend(own: Tensor, *rest: Any) -> Parts:
-        own = own.detach().requires_grad_()
-        loss, penalty, carry = objective(own, *rest)
+    def descend(own: Weights, *rest: Any) -> Parts:
+        parameters = own.parameters.detach().requires_grad_()
+        loss, penalty, carry, buffers = objective(Weights(parameters, own.buffers), *rest)
         # of the sum over cells: none depends on another's parameters
         total = (loss + penalty).sum()
-        (gradient,) = torch.autograd.grad(total, own, allow_unused=True, materialize_grads=True)
-        carry = {name: tensor.detach() for name, tensor in carry.items()}
-        return {"gradient": gradient, "loss": loss.detach(), "penalty": penalty.detach(), "carry": carry}
+        (gradient,) = torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True)
+        found = {"gradient": gradient, "loss": loss, "penalty": penalty, "carry": carry, "buffers": buffers}
+        return tree_map(torch.detach, found)
 
     run = sequential_vmap(descend, stack.groups[-1].cells.stop) if stack.execution.fused else descend
 
     def gradient(own: PlayerState, inputs: UpdateInputs) -> Parts:
-        parts: Parts = run(own.parameters, inputs.others, inputs.batch, inputs.carry, inputs.strength)
+        noise_key = subkey(inputs.noise_key, inputs.t.long())
+        rest = (inputs.others, inputs.batch, inputs.carry, inputs.strength, noise_key)
+        parts: Parts = run(own.weights, *rest)
         return parts
 
     return gradient
@@ -128,7 +154,8 @@ def build_follow(
         parameters, optimizer_state = optimizer_step(
             own.parameters, used, own.optimizer_state, inputs.lr, inputs.t
         )
-        after = PlayerState(project(parameters, inputs.strength), optimizer_state)
+        after = PlayerState(project(parameters, inputs.strength), optimizer_state, parts["buffers"])
+        del parts["buffers"]
         if changes_direction and not compares:
             del parts["gradient"]
         sizes = loss + parts["penalty"] + norm

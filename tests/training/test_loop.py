@@ -193,7 +193,7 @@ def test_a_transform_that_says_it_rescales_does_and_is_recorded_as_it_would_be_m
 def test_what_was_used_of_a_rescaled_gradient_is_found_from_its_norm():
     g = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
     norm, nothing = torch.linalg.vector_norm(g, dim=1), torch.zeros(2)
-    update = Update(PlayerState(g, {}), nothing, nothing, {}, {}, norm, [], gradient=g, used_norm=norm / 4)
+    update = Update(PlayerState(g, {}, {}), nothing, nothing, {}, {}, norm, [], gradient=g, used_norm=norm / 4)
     torch.testing.assert_close(update.used, torch.tensor([[0.75, 1.0], [0.0, 0.0]]))
 
 
