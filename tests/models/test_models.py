@@ -319,7 +319,8 @@ def test_a_fixed_generator_leaves_only_the_critic_and_generates_data_plus_unit_n
     setup = build_stack([cell], data_of(cell), CPU)
     assert [player.name for player in setup.players] == ["critic"]
     draw = {name: tensor[:, :2] for name, tensor in draw_chunk(setup, 0)["critic"].items()}
-    batches = setup.players[0].batch(init_state(setup).parameters, setup.data, draw)
+    noise_key = setup.noise_keys["critic"]
+    batches = setup.players[0].batch(init_state(setup).weights, setup.data, draw, noise_key, torch.ones(()))
     torch.testing.assert_close(batches["fake"][0], setup.data["train/x"][draw["base"][0]] + draw["noise"][0])
     outcome = train([cell], data_of(cell), CPU)
     assert "generator/loss" not in outcome.curves
