@@ -55,7 +55,7 @@ def random_bits(key: Tensor, shape: Sequence[int]) -> Tensor:
 def uniform(key: Tensor, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
     """Return numbers of U[0, 1). Shapes: key [*k], result [*k, *shape]."""
     bits = (random_bits(key, shape) >> (64 - UNIFORM_BITS)) & (2**UNIFORM_BITS - 1)
-    return bits.to(torch.promote_types(dtype, torch.float32)) * 2.0**-UNIFORM_BITS
+    return bits.to(torch.float64 if dtype == torch.float64 else torch.float32) * 2.0**-UNIFORM_BITS
 
 
 def normal(key: Tensor, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
@@ -128,6 +128,7 @@ def dtype_of(like: Tensor | None, dtype: torch.dtype | None) -> torch.dtype:
 
 def rand(draw: Draw, size: Sequence[int], *, dtype: torch.dtype | None = None, **_: Any) -> Tensor:
     """``torch.rand``."""
+    kind = dtype_of(None, dtype)
     kind = dtype_of(None, dtype)
     return draw.uniform(size, kind).to(kind)
 

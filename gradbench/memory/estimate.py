@@ -24,7 +24,8 @@ from gradbench.grid.cell import Cell
 from gradbench.memory.tracker import META, MemoryTracker
 from gradbench.training.cuda_graphs import make_stepper
 from gradbench.training.draws import draw_chunk
-from gradbench.training.setup import build_stack, init_state
+from gradbench.training.bind import init_state
+from gradbench.training.setup import build_stack
 from gradbench.training.state import StackContext
 from gradbench.training.telemetry import Telemetry
 

@@ -38,10 +38,10 @@ def build_objective(player: Player, stack: StackProgram) -> Objective:
 
     def stacked(function: Callable[..., Any], noise_key: Tensor) -> Callable[..., Any]:
         """Stack a function; each call counts its random numbers anew, so that two passes share their masks."""
-        run = function if stack.execution.fused else vmap(function, randomness="different")
+        run = function if stack.execution.one_by_one else vmap(function, randomness="different")
 
         def with_noise(*args: Any) -> Any:
-            with CounterNoise(noise_key):
+            with CounterNoise(noise_key), stack.execution.kernels():
                 return run(*args)
 
         return with_noise

@@ -20,6 +20,7 @@ from gradbench.errors import UsageError
 from gradbench.functional.flat_params import Layout, Network, flatten
 from gradbench.functional.noise import CounterNoise, subkey
 from gradbench.functional.seeding import derive
+from gradbench.functional.written_out import written_out
 from gradbench.grid.cell import Cell
 from gradbench.models import Model, Player
 from gradbench.regularizers import Regularizer
@@ -82,14 +83,14 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
 
             for t, batch in zip(updates, batches, strict=True):
                 # running statistics move once an update, in the pass of the own loss
-                own = unmoved(networks) | {player.name: network}
+                before = unmoved(networks)
                 with CounterNoise(subkey(noise, t)):
-                    loss, carried = model.loss(player.name, own, batch, carry)
+                    loss, carried = model.loss(player.name, before | {player.name: network}, batch, carry)
 
                 penalty = torch.zeros(())
                 if acting.penalty:
-                    with CounterNoise(subkey(noise, t)):  # the same masks
-                        f, points = model.probe(player.name, unmoved(networks), batch, carry)
+                    with CounterNoise(subkey(noise, t)), written_out():  # the same masks
+                        f, points = model.probe(player.name, before, batch, carry)
                         penalty = acting.penalty(f, points, strength)
 
                 optimizer.zero_grad()

@@ -15,7 +15,7 @@ from gradbench.functional.noise import CounterNoise, subkey
 from gradbench.functional.sequential_vmap import sequential_vmap
 from gradbench.functional.torch_internals import tree_map
 from gradbench.models import Player
-from gradbench.tracing.cache import traced
+from gradbench.tracing.cache import materialize, traced
 from gradbench.training.divergence import update_divergence_state
 from gradbench.training.execution import StackProgram
 from gradbench.training.objective import build_objective
@@ -31,37 +31,72 @@ Parts = dict[str, Any]
 def build_player_step(player: Player, stack: StackProgram) -> PlayerStep:
     """Build a player's part of a training step."""
     execution, acting = stack.execution, stack.acting(player)
-    gradient = build_gradient(player, stack)
-    follow = build_follow(player, stack)
     K = stack.groups[-1].cells.stop
     places = ((group.program, group.cells.stop) for group in stack.groups)
-    key = (stack.key, player.name, K, str(execution.device), execution.with_telemetry, *places)
-
-    def build(compares: bool) -> Callable[[PlayerState, UpdateInputs], tuple[tuple[Any, ...], Parts]]:
-        def whole(own: PlayerState, inputs: UpdateInputs) -> tuple[tuple[Any, ...], Parts]:
-            after, parts = follow(compares, gradient(own, inputs), own, inputs)
-            return tuple(after), parts  # plain: older versions of torch.fx write no code for named tuples
-
-        # nobody reads the parameters and the optimizer's state of before
-        return traced(whole, ("update", compares, *key), donated=1) if execution.traces else whole
-
+    key = (player.name, str(execution.device), execution.with_telemetry, stack.key, K, *places)
     can_compare = execution.with_telemetry and any(group.regularizer.changes_direction for group in acting)
-    updates = {compares: build(compares) for compares in {False, can_compare}}
+    build = build_one_by_one if execution.one_by_one else build_whole
+    updates = {compares: build(compares, player, stack, key) for compares in {False, can_compare}}
 
     def update(compares: bool, own: PlayerState, inputs: UpdateInputs) -> Update:
         after, parts = updates[compares and can_compare](own, inputs)
         return Update(own=PlayerState(*after), **parts)
 
-    batch = build_batch(player, stack)
     return PlayerStep(
         name=player.name,
         steps=player.steps,
         regularized=player.regularized,
         transforms=any(group.regularizer.transform for group in acting),
         is_plain_sgd=is_plain_sgd(stack.program, acting),
-        batch=traced(batch, ("batch", *key)) if execution.traces else batch,
+        batch=build_batch(player, stack, key),
         update=update,
     )
+
+
+Step = Callable[[PlayerState, UpdateInputs], tuple[tuple[Any, ...], Parts]]
+"""``(own, inputs) -> own, parts``, as plain tuples and dicts: older versions of torch.fx write no code for others."""
+
+
+def build_whole(compares: bool, player: Player, stack: StackProgram, key: tuple[Any, ...]) -> Step:
+    """Build an update as one program of all cells."""
+    gradient, follow = build_gradient(player, stack), build_follow(player, stack)
+
+    def whole(own: PlayerState, inputs: UpdateInputs) -> tuple[tuple[Any, ...], Parts]:
+        after, parts = follow(compares, gradient(own.weights, *gradient_inputs(inputs)), own, inputs)
+        return tuple(after), parts
+
+    # nobody reads the parameters and the optimizer's state of before
+    return traced(whole, ("update", compares, *key), donated=1) if stack.execution.traces else whole
+
+
+def build_one_by_one(compares: bool, player: Player, stack: StackProgram, key: tuple[Any, ...]) -> Step:
+    """Build an update that finds one network's gradient after another; what follows is one program of all cells."""
+    execution, K = stack.execution, stack.groups[-1].cells.stop
+    gradient, follow = build_gradient(player, stack), build_follow(player, stack)
+
+    def rest(own: PlayerState, inputs: UpdateInputs, parts: Parts) -> tuple[tuple[Any, ...], Parts]:
+        after, parts = follow(compares, parts, own, inputs)
+        return tuple(after), parts
+
+    if execution.traces:
+        rest = traced(rest, ("follow", compares, *key), donated=1)
+    if execution.traces and execution.traces_networks:
+        name, device, _telemetry, program, *_ = key
+        gradient = traced(gradient, ("gradient", name, device, program, stack.groups[0].program))
+    one_by_one = sequential_vmap(gradient, K)
+
+    def whole(own: PlayerState, inputs: UpdateInputs) -> tuple[tuple[Any, ...], Parts]:
+        args = (own.weights, *gradient_inputs(inputs._replace(t=inputs.t.expand(K))))
+        # what a trace returned is no tensor that autograd takes
+        parts = one_by_one(*(args if execution.traces_networks else tree_map(materialize, args)))
+        return rest(own, inputs, parts)
+
+    return whole
+
+
+def gradient_inputs(inputs: UpdateInputs) -> tuple[Any, ...]:
+    """Return what a gradient depends on beside the weights."""
+    return inputs.others, inputs.batch, inputs.carry, inputs.strength, inputs.noise_key, inputs.t
 
 
 def is_plain_sgd(program: Program, acting: Sequence[RegularizerGroup]) -> bool:
@@ -70,27 +105,47 @@ def is_plain_sgd(program: Program, acting: Sequence[RegularizerGroup]) -> bool:
 
 
 def build_batch(
-    player: Player, stack: StackProgram
+    player: Player, stack: StackProgram, key: tuple[Any, ...]
 ) -> Callable[[dict[str, Weights], Tensors, Tensors, Tensor, Tensor], Tensors]:
-    """Return ``(weights of every player, data, draws [K, steps, ...], noise key [K], t of the first update) -> batches``.
+    """Build ``(weights of every player, data, draws [K, steps, ...], noise key [K], t of the first update) -> batches``.
 
     The batches are [K, steps, B, ...].
     """
+    execution, K = stack.execution, stack.groups[-1].cells.stop
+    # the batches of a single player are made of data alone
+    one_by_one = execution.one_by_one and len(stack.layouts) > 1
 
-    def batch(weights: dict[str, Weights], data: Tensors, draw: Tensors) -> Tensors:
+    def batch(weights: dict[str, Weights], draw: Tensors, data: Tensors) -> Tensors:
         nets = {name: stack.layouts[name].bind(*own) for name, own in weights.items()}
         return stack.program.model.batch(player.name, nets, data, draw)
 
-    of_updates = vmap(batch, in_dims=(None, None, 0), randomness="different")
-    of_cells = vmap(of_updates, in_dims=(0, None, 0), randomness="different")
+    of_updates = vmap(batch, in_dims=(None, 0, None), randomness="different")
+    of_cells = vmap(of_updates, in_dims=(0, 0, None), randomness="different")
 
     def batches(
         weights: dict[str, Weights], data: Tensors, draw: Tensors, noise_key: Tensor, t: Tensor
     ) -> Tensors:
-        with CounterNoise(batch_key(noise_key, t.long() + torch.arange(player.steps, device=t.device))):
-            return of_cells(weights, data, draw)
+        ts = t.long() + torch.arange(player.steps, device=t.device)
+        with CounterNoise(batch_key(noise_key, ts)), execution.kernels():
+            return of_cells(weights, draw, data)
 
-    return batches
+    def batches_one_by_one(
+        weights: dict[str, Weights], data: Tensors, draw: Tensors, noise_key: Tensor, t: Tensor
+    ) -> Tensors:
+        def of_update(draw: Tensors, weights: dict[str, Weights], key: Tensor) -> Tensors:
+            with torch.no_grad(), CounterNoise(key), execution.kernels():
+                return batch(weights, draw, data)
+
+        def of_cell(weights: dict[str, Weights], draw: Tensors, key: Tensor) -> Tensors:
+            return sequential_vmap(lambda draw, key: of_update(draw, weights, key), player.steps)(draw, key)
+
+        ts = t.long() + torch.arange(player.steps, device=t.device)
+        found: Tensors = sequential_vmap(of_cell, K)(weights, draw, batch_key(noise_key, ts))
+        return found
+
+    run = batches_one_by_one if one_by_one else batches
+    traces = execution.traces and (execution.traces_networks or not one_by_one)
+    return traced(run, ("batch", *key)) if traces else run
 
 
 BATCHES = -2
@@ -102,26 +157,32 @@ def batch_key(noise_key: Tensor, t: Tensor) -> Tensor:
     return subkey(subkey(noise_key, BATCHES)[..., None], t)
 
 
-def build_gradient(player: Player, stack: StackProgram) -> Callable[[PlayerState, UpdateInputs], Parts]:
-    """Return a function that gives the gradient of loss and penalty, and both of them."""
+def build_gradient(player: Player, stack: StackProgram) -> Callable[..., Parts]:
+    """Build a function that gives the gradient of loss and penalty, and both of them.
+
+    It is of :func:`gradient_inputs` after the weights; of one network's, where they run one by one.
+    """
     objective = build_objective(player, stack)
 
-    def descend(own: Weights, *rest: Any) -> Parts:
+    def gradient(
+        own: Weights,
+        others: dict[str, Weights],
+        batch: Tensors,
+        carry: Tensors,
+        strength: Tensor,
+        noise_key: Tensor,
+        t: Tensor,
+    ) -> Parts:
         parameters = own.parameters.detach().requires_grad_()
-        loss, penalty, carry, buffers = objective(Weights(parameters, own.buffers), *rest)
+        key = subkey(noise_key, t.long())
+        loss, penalty, carry, buffers = objective(
+            Weights(parameters, own.buffers), others, batch, carry, strength, key
+        )
         # of the sum over cells: none depends on another's parameters
         total = (loss + penalty).sum()
-        (gradient,) = torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True)
-        found = {"gradient": gradient, "loss": loss, "penalty": penalty, "carry": carry, "buffers": buffers}
-        return tree_map(torch.detach, found)
-
-    run = sequential_vmap(descend, stack.groups[-1].cells.stop) if stack.execution.fused else descend
-
-    def gradient(own: PlayerState, inputs: UpdateInputs) -> Parts:
-        noise_key = subkey(inputs.noise_key, inputs.t.long())
-        rest = (inputs.others, inputs.batch, inputs.carry, inputs.strength, noise_key)
-        parts: Parts = run(own.weights, *rest)
-        return parts
+        (found,) = torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True)
+        parts = {"gradient": found, "loss": loss, "penalty": penalty, "carry": carry, "buffers": buffers}
+        return tree_map(torch.detach, parts)
 
     return gradient
 

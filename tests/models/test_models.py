@@ -32,7 +32,8 @@ from gradbench.models.wgan import (
 )
 from gradbench.training.draws import draw_chunk
 from gradbench.training.loop import train
-from gradbench.training.setup import build_stack, init_state
+from gradbench.training.bind import init_state
+from gradbench.training.setup import build_stack
 
 
 def lstms(layers):

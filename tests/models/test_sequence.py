@@ -13,7 +13,8 @@ from gradbench.models.networks.rnn import RNN
 from gradbench.models.sequence import SequenceClassifier, SequenceReading, example_losses, is_correct
 from gradbench.training.draws import draw_chunk
 from gradbench.training.loop import train
-from gradbench.training.setup import build_stack, init_state
+from gradbench.training.bind import init_state
+from gradbench.training.setup import build_stack
 
 TORCHS = {"rnn": nn.RNN, "lstm": nn.LSTM}
 

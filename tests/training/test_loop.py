@@ -20,7 +20,9 @@ from gradbench.training.draws import CHUNK, draw_chunk
 from gradbench.training.loop import train, until
 from gradbench.training.program import build_regularizer
 from gradbench.training.series import FULL, effect, effect_from_norms
-from gradbench.training.setup import LOOK_EVERY, build_stack, group_by_regularizer, init_state
+from gradbench.training.bind import init_state
+from gradbench.training.regularize import group_by_regularizer
+from gradbench.training.setup import LOOK_EVERY, build_stack
 from gradbench.training.state import PlayerState, Update
 from gradbench.training.telemetry import COMPARE_EVERY, HISTOGRAM_EDGES, Telemetry
 
