@@ -34,8 +34,12 @@ META, CPU = torch.device("meta"), torch.device("cpu")
 TRIED: dict[str, Execution] = {}
 """Program, kind of device and penalty -> how it is run; of this process."""
 
-HEAVY = 2**16
-"""Mean elements per operation of one network's step from which a CPU runs networks one after another."""
+HEAVY, HEAVY_RECURRENT = 2**16, 2**12
+"""Mean elements per operation of one network's step from which a CPU runs networks one after another.
+
+Measured on two networks of each kind (perceptrons, convolutions, attention, recurrent ones) on both sides. Torch's
+recurrent kernels, which only run one network at a time and have one derivative, are quicker from smaller sizes on.
+"""
 
 
 def adapt(execution: Execution, program: Program, cell: Cell, data: Data) -> Execution:
@@ -63,7 +67,7 @@ def try_out(execution: Execution, program: Program, cell: Cell, data: Data) -> E
         execution, device=found.device, shared=found.shared, writes_out=has_penalty(cell), one_by_one=True
     )
     stacked = replace(alone, one_by_one=False, writes_out=True)
-    heavy = execution.kind == "cpu" and found.size > HEAVY
+    heavy = execution.kind == "cpu" and found.size > (HEAVY_RECURRENT if found.recurrent else HEAVY)
     reasons = []
     for candidate in ([] if heavy else [stacked]) + [alone]:
         try:
@@ -87,11 +91,13 @@ class Found:
         device: device that it ran on.
         shared: player -> names of buffers that are the same for all seeds and were not written to.
         size: mean number of elements of an operation's result.
+        recurrent: whether torch's own recurrent kernels can be used.
     """
 
     device: torch.device
     shared: dict[str, frozenset[str]]
     size: float
+    recurrent: bool
 
 
 class Trial:
@@ -134,7 +140,9 @@ class Trial:
         shared = {
             name: frozenset(key for key, _ in net.named_buffers()) - varying[name] for name, net in nets.items()
         }
-        return Found(device, shared, watch.elements / max(watch.operations, 1))
+        layers = [module for net in nets.values() for module in net.modules()]
+        recurrent = self.penalty is None and any(isinstance(layer, nn.RNNBase) for layer in layers)
+        return Found(device, shared, watch.elements / max(watch.operations, 1), recurrent)
 
     def pass_of(
         self, player: Player, nets: Mapping[str, nn.Module], data: Mapping[str, Tensor], watch: "Watch"

@@ -35,7 +35,8 @@ def build_player_step(player: Player, stack: StackProgram) -> PlayerStep:
     places = ((group.program, group.cells.stop) for group in stack.groups)
     key = (player.name, str(execution.device), execution.with_telemetry, stack.key, K, *places)
     can_compare = execution.with_telemetry and any(group.regularizer.changes_direction for group in acting)
-    build = build_one_by_one if execution.one_by_one else build_whole
+    # a fused kernel is few operations, which one program holds for all networks
+    build = build_one_by_one if execution.one_by_one and not execution.fused else build_whole
     updates = {compares: build(compares, player, stack, key) for compares in {False, can_compare}}
 
     def update(compares: bool, own: PlayerState, inputs: UpdateInputs) -> Update:
@@ -60,9 +61,12 @@ Step = Callable[[PlayerState, UpdateInputs], tuple[tuple[Any, ...], Parts]]
 def build_whole(compares: bool, player: Player, stack: StackProgram, key: tuple[Any, ...]) -> Step:
     """Build an update as one program of all cells."""
     gradient, follow = build_gradient(player, stack), build_follow(player, stack)
+    K = stack.groups[-1].cells.stop
 
     def whole(own: PlayerState, inputs: UpdateInputs) -> tuple[tuple[Any, ...], Parts]:
-        after, parts = follow(compares, gradient(own.weights, *gradient_inputs(inputs)), own, inputs)
+        args = gradient_args(own, inputs, K)
+        parts = (sequential_vmap(gradient, K) if stack.execution.one_by_one else gradient)(*args)
+        after, parts = follow(compares, parts, own, inputs)
         return tuple(after), parts
 
     # nobody reads the parameters and the optimizer's state of before
@@ -86,7 +90,7 @@ def build_one_by_one(compares: bool, player: Player, stack: StackProgram, key: t
     one_by_one = sequential_vmap(gradient, K)
 
     def whole(own: PlayerState, inputs: UpdateInputs) -> tuple[tuple[Any, ...], Parts]:
-        args = (own.weights, *gradient_inputs(inputs._replace(t=inputs.t.expand(K))))
+        args = gradient_args(own, inputs, K)
         # what a trace returned is no tensor that autograd takes
         parts = one_by_one(*(args if execution.traces_networks else tree_map(materialize, args)))
         return rest(own, inputs, parts)
@@ -94,9 +98,10 @@ def build_one_by_one(compares: bool, player: Player, stack: StackProgram, key: t
     return whole
 
 
-def gradient_inputs(inputs: UpdateInputs) -> tuple[Any, ...]:
-    """Return what a gradient depends on beside the weights."""
-    return inputs.others, inputs.batch, inputs.carry, inputs.strength, inputs.noise_key, inputs.t
+def gradient_args(own: PlayerState, inputs: UpdateInputs, K: int) -> tuple[Any, ...]:
+    """Return what a gradient depends on, everything with a leading axis K."""
+    rest = (inputs.others, inputs.batch, inputs.carry, inputs.strength, inputs.noise_key)
+    return own.weights, *rest, inputs.t.expand(K)
 
 
 def is_plain_sgd(program: Program, acting: Sequence[RegularizerGroup]) -> bool:
@@ -158,9 +163,9 @@ def batch_key(noise_key: Tensor, t: Tensor) -> Tensor:
 
 
 def build_gradient(player: Player, stack: StackProgram) -> Callable[..., Parts]:
-    """Build a function that gives the gradient of loss and penalty, and both of them.
+    """Build a function of :func:`gradient_args` that gives the gradient of loss and penalty, and both of them.
 
-    It is of :func:`gradient_inputs` after the weights; of one network's, where they run one by one.
+    Where networks run one by one it is of one network's arguments.
     """
     objective = build_objective(player, stack)
 
