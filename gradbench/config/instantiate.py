@@ -1,7 +1,8 @@
 """Instantiate the ``_target_`` of a group of a resolved config, and load data."""
 
+import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -22,6 +23,9 @@ NO_ARGUMENTS = {
 }
 """Group -> keys that are no arguments of its ``_target_``."""
 
+PLAIN = ("network", "networks", "loss", "metrics")
+"""Keys of a model that name code which is called later, once per cell: the model gets them as plain mappings."""
+
 
 def instantiate_group(
     config: Mapping[str, Any], group: str, without: str | None = None, **arguments: Any
@@ -32,7 +36,7 @@ def instantiate_group(
         config: resolved.
         group: ``model``, ``regularizer``, ``optimizer`` or ``data``.
         without: a further key that is no argument, such as a strength, which differs from cell to cell.
-        arguments: passed in addition to the config's.
+        arguments: passed in addition to the config's, where the target's signature has them.
 
     Raises:
         UsageError: if the target cannot be imported, or refuses its arguments.
@@ -42,8 +46,11 @@ def instantiate_group(
     kept = {key: value for key, value in node.items() if key not in skipped}
     if group != "data":  # whose fingerprint is part of ids, and whose version may be an argument
         kept = without_versions(kept)
+    plain = {key: kept.pop(key) for key in PLAIN if group == "model" and key in kept}
     try:
-        return instantiate(kept, _convert_="all", **arguments)
+        target = instantiate({**kept, "_partial_": True}, _convert_="all")
+        wanted = {key: value for key, value in arguments.items() if accepts(target.func, key)}
+        return target(**plain, **wanted)  # not through Hydra, which would copy them
     except UsageError:
         raise
     except Exception as error:  # Hydra wraps whatever the target raises
@@ -53,6 +60,18 @@ def instantiate_group(
         raise UsageError(
             f"{group}={node['name']}: {explain_failure(cause, node['_target_'], config)}"
         ) from error
+
+
+def accepts(target: Callable[..., Any], name: str) -> bool:
+    """Return whether a callable has a parameter; of a class whose constructor has ``**keys``, its bases count too."""
+    bases = inspect.getmro(target) if isinstance(target, type) else ()
+    for function in [base.__init__ for base in bases if "__init__" in vars(base)] or [target]:  # type: ignore[misc]
+        parameters = inspect.signature(function).parameters
+        if name in parameters:
+            return True
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
+            return False
+    return False
 
 
 def without_versions(node: Mapping[str, Any]) -> dict[str, Any]:
