@@ -51,10 +51,13 @@ class Model(ABC):
         players: in the order in which they are trained; exactly one is regularized.
         fuses: whether :meth:`networks` offers faster kernels, which run one network at a time and can be
             differentiated only once.
+        has_own_code: whether :meth:`check_networks` and :meth:`metric_names` call the networks, so that these must
+            have values.
     """
 
     players: tuple[Player, ...]
     fuses: bool = False
+    has_own_code: bool = False
 
     @abstractmethod
     def networks(self, fused: bool = False) -> dict[str, nn.Module]:
@@ -128,7 +131,7 @@ class Model(ABC):
         """Return the names of all metrics, known without training; ``None`` (the default) if they are not.
 
         Args:
-            networks: checked by :meth:`check_networks`, which may be called once more.
+            networks: those that :meth:`check_networks` has checked.
         """
         return None
 
@@ -136,7 +139,7 @@ class Model(ABC):
         """Call the networks once with a few examples, and check what comes out.
 
         Args:
-            networks: from :meth:`networks`, on ``meta`` or on a CPU.
+            networks: from :meth:`networks`, on a CPU; without values unless the model has code of the user's own.
             penalised: whether the regularizer has a penalty.
 
         Raises:

@@ -15,7 +15,7 @@ from gradbench.errors import UsageError
 from gradbench.functional.input_gradients import slopes
 from gradbench.models import Networks, Tensors
 from gradbench.models.factory import TRIAL
-from gradbench.models.supervised import SupervisedTask
+from gradbench.models.supervised import SPLITS, SupervisedTask
 
 
 class ClassificationTask(SupervisedTask):
@@ -87,8 +87,9 @@ class ClassificationTask(SupervisedTask):
 
     def metric_names(self, networks: Mapping[str, nn.Module]) -> frozenset[str]:
         """Return the names of all metrics."""
+        found = {f"{split}/{name}" for split in SPLITS for name in ("loss", "accuracy", *self.own_metrics)}
         attack = {"test/fgsm_accuracy", "test/gradient_norm"} if self.x_type.is_floating_point else set()
-        return super().metric_names(networks) | attack | {"gap/loss", "gap/accuracy"}
+        return frozenset(found | attack | {"gap/loss", "gap/accuracy"})
 
 
 def check_epsilon(fgsm_epsilon: float) -> None:

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradbench.errors import UsageError
-from gradbench.functional.devices import shapes_alone
 from gradbench.functional.flat_params import Network
 from gradbench.functional.seeding import generator
 from gradbench.functional.torch_internals import tree_flatten, tree_unflatten
@@ -75,6 +74,7 @@ class LanguageModellingTask(MeanLoss):
         self.build = network if callable(network) else NetworkFactory(network, "model.network")
         self.typed = self.build.typed if isinstance(self.build, NetworkFactory) else "the network"
         self.own_metrics = load_functions(metrics, "model.metrics")
+        self.has_own_code = bool(self.own_metrics) or not callable(network)
 
     def networks(self, fused: bool = False) -> dict[str, nn.Module]:
         """Return the user's network."""
@@ -114,20 +114,13 @@ class LanguageModellingTask(MeanLoss):
 
     @cached_property
     def state_layout(self) -> tuple[list[tuple[torch.Size, torch.dtype]], Any]:
-        """Shapes and types of a state's tensors, and how they are nested; found by a trial without values."""
+        """Shapes and types of a state's tensors, and how they are nested; found by calling a network."""
 
-        def attempt() -> Any:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
             (network,) = self.networks().values()
             device = next(network.parameters()).device
             tokens = torch.zeros(self.batch_size, self.unroll, dtype=torch.int64, device=device)
-            return self.read(network, tokens, None)[1]
-
-        try:
-            with shapes_alone(), torch.no_grad():
-                state = attempt()
-        except Exception:  # not everything can be called without values
-            with torch.random.fork_rng(devices=[]), torch.no_grad():
-                state = attempt()
+            state = self.read(network, tokens, None)[1]
         tensors, structure = tree_flatten(state) if state is not None else ([], None)
         return [(tensor.shape, tensor.dtype) for tensor in tensors], structure
 
@@ -238,6 +231,10 @@ class LanguageModellingTask(MeanLoss):
     def check_networks(self, networks: Mapping[str, nn.Module], penalised: bool) -> None:
         """Check the logits of a few windows, the state, the user's metrics, and where a penalty is measured."""
         (network,) = networks.values()
+        if penalised:
+            self.embedding_name(network)
+        if not self.has_own_code:
+            return
         device = next(network.parameters()).device
         tokens = torch.zeros(TRIAL, self.unroll, dtype=torch.int64, device=device)
         seen: list[torch.Size] = []
@@ -248,8 +245,9 @@ class LanguageModellingTask(MeanLoss):
         logits = self._try_reading(network, tokens)
         if hook is not None:
             hook.remove()
-            if seen != [tokens.shape]:
-                came = " and ".join(map(shape_text, seen)) or "nothing"
+            reads = 2 if has_state(network) else 1
+            if seen != [tokens.shape] * reads:
+                came = " and ".join(map(shape_text, seen[: len(seen) // reads])) or "nothing"
                 raise UsageError(
                     f"a penalty is taken with respect to embedded tokens, and {self.typed} gives its nn.Embedding "
                     f"{came}, expected the tokens {shape_text(tokens.shape)} once; choose a regularizer without penalty"

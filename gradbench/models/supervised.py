@@ -68,6 +68,7 @@ class SupervisedTask(MeanLoss):
         self.typed = self.build.typed if isinstance(self.build, NetworkFactory) else "the network"
         self.loss_function = load_function(loss, "model.loss") if loss is not None else None
         self.own_metrics = load_functions(metrics, "model.metrics")
+        self.has_own_code = bool(self.own_metrics) or not callable(network)
 
     # ---- what a task defines -----------------------------------------------------------------------------
 
@@ -175,7 +176,7 @@ class SupervisedTask(MeanLoss):
             yield self.examples(x, y, {name: part[: len(x)] for name, part in noise_of(draw).items()})
 
     def metric_names(self, networks: Mapping[str, nn.Module]) -> frozenset[str] | None:
-        """Return the names of all metrics, of both splits, from a trial with a few examples."""
+        """Return the names of all metrics, of both splits; those of example and split metrics from a trial."""
         outputs, y = self.try_outputs(networks)
         found = {"loss"} | self.example_metrics(outputs, y).keys() | self.whole_metrics(outputs, y).keys()
         return frozenset(f"{split}/{name}" for split in SPLITS for name in found)
@@ -187,6 +188,8 @@ class SupervisedTask(MeanLoss):
                 "a penalty needs inputs that can be moved a little, and these data have whole numbers; "
                 "choose a regularizer without penalty, or data with floating numbers"
             )
+        if not self.has_own_code:
+            return
         outputs, y = self.try_outputs(networks)
         loss = "model.loss" if self.loss_function else f"{type(self).__name__}.example_losses"
         check_values(loss, self.losses_of, (outputs, y), one_each=True)

@@ -101,6 +101,7 @@ class WassersteinGAN(Model):
             name: NetworkFactory(node, f"model.networks.{name}") for name, node in (networks or {}).items()
         }
         self.own_metrics = load_functions(metrics, "model.metrics")
+        self.has_own_code = bool(self.own or self.own_metrics)
         for name in self.own.keys() - set(PLAYERS):
             raise UsageError(f"model.networks.{name}: the networks are critic and generator{nearest(name, PLAYERS)}")
         if self.fixed and "generator" in self.own:
@@ -239,7 +240,7 @@ class WassersteinGAN(Model):
         return frozenset(f"test/{name}" for name in names | self.own_metrics.keys())
 
     def check_networks(self, networks: Networks, penalised: bool) -> None:
-        """Check the generator's points, the critic's values and the user's metrics, with a few examples."""
+        """Check what is the user's own, with a few examples: the generator's points, the critic's values, metrics."""
         device = next(iter(networks["critic"].parameters())).device
         points = torch.zeros(TRIAL, *self.point, device=device)
         if "generator" in self.own:

@@ -208,20 +208,11 @@ def try_networks(model: "Model", penalised: bool) -> frozenset[str] | None:
 
     from gradbench.functional.devices import shapes_alone
 
-    def attempt() -> frozenset[str] | None:
+    # a plan allocates nothing, unless there is code that must be called
+    with torch.random.fork_rng(devices=[]) if model.has_own_code else shapes_alone():
         networks = model.networks()
         model.check_networks(networks, penalised)
         return model.metric_names(networks)
-
-    try:
-        with shapes_alone():  # a plan allocates nothing
-            return attempt()
-    except Exception as error:
-        # shapes are right without values, but not everything can be called without them
-        if isinstance(error, UsageError) and error.__cause__ is None:
-            raise
-        with torch.random.fork_rng(devices=[]):
-            return attempt()
 
 
 def check_metric(cell: Cell, known: frozenset[str] | None) -> None:
