@@ -6,17 +6,19 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from gradbench.config.compose import Config
 from gradbench.config.hashing import canonical
-from gradbench.config.identity import TARGET, VERSION
+from gradbench.config.composite import TARGET
+from gradbench.config.identity import VERSION
 from gradbench.config.sources import OWN
 from gradbench.data import Data
 from gradbench.errors import UsageError
 
 NO_ARGUMENTS = {
-    "model": {"name", "metric", "goal", "unit", "gradient_center"},
+    "model": {"name", "metric", "goal", "unit", "gradient_center", "weights"},
     "regularizer": {"name", "family", "strength"},
     "optimizer": {"name", "lr"},
     "data": {"name"},
@@ -24,13 +26,16 @@ NO_ARGUMENTS = {
 """Group -> keys that are no arguments of its ``_target_``."""
 
 PLAIN = ("network", "networks", "loss", "metrics")
-"""Keys of a model that name code which is called later, once per cell: the model gets them as plain mappings."""
+"""Keys of a model whose nodes are passed to it as mappings: it decides when to call their targets, and with what."""
 
 
 def instantiate_group(
     config: Mapping[str, Any], group: str, without: str | None = None, **arguments: Any
 ) -> Any:
     """Call a group's ``_target_`` with the group's keys as arguments.
+
+    Hydra instantiates the nodes below it first, except a model's ``network``, ``networks``, ``loss`` and ``metrics``: these are
+    passed as plain dicts, without entries that are null.
 
     Args:
         config: resolved.
@@ -46,15 +51,17 @@ def instantiate_group(
     kept = {key: value for key, value in node.items() if key not in skipped}
     if group != "data":  # whose fingerprint is part of ids, and whose version may be an argument
         kept = without_versions(kept)
-    plain = {key: kept.pop(key) for key in PLAIN if group == "model" and key in kept}
+    nodes = {key: kept.pop(key) for key in PLAIN if group == "model" and key in kept}
+    for key in {"networks", "metrics"} & nodes.keys():
+        nodes[key] = {name: node for name, node in (nodes[key] or {}).items() if node is not None}
     try:
         target = instantiate({**kept, "_partial_": True}, _convert_="all")
         wanted = {key: value for key, value in arguments.items() if accepts(target.func, key)}
-        return target(**plain, **wanted)  # not through Hydra, which would copy them
+        return target(**nodes, **wanted)  # not through Hydra, which would copy them
     except UsageError:
         raise
     except Exception as error:  # Hydra wraps whatever the target raises
-        cause = error.__cause__ or error
+        cause = (isinstance(error, InstantiationException) and error.__cause__) or error
         if isinstance(cause, UsageError):
             raise cause from None
         raise UsageError(
@@ -87,7 +94,7 @@ def explain_failure(cause: BaseException, target: str, config: Mapping[str, Any]
     """Return one line that says why a target could not be called, and what to do."""
     reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
     if isinstance(cause, ImportError | AttributeError):
-        return f"cannot import {target} ({reason}); install its package, or set PYTHONPATH to its folder"
+        return f"cannot import {target} ({reason}); install its package, or type the command in its folder"
     if isinstance(cause, KeyError):
         return f"it needs data with {reason}, and data={config['data']['name']} has none; choose other data or model"
     if isinstance(cause, TypeError):
