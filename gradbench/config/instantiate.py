@@ -34,8 +34,8 @@ def instantiate_group(
 ) -> Any:
     """Call a group's ``_target_`` with the group's keys as arguments.
 
-    Hydra instantiates the nodes below it first, except a model's ``network``, ``networks``, ``loss`` and ``metrics``: these are
-    passed as plain dicts, without entries that are null.
+    Hydra instantiates the nodes below it first, except a model's ``network``, ``networks``, ``loss`` and ``metrics``:
+    these are passed as plain dicts, without entries that are null.
 
     Args:
         config: resolved.

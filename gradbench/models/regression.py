@@ -41,8 +41,8 @@ class RegressionTask(SupervisedTask):
                 f"model.loss must be one of {', '.join(LOSSES)}, or a function of your own, got {loss}"
                 f"{nearest(loss, LOSSES)}"
             )
-        self.loss = LOSSES[loss] if isinstance(loss, str) else None
-        super().__init__(sizes, arrays, loss=None if self.loss else loss, **keys)
+        self.error_function = LOSSES[loss] if isinstance(loss, str) else None
+        super().__init__(sizes, arrays, loss=None if self.error_function else loss, **keys)
 
     def available(self) -> dict[str, object]:
         """Return the arguments that a network gets where its signature has them."""
@@ -51,7 +51,7 @@ class RegressionTask(SupervisedTask):
 
     def expected_outputs(self, targets: Tensor) -> tuple[str, list[tuple[int, ...]] | None]:
         """Return that one number is expected for each of a target; with a loss of the user's own, anything."""
-        if self.loss is None:
+        if self.error_function is None:
             return super().expected_outputs(targets)
         if targets.dim() == 1:
             return "a number per example, [B] or [B, 1]", [(TRIAL,), (TRIAL, 1)]
@@ -62,14 +62,14 @@ class RegressionTask(SupervisedTask):
     def outputs(self, net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Call the network; where a target is one number, its outputs are shaped as the targets are."""
         outputs = super().outputs(net, x)
-        if self.loss is not None and self.target_shape in ((), (1,)):
+        if self.error_function is not None and self.target_shape in ((), (1,)):
             outputs = outputs.reshape(-1, *self.target_shape)
         return outputs
 
     def example_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return each example's mean error. Shapes: [B, ...], [B, ...] -> [B]."""
-        assert self.loss is not None
-        return per_example(self.loss(outputs, targets.to(outputs.dtype), reduction="none"))
+        assert self.error_function is not None
+        return per_example(self.error_function(outputs, targets.to(outputs.dtype), reduction="none"))
 
     def example_metrics(self, outputs: Tensor, targets: Tensor) -> Tensors:
         """Return each example's mean squared and mean absolute error; none if outputs are not shaped as targets."""
