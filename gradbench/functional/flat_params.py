@@ -59,6 +59,12 @@ class Network:
         """Return the parameter of a name, as ``nn.Module.get_parameter``."""
         return self.tensors[name] if name in self.tensors else self.buffers[name]
 
+    def get_submodule(self, name: str) -> "Network":
+        """Return a part of the network with its parameters, as ``nn.Module.get_submodule``."""
+        part = self.module.get_submodule(name)
+        names = {parameter: key for key, parameter in self.module.named_parameters()}  # one for tied parameters
+        return Network(part, {key: self.tensors[names[own]] for key, own in part.named_parameters()})
+
 
 class Layout:
     """Map between the trained parameters of ``module`` and a flat vector of P numbers.

@@ -5,18 +5,21 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gradbench.config.compose import Configs, Experiment
 from gradbench.config.hashing import canonical, digest
 from gradbench.config.instantiate import fingerprint, load_once
 from gradbench.config.overrides import Overrides, one_line
-from gradbench.data import Data
-from gradbench.errors import UsageError
+from gradbench.data import Data, Description
+from gradbench.errors import UsageError, nearest
 from gradbench.grid.cell import RUNTIME, Cell
 from gradbench.grid.expand import expand
 from gradbench.grid.stacks import Stack, group_by_program, split_into_stacks
 from gradbench.storage.results import FINISHED, Results
+
+if TYPE_CHECKING:
+    from gradbench.models import Model
 
 RESULTS = Path("results")
 """Default parent of results folders, relative to the working directory."""
@@ -96,8 +99,10 @@ def make_plan(
     stored.check()
     statuses = stored.statuses()
     groups = group_by_program(cells)
-    sizes = {key: load_once(key).sizes for key in {canonical(cell.config["data"]) for cell in cells}}
-    devices, counts = call(fit_to_devices, groups, device, sizes)
+    keys = {canonical(cell.config["data"]) for cell in cells}
+    devices, counts = call(
+        fit_to_devices, groups, device, {key: Description.of(load_once(key)) for key in keys}
+    )
     grouped = [
         stack
         for members, count in zip(groups, counts, strict=True)
@@ -107,14 +112,14 @@ def make_plan(
 
 
 def fit_to_devices(
-    groups: Sequence[Sequence[Cell]], device: str, sizes: Mapping[str, Mapping[str, int]]
+    groups: Sequence[Sequence[Cell]], device: str, descriptions: Mapping[str, Description]
 ) -> tuple[list[str], list[int]]:
     """Resolve the device, validate the cells, and count the stacks that fit; the part of a plan that needs torch.
 
     Args:
         groups: cells grouped by their program.
         device: value of the config key ``device``.
-        sizes: data config as JSON -> sizes of its data.
+        descriptions: data config as JSON -> description of its data.
 
     Returns:
         The names of the devices, and the number of stacks for each group.
@@ -125,16 +130,16 @@ def fit_to_devices(
     from gradbench.functional.devices import resolve
     from gradbench.memory.stack_width import count_stacks
 
-    known = {key: Data({}, found) for key, found in sizes.items()}
+    known = {key: description.blank() for key, description in descriptions.items()}
 
-    def sizes_of(cell: Cell) -> Data:
+    def blank_of(cell: Cell) -> Data:
         return known[canonical(cell.config["data"])]
 
     devices = resolve(device)
     cells = [cell for members in groups for cell in members]
-    validate(cells, sizes_of)
+    validate(cells, blank_of)
     # of a CPU's stacks networks decide, of a GPU's memory does, which data take as well
-    read = sizes_of if devices[0].type == "cpu" else data_of
+    read = blank_of if devices[0].type == "cpu" else data_of
     return list(map(str, devices)), [
         count_stacks(members, read(members[0]), devices[0]) for members in groups
     ]
@@ -173,20 +178,48 @@ def validate(cells: Sequence[Cell], data_of: Callable[[Cell], Data] = data_of) -
 
     Args:
         cells: cells of any number of programs.
-        data_of: returns the data of a cell; only its sizes are used.
+        data_of: returns the data of a cell; only its sizes, types and shapes are used.
 
     Raises:
         UsageError: if a model, regularizer or optimizer cannot be built.
     """
-    from gradbench.functional.devices import shapes_alone
     from gradbench.training.program import build, build_regularizer
 
     programs = {(cell.program, cell.regularizer_program): cell for cell in cells}
     for cell in programs.values():
         model = build(cell.config, data_of(cell)).model
-        build_regularizer(cell.config)
+        penalised = build_regularizer(cell.config).penalty is not None
         try:
-            with shapes_alone():  # a plan allocates nothing
-                model.networks()
+            names = try_networks(model, penalised)
+        except UsageError as error:
+            raise UsageError(f"model={cell.config['model']['name']}: {error}") from error
         except Exception as error:  # a user's own model may raise anything
             raise UsageError(f"model={cell.config['model']['name']}: {one_line(error)}") from error
+        check_metric(cell, names)
+
+
+def try_networks(model: "Model", penalised: bool) -> frozenset[str] | None:
+    """Build a model's networks, let it check them, and return the names of its metrics, if they are known.
+
+    Raises:
+        Exception: whatever the networks raise, or ``UsageError`` if they do not fit.
+    """
+    import torch
+
+    from gradbench.functional.devices import shapes_alone
+
+    # a plan allocates nothing, unless there is code that must be called
+    with torch.random.fork_rng(devices=[]) if model.has_own_code else shapes_alone():
+        networks = model.networks()
+        model.check_networks(networks, penalised)
+        return model.metric_names(networks)
+
+
+def check_metric(cell: Cell, known: frozenset[str] | None) -> None:
+    """Raise ``UsageError`` unless a model reports the metric that is compared, where it is known what it reports."""
+    metric = str(cell.config["model"]["metric"])
+    if known is not None and metric not in known:
+        raise UsageError(
+            f"model={cell.config['model']['name']} reports no model.metric={metric}{nearest(metric, known)} "
+            f"(model.metric is one of: {', '.join(sorted(known))})"
+        )
