@@ -5,9 +5,6 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from gradbench.models import Player
-from gradbench.models.supervised import SupervisedModel
-
 
 class Cnn(nn.Module):
     def __init__(self):
@@ -36,6 +33,14 @@ class Recurrent(nn.Module):
 
     def forward(self, x):
         return self.out(self.cell(x[:, 0])[0][:, -1])
+
+
+def lstm() -> nn.Module:
+    return Recurrent(nn.LSTM)
+
+
+def rnn() -> nn.Module:
+    return Recurrent(nn.RNN)
 
 
 class Attending(nn.Module):
@@ -103,39 +108,3 @@ class Gates(nn.Module):
 
     def forward(self, x):
         return self.out(self.stack(x))
-
-
-NETWORKS = {
-    "cnn": Cnn,
-    "normed": Normed,
-    "gru": Recurrent,
-    "lstm": lambda: Recurrent(nn.LSTM),
-    "rnn": lambda: Recurrent(nn.RNN),
-    "attending": Attending,
-    "heads": Heads,
-    "spectral": SpectralNorm,
-    "frozen": Frozen,
-    "branching": Branching,
-    "noisy": Noisy,
-    "gates": Gates,
-}
-
-
-class Classify(SupervisedModel):
-    players = (Player("network"),)
-
-    def __init__(self, sizes, network, batch_size):
-        self.name, self.batch_size = network, batch_size
-
-    def networks(self, fused=False):
-        return {"network": NETWORKS[self.name]()}
-
-    def losses(self, player, nets, batch, carry):
-        return lambda x: (F.cross_entropy(nets[player](x), batch["y"], reduction="none"), carry), batch["x"]
-
-    def evaluate(self, nets, data, draw):
-        logits, y = nets["network"](data["test/x"]), data["test/y"]
-        return {
-            "test/loss": F.cross_entropy(logits, y),
-            "test/accuracy": (logits.argmax(1) == y).to(logits.dtype).mean(),
-        }

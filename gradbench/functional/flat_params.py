@@ -60,10 +60,21 @@ class Network:
         return self.tensors[name] if name in self.tensors else self.buffers[name]
 
     def get_submodule(self, name: str) -> "Network":
-        """Return a part of the network with its parameters, as ``nn.Module.get_submodule``."""
+        """Return a part of the network with its tensors, as ``nn.Module.get_submodule``."""
         part = self.module.get_submodule(name)
-        names = {parameter: key for key, parameter in self.module.named_parameters()}  # one for tied parameters
-        return Network(part, {key: self.tensors[names[own]] for key, own in part.named_parameters()})
+        whole = {tensor: key for key, tensor in named_tensors(self.module)}  # one name for tied parameters
+        names = {key: whole[tensor] for key, tensor in named_tensors(part)}
+        trained, rest = (
+            {key: source[name] for key, name in names.items() if name in source}
+            for source in (self.tensors, self.buffers)
+        )
+        return Network(part, trained, rest)
+
+
+def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield name and tensor of each parameter and each buffer, tied ones once."""
+    yield from module.named_parameters()
+    yield from module.named_buffers()
 
 
 class Layout:

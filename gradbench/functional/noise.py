@@ -29,7 +29,8 @@ def signed(number: int) -> int:
 
 def shifted_xor(x: Tensor, bits: int) -> Tensor:
     """Return ``x ^ (x >> bits)``, as if x were unsigned."""
-    return x ^ ((x >> bits) & (2 ** (64 - bits) - 1))
+    shifted: Tensor = (x >> bits) & (2 ** (64 - bits) - 1)
+    return x ^ shifted
 
 
 def mix(x: Tensor) -> Tensor:
@@ -40,8 +41,10 @@ def mix(x: Tensor) -> Tensor:
 
 def subkey(key: Tensor, index: Tensor | int) -> Tensor:
     """Return a key of its own for each index; shapes are broadcast, and integers are int64."""
-    return mix(key + (index + 1) * signed(INCREMENT)) if isinstance(index, Tensor) else mix(
-        key + signed((index + 1) * INCREMENT % 2**64)
+    return (
+        mix(key + (index + 1) * signed(INCREMENT))
+        if isinstance(index, Tensor)
+        else mix(key + signed((index + 1) * INCREMENT % 2**64))
     )
 
 
@@ -55,7 +58,10 @@ def random_bits(key: Tensor, shape: Sequence[int]) -> Tensor:
 def uniform(key: Tensor, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
     """Return numbers of U[0, 1). Shapes: key [*k], result [*k, *shape]."""
     bits = (random_bits(key, shape) >> (64 - UNIFORM_BITS)) & (2**UNIFORM_BITS - 1)
-    return bits.to(torch.float64 if dtype == torch.float64 else torch.float32) * 2.0**-UNIFORM_BITS
+    fraction: Tensor = (
+        bits.to(torch.float64 if dtype == torch.float64 else torch.float32) * 2.0**-UNIFORM_BITS
+    )
+    return fraction
 
 
 def normal(key: Tensor, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
@@ -186,7 +192,8 @@ def randint(draw: Draw, *numbers: Any, dtype: torch.dtype | None = None, **_: An
     """``torch.randint``, of ``(low, high, size)`` or ``(high, size)``."""
     *(low, high), size = numbers if len(numbers) == 3 else (0, *numbers)
     bits = random_bits(draw.key, draw.inner(size)) & (2**63 - 1)
-    return (bits % (high - low) + low).to(dtype or torch.int64)
+    found: Tensor = (bits % (high - low) + low).to(dtype or torch.int64)
+    return found
 
 
 def randperm(draw: Draw, n: int, *, dtype: torch.dtype | None = None, **_: Any) -> Tensor:

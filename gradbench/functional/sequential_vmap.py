@@ -17,7 +17,12 @@ def sequential_vmap(function: Callable[..., Any], K: int) -> Callable[..., Any]:
         function: of tensors and containers of them, for one network.
         K: number of networks; the arguments have it as their leading axis.
     """
-    return lambda *args: stack([function(*tree_map(lambda tensor: tensor[k], args)) for k in range(K)])
+    return lambda *args: stack([function(*pick(args, k)) for k in range(K)])
+
+
+def pick(values: Any, k: int) -> Any:
+    """Return network k's part of tensors [K, ...] in containers."""
+    return tree_map(lambda tensor: tensor[k], values)
 
 
 def stack(values: Sequence[Any]) -> Any:

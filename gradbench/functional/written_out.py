@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 State = tuple[Tensor, ...]
@@ -23,15 +24,8 @@ def written_out() -> Iterator[None]:
     The numbers are those of ``nn.RNN``, ``nn.GRU``, ``nn.LSTM``, their cells, and of torch's attention, up to rounding.
     Packed sequences are left to torch's own kernels.
     """
-    flash, efficient = torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.mem_efficient_sdp_enabled()
-    torch.backends.cuda.enable_flash_sdp(False)
-    torch.backends.cuda.enable_mem_efficient_sdp(False)
-    try:
-        with Substitutes():
-            yield
-    finally:
-        torch.backends.cuda.enable_flash_sdp(flash)
-        torch.backends.cuda.enable_mem_efficient_sdp(efficient)
+    with sdpa_kernel(SDPBackend.MATH), Substitutes():
+        yield
 
 
 class Substitutes(TorchFunctionMode):
@@ -43,14 +37,11 @@ class Substitutes(TorchFunctionMode):
         """Call a function, or its substitute."""
         if func in CELLS:
             return cell_step(CELLS[func], *args)
-        if func in LAYERS and not isinstance(args[2], Tensor):  # packed sequences have their sizes in second place
+        if func in LAYERS and not isinstance(
+            args[2], Tensor
+        ):  # packed sequences have their sizes in second place
             return layers(LAYERS[func], *args)
         return func(*args, **(kwargs or {}))
-
-
-def rnn(nonlinearity: Callable[[Tensor], Tensor], x_BG: Tensor, h_BG: Tensor, state: State) -> State:
-    """One step of an Elman network, from its inputs' and its state's products with the weights."""
-    return (nonlinearity(x_BG + h_BG),)
 
 
 def gru(x_BG: Tensor, h_BG: Tensor, state: State) -> State:
@@ -70,14 +61,14 @@ def lstm(x_BG: Tensor, h_BG: Tensor, state: State) -> State:
 Step = Callable[[Tensor, Tensor, State], State]
 
 
-def tanh_rnn(x_BG: Tensor, h_BG: Tensor, state: State) -> State:
+def tanh_rnn(x_BG: Tensor, h_BG: Tensor, _state: State) -> State:
     """One step of ``nn.RNN``."""
-    return rnn(torch.tanh, x_BG, h_BG, state)
+    return (torch.tanh(x_BG + h_BG),)
 
 
-def relu_rnn(x_BG: Tensor, h_BG: Tensor, state: State) -> State:
+def relu_rnn(x_BG: Tensor, h_BG: Tensor, _state: State) -> State:
     """One step of ``nn.RNN`` with ``nonlinearity="relu"``."""
-    return rnn(torch.relu, x_BG, h_BG, state)
+    return (torch.relu(x_BG + h_BG),)
 
 
 LAYERS: dict[Any, Step] = {
@@ -154,7 +145,7 @@ def direction_over_time(
     b_ih, b_hh = rest[:2] if biases else (None, None)
     projections = rest[2 * biases :]  # of an LSTM with ``proj_size``
     # one product for the inputs of all steps, in two dimensions: else ``vmap`` would copy the weight T times
-    inputs = F.linear(x_TBD.flatten(0, 1), w_ih, b_ih).unflatten(0, x_TBD.shape[:2])
+    inputs = F.linear(x_TBD.flatten(0, 1), w_ih, b_ih).view(*x_TBD.shape[:2], -1)
     times = range(len(x_TBD))
     outputs: dict[int, Tensor] = {}
     for t in reversed(times) if reverse else times:

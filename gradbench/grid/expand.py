@@ -79,8 +79,8 @@ def restrict_products(experiment: Experiment, words: Overrides, groups: set[str]
         for axis in axes.values():
             if composite.names_code(axis.key) and not axis.may_name_code:
                 raise UsageError(
-                    f"experiment '{experiment.name}' names code with {axis.key}, which only typed words and files of "
-                    f"your --config-dir may; if you trust it, type {axis.key}={','.join(map(str, axis.values))} beside it"
+                    f"experiment '{experiment.name}' names code with {axis.key}, which only typed words and files "
+                    f"of your --config-dir may; if you trust it, type {axis.key}={','.join(map(str, axis.values))} too"
                 )
             if axis.key.split(".")[0] in RUNTIME and len(axis.values) > 1:
                 raise UsageError(

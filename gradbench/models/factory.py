@@ -193,9 +193,7 @@ def described(error: Exception) -> str:
     return f"{type(error).__name__}{f': {reason}' if reason else ''}{place}"
 
 
-OWN = tuple(str(Path(module.__file__ or "").parent) for module in (torch, inspect)) + (
-    str(Path(__file__).parents[1]),
-)
+OWN = (str(Path(__file__).parents[1]), *(str(Path(one.__file__ or "").parent) for one in (torch, inspect)))
 """Folders of torch, the standard library and gradbench, whose lines tell a user nothing."""
 
 

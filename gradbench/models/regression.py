@@ -34,7 +34,11 @@ class RegressionTask(SupervisedTask):
     """
 
     def __init__(
-        self, sizes: Mapping[str, int], arrays: Mapping[str, np.ndarray], loss: object = "squared", **keys: Any
+        self,
+        sizes: Mapping[str, int],
+        arrays: Mapping[str, np.ndarray],
+        loss: object = "squared",
+        **keys: Any,
     ) -> None:
         if isinstance(loss, str) and loss not in LOSSES:
             raise UsageError(

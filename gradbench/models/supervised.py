@@ -210,7 +210,6 @@ class SupervisedTask(MeanLoss):
         y = torch.zeros(TRIAL, *self.target_shape, dtype=self.y_type, device=device)
         x, y = self.examples(x, y, {name: numbers.to(device) for name, numbers in noise.items()})
 
-
         def tried(x: Tensor) -> Tensor:
             outputs = try_network(self.typed, network, x)
             check_tensor(self.typed, outputs, *self.expected_outputs(y))

@@ -30,7 +30,7 @@ def prepare_folder(plan: Plan) -> tuple[Plan, list[str]]:
         with Reservations(plan.folder) as reservations, reservations.exclusive():
             lines = results.quarantine_damaged()
         plan = replace(plan, statuses=results.statuses())
-    return plan, lines + provenance_warnings(results.cells(), plan.cells, plan.devices[0])
+    return plan, lines + plan.notes + provenance_warnings(results.cells(), plan.cells, plan.devices[0])
 
 
 def execute(

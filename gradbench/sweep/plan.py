@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from gradbench.grid.stacks import Stack, group_by_program, split_into_stacks
 from gradbench.storage.results import FINISHED, Results
 
 if TYPE_CHECKING:
+    import torch
+
     from gradbench.models import Model
 
 RESULTS = Path("results")
@@ -39,6 +41,7 @@ class Plan:
         stacks: the same cells grouped into stacks; stacks with unfinished cells are trained.
         statuses: cell id -> status, for the cells that have a row in the results folder.
         devices: names of the devices to train on.
+        notes: lines for the user on how networks of their own are trained.
     """
 
     experiment: Experiment
@@ -47,6 +50,7 @@ class Plan:
     stacks: list[Stack]
     statuses: dict[str, str]
     devices: list[str]
+    notes: list[str] = field(default_factory=list)
 
     def todo(self) -> list[tuple[Cell, ...]]:
         """Return the unfinished cells of each stack, the most expensive stack first."""
@@ -100,7 +104,7 @@ def make_plan(
     statuses = stored.statuses()
     groups = group_by_program(cells)
     keys = {canonical(cell.config["data"]) for cell in cells}
-    devices, counts = call(
+    devices, counts, notes = call(
         fit_to_devices, groups, device, {key: Description.of(load_once(key)) for key in keys}
     )
     grouped = [
@@ -108,12 +112,12 @@ def make_plan(
         for members, count in zip(groups, counts, strict=True)
         for stack in split_into_stacks(members, count)
     ]
-    return Plan(experiment, stored.folder, cells, grouped, statuses, devices)
+    return Plan(experiment, stored.folder, cells, grouped, statuses, devices, notes)
 
 
 def fit_to_devices(
     groups: Sequence[Sequence[Cell]], device: str, descriptions: Mapping[str, Description]
-) -> tuple[list[str], list[int]]:
+) -> tuple[list[str], list[int], list[str]]:
     """Resolve the device, validate the cells, and count the stacks that fit; the part of a plan that needs torch.
 
     Args:
@@ -122,7 +126,7 @@ def fit_to_devices(
         descriptions: data config as JSON -> description of its data.
 
     Returns:
-        The names of the devices, and the number of stacks for each group.
+        The names of the devices, the number of stacks for each group, and lines for the user.
 
     Raises:
         UsageError: if there is no such device, or a model, regularizer or optimizer cannot be built.
@@ -137,12 +141,11 @@ def fit_to_devices(
 
     devices = resolve(device)
     cells = [cell for members in groups for cell in members]
-    validate(cells, blank_of)
+    notes = validate(cells, blank_of, devices[0])
     # of a CPU's stacks networks decide, of a GPU's memory does, which data take as well
     read = blank_of if devices[0].type == "cpu" else data_of
-    return list(map(str, devices)), [
-        count_stacks(members, read(members[0]), devices[0]) for members in groups
-    ]
+    counts = [count_stacks(members, read(members[0]), devices[0]) for members in groups]
+    return list(map(str, devices)), counts, notes
 
 
 def data_of(cell: Cell) -> Data:
@@ -173,29 +176,41 @@ def folder_name(experiment: Experiment, words: Overrides) -> str:
     return re.sub(r"[^\w+.-]", "_", "-".join(filter(None, parts)))
 
 
-def validate(cells: Sequence[Cell], data_of: Callable[[Cell], Data] = data_of) -> None:
+def validate(cells: Sequence[Cell], data_of: Callable[[Cell], Data], device: "torch.device") -> list[str]:
     """Build the model, regularizer and optimizer of each program, so that mistakes show before training starts.
+
+    A step of each network, regularizer or optimizer that is not gradbench's own is tried out.
 
     Args:
         cells: cells of any number of programs.
         data_of: returns the data of a cell; only its sizes, types and shapes are used.
+        device: device to train on.
+
+    Returns:
+        Lines for the user, on how networks are trained.
 
     Raises:
-        UsageError: if a model, regularizer or optimizer cannot be built.
+        UsageError: if a model, regularizer or optimizer cannot be built, or not be trained.
     """
+    from gradbench.training.execution import choose_execution
     from gradbench.training.program import build, build_regularizer
+    from gradbench.training.trial import adapt
 
     programs = {(cell.program, cell.regularizer_program): cell for cell in cells}
+    notes: dict[str, None] = {}
     for cell in programs.values():
-        model = build(cell.config, data_of(cell)).model
+        program = build(cell.config, data_of(cell))
         penalised = build_regularizer(cell.config).penalty is not None
         try:
-            names = try_networks(model, penalised)
+            names = try_networks(program.model, penalised)
         except UsageError as error:
             raise UsageError(f"model={cell.config['model']['name']}: {error}") from error
         except Exception as error:  # a user's own model may raise anything
             raise UsageError(f"model={cell.config['model']['name']}: {one_line(error)}") from error
         check_metric(cell, names)
+        execution = choose_execution(program, cell, device, device.type)
+        notes |= dict.fromkeys(adapt(execution, program, cell, data_of(cell)).notes)
+    return list(notes)
 
 
 def try_networks(model: "Model", penalised: bool) -> frozenset[str] | None:

@@ -221,5 +221,3 @@ def stack_seeds(context: StackContext, tensors: Sequence[Tensor]) -> Tensor:
     stacked = torch.stack(list(tensors))
     dtype = context.dtype if stacked.is_floating_point() else stacked.dtype
     return bring(stacked, context.device, dtype)[context.seed_of_cell]
-
-

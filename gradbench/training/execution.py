@@ -29,7 +29,7 @@ class Execution:
         writes_out: recurrent layers and attention are written out, for ``vmap`` and second derivatives.
         shared: player -> names of its network's buffers that are the same for all cells, and constant.
         with_telemetry: record series.
-        note: one line for the user that says why networks run one after another, or ``None``.
+        notes: lines for the user, such as why networks run one after another.
     """
 
     device: torch.device
@@ -41,7 +41,7 @@ class Execution:
     writes_out: bool = False
     shared: Mapping[str, frozenset[str]] = field(default_factory=dict)
     with_telemetry: bool = True
-    note: str | None = None
+    notes: tuple[str, ...] = ()
 
     def kernels(self) -> contextlib.AbstractContextManager[None]:
         """Return the context in which networks are called."""
@@ -67,7 +67,9 @@ def choose_execution(
         with_telemetry: as of :class:`Execution`.
     """
     # on a CPU a fused kernel for one network beats operations over K; a GPU is only filled by the latter
-    fused = program.model.fuses and kind == "cpu" and program.precision != "bfloat16" and not has_penalty(cell)
+    fused = (
+        program.model.fuses and kind == "cpu" and program.precision != "bfloat16" and not has_penalty(cell)
+    )
     return Execution(device, kind, fused, one_by_one=fused, traces=traces, with_telemetry=with_telemetry)
 
 

@@ -74,7 +74,9 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
             acting = regularizer if player.regularized else Regularizer()
             draws = draw(model, player, cell.seed, step, data, dtype)
             updates = range(step * player.steps + 1, (step + 1) * player.steps + 1)  # counted from 1
-            noise = torch.tensor(derive(cell.seed, "noise", player.name))  # what dropout and the like draw from
+            noise = torch.tensor(
+                derive(cell.seed, "noise", player.name)
+            )  # what dropout and the like draw from
             with torch.no_grad():
                 batches = []
                 for t, numbers in zip(updates, draws, strict=True):
@@ -118,7 +120,9 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
 def unmoved(networks: Mapping[str, nn.Module]) -> dict[str, Network | nn.Module]:
     """Return the networks with copies of their buffers: what passes through them leaves running statistics alone."""
     return {
-        name: Network(net, dict(net.named_parameters()), {key: one.clone() for key, one in net.named_buffers()})
+        name: Network(
+            net, dict(net.named_parameters()), {key: one.clone() for key, one in net.named_buffers()}
+        )
         for name, net in networks.items()
     }
 

@@ -68,19 +68,26 @@ def try_out(execution: Execution, program: Program, cell: Cell, data: Data) -> E
     )
     stacked = replace(alone, one_by_one=False, writes_out=True)
     heavy = execution.kind == "cpu" and found.size > (HEAVY_RECURRENT if found.recurrent else HEAVY)
-    reasons = []
+    reasons: list[str] = []
     for candidate in ([] if heavy else [stacked]) + [alone]:
         try:
             trial.step(candidate)
         except Exception as error:  # torch raises a dozen types
-            reasons.append(error)
+            reasons.append(explain(error))
         else:
-            why = f"{name_of(cell)} trains one network at a time: {one_line(reasons[0])}" if reasons else None
-            return replace(candidate, note=why)
+            slower = (
+                [f"{name_of(cell)} trains one network at a time, which is slower: {reasons[0]}"]
+                if reasons
+                else []
+            )
+            return replace(candidate, notes=(*found.notes, *slower))
     eager = replace(alone, traces_networks=False)
-    trial.step(eager)
-    why = f"{name_of(cell)} trains one network at a time, operation by operation: {one_line(reasons[-1])}"
-    return replace(eager, note=why)
+    try:
+        trial.step(eager)
+    except Exception as error:
+        raise UsageError(f"{name_of(cell)}: {explain(error)}") from error
+    note = f"{name_of(cell)} trains one network and one operation at a time, which is slower: {reasons[-1]}"
+    return replace(eager, notes=(*found.notes, note))
 
 
 @dataclass(frozen=True)
@@ -92,12 +99,14 @@ class Found:
         shared: player -> names of buffers that are the same for all seeds and were not written to.
         size: mean number of elements of an operation's result.
         recurrent: whether torch's own recurrent kernels can be used.
+        notes: lines for the user.
     """
 
     device: torch.device
     shared: dict[str, frozenset[str]]
     size: float
     recurrent: bool
+    notes: tuple[str, ...]
 
 
 class Trial:
@@ -123,7 +132,7 @@ class Trial:
             except UsageError:
                 raise
             except Exception as error:
-                raise UsageError(f"{name_of(self.cell)}: {explain(error, self.cell)}") from error
+                raise UsageError(f"{name_of(self.cell)}: {self.explain_failure(error)}") from error
 
     def passes_on(self, device: torch.device) -> Found:
         """Run each player's pass on a device."""
@@ -138,11 +147,27 @@ class Trial:
         for player in model.players:
             varying[player.name] |= self.pass_of(player, nets, data, watch)
         shared = {
-            name: frozenset(key for key, _ in net.named_buffers()) - varying[name] for name, net in nets.items()
+            name: frozenset(key for key, _ in net.named_buffers()) - varying[name]
+            for name, net in nets.items()
         }
         layers = [module for net in nets.values() for module in net.modules()]
         recurrent = self.penalty is None and any(isinstance(layer, nn.RNNBase) for layer in layers)
-        return Found(device, shared, watch.elements / max(watch.operations, 1), recurrent)
+        coupled = sorted({type(layer).__name__ for layer in layers if is_coupling(layer)})
+        notes = []
+        if self.penalty is not None and coupled:
+            notes.append(
+                f"{name_of(self.cell)} has {', '.join(coupled)}: examples of a batch depend on each other, so under "
+                f"regularizer={self.cell.config['regularizer']['name']} an input's gradient is of all of their losses"
+            )
+        return Found(device, shared, watch.elements / max(watch.operations, 1), recurrent, tuple(notes))
+
+    def explain_failure(self, error: Exception) -> str:
+        """Return one line on why a plain pass failed."""
+        line = explain(error)
+        if "derivative for" in line and "is not implemented" in line:
+            choice = self.cell.config["regularizer"]["name"]
+            return f"regularizer={choice} needs second derivatives, and torch has none here ({line})"
+        return line
 
     def pass_of(
         self, player: Player, nets: Mapping[str, nn.Module], data: Mapping[str, Tensor], watch: "Watch"
@@ -237,8 +262,8 @@ def refuse_unregistered(net: nn.Module, again: nn.Module, cell: Cell) -> None:
             if isinstance(value, Tensor) and isinstance(other, Tensor) and not torch.equal(value, other):
                 place = f"{path}.{name}" if path else name
                 raise UsageError(
-                    f"{name_of(cell)}: its attribute {place} is a tensor of random numbers, and neither a parameter nor "
-                    f"a buffer, so no cell would have its own; write self.register_buffer('{name}', …)"
+                    f"{name_of(cell)}: its attribute {place} is a tensor of random numbers, neither a parameter nor a "
+                    f"buffer, so no cell would have its own; write self.register_buffer('{name}', …)"
                 )
 
 
@@ -249,10 +274,15 @@ def name_of(cell: Cell) -> str:
     return f"model.network={named}" if named else f"model={cell.config['model']['name']}"
 
 
-def explain(error: Exception, cell: Cell) -> str:
+def is_coupling(layer: nn.Module) -> bool:
+    """Return whether a layer lets the examples of a batch depend on each other."""
+    return isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training
+
+
+def explain(error: Exception) -> str:
     """Return one line about an error of a trial."""
     line = one_line(error)
-    if "derivative for" in line and "is not implemented" in line:
-        choice = cell.config["regularizer"]["name"]
-        return f"regularizer={choice} needs second derivatives, and torch has none here ({line})"
+    values = ("data-dependent control flow", ".item()", "reads a tensor's value")
+    if any(part in line for part in values):
+        return f"its course depends on the values of tensors ({line.split('. ')[0].split('; ')[0]})"
     return line

@@ -112,9 +112,9 @@ def is_plain_sgd(program: Program, acting: Sequence[RegularizerGroup]) -> bool:
 def build_batch(
     player: Player, stack: StackProgram, key: tuple[Any, ...]
 ) -> Callable[[dict[str, Weights], Tensors, Tensors, Tensor, Tensor], Tensors]:
-    """Build ``(weights of every player, data, draws [K, steps, ...], noise key [K], t of the first update) -> batches``.
+    """Build ``(weights, data, draws [K, steps, ...], noise key [K], t) -> batches [K, steps, B, ...]``.
 
-    The batches are [K, steps, B, ...].
+    The weights are every player's, t is the number of the step's first update.
     """
     execution, K = stack.execution, stack.groups[-1].cells.stop
     # the batches of a single player are made of data alone
@@ -142,15 +142,18 @@ def build_batch(
                 return batch(weights, draw, data)
 
         def of_cell(weights: dict[str, Weights], draw: Tensors, key: Tensor) -> Tensors:
-            return sequential_vmap(lambda draw, key: of_update(draw, weights, key), player.steps)(draw, key)
+            of_updates = sequential_vmap(lambda *own: of_update(own[0], weights, own[1]), player.steps)
+            found: Tensors = of_updates(draw, key)
+            return found
 
         ts = t.long() + torch.arange(player.steps, device=t.device)
         found: Tensors = sequential_vmap(of_cell, K)(weights, draw, batch_key(noise_key, ts))
         return found
 
     run = batches_one_by_one if one_by_one else batches
-    traces = execution.traces and (execution.traces_networks or not one_by_one)
-    return traced(run, ("batch", *key)) if traces else run
+    if execution.traces and (execution.traces_networks or not one_by_one):
+        return traced(run, ("batch", *key))
+    return run
 
 
 BATCHES = -2
@@ -187,7 +190,8 @@ def build_gradient(player: Player, stack: StackProgram) -> Callable[..., Parts]:
         total = (loss + penalty).sum()
         (found,) = torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True)
         parts = {"gradient": found, "loss": loss, "penalty": penalty, "carry": carry, "buffers": buffers}
-        return tree_map(torch.detach, parts)
+        detached: Parts = tree_map(torch.detach, parts)
+        return detached
 
     return gradient
 

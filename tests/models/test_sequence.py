@@ -11,9 +11,9 @@ from torch import nn
 
 from gradbench.models.networks.rnn import RNN
 from gradbench.models.sequence import SequenceClassifier, SequenceReading, example_losses, is_correct
+from gradbench.training.bind import init_state
 from gradbench.training.draws import draw_chunk
 from gradbench.training.loop import train
-from gradbench.training.bind import init_state
 from gradbench.training.setup import build_stack
 
 SIZES = {"features": 1, "length": 10, "answers": 1}

@@ -18,9 +18,9 @@ from gradbench.regularizers import Regularizer
 from gradbench.regularizers.gradient_penalty import gradient_penalty
 from gradbench.tracing import cache
 from gradbench.training import regularize
+from gradbench.training.bind import init_state
 from gradbench.training.draws import draw_chunk
 from gradbench.training.program import build_regularizer
-from gradbench.training.bind import init_state
 from gradbench.training.setup import build_stack
 from gradbench.training.state import PlayerState, UpdateInputs
 
