@@ -95,7 +95,10 @@ class Generator(nn.Module):
     def __init__(self, noise, shape):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(noise, 6), nn.Tanh(), nn.Linear(6, int(torch.Size(shape).numel())), nn.Unflatten(1, shape)
+            nn.Linear(noise, 6),
+            nn.Tanh(),
+            nn.Linear(6, int(torch.Size(shape).numel())),
+            nn.Unflatten(1, shape),
         )
 
     def forward(self, noise):

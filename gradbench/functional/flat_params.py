@@ -43,7 +43,9 @@ class Network:
     def get_submodule(self, name: str) -> "Network":
         """Return a part of the network with its parameters, as ``nn.Module.get_submodule``."""
         part = self.module.get_submodule(name)
-        names = {parameter: key for key, parameter in self.module.named_parameters()}  # one for tied parameters
+        names = {
+            parameter: key for key, parameter in self.module.named_parameters()
+        }  # one for tied parameters
         return Network(part, {key: self.tensors[names[own]] for key, own in part.named_parameters()})
 
 

@@ -172,7 +172,7 @@ class LanguageModellingTask(MeanLoss):
         Raises:
             UsageError: if it has none or several.
         """
-        names = [
+        names: list[str] = [
             name
             for name, part in module_of(net).named_modules()
             if isinstance(part, nn.Embedding) and part.num_embeddings == self.vocabulary
@@ -264,8 +264,8 @@ class LanguageModellingTask(MeanLoss):
             logits = try_network(self.typed, network, tokens)
             if isinstance(logits, tuple):
                 raise UsageError(
-                    f"{self.typed} returned a tuple of {len(logits)}, expected {expected} alone; a network with a state "
-                    "takes it as an argument: def forward(self, tokens, state=None)"
+                    f"{self.typed} returned a tuple of {len(logits)}, expected {expected} alone; a network with a "
+                    "state takes it as an argument: def forward(self, tokens, state=None)"
                 )
             check_tensor(self.typed, logits, expected, [shape])
             return precise(logits)
@@ -285,8 +285,14 @@ class LanguageModellingTask(MeanLoss):
         tensors, structure = tree_flatten(after)
         for tensor in tensors:
             if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-                came = f"{type_text(tensor)} numbers" if isinstance(tensor, Tensor) else f"a {type(tensor).__name__}"
-                raise UsageError(f"{self.typed} has {came} in its state, expected tensors of floating numbers")
+                came = (
+                    f"{type_text(tensor)} numbers"
+                    if isinstance(tensor, Tensor)
+                    else f"a {type(tensor).__name__}"
+                )
+                raise UsageError(
+                    f"{self.typed} has {came} in its state, expected tensors of floating numbers"
+                )
         if before is not None:
             shapes, known = tree_flatten(before)
             if structure != known or [one.shape for one in tensors] != [one.shape for one in shapes]:
@@ -304,7 +310,9 @@ def module_of(net: Network | nn.Module) -> nn.Module:
 def has_state(net: Any) -> bool:
     """Return whether a network's ``forward`` takes a state."""
     module = module_of(net)
-    return "state" in inspect.signature(module.forward if isinstance(module, nn.Module) else module).parameters
+    return (
+        "state" in inspect.signature(module.forward if isinstance(module, nn.Module) else module).parameters
+    )
 
 
 @contextmanager

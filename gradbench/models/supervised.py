@@ -126,8 +126,8 @@ class SupervisedTask(MeanLoss):
 
     def batch(self, player: str, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
         """Gather inputs ``x`` [B, ...] and targets ``y`` [B, ...]."""
-        rows = (gather_rows(data[f"train/{name}"], draw["index"]) for name in ("x", "y"))
-        x, y = self.examples(*rows, noise_of(draw))
+        x, y = (gather_rows(data[f"train/{name}"], draw["index"]) for name in ("x", "y"))
+        x, y = self.examples(x, y, noise_of(draw))
         return {"x": x, "y": y}
 
     def outputs(self, net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -209,7 +209,6 @@ class SupervisedTask(MeanLoss):
         x = torch.zeros(TRIAL, *self.shape, dtype=self.x_type, device=device)
         y = torch.zeros(TRIAL, *self.target_shape, dtype=self.y_type, device=device)
         x, y = self.examples(x, y, {name: numbers.to(device) for name, numbers in noise.items()})
-
 
         def tried(x: Tensor) -> Tensor:
             outputs = try_network(self.typed, network, x)

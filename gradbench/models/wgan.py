@@ -12,9 +12,9 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from torch import Tensor, nn
 
+from gradbench.errors import UsageError, nearest
 from gradbench.functional.input_gradients import gradient_norms, slopes
 from gradbench.functional.seeding import generator
-from gradbench.errors import UsageError, nearest
 from gradbench.models import Model, Networks, Player, Tensors
 from gradbench.models.factory import (
     TRIAL,
@@ -103,7 +103,9 @@ class WassersteinGAN(Model):
         self.own_metrics = load_functions(metrics, "model.metrics")
         self.has_own_code = bool(self.own or self.own_metrics)
         for name in self.own.keys() - set(PLAYERS):
-            raise UsageError(f"model.networks.{name}: the networks are critic and generator{nearest(name, PLAYERS)}")
+            raise UsageError(
+                f"model.networks.{name}: the networks are critic and generator{nearest(name, PLAYERS)}"
+            )
         if self.fixed and "generator" in self.own:
             raise UsageError("model.generator=fixed has no network; leave out model.networks.generator")
         critic = Player("critic", steps=critic_steps)

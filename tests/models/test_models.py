@@ -423,7 +423,9 @@ def test_a_histogram_of_weights_that_are_all_zero_has_edges_all_the_same():
 
 
 def test_the_critic_sees_images_as_flat_points():
-    model = WassersteinGAN({"inputs": 12}, {"train/x": np.zeros((9, 3, 2, 2))}, 4, 1, "relu", 2, 1, "trained", 8, 3)
+    model = WassersteinGAN(
+        {"inputs": 12}, {"train/x": np.zeros((9, 3, 2, 2))}, 4, 1, "relu", 2, 1, "trained", 8, 3
+    )
     critic = model.networks()["critic"]
     assert critic_values(critic, torch.randn(5, 3, 2, 2)).shape == (5,)
 
