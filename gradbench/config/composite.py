@@ -77,12 +77,16 @@ def check(axis: Axis) -> None:
     example = "my_pkg.f" if what == "metrics" else "my_pkg.Net"
     if node is None:
         named = "model.network" if what == "network" else f"model.{what}.NAME"
-        raise UsageError(f"{axis.key}={values}: expected {named}={example}; a name is made of letters, digits and _")
+        raise UsageError(
+            f"{axis.key}={values}: expected {named}={example}; a name is made of letters, digits and _"
+        )
     if typed(axis.key) != axis.key:
         given = ",".join(map(str, axis.values)) if all(map(is_dotted_name, axis.values)) else example
         raise UsageError(f"{axis.key} is not typed; write {node}={given}")
     if what == "metrics" and node != axis.key:
-        raise UsageError(f"{axis.key}: a metric takes no keys; write {node}={example}, a function that needs none")
+        raise UsageError(
+            f"{axis.key}: a metric takes no keys; write {node}={example}, a function that needs none"
+        )
     for value in axis.values if node == axis.key else ():
         if not is_dotted_name(value):
             raise UsageError(f"{axis.key} must be a dotted name like {example}, got {literal(value)}")
@@ -105,8 +109,12 @@ def expand_short_forms(config: dict[str, Any]) -> None:
     for group in {"networks", "metrics"} & model.keys():
         named = model[group]
         if named is not None and not isinstance(named, dict):
-            raise UsageError(f"model.{group} must map names to dotted names, got {literal(named)} in its YAML file")
-        model[group] = {key: full_form(f"model.{group}.{key}", node) for key, node in (named or {}).items()} or None
+            raise UsageError(
+                f"model.{group} must map names to dotted names, got {literal(named)} in its YAML file"
+            )
+        model[group] = {
+            key: full_form(f"model.{group}.{key}", node) for key, node in (named or {}).items()
+        } or None
 
 
 def full_form(key: str, node: Any) -> Any:

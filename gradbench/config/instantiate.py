@@ -9,8 +9,8 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from gradbench.config.compose import Config
-from gradbench.config.hashing import canonical
 from gradbench.config.composite import TARGET
+from gradbench.config.hashing import canonical
 from gradbench.config.identity import VERSION
 from gradbench.config.sources import OWN
 from gradbench.data import Data

@@ -165,7 +165,9 @@ def check_leaf(key: str, value: Any, written: Mapping[str, Any]) -> None:
             "FOLDER/GROUP/mine.yaml, then --config-dir FOLDER GROUP=mine"
         )
     if key.rpartition(".")[2] == TARGET and not is_dotted_name(value):
-        raise UsageError(f"{key} must be a dotted name like my_pkg.Net, got {literal(value)} in its YAML file")
+        raise UsageError(
+            f"{key} must be a dotted name like my_pkg.Net, got {literal(value)} in its YAML file"
+        )
 
 
 def is_beyond_int64(value: Any) -> bool:
