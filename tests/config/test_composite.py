@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradbench.cli.progress import stack_kind
@@ -69,6 +69,16 @@ def cell(configs: Configs, *words: str) -> Cell:
     return only
 
 
+def cells_or_none(configs: Configs, *words: str) -> list[Cell]:
+    """Return the cells of any words; none if they are refused, in one line."""
+    try:
+        return cells(configs, *words)
+    except UsageError as error:
+        said = str(error)
+    assert "\n" not in said
+    return []
+
+
 def refused(configs: Configs, *words: str, experiment: Experiment | None = None) -> str:
     with pytest.raises(UsageError) as caught:
         cells(configs, *words, experiment=experiment)
@@ -80,6 +90,7 @@ def refused(configs: Configs, *words: str, experiment: Experiment | None = None)
 
 names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,5}", fullmatch=True)
 parts = names.filter(str.isidentifier) | st.sampled_from(["null", "true", "inf", "nan", "e5", "é", "choice"])
+quoted = {True: "{}", False: "'{}'"}  # Hydra's grammar has only ASCII without quotes
 dotted = st.lists(parts, min_size=2, max_size=3).map(".".join).filter(composite.is_dotted_name)
 plain = (
     st.none() | st.booleans() | st.integers(-99, 99) | st.floats(allow_nan=False) | st.text("a'\" ,=[{$\\é")
@@ -88,24 +99,24 @@ places = st.sampled_from(["model.network", "model.networks.critic", "model.netwo
 arguments = st.builds("{}.{}".format, places, names)
 
 
+def sweep(names: list[str]) -> str:
+    return ",".join(quoted[name.isascii()].format(name) for name in names)
+
+
 @st.composite
 def typed(draw) -> list[str]:
     """Draw words that name networks, with arguments, and metrics."""
     codes = draw(st.lists(places | names.map("model.metrics.{}".format), min_size=1, max_size=3, unique=True))
-    words = [f"{key}={','.join(draw(st.lists(dotted, min_size=1, max_size=2)))}" for key in codes]
+    words = [f"{key}={sweep(draw(st.lists(dotted, min_size=1, max_size=2)))}" for key in codes]
     for key in draw(st.lists(arguments, max_size=2, unique=True)):
         words.append(f"{key}={','.join(map(literal, draw(st.lists(plain, min_size=1, max_size=2))))}")
     return draw(st.permutations(words))
 
 
+@settings(deadline=None)
 @given(typed(), st.sampled_from(["taker", "gan", "ready"]))
 def test_what_was_typed_comes_back_as_words_that_give_the_same_cell(configs, words, model):
-    try:
-        grid = cells(configs, f"model={model}", *words)
-    except UsageError as error:  # another model's key, or an argument without its network
-        assert "\n" not in str(error)
-        return
-    for one in grid:
+    for one in cells_or_none(configs, f"model={model}", *words):
         program, run, *again = shlex.split(one.command())
         assert (program, run) == ("gradbench", "run")
         assert not any(composite.TARGET in word for word in again)
@@ -114,16 +125,16 @@ def test_what_was_typed_comes_back_as_words_that_give_the_same_cell(configs, wor
         assert is_command(one.command())
 
 
+@settings(deadline=None)
 @given(st.lists(dotted, min_size=2, max_size=3, unique=True), st.integers(1, 3))
 def test_networks_are_swept_and_each_is_given_every_argument(configs, networks, width):
-    grid = cells(
-        configs, "model=taker", f"model.network={','.join(networks)}", f"model.network.width={width}"
-    )
+    grid = cells(configs, "model=taker", f"model.network={sweep(networks)}", f"model.network.width={width}")
     nodes = [one.config["model"]["network"] for one in grid]
     assert nodes == [{"_target_": network, "width": width} for network in networks]
     assert len({one.id for one in grid} | {one.program for one in grid}) == 2 * len(grid)
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(
         ["model.network", "model.networks", "model.metrics", "model.network.", "model.networks.a"]
@@ -134,12 +145,8 @@ def test_networks_are_swept_and_each_is_given_every_argument(configs, networks, 
     | st.sampled_from(["", "a", "a.b,c", "{_target_:a.b}", "[a.b]", "glob(*)", "${seed}", "???"]),
 )
 def test_any_other_word_ends_in_cells_or_in_one_line(configs, key, sign, end, value):
-    try:
-        grid = cells(configs, "model=taker", f"{sign}{key}{end}={value}", "model.network=a.B")
-    except UsageError as error:
-        assert "\n" not in str(error)
-    else:
-        assert all(one.config["model"]["network"]["_target_"] == "a.B" for one in grid)
+    for one in cells_or_none(configs, "model=taker", f"{sign}{key}{end}={value}", "model.network=a.B"):
+        assert one.config["model"]["network"]["_target_"] == "a.B"
 
 
 def test_a_networks_name_is_no_default_of_another_and_brings_none_of_its_arguments(configs):
@@ -193,10 +200,10 @@ def test_a_dotted_name_in_a_config_folder_is_short_for_a_node(tmp_path):
         ("network: ???", "model=mine needs a network: add model.network=my_pkg.Net"),
         ("network: {width: 3}", "model=mine needs a network: add model.network=my_pkg.Net"),
         (
-            "networks: {critic: ???}",
+            "networks: {critic: '???'}",
             "model=mine needs the network critic: add model.networks.critic=my_pkg.Net",
         ),
-        ("metrics: {f: ???}", "model=mine needs the metric f: add model.metrics.f=my_pkg.f"),
+        ("metrics: {f: '???'}", "model=mine needs the metric f: add model.metrics.f=my_pkg.f"),
     ],
 )
 def test_a_node_that_names_no_code_is_refused(tmp_path, text, said):
@@ -377,7 +384,7 @@ def test_weights_count_by_their_content_and_not_by_their_name(home, configs):
     ],
 )
 def test_weights_that_cannot_be_read_are_refused_at_the_plan(home, given, said):
-    with pytest.raises(UsageError, match="model.weights") as caught:
+    with pytest.raises(UsageError, match=r"model\.weights") as caught:
         make_plan(None, ["model=mlp", f"model.weights={given}"])
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -418,5 +425,5 @@ def test_what_a_task_raises_is_one_line_however_it_is_given_its_networks(monkeyp
 
     monkeypatch.setattr(sys.modules[__name__], "Task", Strict)
     monkeypatch.setitem(sys.modules, "own", sys.modules[__name__])
-    with pytest.raises(UsageError, match="^model=x: not this one$"):
+    with pytest.raises(UsageError, match=r"^model=x: not this one$"):
         instantiate_group({"model": {"name": "x", "_target_": "own.Task", "network": None}}, "model")

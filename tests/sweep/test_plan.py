@@ -1,5 +1,7 @@
 """A plan says what a sweep would do, names its folder, and refuses what cannot be trained."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
