@@ -420,6 +420,26 @@ def test_a_language_model_without_state_reads_windows_of_one_length():
     assert model.carry is not None
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            "model=mlp data=diabetes",
+            r"classification needs .* float32 \[354\]; choose other data or model=regressor",
+        ),
+        ("model=classifier model.network=networks.MLP data=gaussians8", "it needs data with 'train/y'"),
+        ("model=language_model model.network=networks.GRU data=digits", "it needs data with 'vocabulary'"),
+        (
+            "model=regressor model.network=networks.MLP model.loss=hubber",
+            r"did you mean 'huber'\?.*_target_: my_pkg",
+        ),
+    ],
+)
+def test_data_that_do_not_fit_a_task_and_unknown_losses_are_refused(words, said):
+    with pytest.raises(UsageError, match=said):
+        planned(words)
+
+
 # ---- networks of a GAN -------------------------------------------------------------------------------------
 
 OWN_GAN = {"model__networks__critic": "networks.Critic", "model__networks__generator": "networks.Generator"}
