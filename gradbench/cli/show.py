@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from gradbench.config.composite import code_named
 from gradbench.errors import UsageError
 from gradbench.storage.provenance import COLUMNS
 from gradbench.storage.results import Results
@@ -87,8 +88,15 @@ def copyable_texts(row: "pd.Series[Any]") -> list[tuple[str, str]]:
     A stored command that is anything but a single ``gradbench run`` may be malicious, and is left out.
     """
     command = row.get("command")
-    titled = [("error", row.get("error")), ("rerun it alone", command if is_command(command) else None)]
+    rerun = f"rerun it alone{imported_by(command)}"
+    titled = [("error", row.get("error")), (rerun, command if is_command(command) else None)]
     return [(title, escape_controls(str(value))) for title, value in titled if not is_missing(value)]
+
+
+def imported_by(command: Any) -> str:
+    """Say which code of one's own a command imports: whoever copies a stranger's command should know."""
+    names = code_named(command) if is_command(command) else []
+    return f"; it imports {', '.join(names)}" if names else ""
 
 
 def sample_curve(curve: pd.DataFrame) -> list[tuple[str, ...]]:

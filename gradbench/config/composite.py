@@ -149,4 +149,4 @@ def networks_of(config: Mapping[str, Any]) -> list[str]:
 def code_named(command: str) -> list[str]:
     """Return the dotted names of code in a command that ``Cell.command`` wrote."""
     words = (word.partition("=") for word in shlex.split(command))
-    return [value for key, _, value in words if names_code(key)]
+    return [value.strip("'") for key, _, value in words if names_code(key)]

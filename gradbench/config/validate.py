@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gradbench.config.compose import Config, leaves
-from gradbench.config.composite import TARGET, is_dotted_name
+from gradbench.config.composite import TARGET, is_dotted_name, typed
 from gradbench.config.neutral import NEUTRAL
 from gradbench.config.overrides import literal
 from gradbench.errors import UsageError
@@ -166,7 +166,7 @@ def check_leaf(key: str, value: Any, written: Mapping[str, Any]) -> None:
         )
     if key.rpartition(".")[2] == TARGET and not is_dotted_name(value):
         raise UsageError(
-            f"{key} must be a dotted name like my_pkg.Net, got {literal(value)} in its YAML file"
+            f"{typed(key)} must be a dotted name like my_pkg.Net, got {literal(value)} in its YAML file"
         )
 
 

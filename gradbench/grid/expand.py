@@ -78,9 +78,10 @@ def restrict_products(experiment: Experiment, words: Overrides, groups: set[str]
             axes[axis.key] = replace(axis, values=values, added=axis.added or before.added)
         for axis in axes.values():
             if composite.names_code(axis.key) and not axis.may_name_code:
+                word = f"{axis.key}={','.join(map(str, axis.values))}"
                 raise UsageError(
-                    f"experiment '{experiment.name}' names code with {axis.key}, which only typed words and files "
-                    f"of your --config-dir may; if you trust it, type {axis.key}={','.join(map(str, axis.values))} too"
+                    f"experiment '{experiment.name}' names code, which only words that you type and files of your "
+                    f"--config-dir may; if you trust it, type {word} too"
                 )
             if axis.key.split(".")[0] in RUNTIME and len(axis.values) > 1:
                 raise UsageError(

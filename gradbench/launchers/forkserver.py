@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -69,8 +69,26 @@ def warm_up() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     if USES_FORKSERVER:
         multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
-        with signals_ignored():
+        with signals_ignored(), working_folder_not_first():
             forkserver.ensure_running()
+
+
+@contextlib.contextmanager
+def working_folder_not_first() -> Iterator[None]:
+    """Have Python processes that are started in the block leave the working folder off the front of their import path.
+
+    Otherwise a file there that is named like a module of Python or torch, such as profile.py, would be imported in
+    place of it. A forked worker's import path is that of this process.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 class WorkerStarter:

@@ -36,7 +36,7 @@ class ClassificationTask(SupervisedTask):
         check_epsilon(fgsm_epsilon)
         if self.target_shape or self.y_type.is_floating_point:
             raise UsageError(
-                f"model=classifier needs the class of each example, whole numbers [N], and the data have "
+                f"classification needs the class of each example, whole numbers [N], and these data have "
                 f"{arrays['train/y'].dtype} {list(arrays['train/y'].shape)}; choose other data or model=regressor"
             )
         self.fgsm_epsilon = fgsm_epsilon

@@ -193,12 +193,12 @@ def described(error: Exception) -> str:
     return f"{type(error).__name__}{f': {reason}' if reason else ''}{place}"
 
 
-OWN = (str(Path(__file__).parents[1]), *(str(Path(one.__file__ or "").parent) for one in (torch, inspect)))
-"""Folders of torch, the standard library and gradbench, whose lines tell a user nothing."""
+OWN = tuple(str(Path(file).parent) for file in (str(torch.__file__), inspect.__file__, __file__))
+"""Folders of torch, the standard library and gradbench's models, whose lines tell a user nothing."""
 
 
 def is_foreign(file: str) -> bool:
-    """Return whether a file is neither gradbench's nor torch's nor the standard library's."""
+    """Return whether a file is neither gradbench's models' nor torch's nor the standard library's."""
     return not file.startswith((*OWN, "<"))
 
 

@@ -172,7 +172,7 @@ class LanguageModellingTask(MeanLoss):
         Raises:
             UsageError: if it has none or several.
         """
-        names = [
+        names: list[str] = [
             name
             for name, part in module_of(net).named_modules()
             if isinstance(part, nn.Embedding) and part.num_embeddings == self.vocabulary

@@ -3,7 +3,7 @@
 B batch, N examples, O numbers per target.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,8 +42,8 @@ class RegressionTask(SupervisedTask):
     ) -> None:
         if isinstance(loss, str) and loss not in LOSSES:
             raise UsageError(
-                f"model.loss must be one of {', '.join(LOSSES)}, or a function of your own, got {loss}"
-                f"{nearest(loss, LOSSES)}"
+                f"model.loss must be one of {', '.join(LOSSES)}, got {loss}{nearest(loss, LOSSES)}; a function of "
+                "your own is named in a YAML file of your --config-dir: loss: {_target_: my_pkg.f}"
             )
         self.error_function = LOSSES[loss] if isinstance(loss, str) else None
         super().__init__(sizes, arrays, loss=None if self.error_function else loss, **keys)
@@ -53,7 +53,7 @@ class RegressionTask(SupervisedTask):
         numbers = self.target_shape[0] if self.target_shape else 1
         return super().available() | {"outputs": numbers, "num_classes": numbers}
 
-    def expected_outputs(self, targets: Tensor) -> tuple[str, list[tuple[int, ...]] | None]:
+    def expected_outputs(self, targets: Tensor) -> tuple[str, Sequence[tuple[int, ...]] | None]:
         """Return that one number is expected for each of a target; with a loss of the user's own, anything."""
         if self.error_function is None:
             return super().expected_outputs(targets)
@@ -64,11 +64,10 @@ class RegressionTask(SupervisedTask):
         return f"the numbers of each target, [B, {', '.join(map(str, shape[1:]))}]", [shape, *further]
 
     def outputs(self, net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """Call the network; where a target is one number, its outputs are shaped as the targets are."""
+        """Call the network; where it returns one number for a target of one, [B] and [B, 1] are the same."""
         outputs = super().outputs(net, x)
-        if self.error_function is not None and self.target_shape in ((), (1,)):
-            outputs = outputs.reshape(-1, *self.target_shape)
-        return outputs
+        is_one = self.target_shape in ((), (1,)) and outputs.shape[1:] in ((), (1,))
+        return outputs.reshape(-1, *self.target_shape) if is_one else outputs
 
     def example_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return each example's mean error. Shapes: [B, ...], [B, ...] -> [B]."""

@@ -126,8 +126,8 @@ class SupervisedTask(MeanLoss):
 
     def batch(self, player: str, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
         """Gather inputs ``x`` [B, ...] and targets ``y`` [B, ...]."""
-        rows = (gather_rows(data[f"train/{name}"], draw["index"]) for name in ("x", "y"))
-        x, y = self.examples(*rows, noise_of(draw))
+        x, y = (gather_rows(data[f"train/{name}"], draw["index"]) for name in ("x", "y"))
+        x, y = self.examples(x, y, noise_of(draw))
         return {"x": x, "y": y}
 
     def outputs(self, net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """A plan says what a sweep would do, names its folder, and refuses what cannot be trained."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -85,6 +87,16 @@ def test_the_expected_time_is_unknown_until_something_alike_was_trained_and_noth
     assert expected_seconds(plan("seed=range(3)", "regularizer=gp")) is None
     finish(made, cells=3)
     assert expected_seconds(plan("seed=range(3)")) == 0
+
+
+def test_the_expected_time_of_another_network_is_unknown(monkeypatch):
+    made = plan("seed=0")
+    finish(made)
+    (cell,) = made.cells
+    other = dict(cell.config["model"], network={"_target_": "my_pkg.Net"})
+    unknown = replace(cell, config=dict(cell.config, model=other))
+    assert expected_seconds(replace(made, statuses={})) is not None
+    assert expected_seconds(replace(made, cells=[unknown], statuses={})) is None
 
 
 # ---- the folder's name -----------------------------------------------------------------------------------------
