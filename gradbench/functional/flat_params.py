@@ -5,8 +5,8 @@ one norm, one clip, one optimizer step, whatever tensors the network has. Its ot
 buffers (running statistics, masks) and frozen parameters (``requires_grad=False``).
 """
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -37,15 +37,17 @@ class Network:
         module: gives the structure, and the tensors that are the same for all cells.
         tensors: the trained parameters by name; views of one flat vector.
         buffers: buffers and frozen parameters by name. What a call writes to a buffer is found here afterwards.
+        shared: buffers that are the same for all cells.
     """
 
     module: nn.Module
     tensors: Mapping[str, Tensor]
     buffers: Tensors
+    shared: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the module with these tensors."""
-        given = dict(self.tensors) | self.buffers
+        given = {**self.tensors, **self.buffers, **self.shared}
         result = functional_call(self.module, given, args, kwargs)
         # a module may also put a new tensor in a buffer's place
         self.buffers.update({name: given[name] for name in self.buffers})
@@ -64,11 +66,11 @@ class Network:
         part = self.module.get_submodule(name)
         whole = {tensor: key for key, tensor in named_tensors(self.module)}  # one name for tied parameters
         names = {key: whole[tensor] for key, tensor in named_tensors(part)}
-        trained, rest = (
+        trained, rest, shared = (
             {key: source[name] for key, name in names.items() if name in source}
-            for source in (self.tensors, self.buffers)
+            for source in (self.tensors, self.buffers, self.shared)
         )
-        return Network(part, trained, rest)
+        return Network(part, trained, rest, shared)
 
 
 def named_tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -81,18 +83,17 @@ class Layout:
     """Map between the trained parameters of ``module`` and a flat vector of P numbers.
 
     Args:
-        module: one network; its structure is kept, and its tensors named in ``shared``. All others are passed to
-            :meth:`bind`.
-        shared: names of buffers that are the same for all cells and are never written to, such as a causal mask.
+        module: one network; only its structure is kept, its tensors are passed to :meth:`bind`.
+        shared: buffers that are the same for all cells and are never written to, such as a causal mask.
     """
 
-    def __init__(self, module: nn.Module, shared: Collection[str] = ()) -> None:
+    def __init__(self, module: nn.Module, shared: Mapping[str, Tensor] | None = None) -> None:
         trained = {name: one for name, one in module.named_parameters() if one.requires_grad}
         self.module = module
         self.shapes = {name: parameter.shape for name, parameter in trained.items()}
         self.sizes = [shape.numel() for shape in self.shapes.values()]
         self.frozen = {name for name, one in module.named_parameters() if not one.requires_grad}
-        self.shared = set(shared)
+        self.shared = dict(shared or {})
 
     def split(self, vector_P: Tensor) -> dict[str, Tensor]:
         """Return the vector as named tensors (views). Shape: [P] -> one tensor per parameter."""
@@ -124,7 +125,7 @@ class Layout:
         """
         found = dict(self._rest(self.module)) if buffers is None else dict(buffers)
         own = {name: one if name in self.frozen else one.clone() for name, one in found.items()}
-        return Network(self.module, self.split(vector_P), own)
+        return Network(self.module, self.split(vector_P), own, self.shared)
 
 
 def flatten(module: nn.Module) -> Tensor:

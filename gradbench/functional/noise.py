@@ -197,7 +197,13 @@ def randint(draw: Draw, *numbers: Any, dtype: torch.dtype | None = None, **_: An
 
 
 def randperm(draw: Draw, n: int, *, dtype: torch.dtype | None = None, **_: Any) -> Tensor:
-    """``torch.randperm``: the order of random numbers, one permutation for each network."""
+    """``torch.randperm``: the order of random numbers. ``vmap`` asks for one network's after another's.
+
+    Raises:
+        RuntimeError: in a stack.
+    """
+    if draw.lead:
+        raise RuntimeError("aten::randperm cannot be stacked")
     return random_bits(draw.key, (n,)).argsort(dim=-1).to(dtype or torch.int64)
 
 

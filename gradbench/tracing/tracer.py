@@ -115,7 +115,9 @@ class Tracer(DispatchMode):
         self.originals: dict[Any, Tensor] = {}
         self.nodes: Any = WeakIdKeyDictionary()
         for index, tensor in enumerate(inputs):
-            self.register(tensor, self.graph.placeholder(f"input_{index}"))
+            node = self.graph.placeholder(f"input_{index}")
+            node.meta["constant"] = False
+            self.register(tensor, node)
 
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -138,6 +140,7 @@ class Tracer(DispatchMode):
         result = operation(*args, **kwargs)
         # a constant is copied: an in-place change must not last until the next replay
         node = self.graph.call_function(COPY if operation is LIFT else operation, *given)
+        node.meta["constant"] = all(one.meta["constant"] for one in node.all_input_nodes)
         if isinstance(result, Tensor):
             self.register(result, node)
             if is_fixed(node) and result.numel() <= CONSTANT_SIZE:
@@ -145,8 +148,10 @@ class Tracer(DispatchMode):
         elif isinstance(result, tuple | list):
             for index, part in enumerate(result):
                 if isinstance(part, Tensor):  # None: a gradient that nobody asked for
-                    self.register(part, self.graph.call_function(operator.getitem, (node, index)))
-        elif result is not None:
+                    item = self.graph.call_function(operator.getitem, (node, index))
+                    item.meta["constant"] = node.meta["constant"]
+                    self.register(part, item)
+        elif result is not None and not node.meta["constant"]:
             raise UntraceableError(reads(str(operation), str(result)))
         return result
 
@@ -164,7 +169,9 @@ class Tracer(DispatchMode):
         if tensor not in self.nodes:
             name = f"constant_{len(self.constants)}"
             self.originals[name], self.constants[name] = tensor, tensor.clone()
-            self.register(tensor, self.graph.get_attr(name))
+            node = self.graph.get_attr(name)
+            node.meta["constant"] = True
+            self.register(tensor, node)
         node: Node = self.nodes[tensor]
         return node
 

@@ -168,12 +168,23 @@ def build_evaluation(
 
 
 def layouts_of(program: Program, execution: Execution, fused: bool) -> dict[str, Layout]:
-    """Return the layout of each player's network, which is moved to the device."""
-    networks = program.model.networks(fused)
+    """Return the layout of each player's network."""
     return {
-        name: Layout(net.to(execution.device, program.dtype), execution.shared.get(name, ()))
-        for name, net in networks.items()
+        name: Layout(
+            net,
+            {
+                key: to_device(one, execution.device, program.dtype)
+                for key, one in net.named_buffers()
+                if key in execution.shared.get(name, ())
+            },
+        )
+        for name, net in program.model.networks(fused).items()
     }
+
+
+def to_device(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return a tensor on a device, fractions in the given type."""
+    return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
 
 
 def init_state(context: StackContext) -> State:

@@ -19,11 +19,11 @@ from gradbench.data import Data
 from gradbench.errors import UsageError
 from gradbench.functional.flat_params import Layout, Network
 from gradbench.functional.noise import CounterNoise
-from gradbench.functional.torch_internals import DispatchMode, storage_key, tree_leaves
+from gradbench.functional.torch_internals import DispatchMode, storage_key, tree_leaves, tree_map
 from gradbench.grid.cell import Cell
 from gradbench.models import Player
 from gradbench.tracing.aliasing import writes
-from gradbench.training.bind import bind_stack, bring_data, init_state, seeded_networks
+from gradbench.training.bind import bind_stack, bring_data, init_state, seeded_networks, to_device
 from gradbench.training.draws import draw_chunk
 from gradbench.training.execution import Execution, has_penalty
 from gradbench.training.program import Program, build_regularizer
@@ -141,16 +141,15 @@ class Trial:
         for name, net in networks.items():
             refuse_unregistered(net, again[name], self.cell)
         varying = {name: differing_buffers(net, again[name]) for name, net in networks.items()}
-        nets = {name: net.to(device, dtype) for name, net in networks.items()}
         data = bring_data(self.data, device, dtype)
         watch = Watch()
         for player in model.players:
-            varying[player.name] |= self.pass_of(player, nets, data, watch)
+            varying[player.name] |= self.pass_of(player, networks, data, watch)
         shared = {
             name: frozenset(key for key, _ in net.named_buffers()) - varying[name]
-            for name, net in nets.items()
+            for name, net in networks.items()
         }
-        layers = [module for net in nets.values() for module in net.modules()]
+        layers = [module for net in networks.values() for module in net.modules()]
         recurrent = self.penalty is None and any(isinstance(layer, nn.RNNBase) for layer in layers)
         coupled = sorted({type(layer).__name__ for layer in layers if is_coupling(layer)})
         notes = []
@@ -176,11 +175,14 @@ class Trial:
         model, dtype = self.program.model, self.program.dtype
         device = next(iter(data.values())).device
         drawn = model.draw(player.name, 0, 0, 1, self.data.arrays)
-        draw = {name: on(tensor[0], device, dtype) for name, tensor in drawn.items()}
-        carry = {name: on(tensor, device, dtype) for name, tensor in model.carry().items()}
+        draw = {name: to_device(tensor[0], device, dtype) for name, tensor in drawn.items()}
+        carry = {name: to_device(tensor, device, dtype) for name, tensor in model.carry().items()}
         penalty = self.penalty if player.regularized else None
         layouts = {name: Layout(net) for name, net in nets.items()}
-        weights = {name: layout.weights_of(layout.module) for name, layout in layouts.items()}
+        weights = {
+            name: tree_map(lambda one: to_device(one, device, dtype), layout.weights_of(layout.module))
+            for name, layout in layouts.items()
+        }
         own = weights[player.name]._replace(parameters=weights[player.name].parameters.requires_grad_())
         weights = weights | {player.name: own}
 
@@ -198,7 +200,7 @@ class Trial:
                 total = loss
                 if penalty is not None:
                     f, points = model.probe(player.name, bound(), batch, carry)
-                    total = loss + penalty(f, points, on(torch.tensor(self.cell.strength), device, dtype))
+                    total = loss + penalty(f, points, to_device(torch.tensor(self.cell.strength), device, dtype))
                 torch.autograd.grad(total, own.parameters, allow_unused=True)
         after = used[player.name].buffers
         return {name for name, one in after.items() if one is not before[name] or watch.has_written(one)}
@@ -236,11 +238,6 @@ class Watch(DispatchMode):
     def has_written(self, tensor: Tensor) -> bool:
         """Return whether an operation wrote to the memory of a tensor."""
         return storage_key(tensor.untyped_storage()) in self.written
-
-
-def on(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return a tensor on a device, fractions in the given type."""
-    return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
 
 
 def differing_buffers(net: nn.Module, again: nn.Module) -> set[str]:

