@@ -4,11 +4,13 @@ import shlex
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradbench.cli.progress import stack_kind
+from gradbench.cli.show import copyable_texts
 from gradbench.config import composite
 from gradbench.config.compose import Configs, Experiment
 from gradbench.config.instantiate import instantiate_group
@@ -172,6 +174,7 @@ def test_tables_plans_and_commands_show_what_was_typed(configs):
     assert " model.network=a.B " in one.command()
     assert composite.code_named(one.command()) == ["a.B", "a.f"]
     assert stack_kind([one]) == "taker a.B · none"
+    assert copyable_texts(pd.Series(row)) == [("rerun it alone; it imports a.B, a.f", one.command())]
 
 
 # ---- config folders --------------------------------------------------------------------------------------------
