@@ -19,8 +19,6 @@ from gradbench.grid.stacks import Stack, group_by_program, split_into_stacks
 from gradbench.storage.results import FINISHED, Results
 
 if TYPE_CHECKING:
-    import torch
-
     from gradbench.models import Model
 
 RESULTS = Path("results")
@@ -141,7 +139,7 @@ def fit_to_devices(
 
     devices = resolve(device)
     cells = [cell for members in groups for cell in members]
-    notes = validate(cells, blank_of, devices[0])
+    notes = validate(cells, blank_of, devices[0].type)
     # of a CPU's stacks networks decide, of a GPU's memory does, which data take as well
     read = blank_of if devices[0].type == "cpu" else data_of
     counts = [count_stacks(members, read(members[0]), devices[0]) for members in groups]
@@ -176,7 +174,9 @@ def folder_name(experiment: Experiment, words: Overrides) -> str:
     return re.sub(r"[^\w+.-]", "_", "-".join(filter(None, parts)))
 
 
-def validate(cells: Sequence[Cell], data_of: Callable[[Cell], Data], device: "torch.device") -> list[str]:
+def validate(
+    cells: Sequence[Cell], data_of: Callable[[Cell], Data] = data_of, kind: str = "cpu"
+) -> list[str]:
     """Build the model, regularizer and optimizer of each program, so that mistakes show before training starts.
 
     A step of each network, regularizer or optimizer that is not gradbench's own is tried out.
@@ -184,7 +184,7 @@ def validate(cells: Sequence[Cell], data_of: Callable[[Cell], Data], device: "to
     Args:
         cells: cells of any number of programs.
         data_of: returns the data of a cell; only its sizes, types and shapes are used.
-        device: device to train on.
+        kind: type of the device to train on.
 
     Returns:
         Lines for the user, on how networks are trained.
@@ -192,6 +192,8 @@ def validate(cells: Sequence[Cell], data_of: Callable[[Cell], Data], device: "to
     Raises:
         UsageError: if a model, regularizer or optimizer cannot be built, or not be trained.
     """
+    import torch
+
     from gradbench.training.execution import choose_execution
     from gradbench.training.program import build, build_regularizer
     from gradbench.training.trial import adapt
@@ -208,7 +210,7 @@ def validate(cells: Sequence[Cell], data_of: Callable[[Cell], Data], device: "to
         except Exception as error:  # a user's own model may raise anything
             raise UsageError(f"model={cell.config['model']['name']}: {one_line(error)}") from error
         check_metric(cell, names)
-        execution = choose_execution(program, cell, device, device.type)
+        execution = choose_execution(program, cell, torch.device(kind), kind)
         notes |= dict.fromkeys(adapt(execution, program, cell, data_of(cell)).notes)
     return list(notes)
 

@@ -68,6 +68,7 @@ def bind_stack(
         optimizer=program.optimizer,
         players=[build_player_step(player, shared) for player in program.model.players],
         layouts=layouts,
+        carry=program.model.carry(),
         groups=groups,
         seeds=seeds,
         seed_of_cell=seed_of_cell,
@@ -213,7 +214,7 @@ def init_state(context: StackContext) -> State:
         regularizer_state=tree_map(torch.clone, regularizer_state),
         carry={
             name: tensor.to(context.device, context.dtype).expand(K, *tensor.shape)
-            for name, tensor in context.model.carry().items()
+            for name, tensor in context.carry.items()
         },
         divergence_state=init_divergence_state(K, context.device),
         loss_limit=torch.full((K,), -torch.inf, dtype=context.dtype, device=context.device),

@@ -148,6 +148,7 @@ class StackContext:
         optimizer: shared by all players.
         players: in the order in which they are trained.
         layouts: of each player's flat parameters.
+        carry: what the first update is given, of one cell.
         groups: cells that share a regularizer.
         seeds: the U different seeds.
         seed_of_cell: [K], index into ``seeds``.
@@ -170,6 +171,7 @@ class StackContext:
     optimizer: Optimizer
     players: list[PlayerStep]
     layouts: dict[str, Layout]
+    carry: Tensors
     groups: list[RegularizerGroup]
     seeds: list[int]
     seed_of_cell: Tensor

@@ -21,7 +21,8 @@ from gradbench.models.language_modelling import LanguageModellingTask
 from gradbench.sweep.plan import validate
 from gradbench.training.draws import draw_chunk
 from gradbench.training.loop import train
-from gradbench.training.setup import build_stack, init_state
+from gradbench.training.bind import init_state
+from gradbench.training.setup import build_stack
 
 # ---- whole tasks of a user's own ---------------------------------------------------------------------------
 
