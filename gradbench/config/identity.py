@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -121,14 +122,25 @@ def hash_sources(config: Mapping[str, Any], targets: Mapping[str, str]) -> dict[
     found = {node: source_sha256(target) for node, target in targets.items() if not has_version(config, node)}
     weights = config["model"].get("weights")
     if weights is not None:
-        try:
-            found[WEIGHTS] = file_sha256(weights)
-        except OSError as error:
-            raise UsageError(
-                f"cannot read {WEIGHTS}={weights} ({error.strerror}); give a file of weights, relative to where the "
-                "command is typed"
-            ) from error
+        found[WEIGHTS] = hash_weights(weights)
     return {node: sha256 for node, sha256 in found.items() if sha256}
+
+
+def hash_weights(path: str) -> str:
+    """Hash a file of weights.
+
+    Raises:
+        UsageError: if it is no file, or cannot be read.
+    """
+    try:
+        if Path(path).is_file():
+            return file_sha256(path)
+        what = "no such file"
+    except OSError as error:
+        what = str(error.strerror)
+    raise UsageError(
+        f"cannot read {WEIGHTS}={path} ({what}); give a file of weights, relative to where the command is typed"
+    )
 
 
 def has_version(config: Mapping[str, Any], place: str) -> bool:

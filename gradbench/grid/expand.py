@@ -49,7 +49,7 @@ def expand(
             axes = [axis for axis in others if base.takes(axis)]
             used.update(axis.key for axis in axes)
             known.update(base.keys)
-            models.add(base.choices["model"])
+            models.add(base.choices.get("model", "none"))
             for cell in expand_base(base, axes, fingerprint):
                 cells.setdefault(cell.id, cell)
     for axis in itertools.chain(*products):

@@ -4,11 +4,13 @@ import shlex
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradbench.cli.progress import stack_kind
+from gradbench.cli.show import copyable_texts
 from gradbench.config import composite
 from gradbench.config.compose import Configs, Experiment
 from gradbench.config.instantiate import instantiate_group
@@ -172,6 +174,7 @@ def test_tables_plans_and_commands_show_what_was_typed(configs):
     assert " model.network=a.B " in one.command()
     assert composite.code_named(one.command()) == ["a.B", "a.f"]
     assert stack_kind([one]) == "taker a.B · none"
+    assert copyable_texts(pd.Series(row)) == [("rerun it alone; it imports a.B, a.f", one.command())]
 
 
 # ---- config folders --------------------------------------------------------------------------------------------
@@ -244,6 +247,7 @@ def test_a_node_that_names_no_code_is_refused(tmp_path, text, said):
         ),
         ("model=gan model.networks={critic:a.B}", "expected model.networks.NAME=my_pkg.Net"),
         ("model=taker model.metrics=a.f", "expected model.metrics.NAME=my_pkg.f"),
+        ("~model steps=1 eval_every=1", "the config has no model with a _target_"),
         ("model=taker model.metrics.f.k=1", "a metric takes no keys; write model.metrics.f=my_pkg.f"),
         ("model=taker model.network=a.B model.network.c._target_=a.C", "only a config folder may"),
         ("model=taker model.network=a.B model.network._partial_=true", "only a config folder may"),
@@ -382,6 +386,8 @@ def test_weights_count_by_their_content_and_not_by_their_name(home, configs):
         ("no.pt", "cannot read model.weights=no.pt"),
         (".", "cannot read model.weights=."),
         ("3", "a file's name"),
+        (literal("a\0b"), "(no such file)"),
+        ("a" * 300, "(File name too long)"),
     ],
 )
 def test_weights_that_cannot_be_read_are_refused_at_the_plan(home, given, said):
