@@ -449,10 +449,9 @@ def test_a_language_model_without_state_reads_windows_of_one_length():
         return logits_of(w, x)
 
     model = LanguageModellingTask({"vocabulary": 43}, 5, 4, 1000, lambda **_: None)
-    text = torch.zeros(1007, dtype=torch.int64)
+    text = torch.zeros(900, dtype=torch.int64)  # 14 tokens for each of 64 streams
     model.evaluate({"network": Fixed(logits)}, {"train/tokens": text, "test/tokens": text}, {})
     assert lengths == {5}
-    assert model.carry is not None
 
 
 @pytest.mark.parametrize(
