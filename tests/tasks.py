@@ -119,6 +119,11 @@ def top3(outputs, targets):
     return (outputs.topk(3, dim=1).indices == targets[:, None]).any(dim=1).to(outputs.dtype)
 
 
+def right(outputs, targets):
+    """Return whether the class is the likeliest, true or false."""
+    return outputs.argmax(1) == targets
+
+
 def spread(outputs, targets):
     """Return one number for a whole split."""
     return outputs.std()

@@ -70,15 +70,17 @@ def instantiate_group(
 
 
 def accepts(target: Callable[..., Any], name: str) -> bool:
-    """Return whether a callable has a parameter; of a class whose constructor has ``**keys``, its bases count too."""
-    bases = inspect.getmro(target) if isinstance(target, type) else ()
-    for function in [base.__init__ for base in bases if "__init__" in vars(base)] or [target]:  # type: ignore[misc]
+    """Return whether a callable takes a keyword; where a class's constructor has ``**keys``, its base's counts."""
+    functions: list[Callable[..., Any]] = [target]
+    if isinstance(target, type):
+        functions = [kind.__init__ for kind in inspect.getmro(target)[:-1] if "__init__" in vars(kind)]  # type: ignore[misc]
+    for function in functions:
         parameters = inspect.signature(function).parameters
         if name in parameters:
             return True
         if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
             return False
-    return False
+    return bool(functions)
 
 
 def without_versions(node: Mapping[str, Any]) -> dict[str, Any]:

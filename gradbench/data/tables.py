@@ -49,7 +49,7 @@ def load_regression(source: str, test_share: float, split_seed: int) -> Data:
 
     Returns:
         Arrays ``train/x``, ``test/x`` float32 [N, D] and ``train/y``, ``test/y`` float32 [N], every column and the
-        targets with mean 0 and variance 1 over the training rows; sizes ``inputs`` (D) and ``outputs`` (1).
+        targets with mean 0 and variance 1 over the training rows; size ``inputs`` (D).
     """
     if source != "diabetes":
         raise UsageError(f"data.source must be diabetes, got '{source}'{nearest(source, ['diabetes'])}")
@@ -58,7 +58,7 @@ def load_regression(source: str, test_share: float, split_seed: int) -> Data:
     x_train, x_test = standardise_both(x[train], x[test])
     y_train, y_test = standardise_both(y[train], y[test])
     arrays: dict[str, Array] = {"train/x": x_train, "train/y": y_train, "test/x": x_test, "test/y": y_test}
-    return Data(arrays, {"inputs": x.shape[1], "outputs": 1})
+    return Data(arrays, {"inputs": x.shape[1]})
 
 
 def standardise_both(

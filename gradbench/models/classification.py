@@ -87,9 +87,11 @@ class ClassificationTask(SupervisedTask):
 
     def metric_names(self, networks: Mapping[str, nn.Module]) -> frozenset[str]:
         """Return the names of all metrics."""
-        found = {f"{split}/{name}" for split in SPLITS for name in ("loss", "accuracy", *self.own_metrics)}
+        found = frozenset(f"{split}/{name}" for split in SPLITS for name in ("loss", "accuracy"))
+        if self.has_own_code:
+            found |= super().metric_names(networks)
         attack = {"test/fgsm_accuracy", "test/gradient_norm"} if self.x_type.is_floating_point else set()
-        return frozenset(found | attack | {"gap/loss", "gap/accuracy"})
+        return found | attack | {"gap/loss", "gap/accuracy"}
 
 
 def check_epsilon(fgsm_epsilon: float) -> None:

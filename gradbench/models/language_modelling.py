@@ -218,7 +218,7 @@ class LanguageModellingTask(MeanLoss):
             values.setdefault("loss", []).append(cross_entropy(logits, ys))
             for name, function in self.own_metrics.items():
                 of_tokens = function(logits.flatten(0, 1), ys.flatten())
-                values.setdefault(name, []).append(of_tokens.view(ys.shape))
+                values.setdefault(name, []).append(of_tokens.to(logits.dtype).view(ys.shape))
         return {name: torch.cat(parts, dim=1).mean() for name, parts in values.items()}
 
     def metric_names(self, networks: Mapping[str, nn.Module]) -> frozenset[str]:
@@ -237,24 +237,28 @@ class LanguageModellingTask(MeanLoss):
             return
         device = next(network.parameters()).device
         tokens = torch.zeros(TRIAL, self.unroll, dtype=torch.int64, device=device)
-        seen: list[torch.Size] = []
-        hook = None
-        if penalised:
-            embedding = network.get_submodule(self.embedding_name(network))
-            hook = embedding.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
         logits = self._try_reading(network, tokens)
-        if hook is not None:
-            hook.remove()
-            reads = 2 if has_state(network) else 1
-            if seen != [tokens.shape] * reads:
-                came = " and ".join(map(shape_text, seen[: len(seen) // reads])) or "nothing"
-                raise UsageError(
-                    f"a penalty is taken with respect to embedded tokens, and {self.typed} gives its nn.Embedding "
-                    f"{came}, expected the tokens {shape_text(tokens.shape)} once; choose a regularizer without penalty"
-                )
+        if penalised:
+            self._check_embedding(network, tokens)
         for name, function in self.own_metrics.items():
             few = (logits[:, 0], tokens[:, 0])
             check_values(f"model.metrics.{name}", function, few, one_each=True)
+
+    def _check_embedding(self, network: nn.Module, tokens: Tensor) -> None:
+        """Raise ``UsageError`` unless the network gives its embedding the tokens as they are, once."""
+        seen: list[torch.Size] = []
+        embedding = network.get_submodule(self.embedding_name(network))
+        hook = embedding.register_forward_hook(
+            lambda _module, _inputs, output: seen.append(output.shape[:-1])
+        )
+        self.read(network, tokens, None)
+        hook.remove()
+        if seen != [tokens.shape]:
+            came = " and ".join(map(shape_text, seen)) or "nothing"
+            raise UsageError(
+                f"a penalty is taken with respect to embedded tokens, and {self.typed} gives its nn.Embedding {came}, "
+                f"expected the tokens {shape_text(tokens.shape)} once; choose a regularizer without penalty"
+            )
 
     def _try_reading(self, network: nn.Module, tokens: Tensor) -> Tensor:
         """Return the logits of a few windows, read from the zero state and then, if there is one, from the next."""

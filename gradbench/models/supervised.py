@@ -68,7 +68,10 @@ class SupervisedTask(MeanLoss):
         self.typed = self.build.typed if isinstance(self.build, NetworkFactory) else "the network"
         self.loss_function = load_function(loss, "model.loss") if loss is not None else None
         self.own_metrics = load_functions(metrics, "model.metrics")
-        self.has_own_code = bool(self.own_metrics) or not callable(network)
+        has_own_task = not type(self).__module__.startswith("gradbench.")
+        self.has_own_code = has_own_task or bool(self.own_metrics) or not callable(network)
+        has_split_metrics = type(self).split_metrics is not SupervisedTask.split_metrics
+        self.needs_splits = has_split_metrics or bool(self.own_metrics)
 
     # ---- what a task defines -----------------------------------------------------------------------------
 
@@ -114,15 +117,15 @@ class SupervisedTask(MeanLoss):
     ) -> Tensors:
         """Draw the indices of the examples, int64 [count, B] (an evaluation needs none), and their noise."""
         is_evaluation = purpose == "evaluation"
-        examples = len(data["train/x"])
-        B = min(EVALUATION_BATCH, examples + len(data["test/x"])) if is_evaluation else self.batch_size
+        longest = max(len(data[f"{split}/x"]) for split in SPLITS)
+        B = min(EVALUATION_BATCH, longest) if is_evaluation else self.batch_size
         noise = self.noise(count * B, generator(seed, "noise", purpose, first))
         drawn = {
             f"noise/{name}": numbers.view(count, B, *numbers.shape[1:]) for name, numbers in noise.items()
         }
         if is_evaluation:
             return drawn
-        return {"index": epoch_indices(seed, examples, B, first, count)} | drawn
+        return {"index": epoch_indices(seed, len(data["train/x"]), B, first, count)} | drawn
 
     def batch(self, player: str, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
         """Gather inputs ``x`` [B, ...] and targets ``y`` [B, ...]."""
@@ -153,21 +156,23 @@ class SupervisedTask(MeanLoss):
             outputs, targets = [], []
             values: dict[str, list[Tensor]] = {}
             for x, y in self.chunks(split, data, draw):
-                outputs.append(self.outputs(net, x))
-                targets.append(y)
-                found = {"loss": self.losses_of(outputs[-1], y)} | self.example_metrics(outputs[-1], y)
-                for name, value in found.items():
-                    values.setdefault(name, []).append(value)
+                found = self.outputs(net, x)
+                if self.needs_splits:
+                    outputs.append(found)
+                    targets.append(y)
+                of_part = {"loss": self.losses_of(found, y)} | self.example_metrics(found, y)
+                for name, value in of_part.items():
+                    values.setdefault(name, []).append(value.to(found.dtype))
             of_split = {name: torch.cat(parts).mean() for name, parts in values.items()}
-            of_split |= self.whole_metrics(torch.cat(outputs), torch.cat(targets))
+            if self.needs_splits:
+                of_split |= self.whole_metrics(torch.cat(outputs), torch.cat(targets))
             metrics |= {f"{split}/{name}": value for name, value in of_split.items()}
         return metrics
 
     def whole_metrics(self, outputs: Tensor, targets: Tensor) -> Tensors:
         """Return the metrics that need a whole split, the user's own among them."""
-        own = {name: function(outputs, targets) for name, function in self.own_metrics.items()}
-        averaged = {name: value.mean() if value.dim() else value for name, value in own.items()}
-        return self.split_metrics(outputs, targets) | averaged
+        own = {name: averaged(f(outputs, targets), outputs) for name, f in self.own_metrics.items()}
+        return self.split_metrics(outputs, targets) | own
 
     def chunks(self, split: str, data: Tensors, draw: Tensors) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the inputs and targets of a split, a part of it at a time."""
@@ -175,7 +180,7 @@ class SupervisedTask(MeanLoss):
         for x, y in zip(*parts, strict=True):
             yield self.examples(x, y, {name: part[: len(x)] for name, part in noise_of(draw).items()})
 
-    def metric_names(self, networks: Mapping[str, nn.Module]) -> frozenset[str] | None:
+    def metric_names(self, networks: Mapping[str, nn.Module]) -> frozenset[str]:
         """Return the names of all metrics, of both splits; those of example and split metrics from a trial."""
         outputs, y = self.try_outputs(networks)
         found = {"loss"} | self.example_metrics(outputs, y).keys() | self.whole_metrics(outputs, y).keys()
@@ -222,6 +227,12 @@ class SupervisedTask(MeanLoss):
 def precise(outputs: Tensor) -> Tensor:
     """Return outputs in float32 that are in bfloat16, which is too coarse for a loss."""
     return outputs.float() if outputs.dtype == torch.bfloat16 else outputs
+
+
+def averaged(values: Tensor, outputs: Tensor) -> Tensor:
+    """Return the mean of one value per example, or one number as it is, in the type of the outputs."""
+    values = values.to(outputs.dtype)  # whether something is true has no mean
+    return values.mean() if values.dim() else values
 
 
 def noise_of(draw: Tensors) -> Tensors:

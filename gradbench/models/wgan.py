@@ -27,6 +27,7 @@ from gradbench.models.factory import (
 )
 from gradbench.models.networks.mlp import Perceptron
 from gradbench.models.sampling import gather_rows
+from gradbench.models.supervised import averaged
 
 PLAYERS = ("critic", "generator")
 
@@ -208,9 +209,9 @@ class WassersteinGAN(Model):
             results["layer_gradients"] = layer_gradients(critic, some, *self.shape)
         if x[0].numel() == 2:
             results["surface"] = self.values(critic, surface_grid(x)).view(SURFACE_SIDE, SURFACE_SIDE)
-        own = {name: function(fake, real) for name, function in self.own_metrics.items()}
         return results | {
-            f"test/{name}": value.mean() if value.dim() else value for name, value in own.items()
+            f"test/{name}": averaged(function(fake, real), fake)
+            for name, function in self.own_metrics.items()
         }
 
     def summarize(

@@ -219,7 +219,8 @@ def test_a_node_that_names_no_code_is_refused(tmp_path, text, said):
     [
         (
             "model=mlp model.network=a.B",
-            "model=mlp does not take model.network; model=ready, model=taker would",
+            "model=mlp does not take model.network; model=classifier, model=language_model, model=ready, "
+            "model=regressor, model=taker would",
         ),
         (
             "model=gan model.networks.judge=a.B",

@@ -1,6 +1,7 @@
 """Tasks with networks, losses and metrics of the user's own: what they train, report and refuse."""
 
 import inspect
+from inspect import signature
 
 import networks
 import numpy as np
@@ -17,8 +18,10 @@ from gradbench.config.instantiate import fingerprint
 from gradbench.errors import UsageError
 from gradbench.functional.flat_params import Layout, flatten
 from gradbench.grid.expand import expand
+from gradbench.models.classification import ClassificationTask
 from gradbench.models.language_modelling import LanguageModellingTask
-from gradbench.sweep.plan import validate
+from gradbench.models.wgan import WassersteinGAN
+from gradbench.sweep.plan import try_networks, validate
 from gradbench.training.draws import draw_chunk
 from gradbench.training.loop import train
 from gradbench.training.bind import init_state
@@ -162,6 +165,38 @@ def test_own_metrics_are_averages_over_examples_or_one_number_of_a_split():
     logits = net(x.double()).detach()
     assert found["test/top3"][0] == pytest.approx(float(tasks.top3(logits, y).mean()))
     assert found["test/spread"][0] == pytest.approx(float(logits.std()))
+
+
+def test_a_metric_may_say_of_each_example_whether_something_is_true():
+    (cell,) = cells("mlp", "none", model__metrics__right="tasks.right")
+    found = train([cell], data_of(cell), CPU).evaluations[20]
+    assert found["test/right"] == found["test/accuracy"]
+
+
+class Reporting(WassersteinGAN):
+    """It reports more than the class that it extends names."""
+
+    def evaluate(self, nets, data, draw):
+        return super().evaluate(nets, data, draw) | {"test/more": torch.ones(())}
+
+
+class Silent(ClassificationTask):
+    """It names more by the methods of its base."""
+
+    def example_metrics(self, outputs, targets):
+        return super().example_metrics(outputs, targets) | {"more": targets > 3}
+
+
+def test_a_class_that_reports_more_than_its_base_may_be_compared_by_it():
+    (cell,) = cells("wgan", "none")
+    data, config = data_of(cell), cell.config["model"]
+    keys = {key: config[key] for key in signature(WassersteinGAN).parameters if key in config}
+    model = Reporting(data.sizes, data.arrays, **keys | {"networks": None})
+    assert try_networks(model, penalised=False) is None
+    network = {"_target_": "networks.MLP"}
+    data = data_of(cells("mlp", "none")[0])
+    model = Silent(data.sizes, data.arrays, 0.1, network=network, batch_size=3)
+    assert {"test/more", "train/more", "test/accuracy", "gap/loss"} <= try_networks(model, penalised=False)
 
 
 def trained(cell, data):
@@ -415,17 +450,17 @@ def test_a_language_model_without_state_reads_windows_of_one_length():
         return logits_of(w, x)
 
     model = LanguageModellingTask({"vocabulary": 43}, 5, 4, 1000, lambda **_: None)
-    text = torch.zeros(1007, dtype=torch.int64)
+    text = torch.zeros(900, dtype=torch.int64)  # 14 tokens for each of 64 streams
     model.evaluate({"network": Fixed(logits)}, {"train/tokens": text, "test/tokens": text}, {})
     assert lengths == {5}
-    assert model.carry is not None
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        ("model=mlp data=diabetes", "it needs data with 'outputs', and data=diabetes has none"),
         (
-            "model=mlp data=diabetes",
+            "model=classifier model.network=networks.MLP data=diabetes",
             r"classification needs .* float32 \[354\]; choose other data or model=regressor",
         ),
         ("model=classifier model.network=networks.MLP data=gaussians8", "it needs data with 'train/y'"),
