@@ -19,6 +19,8 @@ from gradbench.grid.stacks import Stack, group_by_program, split_into_stacks
 from gradbench.storage.results import FINISHED, Results
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gradbench.models import Model
 
 RESULTS = Path("results")
@@ -197,6 +199,7 @@ def validate(
     from gradbench.training.execution import choose_execution
     from gradbench.training.program import build, build_regularizer
     from gradbench.training.trial import adapt
+    from gradbench.training.weights import initial_weights
 
     programs = {(cell.program, cell.regularizer_program): cell for cell in cells}
     notes: dict[str, None] = {}
@@ -204,7 +207,7 @@ def validate(
         program = build(cell.config, data_of(cell))
         penalised = build_regularizer(cell.config).penalty is not None
         try:
-            names = try_networks(program.model, penalised)
+            names = try_networks(program.model, initial_weights(cell), penalised)
         except UsageError as error:
             raise UsageError(f"model={cell.config['model']['name']}: {error}") from error
         except Exception as error:  # a user's own model may raise anything
@@ -215,8 +218,15 @@ def validate(
     return list(notes)
 
 
-def try_networks(model: "Model", penalised: bool) -> frozenset[str] | None:
+def try_networks(
+    model: "Model", weights: Mapping[str, "Tensor"] | None, penalised: bool
+) -> frozenset[str] | None:
     """Build a model's networks, let it check them, and return the names of its metrics, if they are known.
+
+    Args:
+        model: the model.
+        weights: initial weights from a file, by name.
+        penalised: whether a penalty acts on it.
 
     Raises:
         Exception: whatever the networks raise, or ``UsageError`` if they do not fit.
@@ -224,10 +234,12 @@ def try_networks(model: "Model", penalised: bool) -> frozenset[str] | None:
     import torch
 
     from gradbench.functional.devices import shapes_alone
+    from gradbench.training.weights import apply_weights
 
     # a plan allocates nothing, unless there is code that must be called
     with torch.random.fork_rng(devices=[]) if model.has_own_code else shapes_alone():
         networks = model.networks()
+        apply_weights(networks, weights)
         model.check_networks(networks, penalised)
         return model.metric_names(networks) if names_its_metrics(model) else None
 

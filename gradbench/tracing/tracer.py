@@ -169,9 +169,9 @@ class Tracer(DispatchMode):
         if tensor not in self.nodes:
             name = f"constant_{len(self.constants)}"
             self.originals[name], self.constants[name] = tensor, tensor.clone()
-            node = self.graph.get_attr(name)
-            node.meta["constant"] = True
-            self.register(tensor, node)
+            constant = self.graph.get_attr(name)
+            constant.meta["constant"] = True
+            self.register(tensor, constant)
         node: Node = self.nodes[tensor]
         return node
 

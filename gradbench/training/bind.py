@@ -3,7 +3,7 @@
 K cells, P parameters of a player, U different seeds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from gradbench.training.program import Program
 from gradbench.training.regularize import group_by_regularizer
 from gradbench.training.state import StackContext, State
 from gradbench.training.update import build_player_step
+from gradbench.training.weights import apply_weights, initial_weights
 
 
 def bind_stack(
@@ -68,6 +69,7 @@ def bind_stack(
         optimizer=program.optimizer,
         players=[build_player_step(player, shared) for player in program.model.players],
         layouts=layouts,
+        weights=initial_weights(cells[0]),
         carry=program.model.carry(),
         groups=groups,
         seeds=seeds,
@@ -190,7 +192,7 @@ def to_device(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tenso
 
 def init_state(context: StackContext) -> State:
     """Return the state before the first step; each cell's weights come from its own seed alone."""
-    networks = [seeded_networks(context.model, seed) for seed in context.seeds]
+    networks = [seeded_networks(context.model, seed, context.weights) for seed in context.seeds]
     parameters, buffers = {}, {}
     for name, layout in context.layouts.items():
         weights = [layout.weights_of(nets[name]) for nets in networks]
@@ -221,11 +223,21 @@ def init_state(context: StackContext) -> State:
     )
 
 
-def seeded_networks(model: Model, seed: int) -> dict[str, nn.Module]:
-    """Return new networks, one per player, as a cell of this seed begins with them."""
+def seeded_networks(
+    model: Model, seed: int, weights: Mapping[str, Tensor] | None = None
+) -> dict[str, nn.Module]:
+    """Return new networks, one per player, as a cell of this seed begins with them.
+
+    Args:
+        model: builds them.
+        seed: the cell's.
+        weights: that it starts from, where they are given.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "weights"))
-        return model.networks()
+        networks = model.networks()
+    apply_weights(networks, weights)
+    return networks
 
 
 def stack_seeds(context: StackContext, tensors: Sequence[Tensor]) -> Tensor:

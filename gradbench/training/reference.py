@@ -27,6 +27,7 @@ from gradbench.regularizers import Regularizer
 from gradbench.training.draws import CHUNK
 from gradbench.training.program import build, build_regularizer
 from gradbench.training.update import batch_key
+from gradbench.training.weights import apply_weights, initial_weights
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
     strength = torch.tensor(cell.strength, dtype=dtype)  # threshold or lambda
 
     torch.manual_seed(derive(cell.seed, "weights"))
-    networks = {name: network.to(dtype) for name, network in model.networks().items()}
+    networks = model.networks()
+    apply_weights(networks, initial_weights(cell))  # of a file, where one is given
+    networks = {name: network.to(dtype) for name, network in networks.items()}
     optimizers = {name: make_optimizer(cell, network) for name, network in networks.items()}
     (regularized,) = (networks[player.name] for player in model.players if player.regularized)
     layout = Layout(regularized)

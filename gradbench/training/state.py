@@ -148,6 +148,7 @@ class StackContext:
         optimizer: shared by all players.
         players: in the order in which they are trained.
         layouts: of each player's flat parameters.
+        weights: that all cells start from, by name; ``None`` where their seeds draw them.
         carry: what the first update is given, of one cell.
         groups: cells that share a regularizer.
         seeds: the U different seeds.
@@ -171,6 +172,7 @@ class StackContext:
     optimizer: Optimizer
     players: list[PlayerStep]
     layouts: dict[str, Layout]
+    weights: Mapping[str, Tensor] | None
     carry: Tensors
     groups: list[RegularizerGroup]
     seeds: list[int]

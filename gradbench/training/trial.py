@@ -25,7 +25,7 @@ from gradbench.models import Player
 from gradbench.tracing.aliasing import writes
 from gradbench.training.bind import bind_stack, bring_data, init_state, seeded_networks, to_device
 from gradbench.training.draws import draw_chunk
-from gradbench.training.execution import Execution, has_penalty
+from gradbench.training.execution import Execution
 from gradbench.training.program import Program, build_regularizer
 from gradbench.training.step import EagerStepper
 
@@ -62,32 +62,18 @@ def adapt(execution: Execution, program: Program, cell: Cell, data: Data) -> Exe
 def try_out(execution: Execution, program: Program, cell: Cell, data: Data) -> Execution:
     """Try out a cell, and return the fastest way to run it of those that work."""
     trial = Trial(program, cell, data)
-    found = trial.plain_pass()
-    alone = replace(
-        execution, device=found.device, shared=found.shared, writes_out=has_penalty(cell), one_by_one=True
-    )
-    stacked = replace(alone, one_by_one=False, writes_out=True)
-    heavy = execution.kind == "cpu" and found.size > (HEAVY_RECURRENT if found.recurrent else HEAVY)
-    reasons: list[str] = []
-    for candidate in ([] if heavy else [stacked]) + [alone]:
-        try:
-            trial.step(candidate)
-        except Exception as error:  # torch raises a dozen types
-            reasons.append(explain(error))
-        else:
-            slower = (
-                [f"{name_of(cell)} trains one network at a time, which is slower: {reasons[0]}"]
-                if reasons
-                else []
-            )
-            return replace(candidate, notes=(*found.notes, *slower))
-    eager = replace(alone, traces_networks=False)
     try:
-        trial.step(eager)
+        return trial.choose(execution, META)
+    except UsageError:
+        raise
+    except Exception:  # a network that needs values, or an operation that ``meta`` does not have
+        pass
+    try:
+        return trial.choose(execution, CPU)
+    except UsageError:
+        raise
     except Exception as error:
-        raise UsageError(f"{name_of(cell)}: {explain(error)}") from error
-    note = f"{name_of(cell)} trains one network and one operation at a time, which is slower: {reasons[-1]}"
-    return replace(eager, notes=(*found.notes, note))
+        raise UsageError(f"{name_of(cell)}: {trial.explain_failure(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -116,23 +102,37 @@ class Trial:
         self.program, self.cell, self.data = program, cell, data
         self.penalty = build_regularizer(cell.config).penalty
 
-    def plain_pass(self) -> Found:
-        """Run loss, penalty and gradient of each player once, in ordinary PyTorch.
-
-        Raises:
-            UsageError: where that fails.
-        """
-        try:
-            return self.passes_on(META)
-        except UsageError:
-            raise
-        except Exception:  # a network that needs values, or has tensors that are no parameters and no buffers
+    def choose(self, execution: Execution, device: torch.device) -> Execution:
+        """Return the fastest way to run the cell that works on a device; raises whatever the last one raises."""
+        found = self.passes_on(device)
+        alone = replace(
+            execution,
+            device=device,
+            shared=found.shared,
+            writes_out=self.penalty is not None,
+            one_by_one=True,
+            notes=found.notes,
+        )
+        stacked = replace(alone, one_by_one=False, writes_out=True)
+        heavy = execution.kind == "cpu" and found.size > (HEAVY_RECURRENT if found.recurrent else HEAVY)
+        candidates = {"one network at a time": alone}
+        if not heavy:
+            candidates = {"": stacked} | candidates
+        if device == CPU:  # what is run operation by operation may need values
+            candidates["one network and one operation at a time"] = replace(alone, traces_networks=False)
+        errors: list[Exception] = []
+        for how, candidate in candidates.items():
             try:
-                return self.passes_on(CPU)
-            except UsageError:
-                raise
-            except Exception as error:
-                raise UsageError(f"{name_of(self.cell)}: {self.explain_failure(error)}") from error
+                self.step(candidate)
+            except Exception as error:  # torch raises a dozen types
+                errors.append(error)
+            else:
+                slower = [
+                    f"{name_of(self.cell)} trains {how}, which is slower: {explain(one)}"
+                    for one in errors[-1:]
+                ]
+                return replace(candidate, notes=(*found.notes, *slower))
+        raise errors[-1]
 
     def passes_on(self, device: torch.device) -> Found:
         """Run each player's pass on a device."""
@@ -200,7 +200,9 @@ class Trial:
                 total = loss
                 if penalty is not None:
                     f, points = model.probe(player.name, bound(), batch, carry)
-                    total = loss + penalty(f, points, to_device(torch.tensor(self.cell.strength), device, dtype))
+                    total = loss + penalty(
+                        f, points, to_device(torch.tensor(self.cell.strength), device, dtype)
+                    )
                 torch.autograd.grad(total, own.parameters, allow_unused=True)
         after = used[player.name].buffers
         return {name for name, one in after.items() if one is not before[name] or watch.has_written(one)}
@@ -282,4 +284,4 @@ def explain(error: Exception) -> str:
     values = ("data-dependent control flow", ".item()", "reads a tensor's value")
     if any(part in line for part in values):
         return f"its course depends on the values of tensors ({line.split('. ')[0].split('; ')[0]})"
-    return line
+    return line.split(". ")[0]

@@ -90,7 +90,9 @@ def test_numbers_are_distributed_as_torchs(draw):
     torch.manual_seed(0)
     theirs = torch.cat([draw(x).flatten() for _ in range(20)]).double()
     assert stats.ks_2samp(ours.numpy()[::9], theirs.numpy()[::9]).pvalue > 1e-3
-    bound = 15 * float(theirs.std()) / len(theirs) ** 0.5 + 1e-6  # of dropout2d a ninth of the numbers is independent
+    bound = (
+        15 * float(theirs.std()) / len(theirs) ** 0.5 + 1e-6
+    )  # of dropout2d a ninth of the numbers is independent
     assert float(ours.mean()) == pytest.approx(float(theirs.mean()), abs=bound)
 
 

@@ -22,9 +22,9 @@ from gradbench.models.classification import ClassificationTask
 from gradbench.models.language_modelling import LanguageModellingTask
 from gradbench.models.wgan import WassersteinGAN
 from gradbench.sweep.plan import try_networks, validate
+from gradbench.training.bind import init_state
 from gradbench.training.draws import draw_chunk
 from gradbench.training.loop import train
-from gradbench.training.bind import init_state
 from gradbench.training.setup import build_stack
 
 # ---- whole tasks of a user's own ---------------------------------------------------------------------------
@@ -430,7 +430,7 @@ def test_a_penalty_is_taken_at_the_embedded_tokens_and_a_tied_embedding_learns(n
     inputs = points.detach().requires_grad_()
     (ours,) = torch.autograd.grad(f(inputs).sum(), inputs)
 
-    net = layout.module
+    net = layout.module.double()
     net.load_state_dict(layout.split(vector), strict=False)
     table = F.embedding(batch["x"], net.embedding.weight).detach().requires_grad_()
     net.embedding.forward = lambda _: table
