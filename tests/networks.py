@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
+from torchvision.models import resnet18
 
 
 class CNN(nn.Module):
@@ -256,3 +257,100 @@ class Heavy(Convolutional):
     def forward(self, x):
         wide = F.relu(self.wide(x.repeat(1, 1, 3, 3))).mean(dim=(1,), keepdim=True)
         return super().forward(wide[..., :8, :8])
+
+
+def resnet() -> nn.Module:
+    """torchvision's ResNet-18 on images of one channel."""
+    net = resnet18(num_classes=10)
+    net.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+    return net
+
+
+class SpectralCritic(nn.Module):
+    """A critic whose layers have a spectral norm of at most 1 by power iteration (Miyato et al. 2018)."""
+
+    def __init__(self, inputs):
+        super().__init__()
+        first, last = (
+            parametrizations.spectral_norm(layer) for layer in (nn.Linear(inputs, 6), nn.Linear(6, 1))
+        )
+        self.layers = nn.Sequential(nn.Flatten(), first, nn.LeakyReLU(0.1), last)
+
+    def forward(self, points):
+        return self.layers(points)
+
+
+class NormedGenerator(nn.Module):
+    """A generator with batch normalisation and dropout."""
+
+    def __init__(self, noise, outputs, shape):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(noise, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout(0.1), nn.Linear(6, outputs)
+        )
+
+    def forward(self, noise):
+        return self.layers(noise)
+
+
+class Shaped(Convolutional):
+    """A branch on a shape."""
+
+    def forward(self, x):
+        if x.shape[-1] > 4:
+            x = F.avg_pool2d(x, 2).repeat_interleave(2, -1).repeat_interleave(2, -2)
+        return super().forward(x)
+
+
+class Block(nn.Module):
+    """Causal self-attention and a perceptron, each after a layer norm, as in GPT-2."""
+
+    def __init__(self, width, heads, dropout):
+        super().__init__()
+        self.before, self.between, self.heads = nn.LayerNorm(width), nn.LayerNorm(width), heads
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width), nn.Dropout(dropout)
+        )
+        self.dropout = dropout
+
+    def forward(self, x):
+        q, k, v = (
+            part.unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for part in self.qkv(self.before(x)).chunk(3, 2)
+        )
+        p = self.dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=p)
+        x = x + self.out(attended.transpose(1, 2).flatten(2))
+        return x + self.mlp(self.between(x))
+
+
+class GPT(nn.Module):
+    """A small GPT with learned positions, and its decoder tied to its embedding."""
+
+    def __init__(self, vocabulary, width=8, heads=2, layers=2, length=64, dropout=0.1):
+        super().__init__()
+        self.tokens, self.places = nn.Embedding(vocabulary, width), nn.Embedding(length, width)
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(layers))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
+        self.head.weight = self.tokens.weight
+        self.register_buffer("index", torch.arange(length))
+
+    def forward(self, tokens):
+        x = self.tokens(tokens) + self.places(self.index[: tokens.shape[1]])
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))
+
+
+class Recollection(nn.Module):
+    """A language model on torch's own GRU, which carries its state on."""
+
+    def __init__(self, vocabulary, width=6):
+        super().__init__()
+        self.embedding, self.cell = nn.Embedding(vocabulary, width), nn.GRU(width, width, batch_first=True)
+        self.head = nn.Linear(width, vocabulary)
+
+    def forward(self, tokens, state=None):
+        outputs, state = self.cell(self.embedding(tokens), state)
+        return self.head(outputs), state

@@ -78,6 +78,8 @@ class NamedCode:
         """
         signature = inspect.signature(target)
         names = {name for name, one in signature.parameters.items() if is_named(one)}
+        if self.target.startswith("torchvision.models."):  # its functions pass this on as one of **kwargs
+            names.add("num_classes")
         takes_more = any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values())
         shown = f"{self.target.rpartition('.')[2]}{signature_of(signature)}"
         for name in () if takes_more else self.given:

@@ -80,6 +80,7 @@ def bind_stack(
         arrays=data.arrays,
         dtype=dtype,
         noise_keys={player.name: noise_keys(cells, player.name, device) for player in program.model.players},
+        is_traced=execution.traces and execution.traces_networks,
         evaluate=build_evaluation(cells, program, execution, tensors, draws),
     )
 

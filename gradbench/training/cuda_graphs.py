@@ -149,7 +149,7 @@ def into_graph(pool: Any) -> Callable[[Launch], Launch]:
 
 
 def make_stepper(context: StackContext) -> EagerStepper:
-    """Return the stepper for a stack's device."""
-    if context.device.type == "cuda":
+    """Return the stepper for a stack's device; what reads values cannot be captured in a CUDA graph."""
+    if context.device.type == "cuda" and context.is_traced:
         return CudaGraphStepper(context, into_graph(torch.cuda.graph_pool_handle()))
     return EagerStepper(context)

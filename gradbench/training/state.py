@@ -159,6 +159,7 @@ class StackContext:
         arrays: the same data on the host.
         dtype: of parameters, gradients and norms.
         noise_keys: player -> what each cell's noise inside modules is drawn from, [K], int64.
+        is_traced: whether all that a step runs is traced; else its course may depend on values.
         evaluate: ``weights of every player -> metrics`` [K] and arrays [K, ...].
     """
 
@@ -183,6 +184,7 @@ class StackContext:
     arrays: Mapping[str, np.ndarray]
     dtype: torch.dtype
     noise_keys: Tensors
+    is_traced: bool
     evaluate: Callable[[dict[str, Weights]], Tensors]
 
     @property
