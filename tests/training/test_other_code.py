@@ -12,7 +12,12 @@ CALM = {"optimizer": "sgd", "optimizer__lr": 0.02}
 CODE = {
     "torchvision's resnet18": (
         "classifier",
-        {"model__network": "networks.resnet", "optimizer__lr": 1e-5, "regularizer__lambda": 1e-4},
+        {
+            "model__network": "networks.resnet",
+            "model__batch_size": 32,
+            "optimizer__lr": 1e-3,
+            "regularizer__lambda": 1e-2,
+        },
     ),
     "a branch on a shape": ("classifier", {"model__network": "networks.Shaped"}),
     "a gpt with tied weights": ("language_model", {"model__network": "networks.GPT"}),
