@@ -126,7 +126,21 @@ OWN_WORDS = {
 }
 """Word -> what it names."""
 
-OWN_CODE = """A dotted name is looked up where Python finds packages, then in the folder where you type the command.
+OWN_CODE = """A network is an ordinary `nn.Module`, written for one network: a subclass, or a function annotated to return one.
+`inputs`, `outputs` (or `num_classes`), `vocabulary` and `shape` of the data are passed where its signature has them.
+Layers mean what they mean in PyTorch:
+
+- Buffers, such as BatchNorm's running statistics, are each cell's own: they move once per update, in the pass of the
+  loss, are used by evaluations, and survive a kill. Evaluations run in `eval()` mode.
+- Dropout and other random numbers inside modules are a function of the cell's seed, the update and their place in it:
+  treatments of one seed get the same masks. Parameters with `requires_grad=False` stay as they are.
+- A step is tried out at the plan, and by `--dry-run`. Cells train as one stack where that is possible and faster; else
+  one network at a time, and a line names the operation that is the reason. What has no second derivative is refused
+  under a penalty; recurrent layers and attention have one.
+- `model.weights=FILE` (safetensors, or a state dict) starts every cell from given weights. Tensors that the file lacks,
+  such as those of a new head, are drawn by the seed.
+
+A dotted name is looked up where Python finds packages, then in the folder where you type the command.
 Several are swept like any values: `model.network=my_pkg.A,my_pkg.B`. A KEY then goes to each of them, and one that does
 not accept it is refused: give it a command of its own, with the same `--results`.
 

@@ -127,7 +127,8 @@ class Tracer(DispatchMode):
         if draws(operation, args, kwargs):
             raise UntraceableError(
                 f"{operation} draws random numbers inside a training step, from a generator that all cells share; "
-                "a cell's numbers come from its own seed: draw them in the model's `draw`, and set dropout to 0"
+                "a cell's numbers come from its own seed: draw them in the model's `draw`, or by dropout, torch.rand, randn, "
+                "bernoulli, randint and their like"
             )
         if has_unknown_size(operation, args):
             raise UntraceableError(reads(str(operation), "to know how many elements there are"))
@@ -218,9 +219,8 @@ def reads(operation: str, what: str) -> str:
 def outside(operation: str) -> str:
     """Return the message about an operation that writes where a replay would not."""
     return (
-        f"{operation} writes to a tensor that is no input of the training step, such as a module's buffer; "
-        "all cells of a stack would share it: switch off what the module tracks (track_running_stats=False), "
-        "or carry it on as state"
+        f"{operation} writes to a tensor that is no input of the training step, such as a plain attribute of a "
+        "module; all cells of a stack would share it: register it as a buffer"
     )
 
 
