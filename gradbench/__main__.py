@@ -1,6 +1,19 @@
 """Entry point of ``gradbench`` and ``python -m gradbench``: it owns the process's signals and streams."""
 
+import contextlib
 import sys
+from pathlib import Path
+
+
+def append_working_folder() -> None:
+    """Let Python find modules in the working folder, after all others, as ``python -m`` does before all others.
+
+    The processes that gradbench starts inherit the import path.
+    """
+    with contextlib.suppress(FileNotFoundError):  # a folder that was removed holds no modules
+        here = str(Path.cwd())
+        if not {"", here} & set(sys.path):
+            sys.path.append(here)
 
 
 def main() -> None:
@@ -18,6 +31,7 @@ def main() -> None:
     from gradbench import streams
 
     streams.protect()
+    append_working_folder()
     trains = sys.argv[1:2] == ["run"] and not {"-h", "--help", "--dry-run"} & set(sys.argv)
     if trains:
         from contextlib import suppress

@@ -99,7 +99,8 @@ odd_keys = among(
     "hydra.run.dir hydra.searchpath hydra/launcher hydra hydra.mode hydra/job_logging seed. .seed a..b "
     "model._args_ regularizer._partial_ data._recursive_ optimizer._convert_ model.x._target_ ~ $ é 0 "
     "model@other regularizer@_global_ data@:other model@a:b optimizer@hydra /model model/ seed.x "
-    "a[0] stack_width[cpu] config defaults experiments",
+    "a[0] stack_width[cpu] config defaults experiments model.network model.network. model.network._target_ "
+    "model.network.a model.networks model.networks.a model.networks.a.b model.metrics model.metrics.f model.weights",
     "",
 )
 keys = mixed(

@@ -31,6 +31,12 @@ SIZES = {
 }
 """Applied where a config has the key."""
 
+NETWORKS = {
+    "classifier": {"model.network": "networks.CNN"},
+    "language_model": {"model.network": "networks.GRU"},
+    "regressor": {"model.network": "networks.MLP"},
+}
+"""Model -> a network of the tests' own, for those that have none."""
 
 MODELS, REGULARIZERS = CONFIGS.groups["model"], CONFIGS.groups["regularizer"]
 
@@ -64,9 +70,11 @@ def cells(model: str, regularizer: str, **values: object) -> list[Cell]:
     """Return the cells of a small grid; a list is an axis. Dots in keys are written as double underscores."""
     given = {key.replace("__", "."): value for key, value in values.items()}
     sizes = {key: value for key, value in SIZES.items() if key in keys_of(f"model={model}")}
-    settings = {"model": model, "regularizer": regularizer.split(","), "precision": "float64"} | sizes | given
+    fixed = {"model": model, "regularizer": regularizer.split(","), "precision": "float64"}
+    settings = fixed | sizes | NETWORKS.get(model, {}) | given
     axes = tuple(
-        Axis(key, tuple(value) if isinstance(value, list) else (value,)) for key, value in settings.items()
+        Axis(key, tuple(value) if isinstance(value, list) else (value,), may_name_code=True)
+        for key, value in settings.items()
     )
     return expand(CONFIGS, Experiment("small"), Overrides(axes), lambda config: "unread")
 

@@ -11,9 +11,10 @@ import torch
 from small import CONFIGS, CPU, DEAR, MODELS, REGULARIZERS, advance, cells, data_of, each_pair
 
 from gradbench.grid.stacks import group_by_program, split_into_stacks
+from gradbench.training.bind import init_state
 from gradbench.training.draws import draw_chunk
 from gradbench.training.loop import train
-from gradbench.training.setup import build_stack, init_state
+from gradbench.training.setup import build_stack
 from gradbench.training.telemetry import Telemetry, series_of
 
 every_model = pytest.mark.parametrize("model", MODELS)

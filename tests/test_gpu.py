@@ -11,10 +11,11 @@ from small import CONFIGS, CPU, cells, data_of
 
 import gradbench.training.loop
 from gradbench.launchers.worker import configure_process
+from gradbench.training.bind import init_state
 from gradbench.training.cuda_graphs import make_stepper
 from gradbench.training.draws import CHUNK, draw_chunk
 from gradbench.training.loop import train
-from gradbench.training.setup import build_stack, init_state
+from gradbench.training.setup import build_stack
 from gradbench.training.step import EagerStepper
 from gradbench.training.telemetry import Telemetry
 

@@ -89,10 +89,11 @@ def cells_of(words):
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A folder with the files that the documents have a reader write."""
-    code, config = re.findall(r"```(?:python|yaml)\n(.*?)```", CONTRIBUTING, flags=re.DOTALL)
+    code, config, task = re.findall(r"```(?:python|yaml)\n(.*?)```", CONTRIBUTING, flags=re.DOTALL)
     strip = len("   ")
     code, config = ("\n".join(line[strip:] for line in text.splitlines()) + "\n" for text in (code, config))
     (tmp_path / "my_pkg.py").write_text(code)
+    (tmp_path / "my_task.py").write_text(task)
     folder = tmp_path / "my_conf" / "regularizer"
     folder.mkdir(parents=True)
     node = yaml.safe_load(config) | {"_target_": "my_pkg.my_clip"}
@@ -308,6 +309,24 @@ def test_the_numbers_of_injected_cases_are_those_of_the_tests():
     kills, mends = re.findall(r"^(?:KILLS|MENDS) = (\d+)$", killing, flags=re.MULTILINE)
     assert f"{sum(map(int, cases.split(','))):,} cases" in page
     assert f"({kills} kills, and {mends} while mending)" in page
+
+
+def test_the_task_that_contributing_adds_works_as_written(home):
+    import my_task
+    import torch
+    from small import cells, data_of
+
+    data = data_of(cells("mlp", "none")[0])
+    network = {"_target_": "tasks.Autoencoder"}
+    task = my_task.Denoising(data.sizes, data.arrays, network=network, batch_size=4)
+    nets = task.networks()
+    task.check_networks(nets, penalised=True)
+    rows = {name: torch.as_tensor(array) for name, array in data.arrays.items()}
+    draw = {name: tensor[0] for name, tensor in task.draw("network", 0, 0, 1, data.arrays).items()}
+    batch = task.batch("network", nets, rows, draw)
+    assert torch.equal(batch["y"], rows["train/x"][draw["index"]])
+    assert float((batch["x"] - batch["y"]).std()) == pytest.approx(0.3, rel=0.2)
+    assert task.loss("network", nets, batch, {})[0].isfinite()
 
 
 def test_the_regularizer_that_contributing_adds_works_as_written(home):

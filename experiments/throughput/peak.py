@@ -32,8 +32,9 @@ from gradbench.data import Data
 from gradbench.grid.cell import Cell
 from gradbench.launchers.worker import configure_process
 from gradbench.sweep.plan import make_plan
+from gradbench.training.bind import init_state
 from gradbench.training.draws import CHUNK, draw_chunk
-from gradbench.training.setup import build_stack, init_state
+from gradbench.training.setup import build_stack
 from gradbench.training.step import EagerStepper
 from gradbench.training.telemetry import Telemetry
 

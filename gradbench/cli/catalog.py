@@ -14,7 +14,9 @@ import yaml
 
 from gradbench.config.comments import first_comment, header_comments, parse_comments
 from gradbench.config.compose import REFERENCE, Configs, leaves, shipped_folder
+from gradbench.config.composite import typed
 from gradbench.config.instantiate import NO_ARGUMENTS
+from gradbench.config.neutral import NEUTRAL
 from gradbench.errors import UsageError, nearest
 
 KINDS = {"models": "model", "regularizers": "regularizer", "data": "data", "optimizers": "optimizer"}
@@ -66,7 +68,9 @@ def option_entry(configs: Configs, group: str, name: str) -> CatalogEntry:
     text = path.read_text(encoding="utf-8")
     config = configs.compose((f"{group}={name}",)).config
     hidden = NO_ARGUMENTS[group] - {"lr"} | {"_target_"}
-    keys = [f"{key}={format_default(value)}" for key, value in leaves(config[group]) if key not in hidden]
+    found = ((typed(f"{group}.{key}"), value) for key, value in leaves(config[group]))
+    values = {key.removeprefix(f"{group}."): value for key, value in found}
+    keys = [f"{key}={format_default(value)}" for key, value in values.items() if key not in hidden]
     return CatalogEntry(name, first_comment(text), "  ".join(keys))
 
 
@@ -106,14 +110,51 @@ TITLE = """# Every choice and its keys
 [Hydra's grammar](https://hydra.cc/docs/advanced/override_grammar/basic/): `key=value`, `key=a,b`, `'key=range(5)'`.
 `gradbench info` prints these tables in short.
 
-Sections: [every cell](#every-cell) · [models](#models) · [regularizers](#regularizers) · [data](#data) ·
-[optimizers](#optimizers). To add an option, see [CONTRIBUTING](../CONTRIBUTING.md)."""
+Sections: [every cell](#every-cell) · [code of your own](#code-of-your-own) · [models](#models) ·
+[regularizers](#regularizers) · [data](#data) · [optimizers](#optimizers). To add an option, see
+[CONTRIBUTING](../CONTRIBUTING.md)."""
+
+
+OWN_WORDS = {
+    "`model.network=my_pkg.Net`": (
+        "the network of a model that takes one: a subclass of `torch.nn.Module`, or a function annotated to return one"
+    ),
+    "`model.network.KEY=value`": "an argument of it",
+    "`model.networks.NAME=my_pkg.Net`": "one of a model's several networks, such as `critic`; also with `.KEY`",
+    "`model.metrics.NAME=my_pkg.f`": "a further metric: a function, reported as `train/NAME` and `test/NAME`",
+    "`model.weights=FILE`": "weights to start from, instead of random ones",
+}
+"""Word -> what it names."""
+
+OWN_CODE = """A network is an ordinary `nn.Module`, written for one network: a subclass, or a function annotated to return one.
+`inputs`, `outputs` (or `num_classes`), `vocabulary` and `shape` of the data are passed where its signature has them.
+Layers mean what they mean in PyTorch:
+
+- Buffers, such as BatchNorm's running statistics, are each cell's own: they move once per update, in the pass of the
+  loss, are used by evaluations, and survive a kill. Evaluations run in `eval()` mode.
+- Dropout and other random numbers inside modules are a function of the cell's seed, the update and their place in it:
+  treatments of one seed get the same masks. Parameters with `requires_grad=False` stay as they are.
+- A step is tried out at the plan, and by `--dry-run`. Cells train as one stack where that is possible and faster; else
+  one network at a time, and a line names the operation that is the reason. What has no second derivative is refused
+  under a penalty; recurrent layers and attention have one.
+- `model.weights=FILE` (safetensors, or a state dict) starts every cell from given weights. Tensors that the file lacks,
+  such as those of a new head, are drawn by the seed.
+
+A dotted name is looked up where Python finds packages, then in the folder where you type the command.
+Several are swept like any values: `model.network=my_pkg.A,my_pkg.B`. A KEY then goes to each of them, and one that does
+not accept it is refused: give it a command of its own, with the same `--results`.
+
+In a model's YAML file of your own, `network: my_pkg.Net` is short for `network: {_target_: my_pkg.Net}`, further keys
+there are its arguments, and `network: ???` must be given. Another network that you type takes none of these arguments.
+
+Only words that you type and files of your `--config-dir`, its `experiments/` included, may name code. A hash of its
+source, and of the content of a weights file, is part of a cell's id: what is edited is trained again."""
 
 
 def markdown() -> str:
     """Return the catalog of everything shipped with gradbench, as a page of Markdown."""
     configs = Configs()
-    parts = [TITLE, *general_section()]
+    parts = [TITLE, *general_section(), *own_code_section()]
     for title, group in KINDS.items():
         rows = [overview_row(configs, group, name) for name in configs.groups[group]]
         parts += [
@@ -134,7 +175,7 @@ def general_section() -> list[str]:
     values = dict(
         leaves(yaml.safe_load(text))
     )  # as written: composed, they would be those of the default model
-    del values["defaults"]
+    values = {key: value for key, value in values.items() if not {"defaults", NEUTRAL} & set(key.split("."))}
     runtime = {key: value for key, value in values.items() if key.split(".")[0] in RUNTIME}
     own = {key: value for key, value in values.items() if key not in runtime}
     comments = parse_comments(text)
@@ -145,6 +186,12 @@ def general_section() -> list[str]:
         "How it is run, which changes no cell's id:",
         key_table(runtime, comments),
     ]
+
+
+def own_code_section() -> list[str]:
+    """Return the section on words that name code of one's own."""
+    words = "\n".join(f"- {word}: {meaning}" for word, meaning in OWN_WORDS.items())
+    return ["## Code of your own", words, OWN_CODE]
 
 
 def overview_row(configs: Configs, group: str, name: str) -> dict[str, str]:
@@ -174,7 +221,7 @@ def option_section(configs: Configs, group: str, name: str) -> list[str]:
         comments |= {f"{prefix}{key}": comment for key, comment in parse_comments(text).items() if comment}
         beside &= parse_comments(text).keys()
     hidden = {f"{group}.{key}" for key in NO_ARGUMENTS[group] - {"lr"} | {"_target_"}}
-    values = {f"{group}.{key}": value for key, value in leaves(config[group])}
+    values = {typed(f"{group}.{key}"): value for key, value in leaves(config[group])}
     if group == "model":
         values |= {key: value for key, value in leaves(config) if key in beside}
     values = {key: value for key, value in values.items() if key not in hidden}

@@ -158,6 +158,8 @@ def run(
 
             plan = make_plan(experiment, overrides, results, config_dir)
         print_plan(plan, jobs)
+        for note in plan.notes:
+            print_note(note)
         return
     from gradbench.launchers import forkserver
 

@@ -10,13 +10,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from gradbench.config.composite import networks_of
 from gradbench.launchers import Cells
 
 
 def stack_kind(cells: Cells) -> str:
-    """Return a stack's model and regularizers, in a few words."""
+    """Return a stack's model, the networks that it is given and its regularizers, in a few words."""
     names = dict.fromkeys(str(cell.config["regularizer"]["name"]) for cell in cells)
-    return f"{cells[0].config['model']['name']} · {', '.join(names)}"
+    config = cells[0].config
+    return f"{' '.join([config['model']['name'], *networks_of(config)])} · {', '.join(names)}"
 
 
 def stack_title(cells: Cells) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gradbench.claims.schema import parse_claims
+from gradbench.config import composite
 from gradbench.config.checked_yaml import compose_yaml
 from gradbench.config.neutral import NEUTRAL, pop_neutral
 from gradbench.config.overrides import MAX_VALUES, Axis, Overrides, literal, one_line, parse_override, to_axis
@@ -159,7 +160,9 @@ class Configs:
         config = OmegaConf.to_container(composed)
         assert isinstance(config, dict)
         named = {str(key): value for key, value in config.items()}
-        return Composed(named, choices, neutral=pop_neutral(named))
+        neutral = pop_neutral(named)
+        composite.expand_short_forms(named)
+        return Composed(named, choices, neutral)
 
     def check_shadowed(self, choices: Mapping[str, str]) -> None:
         """Raise ``UsageError`` for a choice whose file in the user's folder is not used: a shipped one has its name."""
@@ -196,9 +199,10 @@ class Configs:
                 raise UsageError(f"{word}: a group under another package cannot be swept; give it one option")
             given = to_axis(override, self.groups.get(override.key_or_group))
             self.check_options(given)
+            composite.check(given)
             if given.key in axes:
                 raise UsageError(f"{given.key} is given twice: {word}; give it once, as {given.key}=a,b")
-            axes[given.key] = given
+            axes[given.key] = replace(given, may_name_code=True)
         return Overrides(tuple(axes.values()), tuple(verbatim))
 
     def check_options(self, given: Axis) -> None:
@@ -251,16 +255,18 @@ class Configs:
             raise UsageError(
                 f"{path}: 'scales' must map names to keys and values, like 'small: {{steps: 100}}'"
             )
+        is_own = self.folder is not None and path.resolve().is_relative_to(self.folder)
         try:
-            parsed = tuple(self._axes(axes) for axes in products)
-            scaled = {str(name): self._axes(axes) for name, axes in scales.items()}
+            parsed = tuple(self._axes(axes, is_own) for axes in products)
+            scaled = {str(name): self._axes(axes, is_own) for name, axes in scales.items()}
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from error
         parse_claims(spec, str(path))
         return Experiment(path.stem, str(spec.get("question", "")), parsed, scaled, spec)
 
-    def _axes(self, written: Mapping[str, Any]) -> tuple[Axis, ...]:
-        return tuple(self._axis(str(key), value) for key, value in written.items())
+    def _axes(self, written: Mapping[str, Any], is_own: bool) -> tuple[Axis, ...]:
+        axes = (self._axis(str(key), value) for key, value in written.items())
+        return tuple(replace(axis, may_name_code=is_own) for axis in axes)
 
     def _axis(self, word: str, value: Any) -> Axis:
         """Convert one line of a grid to an axis: a list, a single value, or text in Hydra's sweep grammar."""
@@ -277,6 +283,7 @@ class Configs:
         if not given.values:
             raise UsageError(f"the axis {key} has no values; give at least one")
         self.check_options(given)
+        composite.check(given)
         return given
 
 
@@ -305,8 +312,8 @@ def resolve(config: Config) -> Config:
     values = dict(leaves(config))
     texts = {key: str(value) for key, value in values.items() if isinstance(value, str | list)}
     for key, value in texts.items():
-        if value == "???":
-            raise UsageError(f"{key} must be given: add {key}=…")
+        if value == composite.GIVEN_LATER:
+            raise UsageError(composite.say_missing(key, config))
     # OmegaConf takes milliseconds per config, too long for thousands of cells: plain references are resolved here.
     for key, value in texts.items():
         reference = REFERENCE.fullmatch(value) if "${" in value else None

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from gradbench.config.compose import GROUPS, Config, shipped_folder
+from gradbench.config.composite import TARGET
 from gradbench.config.neutral import is_same
-from gradbench.config.sources import OWN, source_sha256
+from gradbench.config.sources import OWN, file_sha256, source_sha256
+from gradbench.errors import UsageError
 
 LABELS = frozenset(
     ("model.metric", "model.goal", "model.unit", "model.gradient_center", "regularizer.family")
@@ -21,7 +24,10 @@ LOCATIONS = frozenset(("path", "root", "download", "url"))
 GETTERS = "hydra.utils.get_"
 """How the targets begin that return the function, method, class or object of a dotted name."""
 
-TARGET, VERSION, SOURCE = "_target_", "version", "_source_sha256"
+VERSION, SOURCE = "version", "_source_sha256"
+
+WEIGHTS = "model.weights"
+"""The key that names a file of initial weights; its content is in the id, and not its path."""
 
 
 def identity(config: Mapping[str, Any], neutral: Mapping[str, Any], sources: Mapping[str, str]) -> Config:
@@ -33,10 +39,12 @@ def identity(config: Mapping[str, Any], neutral: Mapping[str, Any], sources: Map
     Args:
         config: nested, resolved, without the runtime keys.
         neutral: dotted key -> its neutral value.
-        sources: node -> hash of the source of its target, from :func:`hash_sources`.
+        sources: node -> hash of the source of its target, and ``model.weights`` -> hash of the file, from
+            :func:`hash_sources`.
 
     Returns:
-        A new nested dict (sharing the config's lists), with a key ``_source_sha256`` in each node of ``sources``.
+        A new nested dict (sharing the config's lists), with a key ``_source_sha256`` in each node of ``sources``, and
+        the hash of a file in place of its path.
     """
 
     def kept(node: Mapping[str, Any], place: str) -> Config:
@@ -48,7 +56,7 @@ def identity(config: Mapping[str, Any], neutral: Mapping[str, Any], sources: Map
             if is_data_location(place, key) or (key == TARGET and is_shipped_target(place, node)):
                 continue
             if not isinstance(value, dict):
-                result[key] = value
+                result[key] = sources.get(dotted, value)
             # A node with nothing but neutral values is omitted, as if it were absent; a group never is.
             elif (inner := kept(value, dotted)) or not value or dotted in GROUPS:
                 result[key] = inner
@@ -99,15 +107,40 @@ def foreign_targets(config: Mapping[str, Any], place: str = "") -> Iterator[tupl
 def hash_sources(config: Mapping[str, Any], targets: Mapping[str, str]) -> dict[str, str]:
     """Hash the source of each foreign target, except those with a ``version`` beside them or without source.
 
+    The file of initial weights is hashed too.
+
     Args:
         config: nested, resolved.
         targets: node -> target, from :func:`foreign_targets`.
 
     Returns:
-        Node -> hash.
+        Node or key -> hash.
+
+    Raises:
+        UsageError: if the file of weights cannot be read.
     """
     found = {node: source_sha256(target) for node, target in targets.items() if not has_version(config, node)}
+    weights = config["model"].get("weights")
+    if weights is not None:
+        found[WEIGHTS] = hash_weights(weights)
     return {node: sha256 for node, sha256 in found.items() if sha256}
+
+
+def hash_weights(path: str) -> str:
+    """Hash a file of weights.
+
+    Raises:
+        UsageError: if it is no file, or cannot be read.
+    """
+    try:
+        if Path(path).is_file():
+            return file_sha256(path)
+        what = "no such file"
+    except OSError as error:
+        what = str(error.strerror)
+    raise UsageError(
+        f"cannot read {WEIGHTS}={path} ({what}); give a file of weights, relative to where the command is typed"
+    )
 
 
 def has_version(config: Mapping[str, Any], place: str) -> bool:

@@ -1,26 +1,32 @@
 """Instantiate the ``_target_`` of a group of a resolved config, and load data."""
 
+import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from gradbench.config.compose import Config
+from gradbench.config.composite import TARGET
 from gradbench.config.hashing import canonical
-from gradbench.config.identity import TARGET, VERSION
+from gradbench.config.identity import VERSION
 from gradbench.config.sources import OWN
 from gradbench.data import Data
 from gradbench.errors import UsageError
 
 NO_ARGUMENTS = {
-    "model": {"name", "metric", "goal", "unit", "gradient_center"},
+    "model": {"name", "metric", "goal", "unit", "gradient_center", "weights"},
     "regularizer": {"name", "family", "strength"},
     "optimizer": {"name", "lr"},
     "data": {"name"},
 }
 """Group -> keys that are no arguments of its ``_target_``."""
+
+PLAIN = ("network", "networks", "loss", "metrics")
+"""Keys of a model whose nodes are passed to it as mappings: it decides when to call their targets, and with what."""
 
 
 def instantiate_group(
@@ -28,11 +34,14 @@ def instantiate_group(
 ) -> Any:
     """Call a group's ``_target_`` with the group's keys as arguments.
 
+    Hydra instantiates the nodes below it first, except a model's ``network``, ``networks``, ``loss`` and ``metrics``:
+    these are passed as plain dicts, without entries that are null.
+
     Args:
         config: resolved.
         group: ``model``, ``regularizer``, ``optimizer`` or ``data``.
         without: a further key that is no argument, such as a strength, which differs from cell to cell.
-        arguments: passed in addition to the config's.
+        arguments: passed in addition to the config's, where the target's signature has them.
 
     Raises:
         UsageError: if the target cannot be imported, or refuses its arguments.
@@ -42,17 +51,36 @@ def instantiate_group(
     kept = {key: value for key, value in node.items() if key not in skipped}
     if group != "data":  # whose fingerprint is part of ids, and whose version may be an argument
         kept = without_versions(kept)
+    nodes = {key: kept.pop(key) for key in PLAIN if group == "model" and key in kept}
+    for key in {"networks", "metrics"} & nodes.keys():
+        nodes[key] = {name: node for name, node in (nodes[key] or {}).items() if node is not None}
     try:
-        return instantiate(kept, _convert_="all", **arguments)
+        target = instantiate({**kept, "_partial_": True}, _convert_="all")
+        wanted = {key: value for key, value in arguments.items() if accepts(target.func, key)}
+        return target(**nodes, **wanted)  # not through Hydra, which would copy them
     except UsageError:
         raise
     except Exception as error:  # Hydra wraps whatever the target raises
-        cause = error.__cause__ or error
+        cause = (isinstance(error, InstantiationException) and error.__cause__) or error
         if isinstance(cause, UsageError):
             raise cause from None
         raise UsageError(
             f"{group}={node['name']}: {explain_failure(cause, node['_target_'], config)}"
         ) from error
+
+
+def accepts(target: Callable[..., Any], name: str) -> bool:
+    """Return whether a callable takes a keyword; where a class's constructor has ``**keys``, its base's counts."""
+    functions: list[Callable[..., Any]] = [target]
+    if isinstance(target, type):
+        functions = [kind.__init__ for kind in inspect.getmro(target)[:-1] if "__init__" in vars(kind)]  # type: ignore[misc]
+    for function in functions:
+        parameters = inspect.signature(function).parameters
+        if name in parameters:
+            return True
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
+            return False
+    return bool(functions)
 
 
 def without_versions(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,7 +96,7 @@ def explain_failure(cause: BaseException, target: str, config: Mapping[str, Any]
     """Return one line that says why a target could not be called, and what to do."""
     reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
     if isinstance(cause, ImportError | AttributeError):
-        return f"cannot import {target} ({reason}); install its package, or set PYTHONPATH to its folder"
+        return f"cannot import {target} ({reason}); install its package, or type the command in its folder"
     if isinstance(cause, KeyError):
         return f"it needs data with {reason}, and data={config['data']['name']} has none; choose other data or model"
     if isinstance(cause, TypeError):

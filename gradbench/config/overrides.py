@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -25,11 +25,13 @@ class Axis:
         key: dotted key of a leaf or of a node (whose values are dicts, merged as Hydra merges them), or a group.
         values: plain values, in order.
         added: whether the key need not exist (``+key=`` or ``++key=``).
+        may_name_code: whether it was typed, or comes from a file of the user's config folder.
     """
 
     key: str
     values: tuple[Any, ...]
     added: bool = False
+    may_name_code: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse a value of absurd length: it would be a label of every table and figure."""

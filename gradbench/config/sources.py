@@ -47,6 +47,17 @@ def source_sha256(target: str) -> str | None:
     return whole.hexdigest() if contents else None
 
 
+@cache
+def file_sha256(path: str) -> str:
+    """Hash the content of a file, once per process.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def is_standard(folder: Path) -> bool:
     """Return whether a folder belongs to the standard library, compiled modules included."""
     return STANDARD in (folder, folder.parent) and not is_installed(folder)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gradbench.config.compose import Config, leaves
+from gradbench.config.composite import TARGET, is_dotted_name, typed
 from gradbench.config.neutral import NEUTRAL
 from gradbench.config.overrides import literal
 from gradbench.errors import UsageError
@@ -46,6 +47,11 @@ RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
     "stack_width.mps": WIDTH,
     "model.depth": ("from 0 to 1,000", lambda v: 0 <= v <= 1000, "give a number of layers like 4"),
     "model.layers": ("from 1 to 1,000", lambda v: 1 <= v <= 1000, "give a number of layers like 1"),
+    "model.weights": (
+        "a file's name or null",
+        lambda v: v is None or isinstance(v, str),
+        "a name that is a number is written ./3",
+    ),
     "data.train": ("at most 10 million", lambda v: v <= 10**7, "give a number of points like 65536"),
     "data.test": ("at most 10 million", lambda v: v <= 10**7, "give a number of points like 4096"),
     "data.path": ("a file's name", lambda v: isinstance(v, str), "a name that is a number is written ./3"),
@@ -89,7 +95,7 @@ def check_config(config: Config, written: Mapping[str, Any], passed: CheckedLeav
 
     Args:
         config: nested, resolved.
-        written: dotted key -> value in the config folders, the only place where code may be named.
+        written: dotted key -> value in the config folders, and of the words that may name code.
         passed: leaves that passed before with the same ``written``; updated in place.
 
     Raises:
@@ -157,6 +163,10 @@ def check_leaf(key: str, value: Any, written: Mapping[str, Any]) -> None:
         raise UsageError(
             f"{key} says what code is called, and only a config folder may: write it into "
             "FOLDER/GROUP/mine.yaml, then --config-dir FOLDER GROUP=mine"
+        )
+    if key.rpartition(".")[2] == TARGET and not is_dotted_name(value):
+        raise UsageError(
+            f"{typed(key)} must be a dotted name like my_pkg.Net, got {literal(value)} in its YAML file"
         )
 
 

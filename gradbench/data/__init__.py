@@ -57,6 +57,32 @@ class Data:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Description:
+    """Data without values: what a model is built from, small enough to be sent to another process.
+
+    Args:
+        arrays: name -> type and shape of an array.
+        sizes: as of :class:`Data`.
+    """
+
+    arrays: Mapping[str, tuple[np.dtype[np.generic], tuple[int, ...]]]
+    sizes: Mapping[str, int]
+
+    @classmethod
+    def of(cls, data: Data) -> "Description":
+        """Describe data."""
+        arrays = {name: (array.dtype, array.shape) for name, array in data.arrays.items()}
+        return cls(arrays, dict(data.sizes))
+
+    def blank(self) -> Data:
+        """Return data of this description whose values are all zero, and take no memory."""
+        arrays = {
+            name: np.broadcast_to(np.zeros((), dtype), shape) for name, (dtype, shape) in self.arrays.items()
+        }
+        return Data(arrays, self.sizes)
+
+
 def _described(dtype: np.dtype[np.generic]) -> object:
     """Describe a dtype for the fingerprint: its string, or the fields of a structured dtype."""
     return dtype.descr if dtype.names else dtype.str

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from gradbench.functional.torch_internals import tree_map
+
 
 def sequential_vmap(function: Callable[..., Any], K: int) -> Callable[..., Any]:
     """Return a function that calls another once per network, and stacks the results: ``vmap`` as a loop.
@@ -12,15 +14,15 @@ def sequential_vmap(function: Callable[..., Any], K: int) -> Callable[..., Any]:
     It is for kernels that ``vmap`` cannot stack, and for networks that fill a core by themselves.
 
     Args:
-        function: of tensors and dicts of them, for one network.
+        function: of tensors and containers of them, for one network.
         K: number of networks; the arguments have it as their leading axis.
     """
-    return lambda *args: stack([function(*(pick(arg, k) for arg in args)) for k in range(K)])
+    return lambda *args: stack([function(*pick(args, k)) for k in range(K)])
 
 
-def pick(value: Any, k: int) -> Any:
-    """Return network k's part of a tensor [K, ...], or of a dict of them."""
-    return {name: part[k] for name, part in value.items()} if isinstance(value, dict) else value[k]
+def pick(values: Any, k: int) -> Any:
+    """Return network k's part of tensors [K, ...] in containers."""
+    return tree_map(lambda tensor: tensor[k], values)
 
 
 def stack(values: Sequence[Any]) -> Any:

@@ -1,11 +1,13 @@
 """Expand an experiment and the overrides of a command line into cells."""
 
+import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from gradbench.config import composite
 from gradbench.config.compose import GROUPS, REFERENCE, Config, Configs, Experiment, leaves, resolve, set_key
 from gradbench.config.identity import LABELS, foreign_targets, hash_sources
 from gradbench.config.overrides import MAX_VALUES, Axis, Overrides, literal
@@ -40,16 +42,20 @@ def expand(
     cells: dict[str, Cell] = {}
     used: set[str] = set()
     known: set[str] = set()
+    models: set[str] = set()
     for product in products:
         others = [axis for axis in product if axis.key not in configs.groups]
         for base in compose_bases(configs, product, words.verbatim):
-            axes = [axis for axis in others if axis.added or axis.key in base.keys]
+            axes = [axis for axis in others if base.takes(axis)]
             used.update(axis.key for axis in axes)
             known.update(base.keys)
+            models.add(base.choices.get("model", "none"))
             for cell in expand_base(base, axes, fingerprint):
                 cells.setdefault(cell.id, cell)
     for axis in itertools.chain(*products):
         if axis.key not in used | configs.groups.keys():
+            if composite.node_of(axis.key):
+                raise UsageError(say_not_taken(configs, axis.key, known, models))
             hint = nearest(axis.key, known)
             raise UsageError(f"no cell has the key {axis.key}{hint} (to add a new key, write +{axis.key}=…)")
     return list(cells.values())
@@ -69,8 +75,14 @@ def restrict_products(experiment: Experiment, words: Overrides, groups: set[str]
             values = axis.values
             if axis.key in groups:
                 values = tuple(value for value in values if value in before.values)
-            axes[axis.key] = Axis(axis.key, values, axis.added or before.added)
+            axes[axis.key] = replace(axis, values=values, added=axis.added or before.added)
         for axis in axes.values():
+            if composite.names_code(axis.key) and not axis.may_name_code:
+                word = f"{axis.key}={','.join(map(str, axis.values))}"
+                raise UsageError(
+                    f"experiment '{experiment.name}' names code, which only words that you type and files of your "
+                    f"--config-dir may; if you trust it, type {word} too"
+                )
             if axis.key.split(".")[0] in RUNTIME and len(axis.values) > 1:
                 raise UsageError(
                     f"{axis.key} says how cells are run and cannot be swept; run once per {axis.key}"
@@ -124,6 +136,11 @@ class Base:
     neutral: dict[str, Any]
     targets: dict[str, str]
 
+    def takes(self, axis: Axis) -> bool:
+        """Return whether an axis applies to the cells of this base."""
+        node = composite.required_node(axis.key)
+        return node in self.keys if node else axis.added or axis.key in self.keys
+
 
 def compose_bases(configs: Configs, product: Sequence[Axis], verbatim: tuple[str, ...]) -> Iterator[Base]:
     """Compose each combination of a product's groups."""
@@ -136,31 +153,94 @@ def compose_bases(configs: Configs, product: Sequence[Axis], verbatim: tuple[str
             (own if axis.key in GROUPS else further).append(f"{'+' * axis.added}{axis.key}={option}")
         config, choices, neutral = configs.compose((*own, *further, *verbatim))
         defaults = dict(leaves(config))
-        nodes = (itertools.accumulate(key.split("."), "{}.{}".format) for key in defaults)
-        keys = frozenset(itertools.chain(*nodes))
+        keys = dotted_keys(config)
         targets = dict(foreign_targets(config))
         yield Base(config, choices, (*further, *verbatim), options, defaults, keys, neutral, targets)
+
+
+def dotted_keys(config: Config) -> frozenset[str]:
+    """Return the dotted keys of the leaves of a config, and of the nodes above them."""
+    nodes = (itertools.accumulate(key.split("."), "{}.{}".format) for key, _ in leaves(config))
+    return frozenset(itertools.chain(*nodes))
 
 
 def expand_base(base: Base, axes: Sequence[Axis], fingerprint: Callable[[Config], str]) -> Iterator[Cell]:
     """Yield the cells of the product of axes applied to a base."""
     passed: CheckedLeaves = set()
+    names_code = any(composite.names_code(axis.key) for axis in axes)
     for values in itertools.product(*(axis.values for axis in axes)):
-        config, settings = copy_config(base.config), []
-        for axis, value in zip(axes, values, strict=True):
-            for key, item in leaves({axis.key: value}):
-                set_key(config, key, convert_value(key, item, base.defaults.get(key)))
-            is_default = axis.key in base.defaults and base.defaults[axis.key] == value
-            if axis.key.split(".")[0] not in RUNTIME and not is_default:
-                settings.append(f"{'' if axis.key in base.keys else '+'}{axis.key}={literal(value)}")
+        config = copy_config(base.config)
+        settings, written = apply_axes(base, config, list(zip(axes, values, strict=True)))
         config = resolve(config)
-        check_config(config, base.defaults, passed)
+        check_config(config, written, passed)
         runtime = {key: config.pop(key) for key in RUNTIME}
         words = (*settings, *base.words)
-        sources = hash_sources(config, base.targets)
+        sources = hash_sources(config, dict(foreign_targets(config)) if names_code else base.targets)
         yield Cell(
             config, fingerprint(config), base.choices, words, runtime, base.options, base.neutral, sources
         )
+
+
+def apply_axes(
+    base: Base, config: Config, given: Sequence[tuple[Axis, Any]]
+) -> tuple[list[str], Mapping[str, Any]]:
+    """Set the values of axes in a copy of a base's config.
+
+    A name of code that differs from the one in the YAML file replaces its node: other code has other arguments.
+
+    Args:
+        base: of the cell.
+        config: changed in place.
+        given: axes with one of their values each.
+
+    Returns:
+        The overrides that do the same, and dotted key -> value of the defaults and of the code that was named.
+    """
+    defaults, settings = base.defaults, list[str]()
+    for axis, value in sorted(given, key=lambda pair: not composite.names_code(pair[0].key)):
+        key, node = composite.plain(axis.key), composite.node_of(axis.key)
+        is_default = key in defaults and defaults[key] == value
+        if node == axis.key and not is_default:
+            if defaults.get(key) != composite.GIVEN_LATER:
+                find_node(config, node).clear()
+                defaults = {k: v for k, v in defaults.items() if not k.startswith(f"{node}.")}
+            defaults = defaults | ({key: value} if axis.may_name_code else {})
+        for leaf, item in leaves({key: value}):
+            set_key(config, leaf, convert_value(leaf, item, defaults.get(leaf)))
+        if node and composite.TARGET not in find_node(config, node):
+            raise UsageError(composite.say_missing(composite.plain(node), config))
+        if axis.key.split(".")[0] not in RUNTIME and not is_default:
+            exists = axis.key in base.keys or node
+            settings.append(f"{'' if exists else '+'}{composite.to_word(axis.key, value)}")
+    return settings, defaults
+
+
+def find_node(config: Config, key: str) -> Config:
+    """Return the node at a dotted key; an empty dict if there is none."""
+    for part in key.split("."):
+        config = config.get(part) or {}
+    return config
+
+
+def say_not_taken(configs: Configs, key: str, known: Collection[str], models: Iterable[str]) -> str:
+    """Return the line that says that the chosen models do not take a composite key, and what takes it.
+
+    Args:
+        configs: all models.
+        key: composite.
+        known: keys of all cells.
+        models: the chosen ones.
+    """
+    node = composite.required_node(key)
+    takers = []
+    for name in configs.groups["model"]:
+        with contextlib.suppress(UsageError):  # a broken file of the user's folder is not what was asked for
+            if node in dotted_keys(configs.compose((f"model={name}",)).config):
+                takers.append(f"model={name}")
+    own = sorted(filter(composite.names_code, known))
+    hint = f"; it takes {', '.join(own)}" if own else ""
+    others = f"; {', '.join(takers)} would" if takers else ""
+    return f"model={','.join(sorted(models))} does not take {node}{hint}{others}"
 
 
 def convert_value(key: str, value: Any, default: Any) -> Any:

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
@@ -71,8 +71,26 @@ def warm_up() -> None:
     if USES_FORKSERVER:
         multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
         resource_tracker.ensure_running()  # it unblocks signals once it runs
-        with signals.blocked():
+        with signals.blocked(), working_folder_not_first():
             forkserver.ensure_running()
+
+
+@contextlib.contextmanager
+def working_folder_not_first() -> Iterator[None]:
+    """Have Python processes that are started in the block leave the working folder off the front of their import path.
+
+    Otherwise a file there that is named like a module of Python or torch, such as profile.py, would be imported in
+    place of it. A forked worker's import path is that of this process.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 class WorkerStarter:

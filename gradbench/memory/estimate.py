@@ -22,9 +22,10 @@ from gradbench.data import Data
 from gradbench.functional.torch_internals import clear_cublas_workspaces, memory_events, tree_map
 from gradbench.grid.cell import Cell
 from gradbench.memory.tracker import META, MemoryTracker
+from gradbench.training.bind import init_state
 from gradbench.training.cuda_graphs import make_stepper
 from gradbench.training.draws import draw_chunk
-from gradbench.training.setup import build_stack, init_state
+from gradbench.training.setup import build_stack
 from gradbench.training.state import StackContext
 from gradbench.training.telemetry import Telemetry
 

@@ -78,8 +78,12 @@ def count_stacks(cells: Sequence[Cell], data: Data, device: torch.device) -> int
 
 def count_parameters(model: Model) -> int:
     """Return the number of parameters of a model's largest network."""
-    with shapes_alone():
-        networks = model.networks()
+    try:
+        with shapes_alone():
+            networks = model.networks()
+    except Exception:  # networks of a user's own may need values where they are built
+        with torch.random.fork_rng(devices=[]):
+            networks = model.networks()
     return max(sum(tensor.numel() for tensor in net.parameters()) for net in networks.values())
 
 

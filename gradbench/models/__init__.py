@@ -1,8 +1,8 @@
-"""Models: networks, losses, batches and metrics, one training task per file.
+"""Models: tasks with networks. A task says what is learned: batches, loss, metrics, where a penalty is measured.
 
 Everything here is written for ONE cell; the training loop adds the axis of K cells with ``vmap``. No model knows
 regularizers, optimizers, stacks or files. To add a model, write one file with a :class:`Model` and one YAML in
-``conf/model``.
+``conf/model``. Most begin with :class:`gradbench.models.supervised.SupervisedTask`, which needs the loss alone.
 """
 
 from abc import ABC, abstractmethod
@@ -13,6 +13,7 @@ from typing import final
 import numpy as np
 from torch import Tensor, nn
 
+from gradbench.errors import UsageError
 from gradbench.functional.flat_params import Network
 
 Networks = Mapping[str, Network | nn.Module]
@@ -39,17 +40,24 @@ class Player:
 class Model(ABC):
     """A training task of one cell: networks, random draws, batches, loss and evaluation.
 
-    Two methods have defaults, which a model may replace: :meth:`carry` (no state between updates) and
-    :meth:`summarize` (no metrics beyond those of :meth:`evaluate`). All others are abstract.
+    These methods have defaults, which a model may replace: :meth:`carry` (no state between updates), :meth:`probe`
+    (no penalty), :meth:`summarize` (no metrics beyond those of :meth:`evaluate`), :meth:`metric_names` (unknown) and
+    :meth:`check_networks` (nothing to check). All others are abstract.
+
+    The constructor gets the keys of the model's YAML and, where its signature has them, ``sizes`` (the data's counts)
+    and ``arrays`` (the data's arrays, read for their types and shapes alone).
 
     Attributes:
         players: in the order in which they are trained; exactly one is regularized.
         fuses: whether :meth:`networks` offers faster kernels, which run one network at a time and can be
             differentiated only once.
+        has_own_code: whether :meth:`check_networks` and :meth:`metric_names` call the networks, so that these must
+            have values.
     """
 
     players: tuple[Player, ...]
     fuses: bool = False
+    has_own_code: bool = False
 
     @abstractmethod
     def networks(self, fused: bool = False) -> dict[str, nn.Module]:
@@ -91,11 +99,15 @@ class Model(ABC):
     def loss(self, player: str, nets: Networks, batch: Tensors, carry: Tensors) -> tuple[Tensor, Tensors]:
         """Return the player's scalar loss and the carried state after this update."""
 
-    @abstractmethod
     def probe(
         self, player: str, nets: Networks, batch: Tensors, carry: Tensors
     ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-        """Return a function f: [B, ...] -> [B], and the points [B, ...] at which a penalty takes f's gradient."""
+        """Return a function f: [B, ...] -> [B], and the points [B, ...] at which a penalty takes f's gradient.
+
+        Raises:
+            UsageError: always, if the model does not replace this method.
+        """
+        raise UsageError(f"{type(self).__name__} has no method probe, which says where a penalty is measured")
 
     @abstractmethod
     def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
@@ -115,6 +127,27 @@ class Model(ABC):
         """
         return {}, {}
 
+    def metric_names(self, networks: Mapping[str, nn.Module]) -> frozenset[str] | None:
+        """Return the names of all metrics, known without training; ``None`` (the default) if they are not.
+
+        Args:
+            networks: those that :meth:`check_networks` has checked.
+        """
+        return None
+
+    def check_networks(self, networks: Mapping[str, nn.Module], penalised: bool) -> None:
+        """Call the networks once with a few examples, and check what comes out.
+
+        Args:
+            networks: from :meth:`networks`, on a CPU; without values unless the model has code of the user's own.
+            penalised: whether the regularizer has a penalty.
+
+        Raises:
+            UsageError: if a network does not fit the task or the data, or if no penalty can be measured.
+        """
+        if penalised and type(self).probe is Model.probe:
+            self.probe("", {}, {}, {})
+
 
 class MeanLoss(Model):
     """A model whose loss is a mean over examples, and whose penalty is taken of each example's own loss.
@@ -131,7 +164,6 @@ class MeanLoss(Model):
         The function returns each example's loss [B], which depends on no other example's input, and the carried state.
         """
 
-    @final
     def loss(self, player: str, nets: Networks, batch: Tensors, carry: Tensors) -> tuple[Tensor, Tensors]:
         """Return the mean loss and the carried state."""
         f, inputs = self.losses(player, nets, batch, carry)

@@ -6,14 +6,15 @@ B batch, T time, D features of a step, H hidden, C outputs (classes, or 1 for a 
 import math
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradbench.models import Networks, Player, Tensors
+from gradbench.models import Networks, Tensors
 from gradbench.models.networks.lstm import LSTM
 from gradbench.models.networks.rnn import RNN
-from gradbench.models.supervised import SupervisedModel
+from gradbench.models.supervised import SPLITS, SupervisedTask
 
 CELLS: dict[str, Callable[[int, int], nn.Module]] = {
     "rnn": RNN,
@@ -54,7 +55,7 @@ class SequenceClassifier(nn.Module):
         return outputs
 
 
-class SequenceReading(SupervisedModel):
+class SequenceReading(SupervisedTask):
     """Predict a class or a number for a sequence, after its last step.
 
     The loss is the mean over the batch of the cross-entropy in nats (targets are classes) or of the squared error
@@ -63,17 +64,24 @@ class SequenceReading(SupervisedModel):
 
     Args:
         sizes: sizes of the data: ``features`` (D), ``length`` (T), ``answers`` (C).
+        arrays: the data's arrays.
         cell: ``rnn`` (tanh, as in Pascanu et al., arXiv:1211.5063, 2013) or ``lstm``.
         hidden: H.
         radius: spectral radius of the initial recurrent weights, up to terms that vanish for large H (for an LSTM,
             of each gate's). torch's own weights have 1/√3; from about 1 on, gradients can grow with T.
         batch_size: B.
+        metrics: further metrics, as of :class:`SupervisedTask`.
     """
 
-    players = (Player("network"),)
-
     def __init__(
-        self, sizes: Mapping[str, int], cell: str, hidden: int, radius: float, batch_size: int
+        self,
+        sizes: Mapping[str, int],
+        arrays: Mapping[str, np.ndarray],
+        cell: str,
+        hidden: int,
+        radius: float,
+        batch_size: int,
+        metrics: Mapping[str, object] | None = None,
     ) -> None:
         if cell not in CELLS:
             raise ValueError(f"model.cell must be one of {', '.join(CELLS)}, got {cell}")
@@ -82,18 +90,14 @@ class SequenceReading(SupervisedModel):
                 f"model.hidden and batch_size must be >= 1, model.radius finite and >= 0, "
                 f"got {hidden}, {batch_size} and {radius}"
             )
-        self.shape = (sizes["features"], hidden, sizes["answers"], cell, radius)
-        self.length, self.batch_size = sizes["length"], batch_size
+        shape = (sizes["features"], hidden, sizes["answers"], cell, radius)
+        super().__init__(
+            sizes, arrays, lambda **_: SequenceClassifier(*shape), batch_size=batch_size, metrics=metrics
+        )
 
-    def networks(self, fused: bool = False) -> dict[str, nn.Module]:
-        """Return the sequence classifier."""
-        return {"network": SequenceClassifier(*self.shape)}
-
-    def losses(
-        self, player: str, nets: Networks, batch: Tensors, carry: Tensors
-    ) -> tuple[Callable[[Tensor], tuple[Tensor, Tensors]], Tensor]:
-        """Return the function sequences -> loss of each example [B], and the sequences."""
-        return lambda x: (example_losses(nets[player](x), batch["y"]), carry), batch["x"]
+    def example_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return each example's loss. Shapes: outputs [B, C], targets [B] -> [B]."""
+        return example_losses(outputs, targets)
 
     def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
         """Compute loss and accuracy on both splits, and whether the task is solved (1 or 0).
@@ -101,15 +105,22 @@ class SequenceReading(SupervisedModel):
         Of the training split only as many sequences are evaluated as the test split has.
         """
         metrics: Tensors = {}
-        for split in ("train", "test"):
+        for split in SPLITS:
             used = slice(len(data["test/y"]))
             outputs, y = nets["network"](data[f"{split}/x"][used]), data[f"{split}/y"][used]
             metrics[f"{split}/loss"] = example_losses(outputs, y).mean()
             metrics[f"{split}/accuracy"] = accuracy = is_correct(outputs, y).mean()
+            own = self.whole_metrics(outputs, y)
+            metrics |= {f"{split}/{name}": value for name, value in own.items()}
         metrics["test/solved"] = torch.where(
             accuracy.isnan(), accuracy, (accuracy > SOLVED).to(accuracy.dtype)
         )
         return metrics
+
+    def metric_names(self, networks: Mapping[str, nn.Module]) -> frozenset[str]:
+        """Return the names of all metrics."""
+        names = ("loss", "accuracy", *self.own_metrics)
+        return frozenset(f"{split}/{name}" for split in SPLITS for name in names) | {"test/solved"}
 
 
 def example_losses(outputs: Tensor, y: Tensor) -> Tensor:

@@ -12,11 +12,24 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from torch import Tensor, nn
 
+from gradbench.errors import UsageError, nearest
 from gradbench.functional.input_gradients import gradient_norms, slopes
 from gradbench.functional.seeding import generator
 from gradbench.models import Model, Networks, Player, Tensors
+from gradbench.models.factory import (
+    TRIAL,
+    NetworkFactory,
+    check_tensor,
+    check_values,
+    load_functions,
+    shape_text,
+    try_network,
+)
 from gradbench.models.networks.mlp import Perceptron
 from gradbench.models.sampling import gather_rows
+from gradbench.models.supervised import averaged
+
+PLAYERS = ("critic", "generator")
 
 EVALUATION_POINTS = 2500
 """Generated points from which modes and quality are computed, as in PacGAN (Lin et al., arXiv:1712.04086, 2017)."""
@@ -53,11 +66,17 @@ class WassersteinGAN(Model):
             critic trains (as for Fig. 1a of Gulrajani et al.).
         matched_points: points in each of the two samples of the exact W1; its cost grows with their cube.
         batch_size: B.
+        networks: ``critic`` or ``generator`` -> node of the config that names a network of the user's own instead of
+            the perceptron. A critic maps points as the data have them, [B, ...], to values [B] or [B, 1]; a generator
+            maps noise [B, Z] to as many numbers as a point has.
+        metrics: name -> node of a function ``(samples [N, ...], held-out points [N, ...])`` that returns one value per
+            sample, which are averaged, or one number; reported as ``test/name``.
     """
 
     def __init__(
         self,
         sizes: Mapping[str, int],
+        arrays: Mapping[str, np.ndarray],
         hidden: int,
         depth: int,
         activation: str,
@@ -66,6 +85,8 @@ class WassersteinGAN(Model):
         generator: str,
         matched_points: int,
         batch_size: int,
+        networks: Mapping[str, object] | None = None,
+        metrics: Mapping[str, object] | None = None,
     ) -> None:
         if generator not in ("trained", "fixed"):
             raise ValueError(f"model.generator must be trained or fixed, got {generator}")
@@ -76,15 +97,38 @@ class WassersteinGAN(Model):
         self.shape = (hidden, depth)
         self.activation = activation
         self.fixed = generator == "fixed"
+        self.point, self.has_modes = arrays["train/x"].shape[1:], "centres" in arrays
+        self.own = {
+            name: NetworkFactory(node, f"model.networks.{name}") for name, node in (networks or {}).items()
+        }
+        self.own_metrics = load_functions(metrics, "model.metrics")
+        self.has_own_code = bool(self.own or self.own_metrics)
+        for name in self.own.keys() - set(PLAYERS):
+            raise UsageError(
+                f"model.networks.{name}: the networks are critic and generator{nearest(name, PLAYERS)}"
+            )
+        if self.fixed and "generator" in self.own:
+            raise UsageError("model.generator=fixed has no network; leave out model.networks.generator")
         critic = Player("critic", steps=critic_steps)
         self.players = (critic,) if self.fixed else (critic, Player("generator", regularized=False))
 
     def networks(self, fused: bool = False) -> dict[str, nn.Module]:
         """Return the critic and, unless it is fixed, the generator."""
-        nets: dict[str, nn.Module] = {"critic": Perceptron(self.inputs, *self.shape, 1, self.activation)}
-        if not self.fixed:
-            nets["generator"] = Perceptron(self.noise, *self.shape, self.inputs, self.activation)
-        return nets
+        sizes = {"critic": (self.inputs, 1), "generator": (self.noise, self.inputs)}
+        return {player.name: self._network(player.name, *sizes[player.name]) for player in self.players}
+
+    def _network(self, name: str, inputs: int, outputs: int) -> nn.Module:
+        """Return a new network: the user's own or a perceptron."""
+        if name not in self.own:
+            return Perceptron(inputs, *self.shape, outputs, self.activation)
+        noise = {"noise": self.noise} if name == "generator" else {}
+        return self.own[name](
+            inputs=inputs, outputs=outputs, num_classes=outputs, shape=tuple(self.point), **noise
+        )
+
+    def values(self, critic: Callable[..., Tensor], points: Tensor) -> Tensor:
+        """Return the critic's value of each point. Shapes: [B, ...] -> [B]."""
+        return critic(points).reshape(-1) if "critic" in self.own else critic_values(critic, points)
 
     def draw(
         self, purpose: str, seed: int, first: int, count: int, data: Mapping[str, np.ndarray]
@@ -109,7 +153,11 @@ class WassersteinGAN(Model):
         """Generate points [B, ...]: outputs of the generator, or data plus noise if it is fixed."""
         if self.fixed:
             return gather_rows(x, draw["base"]) + draw["noise"]
-        samples: Tensor = nets["generator"](draw["noise"]).view(-1, *x.shape[1:])
+        return self._samples(nets, draw["noise"])
+
+    def _samples(self, nets: Networks, noise: Tensor) -> Tensor:
+        """Return the generator's points, shaped as the data's. Shapes: [B, Z] -> [B, ...]."""
+        samples: Tensor = nets["generator"](noise).reshape(-1, *self.point)
         return samples
 
     def batch(self, player: str, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
@@ -122,9 +170,9 @@ class WassersteinGAN(Model):
     def loss(self, player: str, nets: Networks, batch: Tensors, carry: Tensors) -> tuple[Tensor, Tensors]:
         """Return the critic's or the generator's loss, in units of D."""
         if player == "generator":
-            return -critic_values(nets["critic"], nets["generator"](batch["noise"])).mean(), carry
+            return -self.values(nets["critic"], self._samples(nets, batch["noise"])).mean(), carry
         # Both halves go through the critic in one pass.
-        fake_B, real_B = critic_values(nets["critic"], torch.cat([batch["fake"], batch["real"]])).chunk(2)
+        fake_B, real_B = self.values(nets["critic"], torch.cat([batch["fake"], batch["real"]])).chunk(2)
         return fake_B.mean() - real_B.mean(), carry
 
     def probe(
@@ -135,7 +183,7 @@ class WassersteinGAN(Model):
         carry: Tensors,
     ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
         """Return the critic, and the points interpolated between real and generated ones."""
-        return lambda x: critic_values(nets["critic"], x), batch["between"]
+        return lambda x: self.values(nets["critic"], x), batch["between"]
 
     def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
         """Compute the critic's Wasserstein estimate on held-out points, and arrays for figures.
@@ -146,23 +194,25 @@ class WassersteinGAN(Model):
         x = data["test/x"]
         real, fake = x[draw["real"]], self._generate(nets, x, draw)
         between = interpolate(real, fake, draw["alpha"])
-        norms = gradient_norms(lambda points: critic_values(nets["critic"], points), between)
-        some = torch.cat([real[: LAYER_POINTS // 2], fake[: LAYER_POINTS // 2]])
+        critic = nets["critic"]
+        norms = gradient_norms(lambda points: self.values(critic, points), between)
         results = {
-            "test/wasserstein_estimate": critic_values(nets["critic"], real).mean()
-            - critic_values(nets["critic"], fake).mean(),
+            "test/wasserstein_estimate": self.values(critic, real).mean() - self.values(critic, fake).mean(),
             "test/gradient_norm": norms.mean(),
             "test/gradient_norm_deviation": norms.std(),
             "gradient_norms": norms,
             "samples": fake,
-            "layer_gradients": layer_gradients(nets["critic"], some, *self.shape),
-            "weights": torch.cat([tensor.flatten() for tensor in nets["critic"].parameters()]),
+            "weights": torch.cat([tensor.flatten() for tensor in critic.parameters()]),
         }
+        if "critic" not in self.own:
+            some = torch.cat([real[: LAYER_POINTS // 2], fake[: LAYER_POINTS // 2]])
+            results["layer_gradients"] = layer_gradients(critic, some, *self.shape)
         if x[0].numel() == 2:
-            results["surface"] = critic_values(nets["critic"], surface_grid(x)).view(
-                SURFACE_SIDE, SURFACE_SIDE
-            )
-        return results
+            results["surface"] = self.values(critic, surface_grid(x)).view(SURFACE_SIDE, SURFACE_SIDE)
+        return results | {
+            f"test/{name}": averaged(function(fake, real), fake)
+            for name, function in self.own_metrics.items()
+        }
 
     def summarize(
         self, arrays: Mapping[str, np.ndarray], data: Mapping[str, np.ndarray]
@@ -177,13 +227,36 @@ class WassersteinGAN(Model):
         metrics = {"test/wasserstein": wasserstein(samples[:n], held_out[:n])}
         if "centres" in data:
             metrics |= mode_metrics(samples, data["centres"], float(data["sigma"]))
-        if len(arrays["layer_gradients"]) > 1:
+        if len(arrays.get("layer_gradients", ())) > 1:
             metrics["test/layer_growth"] = layer_growth(arrays["layer_gradients"])
         kept = dict(arrays) | {"data": held_out[: len(samples)]}
         kept |= weight_histogram(kept.pop("weights"))
         if "surface" in arrays:
             kept["extent"] = np.asarray(surface_extent(torch.as_tensor(held_out)))
         return metrics, kept
+
+    def metric_names(self, networks: Networks) -> frozenset[str]:
+        """Return the names of all metrics."""
+        names = {"wasserstein", "wasserstein_estimate", "gradient_norm", "gradient_norm_deviation"}
+        names |= {"modes", "quality"} if self.has_modes else set()
+        names |= {"layer_growth"} if "critic" not in self.own and self.shape[1] > 1 else set()
+        return frozenset(f"test/{name}" for name in names | self.own_metrics.keys())
+
+    def check_networks(self, networks: Networks, penalised: bool) -> None:
+        """Check what is the user's own, with a few examples: the generator's points, the critic's values, metrics."""
+        device = next(iter(networks["critic"].parameters())).device
+        points = torch.zeros(TRIAL, *self.point, device=device)
+        if "generator" in self.own:
+            typed, noise = self.own["generator"].typed, torch.zeros(TRIAL, self.noise, device=device)
+            samples = try_network(typed, networks["generator"], noise)
+            shapes = [(TRIAL, *self.point), (TRIAL, self.inputs)]
+            check_tensor(typed, samples, f"points {shape_text(shapes[0])}", shapes)
+        if "critic" in self.own:
+            typed = self.own["critic"].typed
+            values = try_network(typed, networks["critic"], points)
+            check_tensor(typed, values, "a value of each point, [B] or [B, 1]", [(TRIAL,), (TRIAL, 1)])
+        for name, function in self.own_metrics.items():
+            check_values(f"model.metrics.{name}", function, (points, points))
 
 
 def critic_values(critic: Callable[..., Tensor], points: Tensor, *shifts: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ def make_cases(
 
     some = cells(names, 1)
     device = resolve(only_value("device", [cell.runtime["device"] for cell in some]))[0]
-    validate(some)
+    validate(some, kind=device.type)
     if width is None:
         width = choose_width(some[0], data_of(some[0]), device)
     members = cells(names, width)

@@ -12,9 +12,9 @@ import torch
 from scipy.stats import quantile_test
 
 from gradbench.stats.intervals import CONFIDENCE, Interval
+from gradbench.training.bind import init_state
 from gradbench.training.cuda_graphs import make_stepper
 from gradbench.training.draws import CHUNK, draw_chunk
-from gradbench.training.setup import init_state
 from gradbench.training.state import StackContext, State
 from gradbench.training.telemetry import COMPARE_EVERY, Telemetry
 

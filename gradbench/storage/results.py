@@ -25,6 +25,7 @@ import pyarrow as pa
 from gradbench import FORMAT
 from gradbench.atomic import make_shared_folder
 from gradbench.config.compose import GROUPS, leaves
+from gradbench.config.composite import typed
 from gradbench.config.identity import SOURCE
 from gradbench.errors import DamagedError, StorageError, UsageError
 from gradbench.grid.cell import Cell
@@ -240,7 +241,7 @@ def describe(cell: Cell) -> dict[str, Any]:
     for key, value in leaves(cell.config):
         # the choice of a group (regularizer.name) is stored under the group's name (regularizer)
         group, _, rest = key.partition(".")
-        column = group if group in GROUPS and rest == "name" else key
+        column = group if group in GROUPS and rest == "name" else typed(key)
         columns[column] = json.dumps(value) if isinstance(value, list) else value
     columns |= {f"{node}.{SOURCE}": sha256 for node, sha256 in cell.sources.items()}
     return columns | {"command": cell.command(), "data_sha256": cell.data_sha256, "format": FORMAT}

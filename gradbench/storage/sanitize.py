@@ -156,4 +156,4 @@ def names_code(word: str) -> bool:
     parts = re.split(r"[.@/]", key.lstrip("+"))
     if "_target_" in word or not CODE_KEYS.isdisjoint(parts):
         return True
-    return parts[-1] != "path" and ("../" in value or DOTTED.search(value) is not None)
+    return parts[-1] not in ("path", "weights") and ("../" in value or DOTTED.search(value) is not None)

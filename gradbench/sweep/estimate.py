@@ -4,6 +4,7 @@ import contextlib
 
 import pandas as pd
 
+from gradbench.config.composite import TARGET
 from gradbench.errors import UsageError
 from gradbench.storage.results import Results
 from gradbench.storage.sanitize import check_folder
@@ -13,28 +14,31 @@ from gradbench.sweep.plan import RESULTS, Plan
 def expected_seconds(plan: Plan) -> float | None:
     """Estimate the seconds that one worker needs for the unfinished cells of a plan.
 
-    The estimate uses the median step time per model and regularizer family in this and other results folders.
+    The estimate uses the median step time per model, network and regularizer family in this and other results folders.
 
     Returns:
         Seconds, or ``None`` if some kind of cell has never been trained.
     """
     if all(map(plan.is_finished, plan.cells)):
         return 0.0
-    kind = ["model", "regularizer.family"]
+    kind = ["model", "model.network", "regularizer.family"]
     columns = ["cell", "status", *kind, "step_seconds"]
+    needed = set(columns) - {"model.network"}  # which most models do not take
     tables = []
     for folder in {plan.folder, *(cells.parent for cells in RESULTS.glob("*/cells"))}:
         with contextlib.suppress(UsageError):  # an unreadable other folder is no mistake of this command
             check_folder(folder)
             table = Results(folder).cells(columns)
-            if set(columns) <= set(table):
+            if needed <= set(table):
                 seconds = pd.to_numeric(table["step_seconds"], errors="coerce")
-                tables.append(table.assign(step_seconds=seconds).dropna())
+                network = table["model.network"].fillna("") if "model.network" in table else ""
+                tables.append(table.assign(step_seconds=seconds, **{"model.network": network}).dropna())
     known = pd.concat(tables).groupby(kind)["step_seconds"].median().to_dict() if tables else {}
     total = 0.0
     for cell in plan.cells:
         if not plan.is_finished(cell):
-            key = (cell.config["model"]["name"], cell.config["regularizer"]["family"])
+            network = (cell.config["model"].get("network") or {}).get(TARGET, "")
+            key = (cell.config["model"]["name"], network, cell.config["regularizer"]["family"])
             if key not in known:
                 return None
             total += float(known[key]) * int(cell.config["steps"])

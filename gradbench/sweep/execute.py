@@ -39,7 +39,7 @@ def prepare_folder(plan: Plan) -> tuple[Plan, list[str]]:
                 raise
             lines = [repair.describe_damage(plan.folder, damage, cells, "it stays") for damage in damages]
         plan = replace(plan, statuses=results.statuses())
-    return plan, lines + provenance_warnings(results.cells(), plan.cells, plan.devices[0])
+    return plan, lines + plan.notes + provenance_warnings(results.cells(), plan.cells, plan.devices[0])
 
 
 def execute(

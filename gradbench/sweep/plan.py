@@ -3,20 +3,25 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gradbench.config.compose import Configs, Experiment
 from gradbench.config.hashing import canonical, digest
 from gradbench.config.instantiate import fingerprint, load_once
 from gradbench.config.overrides import Overrides, one_line
-from gradbench.data import Data
-from gradbench.errors import UsageError
+from gradbench.data import Data, Description
+from gradbench.errors import UsageError, nearest
 from gradbench.grid.cell import RUNTIME, Cell
 from gradbench.grid.expand import expand
 from gradbench.grid.stacks import Stack, group_by_program, split_into_stacks
 from gradbench.storage.results import FINISHED, Results
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gradbench.models import Model
 
 RESULTS = Path("results")
 """Default parent of results folders, relative to the working directory."""
@@ -36,6 +41,7 @@ class Plan:
         stacks: the same cells grouped into stacks; stacks with unfinished cells are trained.
         statuses: cell id -> status, for the cells that have a row in the results folder.
         devices: names of the devices to train on.
+        notes: lines for the user on how networks of their own are trained.
     """
 
     experiment: Experiment
@@ -44,6 +50,7 @@ class Plan:
     stacks: list[Stack]
     statuses: dict[str, str]
     devices: list[str]
+    notes: list[str] = field(default_factory=list)
 
     def todo(self) -> list[tuple[Cell, ...]]:
         """Return the unfinished cells of each stack, the most expensive stack first."""
@@ -96,28 +103,30 @@ def make_plan(
     stored.check()
     statuses = stored.statuses()
     groups = group_by_program(cells)
-    sizes = {key: load_once(key).sizes for key in {canonical(cell.config["data"]) for cell in cells}}
-    devices, counts = call(fit_to_devices, groups, device, sizes)
+    keys = {canonical(cell.config["data"]) for cell in cells}
+    devices, counts, notes = call(
+        fit_to_devices, groups, device, {key: Description.of(load_once(key)) for key in keys}
+    )
     grouped = [
         stack
         for members, count in zip(groups, counts, strict=True)
         for stack in split_into_stacks(members, count)
     ]
-    return Plan(experiment, stored.folder, cells, grouped, statuses, devices)
+    return Plan(experiment, stored.folder, cells, grouped, statuses, devices, notes)
 
 
 def fit_to_devices(
-    groups: Sequence[Sequence[Cell]], device: str, sizes: Mapping[str, Mapping[str, int]]
-) -> tuple[list[str], list[int]]:
+    groups: Sequence[Sequence[Cell]], device: str, descriptions: Mapping[str, Description]
+) -> tuple[list[str], list[int], list[str]]:
     """Resolve the device, validate the cells, and count the stacks that fit; the part of a plan that needs torch.
 
     Args:
         groups: cells grouped by their program.
         device: value of the config key ``device``.
-        sizes: data config as JSON -> sizes of its data.
+        descriptions: data config as JSON -> description of its data.
 
     Returns:
-        The names of the devices, and the number of stacks for each group.
+        The names of the devices, the number of stacks for each group, and lines for the user.
 
     Raises:
         UsageError: if there is no such device, or a model, regularizer or optimizer cannot be built.
@@ -125,19 +134,18 @@ def fit_to_devices(
     from gradbench.functional.devices import resolve
     from gradbench.memory.stack_width import count_stacks
 
-    known = {key: Data({}, found) for key, found in sizes.items()}
+    known = {key: description.blank() for key, description in descriptions.items()}
 
-    def sizes_of(cell: Cell) -> Data:
+    def blank_of(cell: Cell) -> Data:
         return known[canonical(cell.config["data"])]
 
     devices = resolve(device)
     cells = [cell for members in groups for cell in members]
-    validate(cells, sizes_of)
+    notes = validate(cells, blank_of, devices[0].type)
     # of a CPU's stacks networks decide, of a GPU's memory does, which data take as well
-    read = sizes_of if devices[0].type == "cpu" else data_of
-    return list(map(str, devices)), [
-        count_stacks(members, read(members[0]), devices[0]) for members in groups
-    ]
+    read = blank_of if devices[0].type == "cpu" else data_of
+    counts = [count_stacks(members, read(members[0]), devices[0]) for members in groups]
+    return list(map(str, devices)), counts, notes
 
 
 def data_of(cell: Cell) -> Data:
@@ -168,25 +176,89 @@ def folder_name(experiment: Experiment, words: Overrides) -> str:
     return re.sub(r"[^\w+.-]", "_", "-".join(filter(None, parts)))
 
 
-def validate(cells: Sequence[Cell], data_of: Callable[[Cell], Data] = data_of) -> None:
+def validate(
+    cells: Sequence[Cell], data_of: Callable[[Cell], Data] = data_of, kind: str = "cpu"
+) -> list[str]:
     """Build the model, regularizer and optimizer of each program, so that mistakes show before training starts.
+
+    A step of each network, regularizer or optimizer that is not gradbench's own is tried out.
 
     Args:
         cells: cells of any number of programs.
-        data_of: returns the data of a cell; only its sizes are used.
+        data_of: returns the data of a cell; only its sizes, types and shapes are used.
+        kind: type of the device to train on.
+
+    Returns:
+        Lines for the user, on how networks are trained.
 
     Raises:
-        UsageError: if a model, regularizer or optimizer cannot be built.
+        UsageError: if a model, regularizer or optimizer cannot be built, or not be trained.
     """
-    from gradbench.functional.devices import shapes_alone
+    import torch
+
+    from gradbench.training.execution import choose_execution
     from gradbench.training.program import build, build_regularizer
+    from gradbench.training.trial import adapt
+    from gradbench.training.weights import initial_weights
 
     programs = {(cell.program, cell.regularizer_program): cell for cell in cells}
+    notes: dict[str, None] = {}
     for cell in programs.values():
-        model = build(cell.config, data_of(cell)).model
-        build_regularizer(cell.config)
+        program = build(cell.config, data_of(cell))
+        penalised = build_regularizer(cell.config).penalty is not None
         try:
-            with shapes_alone():  # a plan allocates nothing
-                model.networks()
+            names = try_networks(program.model, initial_weights(cell), penalised)
+        except UsageError as error:
+            raise UsageError(f"model={cell.config['model']['name']}: {error}") from error
         except Exception as error:  # a user's own model may raise anything
             raise UsageError(f"model={cell.config['model']['name']}: {one_line(error)}") from error
+        check_metric(cell, names)
+        execution = choose_execution(program, cell, torch.device(kind), kind)
+        notes |= dict.fromkeys(adapt(execution, program, cell, data_of(cell)).notes)
+    return list(notes)
+
+
+def try_networks(
+    model: "Model", weights: Mapping[str, "Tensor"] | None, penalised: bool
+) -> frozenset[str] | None:
+    """Build a model's networks, let it check them, and return the names of its metrics, if they are known.
+
+    Args:
+        model: the model.
+        weights: initial weights from a file, by name.
+        penalised: whether a penalty acts on it.
+
+    Raises:
+        Exception: whatever the networks raise, or ``UsageError`` if they do not fit.
+    """
+    import torch
+
+    from gradbench.functional.devices import shapes_alone
+    from gradbench.training.weights import apply_weights
+
+    # a plan allocates nothing, unless there is code that must be called
+    with torch.random.fork_rng(devices=[]) if model.has_own_code else shapes_alone():
+        networks = model.networks()
+        apply_weights(networks, weights)
+        model.check_networks(networks, penalised)
+        return model.metric_names(networks) if names_its_metrics(model) else None
+
+
+def names_its_metrics(model: "Model") -> bool:
+    """Return whether the names that a model gives cover all that it reports: a subclass may report more."""
+    for kind in type(model).__mro__:
+        if "metric_names" in vars(kind):
+            return True
+        if {"evaluate", "summarize"} & vars(kind).keys():
+            return False
+    return False
+
+
+def check_metric(cell: Cell, known: frozenset[str] | None) -> None:
+    """Raise ``UsageError`` unless a model reports the metric that is compared, where it is known what it reports."""
+    metric = str(cell.config["model"]["metric"])
+    if known is not None and metric not in known:
+        raise UsageError(
+            f"model={cell.config['model']['name']} reports no model.metric={metric}{nearest(metric, known)} "
+            f"(model.metric is one of: {', '.join(sorted(known))})"
+        )

@@ -115,7 +115,9 @@ class Tracer(DispatchMode):
         self.originals: dict[Any, Tensor] = {}
         self.nodes: Any = WeakIdKeyDictionary()
         for index, tensor in enumerate(inputs):
-            self.register(tensor, self.graph.placeholder(f"input_{index}"))
+            node = self.graph.placeholder(f"input_{index}")
+            node.meta["constant"] = False
+            self.register(tensor, node)
 
     def __torch_dispatch__(
         self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -125,7 +127,8 @@ class Tracer(DispatchMode):
         if draws(operation, args, kwargs):
             raise UntraceableError(
                 f"{operation} draws random numbers inside a training step, from a generator that all cells share; "
-                "a cell's numbers come from its own seed: draw them in the model's `draw`, and set dropout to 0"
+                "a cell's numbers come from its own seed: draw them in the model's `draw`, or by dropout, torch.rand, randn, "
+                "bernoulli, randint and their like"
             )
         if has_unknown_size(operation, args):
             raise UntraceableError(reads(str(operation), "to know how many elements there are"))
@@ -138,6 +141,7 @@ class Tracer(DispatchMode):
         result = operation(*args, **kwargs)
         # a constant is copied: an in-place change must not last until the next replay
         node = self.graph.call_function(COPY if operation is LIFT else operation, *given)
+        node.meta["constant"] = all(one.meta["constant"] for one in node.all_input_nodes)
         if isinstance(result, Tensor):
             self.register(result, node)
             if is_fixed(node) and result.numel() <= CONSTANT_SIZE:
@@ -145,8 +149,10 @@ class Tracer(DispatchMode):
         elif isinstance(result, tuple | list):
             for index, part in enumerate(result):
                 if isinstance(part, Tensor):  # None: a gradient that nobody asked for
-                    self.register(part, self.graph.call_function(operator.getitem, (node, index)))
-        elif result is not None:
+                    item = self.graph.call_function(operator.getitem, (node, index))
+                    item.meta["constant"] = node.meta["constant"]
+                    self.register(part, item)
+        elif result is not None and not node.meta["constant"]:
             raise UntraceableError(reads(str(operation), str(result)))
         return result
 
@@ -164,7 +170,9 @@ class Tracer(DispatchMode):
         if tensor not in self.nodes:
             name = f"constant_{len(self.constants)}"
             self.originals[name], self.constants[name] = tensor, tensor.clone()
-            self.register(tensor, self.graph.get_attr(name))
+            constant = self.graph.get_attr(name)
+            constant.meta["constant"] = True
+            self.register(tensor, constant)
         node: Node = self.nodes[tensor]
         return node
 
@@ -211,9 +219,8 @@ def reads(operation: str, what: str) -> str:
 def outside(operation: str) -> str:
     """Return the message about an operation that writes where a replay would not."""
     return (
-        f"{operation} writes to a tensor that is no input of the training step, such as a module's buffer; "
-        "all cells of a stack would share it: switch off what the module tracks (track_running_stats=False), "
-        "or carry it on as state"
+        f"{operation} writes to a tensor that is no input of the training step, such as a plain attribute of a "
+        "module; all cells of a stack would share it: register it as a buffer"
     )
 
 

@@ -67,7 +67,7 @@ class CudaGraphStepper(EagerStepper):
         if self.is_first("evaluation"):
             return super().evaluate(state)
         static = self.to_static_buffers(state)
-        found: Tensors = self.launch("evaluation", lambda: self.context.evaluate(static.parameters))
+        found: Tensors = self.launch("evaluation", lambda: self.context.evaluate(static.weights))
         return found
 
     def is_first(self, what: Any) -> bool:
@@ -149,7 +149,7 @@ def into_graph(pool: Any) -> Callable[[Launch], Launch]:
 
 
 def make_stepper(context: StackContext) -> EagerStepper:
-    """Return the stepper for a stack's device."""
-    if context.device.type == "cuda":
+    """Return the stepper for a stack's device; what reads values cannot be captured in a CUDA graph."""
+    if context.device.type == "cuda" and context.is_traced:
         return CudaGraphStepper(context, into_graph(torch.cuda.graph_pool_handle()))
     return EagerStepper(context)

@@ -1,14 +1,17 @@
 """Choose how the functions of a stack are run, and bundle what they are built from."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 
 from gradbench.functional.flat_params import Layout
+from gradbench.functional.written_out import written_out
+from gradbench.grid.cell import Cell
 from gradbench.models import Player
 from gradbench.training.divergence import Divergence
-from gradbench.training.program import Program
+from gradbench.training.program import Program, build_regularizer
 from gradbench.training.regularize import RegularizerGroup
 
 
@@ -16,22 +19,38 @@ from gradbench.training.regularize import RegularizerGroup
 class Execution:
     """The way a stack's functions are run: it changes how long they take, and their results by rounding at most.
 
-    Args:
+    Attributes:
         device: device that the stack trains on.
-        fused: the networks use kernels that ``vmap`` cannot stack, so cells run one after another.
+        kind: type of the device that it is built for: another one where memory is predicted, or a step is tried out.
+        fused: the networks use kernels of their own that ``vmap`` cannot stack and that have one derivative.
+        one_by_one: networks run one after another; all else is stacked.
         traces: trace updates and batches at their first call, and replay them.
+        traces_networks: trace the networks' passes, too.
+        writes_out: recurrent layers and attention are written out, for ``vmap`` and second derivatives.
+        shared: player -> names of its network's buffers that are the same for all cells, and constant.
         with_telemetry: record series.
+        notes: lines for the user, such as why networks run one after another.
     """
 
     device: torch.device
-    fused: bool
+    kind: str
+    fused: bool = False
+    one_by_one: bool = False
     traces: bool = True
+    traces_networks: bool = True
+    writes_out: bool = False
+    shared: Mapping[str, frozenset[str]] = field(default_factory=dict)
     with_telemetry: bool = True
+    notes: tuple[str, ...] = ()
+
+    def kernels(self) -> contextlib.AbstractContextManager[None]:
+        """Return the context in which networks are called."""
+        return written_out() if self.writes_out else contextlib.nullcontext()
 
 
 def choose_execution(
     program: Program,
-    groups: Sequence[RegularizerGroup],
+    cell: Cell,
     device: torch.device,
     kind: str,
     traces: bool = True,
@@ -41,16 +60,22 @@ def choose_execution(
 
     Args:
         program: model, optimizer and precision.
-        groups: the stack's regularizers.
+        cell: one of the stack.
         device: device that the stack trains on.
         kind: type of the device that it is built for.
         traces: as of :class:`Execution`.
         with_telemetry: as of :class:`Execution`.
     """
     # on a CPU a fused kernel for one network beats operations over K; a GPU is only filled by the latter
-    penalty = any(group.regularizer.penalty for group in groups)
-    fused = program.model.fuses and kind == "cpu" and program.precision != "bfloat16" and not penalty
-    return Execution(device, fused, traces, with_telemetry)
+    fused = (
+        program.model.fuses and kind == "cpu" and program.precision != "bfloat16" and not has_penalty(cell)
+    )
+    return Execution(device, kind, fused, one_by_one=fused, traces=traces, with_telemetry=with_telemetry)
+
+
+def has_penalty(cell: Cell) -> bool:
+    """Return whether a cell's regularizer adds a penalty, which is differentiated twice."""
+    return build_regularizer(cell.config).penalty is not None
 
 
 @dataclass(frozen=True)

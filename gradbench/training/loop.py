@@ -16,11 +16,12 @@ import torch
 from gradbench.cpu_count import cores
 from gradbench.data import Data
 from gradbench.grid.cell import Cell
+from gradbench.training.bind import init_state
 from gradbench.training.checkpoint import Checkpoint
 from gradbench.training.cuda_graphs import make_stepper
 from gradbench.training.divergence import has_finite
 from gradbench.training.draws import CHUNK, draw_chunk
-from gradbench.training.setup import build_stack, compact, init_state, should_compact
+from gradbench.training.setup import build_stack, compact, should_compact
 from gradbench.training.state import StackContext, State
 from gradbench.training.step import EagerStepper
 from gradbench.training.telemetry import Telemetry, gradient_histograms, series_of

@@ -13,14 +13,18 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from gradbench.functional.flat_params import Tensors
+from gradbench.functional.flat_params import Network, Tensors, Weights
 from gradbench.functional.input_gradients import Evaluated
-from gradbench.models import MeanLoss, Model, Networks, Player
+from gradbench.functional.noise import CounterNoise
+from gradbench.models import MeanLoss, Model, Player
 from gradbench.regularizers import Penalty
 from gradbench.training.execution import StackProgram
 
-Objective = Callable[..., tuple[Tensor, Tensor, Tensors]]
-"""``(own [K, P], others, batch, carry, strength [K]) -> loss [K], penalty [K], carry``; without K for a fused stack."""
+Objective = Callable[..., tuple[Tensor, Tensor, Tensors, Tensors]]
+"""``(own, others, batch, carry, strength [K], noise key [K]) -> loss [K], penalty [K], carry, buffers``.
+
+Own and others are weights. Without K where cells run one after another.
+"""
 
 Probe = tuple[Callable[[Tensor], tuple[Tensor, Tensors]], Tensor]
 """A function ``x [B, ...] -> values [B], carry``, and the points [B, ...] where a penalty measures its gradient."""
@@ -30,26 +34,41 @@ def build_objective(player: Player, stack: StackProgram) -> Objective:
     """Return the objective of a player: its loss, and the penalty where its cells have one."""
     acting = stack.acting(player)
     penalty_fn = acting[0].regularizer.penalty if acting else None
-    # what draws random numbers is refused by the tracer, which says what to do
-    stacked = (lambda f: f) if stack.execution.fused else partial(vmap, randomness="different")
     network = OneNetwork(player, stack)
-    if penalty_fn is None:
-        return stacked(network.loss_alone)
 
-    def penalised(*args: Any) -> tuple[Tensor, Tensor, Tensors]:
-        *rest, strength = args
-        x = stacked(network.points)(*rest)
+    def stacked(function: Callable[..., Any], noise_key: Tensor) -> Callable[..., Any]:
+        """Stack a function; each call counts its random numbers anew, so that two passes share their masks."""
+        run = function if stack.execution.one_by_one else vmap(function, randomness="different")
+
+        def with_noise(*args: Any) -> Any:
+            with CounterNoise(noise_key), stack.execution.kernels():
+                return run(*args)
+
+        return with_noise
+
+    def plain(*args: Any) -> tuple[Tensor, Tensor, Tensors, Tensors]:
+        *rest, noise_key = args
+        loss, penalty, carried, buffers = stacked(network.loss_alone, noise_key)(*rest)
+        return loss, penalty, carried, buffers
+
+    def penalised(*args: Any) -> tuple[Tensor, Tensor, Tensors, Tensors]:
+        *rest, strength, noise_key = args
+        x = stacked(network.points, noise_key)(*rest)
         x = x if x.requires_grad else x.detach().requires_grad_()
-        values_B, loss, carried = stacked(network.values)(x, *rest)
+        values_B, loss, carried, buffers = stacked(network.values, noise_key)(x, *rest)
         (slopes,) = torch.autograd.grad(values_B.sum(), x, create_graph=True)
-        weighted_penalty = partial(network.weighted_penalty, penalty_fn)
-        return loss, stacked(weighted_penalty)(x, values_B, slopes, strength, *rest), carried
+        assert penalty_fn is not None
+        weighted_penalty = stacked(partial(network.weighted_penalty, penalty_fn), noise_key)
+        return loss, weighted_penalty(x, values_B, slopes, strength, *rest), carried, buffers
 
-    return penalised
+    return plain if penalty_fn is None else penalised
 
 
 class OneNetwork:
-    """The parts of an objective, of one network: parameters are [P], batches [B, ...]."""
+    """The parts of an objective, of one network: parameters are [P], batches [B, ...].
+
+    A network's buffers move once per update, in the pass of its own player's loss; what other passes write is dropped.
+    """
 
     def __init__(self, player: Player, stack: StackProgram) -> None:
         self.model, self.name, self.layouts = stack.program.model, player.name, stack.layouts
@@ -57,38 +76,41 @@ class OneNetwork:
         kind = stack.execution.device.type
         self.autocast = partial(torch.autocast, kind, torch.bfloat16) if low else contextlib.nullcontext
 
-    def networks(self, own: Tensor, others: Tensors) -> Networks:
-        """Return every player's network with these parameters."""
-        return {key: self.layouts[key].bind(vector) for key, vector in (others | {self.name: own}).items()}
+    def networks(self, own: Weights, others: dict[str, Weights]) -> dict[str, Network]:
+        """Return every player's network with these weights."""
+        return {key: self.layouts[key].bind(*weights) for key, weights in (others | {self.name: own}).items()}
 
     def loss_alone(
-        self, own: Tensor, others: Tensors, batch: Tensors, carry: Tensors, _strength: Tensor
-    ) -> tuple[Tensor, Tensor, Tensors]:
-        """Return the loss, a penalty of zero, and what is carried on."""
+        self, own: Weights, others: dict[str, Weights], batch: Tensors, carry: Tensors, _strength: Tensor
+    ) -> tuple[Tensor, Tensor, Tensors, Tensors]:
+        """Return the loss, a penalty of zero, what is carried on, and the own network's buffers afterwards."""
+        nets = self.networks(own, others)
         with self.autocast():
-            loss, carried = self.model.loss(self.name, self.networks(own, others), batch, carry)
-        loss = loss.to(own.dtype)
-        return loss, torch.zeros_like(loss), carried
+            loss, carried = self.model.loss(self.name, nets, batch, carry)
+        loss = loss.to(own.parameters.dtype)
+        return loss, torch.zeros_like(loss), carried, nets[self.name].buffers
 
-    def probe(self, own: Tensor, others: Tensors, batch: Tensors, carry: Tensors) -> Probe:
+    def probe(self, nets: dict[str, Network], batch: Tensors, carry: Tensors) -> Probe:
         """Return the function and the points where a penalty measures its gradient."""
-        return probe_of(self.model, self.name, self.networks(own, others), batch, carry)
+        return probe_of(self.model, self.name, nets, batch, carry)
 
-    def points(self, *args: Any) -> Tensor:
+    def points(self, own: Weights, others: dict[str, Weights], batch: Tensors, carry: Tensors) -> Tensor:
         """Return the points alone, [B, ...]."""
         with self.autocast():
-            return self.probe(*args)[1]
+            return self.probe(self.networks(own, others), batch, carry)[1]
 
     def values(
-        self, x: Tensor, own: Tensor, others: Tensors, batch: Tensors, carry: Tensors
-    ) -> tuple[Tensor, Tensor, Tensors]:
-        """Return the function's values [B] at points, the loss, and what is carried on."""
+        self, x: Tensor, own: Weights, others: dict[str, Weights], batch: Tensors, carry: Tensors
+    ) -> tuple[Tensor, Tensor, Tensors, Tensors]:
+        """Return the function's values [B] at points, the loss, what is carried on, and the own buffers afterwards."""
+        nets, dtype = self.networks(own, others), own.parameters.dtype
         with self.autocast():
-            values_B, carried = self.probe(own, others, batch, carry)[0](x)
+            values_B, carried = self.probe(nets, batch, carry)[0](x)
             if isinstance(self.model, MeanLoss):  # one pass serves both
-                return values_B, values_B.mean().to(own.dtype), carried
-            loss, carried = self.model.loss(self.name, self.networks(own, others), batch, carry)
-        return values_B, loss.to(own.dtype), carried
+                return values_B, values_B.mean().to(dtype), carried, nets[self.name].buffers
+            nets = self.networks(own, others)
+            loss, carried = self.model.loss(self.name, nets, batch, carry)
+        return values_B, loss.to(dtype), carried, nets[self.name].buffers
 
     def weighted_penalty(
         self,
@@ -97,16 +119,18 @@ class OneNetwork:
         values_B: Tensor,
         slopes: Tensor,
         strength: Tensor,
-        own: Tensor,
+        own: Weights,
+        others: dict[str, Weights],
         *rest: Any,
     ) -> Tensor:
         """Return the penalty at points whose values [B] and slopes [B, ...] are known."""
         with self.autocast():
-            f = self.probe(own, *rest)[0]
-            return penalty_fn(Evaluated(lambda x: f(x)[0], x, values_B, slopes), x, strength).to(own.dtype)
+            f = self.probe(self.networks(own, others), *rest)[0]
+            penalty = penalty_fn(Evaluated(lambda x: f(x)[0], x, values_B, slopes), x, strength)
+        return penalty.to(own.parameters.dtype)
 
 
-def probe_of(model: Model, player: str, nets: Networks, batch: Tensors, carry: Tensors) -> Probe:
+def probe_of(model: Model, player: str, nets: dict[str, Network], batch: Tensors, carry: Tensors) -> Probe:
     """Return where a model has a penalty measured: its losses, where its loss is the mean of them."""
     if isinstance(model, MeanLoss):
         return model.losses(player, nets, batch, carry)

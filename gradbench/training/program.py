@@ -36,7 +36,7 @@ def build(config: Mapping[str, Any], data: Data) -> Program:
     Raises:
         UsageError: where model or optimizer cannot be made.
     """
-    model = instantiate_group(config, "model", sizes=data.sizes)
+    model = instantiate_group(config, "model", sizes=data.sizes, arrays=data.arrays)
     return Program(model, instantiate_group(config, "optimizer"), str(config["precision"]))
 
 

@@ -7,7 +7,7 @@ modules, ``backward`` and ``torch.optim``.
 P parameters of a player. A WGAN has two players, critic and generator; any other model has one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,13 +17,17 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from gradbench.data import Data
 from gradbench.errors import UsageError
-from gradbench.functional.flat_params import Layout, flatten
+from gradbench.functional.flat_params import Layout, Network, flatten
+from gradbench.functional.noise import CounterNoise, subkey
 from gradbench.functional.seeding import derive
+from gradbench.functional.written_out import written_out
 from gradbench.grid.cell import Cell
 from gradbench.models import Model, Player
 from gradbench.regularizers import Regularizer
 from gradbench.training.draws import CHUNK
 from gradbench.training.program import build, build_regularizer
+from gradbench.training.update import batch_key
+from gradbench.training.weights import apply_weights, initial_weights
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,9 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
     strength = torch.tensor(cell.strength, dtype=dtype)  # threshold or lambda
 
     torch.manual_seed(derive(cell.seed, "weights"))
-    networks = {name: network.to(dtype) for name, network in model.networks().items()}
+    networks = model.networks()
+    apply_weights(networks, initial_weights(cell))  # of a file, where one is given
+    networks = {name: network.to(dtype) for name, network in networks.items()}
     optimizers = {name: make_optimizer(cell, network) for name, network in networks.items()}
     (regularized,) = (networks[player.name] for player in model.players if player.regularized)
     layout = Layout(regularized)
@@ -69,17 +75,28 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
         for player in model.players:
             network, optimizer = networks[player.name], optimizers[player.name]
             acting = regularizer if player.regularized else Regularizer()
+            draws = draw(model, player, cell.seed, step, data, dtype)
+            updates = range(step * player.steps + 1, (step + 1) * player.steps + 1)  # counted from 1
+            noise = torch.tensor(
+                derive(cell.seed, "noise", player.name)
+            )  # what dropout and the like draw from
             with torch.no_grad():
-                draws = draw(model, player, cell.seed, step, data, dtype)
-                batches = [model.batch(player.name, networks, examples, numbers) for numbers in draws]
+                batches = []
+                for t, numbers in zip(updates, draws, strict=True):
+                    with CounterNoise(batch_key(noise, torch.tensor([t]))[0]):
+                        batches.append(model.batch(player.name, unmoved(networks), examples, numbers))
 
-            for batch in batches:
-                loss, carried = model.loss(player.name, networks, batch, carry)
+            for t, batch in zip(updates, batches, strict=True):
+                # running statistics move once an update, in the pass of the own loss
+                before = unmoved(networks)
+                with CounterNoise(subkey(noise, t)):
+                    loss, carried = model.loss(player.name, before | {player.name: network}, batch, carry)
 
                 penalty = torch.zeros(())
                 if acting.penalty:
-                    f, points = model.probe(player.name, networks, batch, carry)
-                    penalty = acting.penalty(f, points, strength)
+                    with CounterNoise(subkey(noise, t)), written_out():  # the same masks
+                        f, points = model.probe(player.name, before, batch, carry)
+                        penalty = acting.penalty(f, points, strength)
 
                 optimizer.zero_grad()
                 (loss + penalty).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -96,11 +113,21 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
 
                 if acting.project:
                     projected_P = acting.project(flatten(network), strength, layout)
-                    vector_to_parameters(projected_P, network.parameters())
+                    vector_to_parameters(projected_P, trained(network))
 
                 carry = {name: tensor.detach() for name, tensor in carried.items()}
                 series = measure(loss, penalty, gradient_P, used_P, flatten(network) - before_P)
                 yield Update(step + 1, player.name, series, networks)
+
+
+def unmoved(networks: Mapping[str, nn.Module]) -> dict[str, Network | nn.Module]:
+    """Return the networks with copies of their buffers: what passes through them leaves running statistics alone."""
+    return {
+        name: Network(
+            net, dict(net.named_parameters()), {key: one.clone() for key, one in net.named_buffers()}
+        )
+        for name, net in networks.items()
+    }
 
 
 def draw(
@@ -119,12 +146,17 @@ def as_tensor(numbers: np.ndarray | Tensor, dtype: torch.dtype) -> Tensor:
     return tensor.to(dtype if tensor.is_floating_point() else torch.int64)
 
 
+def trained(network: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that are not frozen, in order."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
 def gradients(network: nn.Module) -> list[Tensor]:
-    """Return the gradient of each parameter, in order; zero where nothing was differentiated through it."""
-    for parameter in network.parameters():
+    """Return the gradient of each trained parameter, in order; zero where nothing was differentiated through it."""
+    for parameter in trained(network):
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    return [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    return [parameter.grad for parameter in trained(network) if parameter.grad is not None]
 
 
 def make_optimizer(cell: Cell, network: nn.Module) -> torch.optim.Optimizer:
@@ -144,7 +176,7 @@ def make_optimizer(cell: Cell, network: nn.Module) -> torch.optim.Optimizer:
         raise UsageError(
             f"the reference has no torch.optim optimizer for {target}; it knows {', '.join(kinds)}"
         )
-    return kinds[target](network.parameters(), **options)
+    return kinds[target](trained(network), **options)
 
 
 def measure(

@@ -1,31 +1,16 @@
-"""Bind the cells of one stack to tensors with a leading axis K, and make its first state.
+"""Set up a stack of cells, and leave out those of its cells that have diverged. K cells."""
 
-K cells, P parameters of a player, U different seeds.
-"""
+from collections.abc import Sequence
 
-from collections.abc import Callable, Mapping, Sequence
-
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.func import vmap
 
-from gradbench.config.hashing import canonical
 from gradbench.data import Data
-from gradbench.functional.devices import bring
-from gradbench.functional.flat_params import Layout, Tensors, flatten
-from gradbench.functional.seeding import derive
-from gradbench.functional.sequential_vmap import sequential_vmap
-from gradbench.functional.torch_internals import tree_map
 from gradbench.grid.cell import Cell
-from gradbench.tracing.cache import traced
-from gradbench.training.divergence import Divergence, init_divergence_state
-from gradbench.training.draws import stack_draws
-from gradbench.training.execution import Execution, StackProgram, choose_execution
-from gradbench.training.program import Program, build
-from gradbench.training.regularize import group_by_regularizer
+from gradbench.training.bind import bind_stack
+from gradbench.training.execution import choose_execution
+from gradbench.training.program import build
 from gradbench.training.state import StackContext, State
-from gradbench.training.update import build_player_step
+from gradbench.training.trial import adapt
 
 
 def build_stack(
@@ -37,7 +22,7 @@ def build_stack(
     kind: str | None = None,
     with_telemetry: bool = True,
 ) -> StackContext:
-    """Bind a stack's cells to a device.
+    """Choose how a stack is run, and bind its cells to a device.
 
     Args:
         stack: the cells.
@@ -47,152 +32,14 @@ def build_stack(
         traces: trace a step's functions at their first call, and replay them.
         kind: type of the device that the stack is built for; by default the device's own.
         with_telemetry: record series (False only in ``gradbench cost``).
+
+    Raises:
+        UsageError: where a network of the user's own cannot be trained in any way.
     """
-    kind = kind or device.type
-    cell_indices = list(range(len(stack)) if cell_indices is None else cell_indices)
-    cells = [stack[index] for index in cell_indices]
-    config = cells[0].config
-    program = build(config, data)
-    dtype = program.dtype
-    groups = group_by_regularizer(cells)
-    execution = choose_execution(program, groups, device, kind, traces, with_telemetry)
-    layouts = layouts_of(program.model.networks(execution.fused), device, dtype)
-    shared = StackProgram(
-        cells[0].program, program, layouts, groups, execution, Divergence(**config["divergence"])
-    )
-    seeds = sorted({cell.seed for cell in cells})
-    seed_of_cell = torch.tensor([seeds.index(cell.seed) for cell in cells]).to(device)
-    tensors = bring_data(data, device, dtype)
-    return StackContext(
-        cells=stack,
-        cell_indices=cell_indices,
-        steps=config["steps"],
-        eval_every=config["eval_every"],
-        record_every=config["record_every"],
-        divergence=shared.divergence,
-        model=program.model,
-        optimizer=program.optimizer,
-        players=[build_player_step(player, shared) for player in program.model.players],
-        layouts=layouts,
-        groups=groups,
-        seeds=seeds,
-        seed_of_cell=seed_of_cell,
-        strength=torch.tensor([cell.strength for cell in cells], dtype=dtype).to(device),
-        lr=torch.tensor([[cell.lr] for cell in cells], dtype=dtype).to(device),
-        data=tensors,
-        arrays=data.arrays,
-        dtype=dtype,
-        evaluate=build_evaluation(
-            cells, program, execution, kind, tensors, evaluation_draws(program, seeds, seed_of_cell, data)
-        ),
-    )
-
-
-def bring_data(data: Data, device: torch.device, dtype: torch.dtype) -> Tensors:
-    """Return the data's arrays as tensors on a device: fractions in the given type, all else as int64."""
-    return {
-        name: bring(
-            torch.as_tensor(np.asarray(array)), device, dtype if array.dtype.kind == "f" else torch.int64
-        )
-        for name, array in data.arrays.items()
-    }
-
-
-def evaluation_draws(program: Program, seeds: Sequence[int], seed_of_cell: Tensor, data: Data) -> Tensors:
-    """Return each cell's random numbers for its evaluations, [K, ...]: the same for all of them."""
-    drawn = [program.model.draw("evaluation", seed, 0, 1, data.arrays) for seed in seeds]
-    stacked = stack_draws(drawn, seed_of_cell.device, program.dtype)
-    return {name: draw_U[seed_of_cell, 0] for name, draw_U in stacked.items()}
-
-
-def build_evaluation(
-    cells: Sequence[Cell],
-    program: Program,
-    execution: Execution,
-    kind: str,
-    data: Tensors,
-    draws: Tensors,
-) -> Callable[[Tensors], Tensors]:
-    """Return ``parameters -> metrics`` [K] and arrays [K, ...].
-
-    Args:
-        cells: those that are trained.
-        program: theirs.
-        execution: how the stack is run.
-        kind: type of the device that it is built for.
-        data: on the device.
-        draws: random numbers of the evaluations, [K, ...].
-    """
-    # an evaluation's batches are long: on a CPU one network's fit the cache, those of many do not
-    one_by_one = kind == "cpu"
-    layouts = layouts_of(program.model.networks(fused=one_by_one), execution.device, program.dtype)
-
-    def evaluate_network(parameters: Tensors, draw: Tensors, data: Tensors) -> Tensors:
-        nets = {name: layouts[name].bind(vector) for name, vector in parameters.items()}
-        return program.model.evaluate(nets, data, draw)
-
-    evaluate_one = evaluate_network
-    if (
-        execution.traces and one_by_one and not program.model.fuses
-    ):  # a fused kernel takes nearly all of the time
-        config = {name: cells[0].config[name] for name in ("model", "data", "precision")}
-        key = canonical([config, cells[0].data_sha256])
-        evaluate_one = traced(evaluate_network, ("evaluation", key, str(execution.device)))
-
-    def evaluate_cell(parameters: Tensors, draw: Tensors) -> Tensors:
-        return evaluate_one(parameters, draw, data)
-
-    evaluate_all = sequential_vmap(evaluate_cell, len(cells)) if one_by_one else vmap(evaluate_cell)
-
-    def evaluate(parameters: Tensors) -> Tensors:
-        with torch.no_grad():
-            # traces run in inference mode; an evaluation may need autograd, which accepts a copy
-            return evaluate_all({name: vectors.clone() for name, vectors in parameters.items()}, draws)
-
-    return evaluate
-
-
-def layouts_of(
-    networks: Mapping[str, nn.Module], device: torch.device, dtype: torch.dtype
-) -> dict[str, Layout]:
-    """Return the layout of each player's network, whose buffers are moved to the device."""
-    return {name: Layout(net.to(device, dtype)) for name, net in networks.items()}
-
-
-def init_state(context: StackContext) -> State:
-    """Return the state before the first step; each cell's weights come from its own seed alone."""
-    weights: dict[str, list[Tensor]] = {name: [] for name in context.layouts}
-    for seed in context.seeds:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(seed, "weights"))
-            for name, net in context.model.networks().items():
-                weights[name].append(flatten(net))
-    parameters = {
-        name: bring(torch.stack(vectors), context.device, context.dtype)[context.seed_of_cell]
-        for name, vectors in weights.items()
-    }
-    K = len(context.seed_of_cell)
-    optimizer_state = {name: context.optimizer.init(vectors) for name, vectors in parameters.items()}
-    regularized = next(player.name for player in context.players if player.regularized)
-    regularizer_state = [
-        vmap(lambda p, init=group.regularizer.init: init(p, context.layouts[regularized]))(
-            parameters[regularized][group.cells]
-        )
-        for group in context.groups
-    ]
-    return State(
-        step=0,
-        parameters=parameters,
-        # copied, since updates write over parameters and optimizer state: what ``init`` returns may be one of them
-        optimizer_state=tree_map(torch.clone, optimizer_state),
-        regularizer_state=tree_map(torch.clone, regularizer_state),
-        carry={
-            name: tensor.to(context.device, context.dtype).expand(K, *tensor.shape)
-            for name, tensor in context.model.carry().items()
-        },
-        divergence_state=init_divergence_state(K, context.device),
-        loss_limit=torch.full((K,), -torch.inf, dtype=context.dtype, device=context.device),
-    )
+    kept = list(range(len(stack)) if cell_indices is None else cell_indices)
+    program = build(stack[0].config, data)
+    execution = choose_execution(program, stack[kept[0]], device, kind or device.type, traces, with_telemetry)
+    return bind_stack(stack, kept, program, adapt(execution, program, stack[kept[0]], data), data)
 
 
 COMPACT_BELOW = 0.75

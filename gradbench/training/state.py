@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradbench.functional.flat_params import Layout, Tensors
+from gradbench.functional.flat_params import Layout, Tensors, Weights
 from gradbench.grid.cell import Cell
 from gradbench.models import Model
 from gradbench.optimizers import Optimizer
@@ -21,34 +21,48 @@ from gradbench.training.regularize import RegularizerGroup
 
 
 class PlayerState(NamedTuple):
-    """A player's parameters [K, P] and its optimizer's state, tensors [K, P]. An update may write over both."""
+    """What an update of a player changes, and may write over.
+
+    Attributes:
+        parameters: [K, P].
+        optimizer_state: tensors [K, P].
+        buffers: of the network, by name, [K, ...] each.
+    """
 
     parameters: Tensor
     optimizer_state: Tensors
+    buffers: Tensors
+
+    @property
+    def weights(self) -> Weights:
+        """Parameters and buffers."""
+        return Weights(self.parameters, self.buffers)
 
 
 class UpdateInputs(NamedTuple):
     """The inputs of an update beside the state of its player.
 
     Attributes:
-        others: the other players' parameters, by name, [K, P] each.
+        others: the other players' weights, by name.
         batch: tensors [K, B, ...].
         carry: what the last update handed on, such as a recurrent state, [K, ...] each.
         strength: threshold or lambda, [K]; NaN where a regularizer has none.
         regularizer_state: of each group's regularizer, tensors [k, ...].
         lr: learning rate, [K, 1].
         t: number of this update of the player, counted from 1; [], float64.
+        noise_key: what each cell's noise inside modules, such as dropout, is drawn from; [K], int64.
         divergence_state: before the update.
         loss_limit: [K].
     """
 
-    others: Tensors
+    others: dict[str, Weights]
     batch: Tensors
     carry: Tensors
     strength: Tensor
     regularizer_state: list[RegularizerState]
     lr: Tensor
     t: Tensor
+    noise_key: Tensor
     divergence_state: DivergenceState
     loss_limit: Tensor
 
@@ -58,7 +72,7 @@ class Update:
     """The result of one update of a player's parameters.
 
     Attributes:
-        own: the player's parameters and its optimizer's state, after the step.
+        own: the player's state after the step.
         loss: [K].
         penalty: [K].
         divergence_state: after the update.
@@ -104,7 +118,8 @@ class PlayerStep:
         regularized: whether the regularizers act on this player.
         transforms: whether any cell's regularizer transforms gradients.
         is_plain_sgd: whether a step is the transformed gradient times the learning rate, and nothing else.
-        batch: ``(parameters of every player, data, draws) -> batches`` of all updates of a step, [K, steps, ...].
+        batch: ``(weights of every player, data, draws, noise key [K], t of the first update) -> batches`` of all
+            updates of a step, [K, steps, ...].
         update: ``(compares, own, inputs) -> Update``; ``compares`` says whether gradients whose direction is changed
             are compared with what they were.
     """
@@ -114,7 +129,7 @@ class PlayerStep:
     regularized: bool
     transforms: bool
     is_plain_sgd: bool
-    batch: Callable[[Tensors, Tensors, Tensors], Tensors]
+    batch: Callable[[dict[str, Weights], Tensors, Tensors, Tensor, Tensor], Tensors]
     update: Callable[[bool, PlayerState, UpdateInputs], Update]
 
 
@@ -133,6 +148,8 @@ class StackContext:
         optimizer: shared by all players.
         players: in the order in which they are trained.
         layouts: of each player's flat parameters.
+        weights: that all cells start from, by name; ``None`` where their seeds draw them.
+        carry: what the first update is given, of one cell.
         groups: cells that share a regularizer.
         seeds: the U different seeds.
         seed_of_cell: [K], index into ``seeds``.
@@ -141,7 +158,9 @@ class StackContext:
         data: on the device.
         arrays: the same data on the host.
         dtype: of parameters, gradients and norms.
-        evaluate: ``parameters -> metrics`` [K] and arrays [K, ...].
+        noise_keys: player -> what each cell's noise inside modules is drawn from, [K], int64.
+        is_traced: whether all that a step runs is traced; else its course may depend on values.
+        evaluate: ``weights of every player -> metrics`` [K] and arrays [K, ...].
     """
 
     cells: Sequence[Cell]
@@ -154,6 +173,8 @@ class StackContext:
     optimizer: Optimizer
     players: list[PlayerStep]
     layouts: dict[str, Layout]
+    weights: Mapping[str, Tensor] | None
+    carry: Tensors
     groups: list[RegularizerGroup]
     seeds: list[int]
     seed_of_cell: Tensor
@@ -162,7 +183,9 @@ class StackContext:
     data: Tensors
     arrays: Mapping[str, np.ndarray]
     dtype: torch.dtype
-    evaluate: Callable[[Tensors], Tensors]
+    noise_keys: Tensors
+    is_traced: bool
+    evaluate: Callable[[dict[str, Weights]], Tensors]
 
     @property
     def device(self) -> torch.device:
@@ -177,6 +200,7 @@ class State:
     Attributes:
         step: training steps taken.
         parameters: player -> [K, P]; those of a cell that has diverged mean nothing.
+        buffers: player -> buffers and frozen parameters of its network, by name, [K, ...] each.
         optimizer_state: player -> tensors [K, P].
         regularizer_state: of each group's regularizer.
         carry: handed from update to update, [K, ...] each.
@@ -187,6 +211,7 @@ class State:
 
     step: int
     parameters: Tensors
+    buffers: dict[str, Tensors]
     optimizer_state: dict[str, Tensors]
     regularizer_state: list[RegularizerState]
     carry: Tensors
@@ -198,6 +223,11 @@ class State:
     def active(self) -> Tensor:
         """Which cells have not diverged, [K]."""
         return self.divergence_state["active"]
+
+    @property
+    def weights(self) -> dict[str, Weights]:
+        """Every player's parameters and buffers."""
+        return {name: Weights(vectors, self.buffers[name]) for name, vectors in self.parameters.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as containers of tensors, for a checkpoint."""
@@ -225,6 +255,7 @@ class State:
         return State(
             step=self.step,
             parameters=of(self.parameters),
+            buffers=of(self.buffers),
             optimizer_state=of(self.optimizer_state),
             regularizer_state=regularizer_state,
             carry=of(self.carry),
@@ -235,6 +266,7 @@ class State:
     def take_over(self, player: str, update: Update) -> None:
         """Take over the results of one player's update."""
         self.parameters = self.parameters | {player: update.own.parameters}
+        self.buffers = self.buffers | {player: update.own.buffers}
         self.optimizer_state = self.optimizer_state | {player: update.own.optimizer_state}
         self.regularizer_state = update.regularizer_state
         self.carry, self.divergence_state = update.carry, update.divergence_state

@@ -50,7 +50,7 @@ class EagerStepper:
 
     def evaluate(self, state: State) -> Tensors:
         """Return metrics [K] and arrays [K, ...]."""
-        return self.context.evaluate(state.parameters)
+        return self.context.evaluate(state.weights)
 
 
 def train_step(
@@ -79,12 +79,16 @@ def train_step(
             for name, tensor_U in draws[player.name].items()
         }
         # of all updates at once, [K, steps, ...]; then each update's batch [K, ...] is one piece of memory
-        batches = player.batch(state.parameters, context.data, draw)
+        ts = [count(player.steps, inner) for inner in range(player.steps)]
+        noise_key = context.noise_keys[player.name]
+        batches = player.batch(state.weights, context.data, draw, noise_key, ts[0])
         batches = {name: tensor.transpose(0, 1).contiguous() for name, tensor in batches.items()}
-        others = {name: vectors for name, vectors in state.parameters.items() if name != player.name}
+        others = {name: weights for name, weights in state.weights.items() if name != player.name}
         for inner in range(player.steps):
             batch = {name: tensor[inner] for name, tensor in batches.items()}
-            own = PlayerState(state.parameters[player.name], state.optimizer_state[player.name])
+            own = PlayerState(
+                state.parameters[player.name], state.optimizer_state[player.name], state.buffers[player.name]
+            )
             inputs = UpdateInputs(
                 others=others,
                 batch=batch,
@@ -92,7 +96,8 @@ def train_step(
                 strength=context.strength,
                 regularizer_state=state.regularizer_state,
                 lr=context.lr,
-                t=count(player.steps, inner),
+                t=ts[inner],
+                noise_key=noise_key,
                 divergence_state=state.divergence_state,
                 loss_limit=loss_limit,
             )

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from gradbench.functional.flat_params import Tensors
+from gradbench.functional.flat_params import Tensors, Weights
+from gradbench.functional.noise import CounterNoise, subkey
 from gradbench.functional.sequential_vmap import sequential_vmap
+from gradbench.functional.torch_internals import tree_map
 from gradbench.models import Player
-from gradbench.tracing.cache import traced
+from gradbench.tracing.cache import materialize, traced
 from gradbench.training.divergence import update_divergence_state
 from gradbench.training.execution import StackProgram
 from gradbench.training.objective import build_objective
@@ -29,37 +31,77 @@ Parts = dict[str, Any]
 def build_player_step(player: Player, stack: StackProgram) -> PlayerStep:
     """Build a player's part of a training step."""
     execution, acting = stack.execution, stack.acting(player)
-    gradient = build_gradient(player, stack)
-    follow = build_follow(player, stack)
     K = stack.groups[-1].cells.stop
     places = ((group.program, group.cells.stop) for group in stack.groups)
-    key = (stack.key, player.name, K, str(execution.device), execution.with_telemetry, *places)
-
-    def build(compares: bool) -> Callable[[PlayerState, UpdateInputs], tuple[tuple[Any, ...], Parts]]:
-        def whole(own: PlayerState, inputs: UpdateInputs) -> tuple[tuple[Any, ...], Parts]:
-            after, parts = follow(compares, gradient(own, inputs), own, inputs)
-            return tuple(after), parts  # plain: older versions of torch.fx write no code for named tuples
-
-        # nobody reads the parameters and the optimizer's state of before
-        return traced(whole, ("update", compares, *key), donated=1) if execution.traces else whole
-
+    key = (player.name, str(execution.device), execution.with_telemetry, stack.key, K, *places)
     can_compare = execution.with_telemetry and any(group.regularizer.changes_direction for group in acting)
-    updates = {compares: build(compares) for compares in {False, can_compare}}
+    # a fused kernel is few operations, which one program holds for all networks
+    build = build_one_by_one if execution.one_by_one and not execution.fused else build_whole
+    updates = {compares: build(compares, player, stack, key) for compares in {False, can_compare}}
 
     def update(compares: bool, own: PlayerState, inputs: UpdateInputs) -> Update:
         after, parts = updates[compares and can_compare](own, inputs)
         return Update(own=PlayerState(*after), **parts)
 
-    batch = build_batch(player, stack)
     return PlayerStep(
         name=player.name,
         steps=player.steps,
         regularized=player.regularized,
         transforms=any(group.regularizer.transform for group in acting),
         is_plain_sgd=is_plain_sgd(stack.program, acting),
-        batch=traced(batch, ("batch", *key)) if execution.traces else batch,
+        batch=build_batch(player, stack, key),
         update=update,
     )
+
+
+Step = Callable[[PlayerState, UpdateInputs], tuple[tuple[Any, ...], Parts]]
+"""``(own, inputs) -> own, parts``, as plain tuples and dicts: older versions of torch.fx write no code for others."""
+
+
+def build_whole(compares: bool, player: Player, stack: StackProgram, key: tuple[Any, ...]) -> Step:
+    """Build an update as one program of all cells."""
+    gradient, follow = build_gradient(player, stack), build_follow(player, stack)
+    K = stack.groups[-1].cells.stop
+
+    def whole(own: PlayerState, inputs: UpdateInputs) -> tuple[tuple[Any, ...], Parts]:
+        args = gradient_args(own, inputs, K)
+        parts = (sequential_vmap(gradient, K) if stack.execution.one_by_one else gradient)(*args)
+        after, parts = follow(compares, parts, own, inputs)
+        return tuple(after), parts
+
+    # nobody reads the parameters and the optimizer's state of before
+    return traced(whole, ("update", compares, *key), donated=1) if stack.execution.traces else whole
+
+
+def build_one_by_one(compares: bool, player: Player, stack: StackProgram, key: tuple[Any, ...]) -> Step:
+    """Build an update that finds one network's gradient after another; what follows is one program of all cells."""
+    execution, K = stack.execution, stack.groups[-1].cells.stop
+    gradient, follow = build_gradient(player, stack), build_follow(player, stack)
+
+    def rest(own: PlayerState, inputs: UpdateInputs, parts: Parts) -> tuple[tuple[Any, ...], Parts]:
+        after, parts = follow(compares, parts, own, inputs)
+        return tuple(after), parts
+
+    if execution.traces:
+        rest = traced(rest, ("follow", compares, *key), donated=1)
+    if execution.traces and execution.traces_networks:
+        name, device, _telemetry, program, *_ = key
+        gradient = traced(gradient, ("gradient", name, device, program, stack.groups[0].program))
+    one_by_one = sequential_vmap(gradient, K)
+
+    def whole(own: PlayerState, inputs: UpdateInputs) -> tuple[tuple[Any, ...], Parts]:
+        args = gradient_args(own, inputs, K)
+        # what a trace returned is no tensor that autograd takes
+        parts = one_by_one(*(args if execution.traces_networks else tree_map(materialize, args)))
+        return rest(own, inputs, parts)
+
+    return whole
+
+
+def gradient_args(own: PlayerState, inputs: UpdateInputs, K: int) -> tuple[Any, ...]:
+    """Return what a gradient depends on, everything with a leading axis K."""
+    rest = (inputs.others, inputs.batch, inputs.carry, inputs.strength, inputs.noise_key)
+    return own.weights, *rest, inputs.t.expand(K)
 
 
 def is_plain_sgd(program: Program, acting: Sequence[RegularizerGroup]) -> bool:
@@ -67,35 +109,89 @@ def is_plain_sgd(program: Program, acting: Sequence[RegularizerGroup]) -> bool:
     return program.optimizer.is_plain_sgd and not any(group.regularizer.project for group in acting)
 
 
-def build_batch(player: Player, stack: StackProgram) -> Callable[[Tensors, Tensors, Tensors], Tensors]:
-    """Return ``(parameters of every player, data, draws [K, steps, ...]) -> batches [K, steps, B, ...]``."""
+def build_batch(
+    player: Player, stack: StackProgram, key: tuple[Any, ...]
+) -> Callable[[dict[str, Weights], Tensors, Tensors, Tensor, Tensor], Tensors]:
+    """Build ``(weights, data, draws [K, steps, ...], noise key [K], t) -> batches [K, steps, B, ...]``.
 
-    def batch(parameters: Tensors, data: Tensors, draw: Tensors) -> Tensors:
-        nets = {name: stack.layouts[name].bind(vector) for name, vector in parameters.items()}
+    The weights are every player's, t is the number of the step's first update.
+    """
+    execution, K = stack.execution, stack.groups[-1].cells.stop
+    # the batches of a single player are made of data alone
+    one_by_one = execution.one_by_one and len(stack.layouts) > 1
+
+    def batch(weights: dict[str, Weights], draw: Tensors, data: Tensors) -> Tensors:
+        nets = {name: stack.layouts[name].bind(*own) for name, own in weights.items()}
         return stack.program.model.batch(player.name, nets, data, draw)
 
-    of_updates = vmap(batch, in_dims=(None, None, 0), randomness="different")
-    return vmap(of_updates, in_dims=(0, None, 0), randomness="different")
+    of_updates = vmap(batch, in_dims=(None, 0, None), randomness="different")
+    of_cells = vmap(of_updates, in_dims=(0, 0, None), randomness="different")
+
+    def batches(
+        weights: dict[str, Weights], data: Tensors, draw: Tensors, noise_key: Tensor, t: Tensor
+    ) -> Tensors:
+        ts = t.long() + torch.arange(player.steps, device=t.device)
+        with CounterNoise(batch_key(noise_key, ts)), execution.kernels():
+            return of_cells(weights, draw, data)
+
+    def batches_one_by_one(
+        weights: dict[str, Weights], data: Tensors, draw: Tensors, noise_key: Tensor, t: Tensor
+    ) -> Tensors:
+        def of_update(draw: Tensors, weights: dict[str, Weights], key: Tensor) -> Tensors:
+            with torch.no_grad(), CounterNoise(key), execution.kernels():
+                return batch(weights, draw, data)
+
+        def of_cell(weights: dict[str, Weights], draw: Tensors, key: Tensor) -> Tensors:
+            of_updates = sequential_vmap(lambda *own: of_update(own[0], weights, own[1]), player.steps)
+            found: Tensors = of_updates(draw, key)
+            return found
+
+        ts = t.long() + torch.arange(player.steps, device=t.device)
+        found: Tensors = sequential_vmap(of_cell, K)(weights, draw, batch_key(noise_key, ts))
+        return found
+
+    run = batches_one_by_one if one_by_one else batches
+    if execution.traces and (execution.traces_networks or not one_by_one):
+        return traced(run, ("batch", *key))
+    return run
 
 
-def build_gradient(player: Player, stack: StackProgram) -> Callable[[PlayerState, UpdateInputs], Parts]:
-    """Return a function that gives the gradient of loss and penalty, and both of them."""
+BATCHES = -2
+"""Index of the noise key for making batches; those of updates are their numbers, from 1."""
+
+
+def batch_key(noise_key: Tensor, t: Tensor) -> Tensor:
+    """Return what the noise in making the batches of updates is drawn from. Shapes: [K], [steps] -> [K, steps]."""
+    return subkey(subkey(noise_key, BATCHES)[..., None], t)
+
+
+def build_gradient(player: Player, stack: StackProgram) -> Callable[..., Parts]:
+    """Build a function of :func:`gradient_args` that gives the gradient of loss and penalty, and both of them.
+
+    Where networks run one by one it is of one network's arguments.
+    """
     objective = build_objective(player, stack)
 
-    def descend(own: Tensor, *rest: Any) -> Parts:
-        own = own.detach().requires_grad_()
-        loss, penalty, carry = objective(own, *rest)
+    def gradient(
+        own: Weights,
+        others: dict[str, Weights],
+        batch: Tensors,
+        carry: Tensors,
+        strength: Tensor,
+        noise_key: Tensor,
+        t: Tensor,
+    ) -> Parts:
+        parameters = own.parameters.detach().requires_grad_()
+        key = subkey(noise_key, t.long())
+        loss, penalty, carry, buffers = objective(
+            Weights(parameters, own.buffers), others, batch, carry, strength, key
+        )
         # of the sum over cells: none depends on another's parameters
         total = (loss + penalty).sum()
-        (gradient,) = torch.autograd.grad(total, own, allow_unused=True, materialize_grads=True)
-        carry = {name: tensor.detach() for name, tensor in carry.items()}
-        return {"gradient": gradient, "loss": loss.detach(), "penalty": penalty.detach(), "carry": carry}
-
-    run = sequential_vmap(descend, stack.groups[-1].cells.stop) if stack.execution.fused else descend
-
-    def gradient(own: PlayerState, inputs: UpdateInputs) -> Parts:
-        parts: Parts = run(own.parameters, inputs.others, inputs.batch, inputs.carry, inputs.strength)
-        return parts
+        (found,) = torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True)
+        parts = {"gradient": found, "loss": loss, "penalty": penalty, "carry": carry, "buffers": buffers}
+        detached: Parts = tree_map(torch.detach, parts)
+        return detached
 
     return gradient
 
@@ -128,7 +224,8 @@ def build_follow(
         parameters, optimizer_state = optimizer_step(
             own.parameters, used, own.optimizer_state, inputs.lr, inputs.t
         )
-        after = PlayerState(project(parameters, inputs.strength), optimizer_state)
+        after = PlayerState(project(parameters, inputs.strength), optimizer_state, parts["buffers"])
+        del parts["buffers"]
         if changes_direction and not compares:
             del parts["gradient"]
         sizes = loss + parts["penalty"] + norm

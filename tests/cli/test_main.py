@@ -158,7 +158,7 @@ def test_python_dash_m_is_the_same_program():
     [
         ("run q", {"quick"}),
         ("run mod", {"model=", "modes"}),
-        ("run quick model=l", {"model=lstm"}),
+        ("run quick model=l", {"model=language_model", "model=lstm"}),
         ("run regularizer=clip_", {"regularizer=clip_norm", "regularizer=clip_value"}),
         ("run regularizer=none,clip_", {"regularizer=none,clip_norm", "regularizer=none,clip_value"}),
         ("run regularizer = clip_", {"clip_norm", "clip_value"}),

@@ -49,6 +49,9 @@ GOLDEN = {
     "model=lstm data=shakespeare data.limit=1000": "bd9e0bf529547fc8",
     "model=mlp data=mnist steps=10 record_every=5 precision=float64": "e33f9e7171245f6a",
     "model=wgan data=swiss_roll divergence.factor=2 seed=7": "a45bf239a332706a",
+    "model=classifier model.network=gradbench.models.networks.mlp.Perceptron": "838106757c9141dd",
+    "model=regressor model.network=gradbench.models.networks.mlp.Perceptron": "54d714d7395673d4",
+    "model=language_model model.network=gradbench.models.networks.mlp.Perceptron": "d25d55d59c3c1170",
     "model=mlp +note=[1,x]": "f5f725784482d2e4",
 }
 """Command line -> id, over data whose fingerprint is 64 zeros. One that changes has everybody train again."""

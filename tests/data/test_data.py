@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import pickle
 import re
 import subprocess
 import sys
@@ -15,12 +16,12 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from gradbench.config.neutral import pop_neutral
-from gradbench.data import Data, splits
+from gradbench.data import Data, Description, splits
 from gradbench.errors import UsageError
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
 YAMLS = sorted(path.stem for path in CONF.glob("*.yaml"))
-OFFLINE = ["bible", "breast_cancer", "digits", "gaussians25", "gaussians8", "swiss_roll", "wine"]
+OFFLINE = ["bible", "breast_cancer", "diabetes", "digits", "gaussians25", "gaussians8", "swiss_roll", "wine"]
 
 
 def example() -> Data:
@@ -40,6 +41,21 @@ def composed(name: str) -> dict[str, object]:
 def loader(config: dict[str, object]):
     module, _, function = str(config["_target_"]).rpartition(".")
     return getattr(importlib.import_module(module), function)
+
+
+def test_a_description_is_small_and_gives_arrays_of_the_same_types_and_shapes():
+    arrays = {
+        "x": np.ones((3000, 1000), np.float32),
+        "y": np.zeros(2, [("a", "<i4")]),
+        "z": np.float64(3) * np.ones(()),
+    }
+    description = pickle.loads(pickle.dumps(Description.of(Data(arrays, {"inputs": 3}))))
+    assert len(pickle.dumps(description)) < 1000
+    blank = description.blank()
+    assert dict(blank.sizes) == {"inputs": 3}
+    for name, array in arrays.items():
+        assert (blank.arrays[name].dtype, blank.arrays[name].shape) == (array.dtype, array.shape)
+    assert blank.arrays["x"].strides == (0, 0), "it takes no memory"
 
 
 def test_fingerprint_is_the_same_for_equal_content():

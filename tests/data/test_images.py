@@ -85,7 +85,7 @@ def test_a_table_is_none_where_its_package_or_its_file_is_missing_or_is_no_table
 def test_reading_the_digits_and_the_tables_does_not_import_scikit_learn():
     script = (
         "import sys\nfrom gradbench.data import images, tables\nimages.load('digits', 0.2, 0)\n"
-        "tables.load('wine', 0.2, 0)\nprint('sklearn' in sys.modules)"
+        "tables.load('wine', 0.2, 0)\ntables.load_regression('diabetes', 0.2, 0)\nprint('sklearn' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
@@ -106,6 +106,22 @@ def test_tables_agree_with_scikit_learns_scaler_fitted_on_the_training_rows(sour
     rows = tables.splits.split_stratified(raw.target, 0.25, 3)
     scaler = StandardScaler().fit(raw.data[rows[0]])
     np.testing.assert_allclose(test, scaler.transform(raw.data[rows[1]]), rtol=1e-5, atol=1e-6)
+
+
+def test_the_numbers_to_predict_are_scikit_learns_standardised_with_the_training_rows():
+    from sklearn import datasets
+    from sklearn.preprocessing import StandardScaler
+
+    raw = datasets.load_diabetes(scaled=False)
+    data = tables.load_regression("diabetes", 0.25, 3)
+    train, test = tables.splits.split_stratified(np.zeros(len(raw.target), int), 0.25, 3)
+    for name, values in (("x", raw.data), ("y", raw.target[:, None])):
+        scaler = StandardScaler().fit(values[train])
+        for part, rows in (("train", train), ("test", test)):
+            found = data.arrays[f"{part}/{name}"].reshape(len(rows), -1)
+            np.testing.assert_allclose(found, scaler.transform(values[rows]), rtol=1e-5, atol=1e-6)
+    with pytest.raises(UsageError, match="must be diabetes, got 'diabetis'; did you mean 'diabetes'"):
+        tables.load_regression("diabetis", 0.2, 0)
 
 
 def test_a_column_that_never_varies_becomes_zeros():

@@ -16,8 +16,9 @@ from torch import nn
 
 from gradbench.errors import UsageError
 from gradbench.functional.flat_params import Layout, flatten
+from gradbench.models.classification import cross_entropy, is_correct
 from gradbench.models.lstm import LanguageModelling
-from gradbench.models.mlp import Classifier, cross_entropy, is_correct
+from gradbench.models.mlp import Classifier
 from gradbench.models.networks.lstm import LSTM
 from gradbench.models.networks.mlp import Perceptron
 from gradbench.models.sampling import epoch_indices
@@ -30,9 +31,10 @@ from gradbench.models.wgan import (
     wasserstein,
     weight_histogram,
 )
+from gradbench.training.bind import init_state
 from gradbench.training.draws import draw_chunk
 from gradbench.training.loop import train
-from gradbench.training.setup import build_stack, init_state
+from gradbench.training.setup import build_stack
 
 
 def lstms(layers):
@@ -176,7 +178,7 @@ def test_a_wgan_gp_trains_exactly_as_a_plain_pytorch_script():
 def test_the_classifiers_loss_per_example_is_torchs_cross_entropy_with_its_gradients():
     x, y = torch.randn(8, 3, dtype=torch.float64), torch.randint(5, (8,))
     weight = (4 * torch.randn(5, 3, dtype=torch.float64)).requires_grad_()
-    ours = cross_entropy(lambda x: x @ weight.mT, x, y)
+    ours = cross_entropy(x @ weight.mT, y)
     theirs = F.cross_entropy(x @ weight.mT, y, reduction="none")
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
     mine, other = (torch.autograd.grad(losses.mean(), weight)[0] for losses in (ours, theirs))
@@ -209,7 +211,7 @@ def test_the_lstm_penalty_is_measured_at_the_embedded_tokens():
     net = layout.module.double()
     net.load_state_dict(layout.split(vector))
     embedded = net.embedding(batch["x"]).detach().requires_grad_()
-    outputs, _ = net.lstm(embedded, (carry["h"], carry["c"]))
+    outputs, _ = net.lstm(embedded, model.state_of(carry))
     logits = net.decoder(outputs)
     losses = F.cross_entropy(logits.transpose(1, 2), batch["y"], reduction="none").mean(dim=1)
     (theirs,) = torch.autograd.grad(losses.sum(), embedded)
@@ -319,7 +321,8 @@ def test_a_fixed_generator_leaves_only_the_critic_and_generates_data_plus_unit_n
     setup = build_stack([cell], data_of(cell), CPU)
     assert [player.name for player in setup.players] == ["critic"]
     draw = {name: tensor[:, :2] for name, tensor in draw_chunk(setup, 0)["critic"].items()}
-    batches = setup.players[0].batch(init_state(setup).parameters, setup.data, draw)
+    noise_key = setup.noise_keys["critic"]
+    batches = setup.players[0].batch(init_state(setup).weights, setup.data, draw, noise_key, torch.ones(()))
     torch.testing.assert_close(batches["fake"][0], setup.data["train/x"][draw["base"][0]] + draw["noise"][0])
     outcome = train([cell], data_of(cell), CPU)
     assert "generator/loss" not in outcome.curves
@@ -356,7 +359,7 @@ def bound(cell, player):
 def test_an_attack_moves_every_input_by_the_sign_of_its_gradient_as_plain_autograd_finds_it():
     (cell,) = cells("mlp", "none", model__fgsm_epsilon=0.05, optimizer="adam", steps=20)
     net, setup, state = bound(cell, "mlp")
-    metrics = setup.evaluate(state.parameters)
+    metrics = setup.evaluate(state.weights)
     inputs = setup.data["test/x"].flatten(1).clone().requires_grad_()
     F.cross_entropy(net(inputs), setup.data["test/y"], reduction="sum").backward()
     moved = inputs.detach() + 0.05 * torch.sign(inputs.grad)
@@ -378,7 +381,7 @@ def test_an_attack_of_no_reach_changes_nothing_and_one_of_some_reach_hurts():
 def test_gradients_by_layer_are_those_of_plain_autograd_with_respect_to_the_activations():
     (cell,) = cells("wgan", "none", model__depth=3)
     critic, setup, state = bound(cell, "critic")
-    results = setup.evaluate(state.parameters)
+    results = setup.evaluate(state.weights)
     draw = {name: tensor[0] for name, tensor in setup.model.draw("evaluation", 0, 0, 1, setup.arrays).items()}
     fake = results["samples"][0][:128]
     x = torch.cat([setup.data["test/x"][draw["real"]][:128], fake])
@@ -422,18 +425,28 @@ def test_a_histogram_of_weights_that_are_all_zero_has_edges_all_the_same():
 
 
 def test_the_critic_sees_images_as_flat_points():
-    model = WassersteinGAN({"inputs": 12}, 4, 1, "relu", 2, 1, "trained", 8, 3)
+    model = WassersteinGAN(
+        {"inputs": 12}, {"train/x": np.zeros((9, 3, 2, 2))}, 4, 1, "relu", 2, 1, "trained", 8, 3
+    )
     critic = model.networks()["critic"]
     assert critic_values(critic, torch.randn(5, 3, 2, 2)).shape == (5,)
+
+
+POINTS = {"train/x": np.zeros((5, 2), np.float32), "train/y": np.zeros(5, np.int64)}
+
+
+def classifier(hidden=4, activation="relu", fgsm_epsilon=0.1):
+    sizes, options = {"inputs": 2, "outputs": 2}, {"batch_size": 2, "fgsm_epsilon": fgsm_epsilon}
+    return Classifier(sizes, POINTS, hidden, 1, activation, **options)
 
 
 @pytest.mark.parametrize(
     ("make", "names"),
     [
-        (lambda: Classifier({"inputs": 2, "outputs": 2}, 4, 1, "swish", 2, 0.1).networks(), "activation"),
-        (lambda: Classifier({"inputs": 2, "outputs": 2}, 0, 1, "relu", 2, 0.1).networks(), "hidden"),
-        (lambda: Classifier({"inputs": 2, "outputs": 2}, 4, 1, "relu", 2, -0.1), "fgsm_epsilon"),
-        (lambda: WassersteinGAN({"inputs": 2}, 4, 1, "relu", 2, 1, "trainedd", 8, 3), "generator"),
+        (lambda: classifier(hidden=4, activation="swish").networks(), "activation"),
+        (lambda: classifier(hidden=0).networks(), "hidden"),
+        (lambda: classifier(fgsm_epsilon=-0.1), "fgsm_epsilon"),
+        (lambda: WassersteinGAN({"inputs": 2}, POINTS, 4, 1, "relu", 2, 1, "trainedd", 8, 3), "generator"),
         (lambda: LanguageModelling({"vocabulary": 3}, 2, 2, 0, 5, 2, 10), "layers"),
     ],
 )

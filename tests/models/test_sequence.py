@@ -11,9 +11,13 @@ from torch import nn
 
 from gradbench.models.networks.rnn import RNN
 from gradbench.models.sequence import SequenceClassifier, SequenceReading, example_losses, is_correct
+from gradbench.training.bind import init_state
 from gradbench.training.draws import draw_chunk
 from gradbench.training.loop import train
-from gradbench.training.setup import build_stack, init_state
+from gradbench.training.setup import build_stack
+
+SIZES = {"features": 1, "length": 10, "answers": 1}
+ARRAYS = {"train/x": np.zeros((5, 10, 1), np.float32), "train/y": np.zeros(5, np.float32)}
 
 TORCHS = {"rnn": nn.RNN, "lstm": nn.LSTM}
 
@@ -95,7 +99,7 @@ def test_a_reader_trains_and_is_judged_exactly_as_in_a_plain_pytorch_script(task
 
 
 def test_a_task_is_solved_below_one_percent_of_error_and_not_at_it():
-    model = SequenceReading({"features": 1, "length": 10, "answers": 1}, "rnn", 3, 1.0, 2)
+    model = SequenceReading(SIZES, ARRAYS, "rnn", 3, 1.0, 2)
     for wrong, solved in ((1, 0.0), (0, 1.0)):
         answers = torch.zeros(100, 1)
         answers[:wrong] = 0.05
@@ -125,7 +129,7 @@ def test_an_answer_that_is_not_finite_is_neither_right_nor_wrong_and_solves_noth
     torch.testing.assert_close(
         is_correct(logits, torch.tensor([0, 0])), torch.tensor([math.nan, 1.0]), equal_nan=True
     )
-    model = SequenceReading({"features": 1, "length": 10, "answers": 1}, "rnn", 3, 1.0, 2)
+    model = SequenceReading(SIZES, ARRAYS, "rnn", 3, 1.0, 2)
     data = {f"{split}/x": torch.zeros(3, 10, 1) for split in ("train", "test")}
     data |= {f"{split}/y": torch.zeros(3) for split in ("train", "test")}
     metrics = model.evaluate({"network": lambda x: broken}, data, {})
@@ -158,4 +162,4 @@ def test_gradients_explode_with_length_for_a_large_radius_and_vanish_for_a_small
 def test_sizes_that_make_no_network_are_refused_by_name(change, names):
     given = {"cell": "rnn", "hidden": 3, "radius": 1.0, "batch_size": 2} | change
     with pytest.raises(ValueError, match=names):
-        SequenceReading({"features": 1, "length": 10, "answers": 1}, **given)
+        SequenceReading(SIZES, ARRAYS, **given)

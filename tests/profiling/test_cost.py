@@ -15,7 +15,8 @@ from gradbench.memory.estimate import measure_peak
 from gradbench.profiling.cases import NONE, make_cases
 from gradbench.profiling.output import draw_costs, make_table
 from gradbench.profiling.timing import Runner, make_runner, median_interval, time_rounds
-from gradbench.training.setup import build_stack, init_state
+from gradbench.training.bind import init_state
+from gradbench.training.setup import build_stack
 from gradbench.training.telemetry import COMPARE_EVERY, Telemetry
 
 SMALL = ["model.hidden=4", "model.depth=1", "steps=4", "device=cpu"]

@@ -18,9 +18,10 @@ from gradbench.regularizers import Regularizer
 from gradbench.regularizers.gradient_penalty import gradient_penalty
 from gradbench.tracing import cache
 from gradbench.training import regularize
+from gradbench.training.bind import init_state
 from gradbench.training.draws import draw_chunk
 from gradbench.training.program import build_regularizer
-from gradbench.training.setup import build_stack, init_state
+from gradbench.training.setup import build_stack
 from gradbench.training.state import PlayerState, UpdateInputs
 
 COMPOSED = {
@@ -163,7 +164,8 @@ def test_every_models_objective_has_the_slope_of_finite_differences_penalty_incl
     draw = {
         name: tensor[:, :1][setup.seed_of_cell] for name, tensor in draw_chunk(setup, 0)[player.name].items()
     }
-    batches = player.batch(state.parameters, setup.data, draw)
+    noise_key = setup.noise_keys[player.name]
+    batches = player.batch(state.weights, setup.data, draw, noise_key, torch.ones(()))
     batch = {name: tensor[:, 0] for name, tensor in batches.items()}
 
     def objective(own):
@@ -178,14 +180,15 @@ def test_every_models_objective_has_the_slope_of_finite_differences_penalty_incl
             state.regularizer_state,
             setup.lr,
             torch.ones(()),
+            noise_key,
             state.divergence_state,
             state.loss_limit,
         )
-        update = player.update(False, PlayerState(own.clone(), optimizer_state), inputs)
+        update = player.update(False, PlayerState(own.clone(), optimizer_state, {}), inputs)
         return update.gradient, update.loss + update.penalty
 
-    others = dict(state.parameters)
-    own = others.pop(player.name)
+    others = dict(state.weights)
+    own = others.pop(player.name).parameters
     direction, step = torch.randn_like(own), 1e-6
     slope = (objective(own + step * direction)[1] - objective(own - step * direction)[1]) / (2 * step)
     gradient = objective(own)[0]

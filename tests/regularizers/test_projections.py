@@ -13,8 +13,9 @@ from torch.func import jacrev, vmap
 from gradbench.functional.flat_params import Layout, flatten
 from gradbench.regularizers.spectral_norm import largest_singular_value, spectral_norm
 from gradbench.regularizers.weight_clip import weight_clip
+from gradbench.training.bind import init_state
 from gradbench.training.draws import draw_chunk
-from gradbench.training.setup import build_stack, init_state
+from gradbench.training.setup import build_stack
 from gradbench.training.telemetry import Telemetry
 
 CERTAIN = 200

@@ -78,6 +78,18 @@ def test_a_folder_and_its_copy_are_the_same_and_nothing_was_changed(
     assert found.unmatched == (0, 0)
 
 
+def test_networks_that_were_edited_between_two_runs_are_paired_by_their_names(tmp_path: Path) -> None:
+    for folder, version in (("first", "1"), ("second", "2")):
+        for name in ("my_pkg.A", "my_pkg.B"):
+            own = {"model.network": name, "model.network._source_sha256": name + version}
+            synthetic.write(tmp_path / folder, models=["mlp"], strengths=FEW, leaves=own, part=name)
+    loaded = [load_results(tmp_path / folder) for folder in ("first", "second")]
+    found = diff_folders(loaded[0], loaded[1], ("first", "second"))
+    assert found.unmatched == (0, 0)
+    assert {one.model for one in found.pairings} == {"mlp (network=my_pkg.A)", "mlp (network=my_pkg.B)"}
+    assert "mlp: the source of model.network was edited" in found.changes
+
+
 def test_of_folders_that_differ_by_chance_one_in_twenty_at_most_is_called_better_or_worse(
     tmp_path: Path,
 ) -> None:

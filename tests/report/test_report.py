@@ -422,6 +422,45 @@ def test_what_follows_from_an_option_does_not_name_a_comparison(tmp_path: Path) 
     }
 
 
+def network(name: str, **more: object) -> dict[str, object]:
+    """Return the columns of cells that were given a network; each name has a source of its own."""
+    return {"model.network": name, "model.network._source_sha256": name.encode().hex()} | more
+
+
+def comparisons(folder: Path, *leaves: dict[str, object]) -> set[str]:
+    for place, own in enumerate(leaves):
+        synthetic.write(folder, models=["mlp"], strengths=FEW, leaves=own, part=str(place))
+    return set(load_results(folder).cells["comparison"])
+
+
+def test_networks_name_comparisons_by_their_own_names_and_not_by_what_follows_from_them(
+    tmp_path: Path,
+) -> None:
+    mine = network("my_pkg.Net", **{"model.network.width": 3})
+    assert comparisons(tmp_path / "a", mine, network("my_pkg.Other")) == {
+        "mlp (network=Net)",
+        "mlp (network=Other)",
+    }
+    assert comparisons(tmp_path / "b", mine, network("my_pkg.parts.Net")) == {
+        "mlp (network=my_pkg.Net)",
+        "mlp (network=parts.Net)",
+    }
+
+
+def test_an_edited_network_is_another_comparison_and_named_by_the_first_digits_of_its_source(
+    tmp_path: Path,
+) -> None:
+    before, after = (network("my_pkg.Net") | {"model.network._source_sha256": 8 * d} for d in ("01", "23"))
+    assert comparisons(tmp_path, before, after) == {"mlp (network=01010101)", "mlp (network=23232323)"}
+
+
+def test_long_values_that_begin_alike_do_not_merge_comparisons(tmp_path: Path) -> None:
+    paths = ["a" * 30 + end for end in "xy"]
+    assert comparisons(tmp_path, *({"data.path": path} for path in paths)) == {
+        f"mlp (path={path})" for path in paths
+    }
+
+
 def test_groups_stand_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     for depth in (16, 2, 8):
         leaves = {"model.depth": depth}

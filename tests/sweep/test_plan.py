@@ -1,5 +1,7 @@
 """A plan says what a sweep would do, names its folder, and refuses what cannot be trained."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -25,7 +27,9 @@ def name(*words: str) -> str:
     return sweep.folder_name(Experiment("x"), Configs().parse(list(words)))
 
 
-def finish(made: sweep.Plan, status: str = "completed", cells: int = 1, seconds: float = 1.0) -> None:
+def finish(
+    made: sweep.Plan, status: str = "completed", cells: int = 1, seconds: float = 1.0, **more: str
+) -> None:
     """Write rows for the first cells of a plan, as a worker would."""
     stored = Results(made.folder)
     stored.create({})
@@ -37,6 +41,7 @@ def finish(made: sweep.Plan, status: str = "completed", cells: int = 1, seconds:
             "regularizer.family": "none",
             "step_seconds": seconds,
         }
+        | more
         for cell in made.cells[:cells]
     ]
     stored.write_failures(rows) if status == "failed" else stored.write(
@@ -85,6 +90,19 @@ def test_the_expected_time_is_unknown_until_something_alike_was_trained_and_noth
     assert expected_seconds(plan("seed=range(3)", "regularizer=gp")) is None
     finish(made, cells=3)
     assert expected_seconds(plan("seed=range(3)")) == 0
+
+
+def test_the_expected_time_of_another_network_is_another_one():
+    made = plan("seed=0")
+    (cell,) = made.cells
+    model = dict(cell.config["model"], network={"_target_": "my_pkg.Net"})
+    other = replace(made, cells=[replace(cell, config=dict(cell.config, model=model))])
+    finish(made)
+    assert expected_seconds(made) == pytest.approx(4)
+    assert expected_seconds(other) is None
+    finish(plan("seed=9", results=sweep.RESULTS / "another"), seconds=0.5, **{"model.network": "my_pkg.Net"})
+    assert expected_seconds(made) == pytest.approx(4)
+    assert expected_seconds(other) == pytest.approx(4 * 0.5)
 
 
 # ---- the folder's name -----------------------------------------------------------------------------------------

@@ -8,10 +8,11 @@ from torch.utils._pytree import tree_leaves
 
 import gradbench.training.loop
 from gradbench.tracing import cache
+from gradbench.training.bind import init_state
 from gradbench.training.cuda_graphs import CudaGraphStepper, tensors_of, write
 from gradbench.training.draws import CHUNK, draw_chunk
 from gradbench.training.loop import train
-from gradbench.training.setup import build_stack, init_state
+from gradbench.training.setup import build_stack
 from gradbench.training.step import EagerStepper
 from gradbench.training.telemetry import COMPARE_EVERY, Telemetry
 

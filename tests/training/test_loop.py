@@ -15,12 +15,14 @@ from gradbench.functional.flat_params import Layout
 from gradbench.functional.seeding import derive, generator
 from gradbench.regularizers import Regularizer
 from gradbench.regularizers.clip_value import clip_value
+from gradbench.training.bind import init_state
 from gradbench.training.divergence import Divergence, init_divergence_state, update_divergence_state
 from gradbench.training.draws import CHUNK, draw_chunk
 from gradbench.training.loop import train, until
 from gradbench.training.program import build_regularizer
+from gradbench.training.regularize import group_by_regularizer
 from gradbench.training.series import FULL, effect, effect_from_norms
-from gradbench.training.setup import LOOK_EVERY, build_stack, group_by_regularizer, init_state
+from gradbench.training.setup import LOOK_EVERY, build_stack
 from gradbench.training.state import PlayerState, Update
 from gradbench.training.telemetry import COMPARE_EVERY, HISTOGRAM_EDGES, Telemetry
 
@@ -193,7 +195,9 @@ def test_a_transform_that_says_it_rescales_does_and_is_recorded_as_it_would_be_m
 def test_what_was_used_of_a_rescaled_gradient_is_found_from_its_norm():
     g = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
     norm, nothing = torch.linalg.vector_norm(g, dim=1), torch.zeros(2)
-    update = Update(PlayerState(g, {}), nothing, nothing, {}, {}, norm, [], gradient=g, used_norm=norm / 4)
+    update = Update(
+        PlayerState(g, {}, {}), nothing, nothing, {}, {}, norm, [], gradient=g, used_norm=norm / 4
+    )
     torch.testing.assert_close(update.used, torch.tensor([[0.75, 1.0], [0.0, 0.0]]))
 
 

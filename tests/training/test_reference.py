@@ -18,11 +18,12 @@ from gradbench.errors import UsageError
 from gradbench.functional.flat_params import flatten
 from gradbench.models.mlp import Classifier
 from gradbench.tracing import cache as trace_cache
+from gradbench.training.bind import init_state
 from gradbench.training.draws import CHUNK, draw_chunk
 from gradbench.training.loop import train
 from gradbench.training.program import build
 from gradbench.training.reference import as_tensor, make_optimizer, train_one
-from gradbench.training.setup import build_stack, init_state
+from gradbench.training.setup import build_stack
 from gradbench.training.telemetry import Telemetry, series_of
 
 MODELS, REGULARIZERS, OPTIMIZERS = (CONFIGS.groups[group] for group in ("model", "regularizer", "optimizer"))

@@ -98,10 +98,9 @@ class LanguageModel(nn.Module):
         """Return the logits [B, T, V] and the last state.
 
         Args:
-            text: tokens, int64 [B, T], or embedded tokens, [B, T, E].
+            text: tokens, int64 [B, T].
             state: as ``nn.LSTM``'s, each [L, B, H]; ``None`` is the zero state.
         """
-        embedded = text if text.is_floating_point() else self.embedding(text)
-        outputs, state = self.lstm(embedded, state)
+        outputs, state = self.lstm(self.embedding(text), state)
         logits: Tensor = self.decoder(outputs.flatten(0, 1))  # in two dimensions, as in ``LSTM``
         return logits.view(*outputs.shape[:2], -1), state

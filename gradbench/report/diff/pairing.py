@@ -7,9 +7,10 @@ from functools import reduce
 import numpy as np
 import pandas as pd
 
+from gradbench.config.identity import SOURCE
 from gradbench.report.analysis.audit import VERSIONS
 from gradbench.report.analysis.comparison import BETTER, UNDECIDED, WORSE, Setting
-from gradbench.report.load.cells import LoadedResults, config_columns
+from gradbench.report.load.cells import LoadedResults, config_columns, follows_from_node
 from gradbench.report.render.formatting import format_value
 from gradbench.stats.intervals import (
     CONFIDENCE,
@@ -75,7 +76,7 @@ def _split_leaves(a: pd.DataFrame, b: pd.DataFrame) -> tuple[list[str], list[str
     """Split the config leaves into those that paired cells must agree in, and those changed between the folders.
 
     A leaf with a single value in each folder, but not the same one, was changed: it is reported and ignored in
-    pairing.
+    pairing. So is the hash of a network's source where each folder has one per network: it was edited in between.
     """
     key, changed = [], []
     for leaf in dict.fromkeys([*config_columns(a), *config_columns(b), "data_sha256"]):
@@ -84,6 +85,10 @@ def _split_leaves(a: pd.DataFrame, b: pd.DataFrame) -> tuple[list[str], list[str
             continue
         if len(mine) == len(yours) == 1:
             changed += [f"{leaf} {mine[0][:24]} → {yours[0][:24]}"] if mine != yours else []
+        elif leaf.endswith(SOURCE) and follows_from_node(leaf, a) and follows_from_node(leaf, b):
+            changed += (
+                [f"the source of {leaf.removesuffix(f'.{SOURCE}')} was edited"] if mine != yours else []
+            )
         elif leaf in a and leaf in b:
             key.append(leaf)
     return key, changed

@@ -8,7 +8,8 @@ lower is better; inf where the cell diverged, nan where it failed).
 """
 
 import contextlib
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from gradbench.config.composite import names_code
+from gradbench.config.identity import SOURCE
 from gradbench.errors import DamagedError, UsageError
 from gradbench.report.load.read import (
     COST,
@@ -166,8 +169,9 @@ def _name_treatments(cells: pd.DataFrame) -> list[str]:
 def _name_comparisons(cells: pd.DataFrame) -> pd.Series:
     """Name each cell's group: the model, and every leaf that varies among that model's cells.
 
-    Leaves that follow from the varying option of their config group are left out. The hash of the data counts as a
-    leaf of the group ``data``: the same name with other data is another comparison.
+    Leaves that follow from what varies above them are left out: from the option of their config group, or from the
+    network that they belong to. The hash of the data counts as a leaf of the group ``data``: the same name with other
+    data is another comparison.
     """
     fixed = [
         c for c in config_columns(cells) if c != "seed" and c != "model" and not c.startswith("regularizer")
@@ -185,19 +189,42 @@ def _name_comparisons(cells: pd.DataFrame) -> pd.Series:
 
 
 def _is_implied(leaf: str, varying: Sequence[str], values: pd.DataFrame) -> bool:
-    """Whether a leaf follows from the varying option of its config group."""
-    group = "data" if leaf == "data_sha256" else leaf.split(".")[0]
-    return leaf != group and group in varying and values.groupby(group)[leaf].nunique().max() == 1
+    """Whether a leaf follows from a varying column above it: the option of its config group, or its network's name."""
+    above = (
+        ["data"] if leaf == "data_sha256" else [*itertools.accumulate(leaf.split("."), "{}.{}".format)][:-1]
+    )
+    return any(values.groupby(node)[leaf].nunique().max() == 1 for node in above if node in varying)
+
+
+def follows_from_node(leaf: str, cells: pd.DataFrame) -> bool:
+    """Whether a column of hashes has one for each value of the column it belongs to, such as ``model.network``."""
+    node = leaf.removesuffix(f".{SOURCE}")
+    return node in cells and cells.groupby(node)[leaf].nunique().max() == 1
 
 
 def _describe_values(rows: pd.DataFrame, columns: Sequence[str]) -> Iterable[str]:
-    """Write the values of some columns for each row: ``lr=0.1, depth=2``."""
-    short = [column.rsplit(".", 1)[-1] for column in columns]
-    names = [brief if short.count(brief) == 1 else full for brief, full in zip(short, columns, strict=True)]
-    for values in rows[list(columns)].itertuples(index=False, name=None):
-        yield ", ".join(
-            f"{name}={format_value(value)[:24]}" for name, value in zip(names, values, strict=True)
-        )
+    """Write the values of some columns for each row: ``lr=0.1, network=Net``."""
+    plain = [column.removesuffix(f".{SOURCE}") for column in columns]
+    plain = [
+        column if plain.count(column) == 1 else full for column, full in zip(plain, columns, strict=True)
+    ]
+    short = [column.rsplit(".", 1)[-1] for column in plain]
+    names = [brief if short.count(brief) == 1 else full for brief, full in zip(short, plain, strict=True)]
+    texts = rows[list(columns)].map(format_value)
+    for column in columns:
+        texts[column] = texts[column].map(abbreviations(column, set(texts[column])))
+    for values in texts.itertuples(index=False, name=None):
+        yield ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+
+
+def abbreviations(column: str, texts: Set[str]) -> dict[str, str]:
+    """Map the values of a column to short ones, as far as these differ too: of a dotted name, to its last parts."""
+    if names_code(column):
+        ways = [{text: ".".join(text.split(".")[-parts:]) for text in texts} for parts in (1, 2, 3)]
+    else:
+        ways = [{text: text[: 8 if column.endswith(SOURCE) else 24] for text in texts}]
+    unique = (short for short in ways if len(set(short.values())) == len(texts))
+    return next(unique, {text: text for text in texts})
 
 
 def _pick_values(cells: pd.DataFrame, columns: Iterable[str]) -> pd.Series:

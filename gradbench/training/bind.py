@@ -1,0 +1,248 @@
+"""Bind the cells of one stack to tensors with a leading axis K, and make its first state.
+
+K cells, P parameters of a player, U different seeds.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+
+from gradbench.config.hashing import canonical
+from gradbench.data import Data
+from gradbench.functional.devices import bring
+from gradbench.functional.flat_params import Layout, Tensors, Weights
+from gradbench.functional.noise import CounterNoise
+from gradbench.functional.seeding import derive
+from gradbench.functional.sequential_vmap import sequential_vmap
+from gradbench.functional.torch_internals import tree_map
+from gradbench.grid.cell import Cell
+from gradbench.models import Model
+from gradbench.tracing.cache import traced
+from gradbench.training.divergence import Divergence, init_divergence_state
+from gradbench.training.draws import stack_draws
+from gradbench.training.execution import Execution, StackProgram
+from gradbench.training.program import Program
+from gradbench.training.regularize import group_by_regularizer
+from gradbench.training.state import StackContext, State
+from gradbench.training.update import build_player_step
+from gradbench.training.weights import apply_weights, initial_weights
+
+
+def bind_stack(
+    stack: Sequence[Cell],
+    cell_indices: list[int],
+    program: Program,
+    execution: Execution,
+    data: Data,
+) -> StackContext:
+    """Bind a stack's cells to a device.
+
+    Args:
+        stack: the cells.
+        cell_indices: indices of those that are trained, ascending.
+        program: model, optimizer and precision.
+        execution: how the stack is run, and where.
+        data: what they train on.
+    """
+    cells = [stack[index] for index in cell_indices]
+    config, device, dtype = cells[0].config, execution.device, program.dtype
+    groups = group_by_regularizer(cells)
+    layouts = layouts_of(program, execution, execution.fused)
+    shared = StackProgram(
+        cells[0].program, program, layouts, groups, execution, Divergence(**config["divergence"])
+    )
+    seeds = sorted({cell.seed for cell in cells})
+    seed_of_cell = torch.tensor([seeds.index(cell.seed) for cell in cells]).to(device)
+    tensors = bring_data(data, device, dtype)
+    draws = evaluation_draws(program, seeds, seed_of_cell, data)
+    return StackContext(
+        cells=stack,
+        cell_indices=cell_indices,
+        steps=config["steps"],
+        eval_every=config["eval_every"],
+        record_every=config["record_every"],
+        divergence=shared.divergence,
+        model=program.model,
+        optimizer=program.optimizer,
+        players=[build_player_step(player, shared) for player in program.model.players],
+        layouts=layouts,
+        weights=initial_weights(cells[0]),
+        carry=program.model.carry(),
+        groups=groups,
+        seeds=seeds,
+        seed_of_cell=seed_of_cell,
+        strength=torch.tensor([cell.strength for cell in cells], dtype=dtype).to(device),
+        lr=torch.tensor([[cell.lr] for cell in cells], dtype=dtype).to(device),
+        data=tensors,
+        arrays=data.arrays,
+        dtype=dtype,
+        noise_keys={player.name: noise_keys(cells, player.name, device) for player in program.model.players},
+        is_traced=execution.traces and execution.traces_networks,
+        evaluate=build_evaluation(cells, program, execution, tensors, draws),
+    )
+
+
+def noise_keys(cells: Sequence[Cell], purpose: str, device: torch.device) -> Tensor:
+    """Return what each cell's noise inside modules is drawn from for one purpose, [K], int64."""
+    return torch.tensor([derive(cell.seed, "noise", purpose) for cell in cells]).to(device)
+
+
+def bring_data(data: Data, device: torch.device, dtype: torch.dtype) -> Tensors:
+    """Return the data's arrays as tensors on a device: fractions in the given type, all else as int64."""
+    dtypes = {name: dtype if array.dtype.kind == "f" else torch.int64 for name, array in data.arrays.items()}
+    if device.type == "meta":
+        return {
+            name: torch.empty(array.shape, dtype=dtypes[name], device=device)
+            for name, array in data.arrays.items()
+        }
+    return {
+        name: bring(torch.as_tensor(np.asarray(array)), device, dtypes[name])
+        for name, array in data.arrays.items()
+    }
+
+
+def evaluation_draws(program: Program, seeds: Sequence[int], seed_of_cell: Tensor, data: Data) -> Tensors:
+    """Return each cell's random numbers for its evaluations, [K, ...]: the same for all of them."""
+    drawn = [program.model.draw("evaluation", seed, 0, 1, data.arrays) for seed in seeds]
+    stacked = stack_draws(drawn, seed_of_cell.device, program.dtype)
+    return {name: draw_U[seed_of_cell, 0] for name, draw_U in stacked.items()}
+
+
+def build_evaluation(
+    cells: Sequence[Cell],
+    program: Program,
+    execution: Execution,
+    data: Tensors,
+    draws: Tensors,
+) -> Callable[[dict[str, Weights]], Tensors]:
+    """Return ``weights of every player -> metrics`` [K] and arrays [K, ...].
+
+    Networks are in evaluation mode. Noise inside modules is the same in each evaluation.
+
+    Args:
+        cells: those that are trained.
+        program: theirs.
+        execution: how the stack is run.
+        data: on the device.
+        draws: random numbers of the evaluations, [K, ...].
+    """
+    # an evaluation's batches are long: on a CPU one network's fit the cache, those of many do not
+    on_cpu = execution.kind == "cpu"
+    one_by_one = on_cpu or execution.one_by_one
+    layouts = layouts_of(program, execution, fused=on_cpu)
+    for layout in layouts.values():
+        layout.module.eval()
+    keys = noise_keys(cells, "evaluation", execution.device)
+
+    def evaluate_networks(weights: dict[str, Weights], draw: Tensors, data: Tensors) -> Tensors:
+        nets = {name: layouts[name].bind(*own) for name, own in weights.items()}
+        return program.model.evaluate(nets, data, draw)
+
+    def evaluate_with_noise(
+        weights: dict[str, Weights], draw: Tensors, data: Tensors, noise_key: Tensor
+    ) -> Tensors:
+        with CounterNoise(noise_key), execution.kernels():
+            return evaluate_networks(weights, draw, data)
+
+    evaluate_one = evaluate_with_noise
+    # a fused kernel takes nearly all of the time
+    if execution.traces and execution.traces_networks and one_by_one and not program.model.fuses:
+        config = {name: cells[0].config[name] for name in ("model", "data", "precision")}
+        key = canonical([config, cells[0].data_sha256])
+        evaluate_one = traced(evaluate_with_noise, ("evaluation", key, str(execution.device)))
+
+    def evaluate_cell(weights: dict[str, Weights], draw: Tensors, noise_key: Tensor) -> Tensors:
+        return evaluate_one(weights, draw, data, noise_key)
+
+    def evaluate_stack(weights: dict[str, Weights], draws: Tensors, noise_keys: Tensor) -> Tensors:
+        with CounterNoise(noise_keys), execution.kernels():
+            return vmap(evaluate_networks, in_dims=(0, 0, None), randomness="different")(weights, draws, data)
+
+    evaluate_all = sequential_vmap(evaluate_cell, len(cells)) if one_by_one else evaluate_stack
+
+    def evaluate(weights: dict[str, Weights]) -> Tensors:
+        with torch.no_grad():
+            # traces run in inference mode; an evaluation may need autograd, which accepts a copy
+            return evaluate_all(tree_map(torch.clone, weights), draws, keys)
+
+    return evaluate
+
+
+def layouts_of(program: Program, execution: Execution, fused: bool) -> dict[str, Layout]:
+    """Return the layout of each player's network."""
+    return {
+        name: Layout(
+            net,
+            {
+                key: to_device(one, execution.device, program.dtype)
+                for key, one in net.named_buffers()
+                if key in execution.shared.get(name, ())
+            },
+        )
+        for name, net in program.model.networks(fused).items()
+    }
+
+
+def to_device(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return a tensor on a device, fractions in the given type."""
+    return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+
+
+def init_state(context: StackContext) -> State:
+    """Return the state before the first step; each cell's weights come from its own seed alone."""
+    networks = [seeded_networks(context.model, seed, context.weights) for seed in context.seeds]
+    parameters, buffers = {}, {}
+    for name, layout in context.layouts.items():
+        weights = [layout.weights_of(nets[name]) for nets in networks]
+        stacked = tree_map(lambda *one: stack_seeds(context, one), *weights)
+        parameters[name], buffers[name] = stacked
+    K = len(context.seed_of_cell)
+    optimizer_state = {name: context.optimizer.init(vectors) for name, vectors in parameters.items()}
+    regularized = next(player.name for player in context.players if player.regularized)
+    regularizer_state = [
+        vmap(lambda p, init=group.regularizer.init: init(p, context.layouts[regularized]))(
+            parameters[regularized][group.cells]
+        )
+        for group in context.groups
+    ]
+    return State(
+        step=0,
+        parameters=parameters,
+        buffers=buffers,
+        # copied, since updates write over parameters and optimizer state: what ``init`` returns may be one of them
+        optimizer_state=tree_map(torch.clone, optimizer_state),
+        regularizer_state=tree_map(torch.clone, regularizer_state),
+        carry={
+            name: tensor.to(context.device, context.dtype).expand(K, *tensor.shape)
+            for name, tensor in context.carry.items()
+        },
+        divergence_state=init_divergence_state(K, context.device),
+        loss_limit=torch.full((K,), -torch.inf, dtype=context.dtype, device=context.device),
+    )
+
+
+def seeded_networks(
+    model: Model, seed: int, weights: Mapping[str, Tensor] | None = None
+) -> dict[str, nn.Module]:
+    """Return new networks, one per player, as a cell of this seed begins with them.
+
+    Args:
+        model: builds them.
+        seed: the cell's.
+        weights: that it starts from, where they are given.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "weights"))
+        networks = model.networks()
+    apply_weights(networks, weights)
+    return networks
+
+
+def stack_seeds(context: StackContext, tensors: Sequence[Tensor]) -> Tensor:
+    """Stack one tensor of each seed, and give every cell its own. Shapes: U times [...] -> [K, ...]."""
+    stacked = torch.stack(list(tensors))
+    dtype = context.dtype if stacked.is_floating_point() else stacked.dtype
+    return bring(stacked, context.device, dtype)[context.seed_of_cell]
