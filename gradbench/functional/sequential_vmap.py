@@ -5,6 +5,9 @@ from typing import Any
 
 import torch
 
+ALIGNMENT = 16
+"""Bytes: a CPU's kernels give other last bits where a matrix does not begin at a multiple of them."""
+
 
 def sequential_vmap(function: Callable[..., Any], K: int) -> Callable[..., Any]:
     """Return a function that calls another once per network, and stacks the results: ``vmap`` as a loop.
@@ -19,8 +22,11 @@ def sequential_vmap(function: Callable[..., Any], K: int) -> Callable[..., Any]:
 
 
 def pick(value: Any, k: int) -> Any:
-    """Return network k's part of a tensor [K, ...], or of a dict of them."""
-    return {name: part[k] for name, part in value.items()} if isinstance(value, dict) else value[k]
+    """Return network k's part of a tensor [K, ...], or of a dict of them; aligned in memory as it is for any other k."""
+    if isinstance(value, dict):
+        return {name: pick(part, k) for name, part in value.items()}
+    row = value[k]
+    return row.clone() if row.storage_offset() * row.element_size() % ALIGNMENT else row
 
 
 def stack(values: Sequence[Any]) -> Any:

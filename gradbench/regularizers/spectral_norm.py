@@ -64,7 +64,8 @@ def largest_singular_value(matrix_OI: Tensor, iterations: int) -> Tensor:
         matrix_OI: W, [O, I].
         iterations: >= 1, number of iterations.
     """
-    steps = torch.arange(1, matrix_OI.shape[1] + 1, device=matrix_OI.device, dtype=matrix_OI.dtype)
+    # made of the matrix, so that ``vmap`` takes one product per network from the first iteration on
+    steps = torch.ones_like(matrix_OI[0]).cumsum(dim=0)
     v_I = F.normalize((steps * GOLDEN) % 1 - 0.5, dim=0)
     for _ in range(iterations):
         v_I = F.normalize(matrix_OI.mT @ (matrix_OI @ v_I), dim=0)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection
 import torch
 from torch.fx import Graph
 
+from gradbench.tracing.passes.alignment import align_cells
 from gradbench.tracing.passes.biases import fuse_biases
 from gradbench.tracing.passes.calls import call_methods
 from gradbench.tracing.passes.common import eliminate_common_subexpressions
@@ -35,6 +36,7 @@ ARITHMETIC: tuple[Pass, ...] = (
     transpose_matmuls,
     simplify_views,
     eliminate_common_subexpressions,
+    align_cells,
     fuse_biases,
     simplify_views,
 )

@@ -1,0 +1,129 @@
+"""Alignment: compute each cell of a stack by the same instructions, wherever it lies and however wide the stack is.
+
+A CPU's kernels take other instructions for a matrix that does not begin at a multiple of 16 bytes, and for the last
+few numbers of a tensor: which cells that concerns depends on the stack. A last bit that differs there grows.
+
+This costs time, and nothing where sizes are multiples of 32. Valid everywhere: the numbers are the same up to rounding.
+"""
+
+import math
+
+import torch
+from torch.fx import Graph, Node
+
+from gradbench.tracing.aliasing import origin, source, touched
+from gradbench.tracing.passes.graph import insert, is_batch_transpose, replace, value
+from gradbench.tracing.passes.products import NARROW
+
+aten = torch.ops.aten
+
+ALIGNMENT = 16
+"""Bytes: MKL's kernels depend on whether factors and results begin at multiples of them (tried in float32 and float64,
+all layouts, up to 64 rows and columns)."""
+
+TWO_VECTORS = 128
+"""Bytes of two vectors of AVX-512: the numbers that torch's kernels handle at a time."""
+
+TAILS_DIFFER = (
+    aten.elu.default,
+    aten.elu_backward.default,
+    aten.gelu.default,
+    aten.gelu_backward.default,
+    aten.sigmoid.default,
+)
+"""Operations on single numbers whose last few, which fill no two vectors, may have another last bit."""
+
+
+def align_cells(graph: Graph, device: str) -> None:
+    """Give each cell's part of a factor or a result memory that begins at a multiple of ``ALIGNMENT`` bytes.
+
+    On a CPU only. What is given to ``TAILS_DIFFER`` is spread out, so that each cell has its own last few numbers. A
+    product of a vector is taken twice in a stack of one cell, where torch would call another kernel.
+    """
+    if device != "cpu":
+        return
+    fixed_in_time = touched(graph)
+    copies: dict[Node, Node] = {}
+    for node in list(graph.nodes):
+        if node in fixed_in_time:
+            continue
+        if node.target is aten.bmm.default:
+            align_product(node, copies)
+        elif node.target in TAILS_DIFFER and bytes_of(node) % TWO_VECTORS:
+            first, *rest = node.args
+            node.args = (spread(node, first, TWO_VECTORS), *rest)
+
+
+def align_product(node: Node, copies: dict[Node, Node]) -> None:
+    """Align the factors and the result of a product [K, m, n].
+
+    Args:
+        node: the product.
+        copies: factor -> its aligned copy; is added to.
+    """
+    K, m, n = value(node).shape
+    if not may_depend_on_alignment(node):
+        return
+    left, right = (align_factor(node, factor, copies) for factor in node.args)
+    rows = 0
+    if bytes_of(node) % ALIGNMENT:  # more rows, of zeros
+        rows = -m % (ALIGNMENT // value(node).element_size())
+        left = insert(node, aten.constant_pad_nd.default, left, [0, 0, 0, rows])
+    if K == 1 and 1 in (m, n):
+        left, right = (
+            insert(node, aten.expand.default, factor, [2, *value(factor).shape[1:]])
+            for factor in (left, right)
+        )
+    product = insert(node, aten.bmm.default, left, right)
+    if len(value(product)) > K:
+        product = insert(node, aten.slice.Tensor, product, 0, 0, K)
+    if rows:
+        product = first_numbers(node, product, [K, m, n])
+    replace(node, product)
+
+
+def may_depend_on_alignment(product: Node) -> bool:
+    """Return whether a product's last bits may depend on where its factors and its result begin."""
+    narrow = min(value(product).shape[1:]) < NARROW
+    return narrow or value(product).dtype == torch.float64
+
+
+def align_factor(product: Node, factor: Node, copies: dict[Node, Node]) -> Node:
+    """Return a factor [K, m, n], or an aligned copy of it where some cell's is not aligned."""
+    if is_batch_transpose(factor):
+        return insert(product, aten.transpose.int, align_factor(product, source(factor), copies), 1, 2)
+    if factor not in copies:
+        copies[factor] = factor if is_aligned(factor) else spread(product, factor, ALIGNMENT)
+    return copies[factor]
+
+
+def is_aligned(stack: Node) -> bool:
+    """Return whether each cell's matrix is aligned as the first one's; the answer is the same for every K."""
+    owner = value(origin(stack))
+    K, size = len(value(stack)), value(stack).element_size()
+    shares = (bytes_of(stack), owner.numel() * owner.element_size() // K)
+    strides = (value(stack).stride(0) * size,) if K > 1 else ()
+    return not any(share % ALIGNMENT for share in (*shares, *strides))
+
+
+def bytes_of(stack: Node) -> int:
+    """Return the number of bytes of one cell's part of a result [K, ...]."""
+    return value(stack)[0].numel() * value(stack).element_size()
+
+
+def spread(node: Node, stack: Node, multiple: int) -> Node:
+    """Insert a copy of a tensor [K, ...] in which each cell's part begins at a multiple of some bytes."""
+    shape = list(value(stack).shape)
+    whole = insert(node, aten.clone.default, stack, memory_format=torch.contiguous_format)
+    gap = -bytes_of(stack) % multiple // value(stack).element_size()
+    if not gap:
+        return whole
+    flat = insert(node, aten.view.default, whole, [shape[0], -1])
+    return first_numbers(node, insert(node, aten.constant_pad_nd.default, flat, [0, gap]), shape)
+
+
+def first_numbers(node: Node, stack: Node, shape: list[int]) -> Node:
+    """Insert a view of the first numbers of each cell's part of a contiguous tensor [K, ...], in a given shape."""
+    count = math.prod(shape[1:])
+    flat = insert(node, aten.view.default, stack, [shape[0], -1])
+    return insert(node, aten.view.default, insert(node, aten.slice.Tensor, flat, 1, 0, count), shape)
