@@ -12,7 +12,7 @@ import torch
 from torch.fx import Graph, Node
 
 from gradbench.tracing.aliasing import origin, source, touched
-from gradbench.tracing.passes.graph import insert, is_batch_transpose, replace, value
+from gradbench.tracing.passes.graph import insert, is_batch_transpose, replace, repropagate, value
 from gradbench.tracing.passes.products import NARROW
 
 aten = torch.ops.aten
@@ -42,6 +42,7 @@ def align_cells(graph: Graph, device: str) -> None:
     """
     if device != "cpu":
         return
+    repropagate(graph)
     fixed_in_time = touched(graph)
     copies: dict[Node, Node] = {}
     for node in list(graph.nodes):
@@ -55,18 +56,22 @@ def align_cells(graph: Graph, device: str) -> None:
 
 
 def align_product(node: Node, copies: dict[Node, Node]) -> None:
-    """Align the factors and the result of a product [K, m, n].
+    """Align the factors of a product [K, m, n] where it sums along memory, elsewhere its result.
 
     Args:
         node: the product.
         copies: factor -> its aligned copy; is added to.
     """
     K, m, n = value(node).shape
-    if not may_depend_on_alignment(node):
-        return
-    left, right = (align_factor(node, factor, copies) for factor in node.args)
+    left, right = node.args
+    single = value(node).dtype != torch.float64
     rows = 0
-    if bytes_of(node) % ALIGNMENT:  # more rows, of zeros
+    if single and min(m, n) >= NARROW:
+        pass
+    elif is_transposed(right):
+        if not (single and is_transposed(left)):
+            left, right = (align_factor(node, factor, copies) for factor in node.args)
+    elif bytes_of(node) % ALIGNMENT:  # more rows, of zeros
         rows = -m % (ALIGNMENT // value(node).element_size())
         left = insert(node, aten.constant_pad_nd.default, left, [0, 0, 0, rows])
     if K == 1 and 1 in (m, n):
@@ -74,6 +79,8 @@ def align_product(node: Node, copies: dict[Node, Node]) -> None:
             insert(node, aten.expand.default, factor, [2, *value(factor).shape[1:]])
             for factor in (left, right)
         )
+    if (left, right) == node.args:
+        return
     product = insert(node, aten.bmm.default, left, right)
     if len(value(product)) > K:
         product = insert(node, aten.slice.Tensor, product, 0, 0, K)
@@ -82,10 +89,11 @@ def align_product(node: Node, copies: dict[Node, Node]) -> None:
     replace(node, product)
 
 
-def may_depend_on_alignment(product: Node) -> bool:
-    """Return whether a product's last bits may depend on where its factors and its result begin."""
-    narrow = min(value(product).shape[1:]) < NARROW
-    return narrow or value(product).dtype == torch.float64
+def is_transposed(factor: Node) -> bool:
+    """Return whether torch hands a factor [K, m, n] to MKL as a transposed one."""
+    _, m, _ = value(factor).shape
+    _, down, along = value(factor).stride()
+    return down == 1 and along >= m
 
 
 def align_factor(product: Node, factor: Node, copies: dict[Node, Node]) -> Node:
