@@ -36,9 +36,9 @@ ARITHMETIC: tuple[Pass, ...] = (
     transpose_matmuls,
     simplify_views,
     eliminate_common_subexpressions,
-    align_cells,
     fuse_biases,
     simplify_views,
+    align_cells,
 )
 """Rewrites of what is computed, in order: views are looked through again wherever others have left new ones."""
 

@@ -7,6 +7,7 @@ This costs time, and nothing where sizes are multiples of 32. Valid everywhere: 
 """
 
 import math
+from typing import Any
 
 import torch
 from torch.fx import Graph, Node
@@ -38,7 +39,7 @@ def align_cells(graph: Graph, device: str) -> None:
     """Give each cell's part of a factor or a result memory that begins at a multiple of ``ALIGNMENT`` bytes.
 
     On a CPU only. What is given to ``TAILS_DIFFER`` is spread out, so that each cell has its own last few numbers. A
-    product of a vector is taken twice in a stack of one cell, where torch would call another kernel.
+    product with a vector is taken twice in a stack of one cell, where torch would call another kernel.
     """
     if device != "cpu":
         return
@@ -48,45 +49,59 @@ def align_cells(graph: Graph, device: str) -> None:
     for node in list(graph.nodes):
         if node in fixed_in_time:
             continue
-        if node.target is aten.bmm.default:
+        if node.target in (aten.bmm.default, aten.baddbmm.default) and not node.kwargs:
             align_product(node, copies)
         elif node.target in TAILS_DIFFER and bytes_of(node) % TWO_VECTORS:
             first, *rest = node.args
-            node.args = (spread(node, first, TWO_VECTORS), *rest)
+            call_for_all(node, [spread(node, first, TWO_VECTORS), *rest], list(value(node).shape))
 
 
 def align_product(node: Node, copies: dict[Node, Node]) -> None:
     """Align the factors of a product [K, m, n] where it sums along memory, elsewhere its result.
 
     Args:
-        node: the product.
+        node: the product, with a bias or without.
         copies: factor -> its aligned copy; is added to.
     """
-    K, m, n = value(node).shape
-    left, right = node.args
+    shape, size = list(value(node).shape), value(node).element_size()
+    *bias, left, right = node.args
     single = value(node).dtype != torch.float64
-    rows = 0
-    if single and min(m, n) >= NARROW:
-        pass
-    elif is_transposed(right):
-        if not (single and is_transposed(left)):
-            left, right = (align_factor(node, factor, copies) for factor in node.args)
-    elif bytes_of(node) % ALIGNMENT:  # more rows, of zeros
-        rows = -m % (ALIGNMENT // value(node).element_size())
-        left = insert(node, aten.constant_pad_nd.default, left, [0, 0, 0, rows])
-    if K == 1 and 1 in (m, n):
-        left, right = (
-            insert(node, aten.expand.default, factor, [2, *value(factor).shape[1:]])
-            for factor in (left, right)
-        )
-    if (left, right) == node.args:
+    if single and min(shape[1:]) >= NARROW:
         return
-    product = insert(node, aten.bmm.default, left, right)
-    if len(value(product)) > K:
-        product = insert(node, aten.slice.Tensor, product, 0, 0, K)
-    if rows:
-        product = first_numbers(node, product, [K, m, n])
-    replace(node, product)
+    if is_transposed(right):
+        if not (single and is_transposed(left)):
+            left, right = (align_factor(node, factor, copies) for factor in (left, right))
+    elif bytes_of(node) % ALIGNMENT:  # more rows, of zeros
+        rows = -shape[1] % (ALIGNMENT // size)
+        tall = [part for part in (*bias, left) if value(part).shape[1] == shape[1]]
+        *bias, left = (
+            insert(node, aten.constant_pad_nd.default, part, [0, 0, 0, rows]) if part in tall else part
+            for part in (*bias, left)
+        )
+    given = [*bias, left, right]
+    if given != list(node.args) or (shape[0] == 1 and 1 in shape[1:]):
+        call_for_all(node, given, shape)
+
+
+def call_for_all(node: Node, given: list[Any], shape: list[int]) -> None:
+    """Replace an operation by the same on other arguments, of whose result it is the first rows.
+
+    With one cell it is called on two copies: torch takes other kernels for one.
+    """
+    K = shape[0]
+    if K == 1:
+        given = [
+            insert(node, aten.expand.default, part, [2, *value(part).shape[1:]])
+            if isinstance(part, Node)
+            else part
+            for part in given
+        ]
+    result = insert(node, node.target, *given)
+    if K == 1:
+        result = insert(node, aten.slice.Tensor, result, 0, 0, K)
+    if list(value(result).shape) != shape:
+        result = first_numbers(node, result, shape)
+    replace(node, result)
 
 
 def is_transposed(factor: Node) -> bool:
@@ -98,11 +113,13 @@ def is_transposed(factor: Node) -> bool:
 
 def align_factor(product: Node, factor: Node, copies: dict[Node, Node]) -> Node:
     """Return a factor [K, m, n], or an aligned copy of it where some cell's is not aligned."""
-    if is_batch_transpose(factor):
-        return insert(product, aten.transpose.int, align_factor(product, source(factor), copies), 1, 2)
-    if factor not in copies:
-        copies[factor] = factor if is_aligned(factor) else spread(product, factor, ALIGNMENT)
-    return copies[factor]
+    matrix = source(factor) if is_batch_transpose(factor) else factor
+    if is_aligned(matrix):
+        return factor
+    if matrix not in copies:
+        copies[matrix] = spread(product, matrix, ALIGNMENT)
+    copy = copies[matrix]
+    return copy if matrix is factor else insert(product, aten.transpose.int, copy, 1, 2)
 
 
 def is_aligned(stack: Node) -> bool:
