@@ -13,6 +13,7 @@ from small import CONFIGS, CPU, DEAR, MODELS, REGULARIZERS, advance, cells, data
 from gradbench.grid.stacks import group_by_program, split_into_stacks
 from gradbench.training.draws import draw_chunk
 from gradbench.training.loop import train
+from gradbench.training.program import build
 from gradbench.training.setup import build_stack, init_state
 from gradbench.training.telemetry import Telemetry, series_of
 
@@ -96,6 +97,56 @@ def test_final_metrics_and_curves_do_not_depend_on_the_stack(model):
         np.testing.assert_allclose(values[1], alone.evaluations[20][name][0], rtol=1e-9, err_msg=name)
     for name, curve in together.curves.items():
         np.testing.assert_allclose(curve[:, 1], alone.curves[name][:, 0], rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+WIDTHS = (1, 2, 3, 5, 8)
+
+
+def shuffled(cells, width):
+    """Return some of the cells, from another place and in another order for each width."""
+    return [cells[(3 * index + 5 * width) % len(cells)] for index in range(width)][::-1]
+
+
+@pytest.mark.parametrize("precision", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
+@each_pair(2)
+def test_a_cell_has_the_bits_that_its_model_promises_in_a_stack_of_any_width(model, regularizer, precision):
+    """Sizes are odd, so that no cell's part of any tensor ends where vectors do."""
+    grid = cells(
+        model,
+        regularizer,
+        seed=list(range(17)),
+        precision=precision,
+        steps=3,
+        eval_every=3,
+        **odd_sizes(model),
+    )
+    tolerance = build(grid[0].config, data_of(grid[0])).model.width_tolerance
+    if tolerance:
+        steps = [march(stack, 1) for stack in (grid, *(shuffled(grid, width) for width in WIDTHS))]
+        for one in steps[1:]:
+            for name, found in one.items():
+                assert_close(found, steps[0][name], tolerance)
+    else:
+        whole = numbers_of(grid)
+        for width in WIDTHS:
+            for name, found in numbers_of(shuffled(grid, width)).items():
+                assert_same_bits(found, whole[name])
+
+
+def odd_sizes(model):
+    """Return sizes at which no cell's part of a tensor fills vectors."""
+    sizes = {"model__hidden": 7, "model__batch_size": 5}
+    return sizes | ({"data": "wine"} if model == "mlp" else {"model__noise": 3} if model == "wgan" else {})
+
+
+def numbers_of(stack):
+    """Train a stack to its end; return per cell all that is stored of it, as named arrays."""
+    outcome = train(stack, data_of(stack[0]), CPU)
+    series = outcome.curves | {name: values[None] for name, values in outcome.evaluations[3].items()}
+    return {
+        cell.id: outcome.arrays[k] | {name: values[:, k] for name, values in series.items()}
+        for k, cell in enumerate(stack)
+    }
 
 
 @each_pair(1)

@@ -46,10 +46,13 @@ class Model(ABC):
         players: in the order in which they are trained; exactly one is regularized.
         fuses: whether :meth:`networks` offers faster kernels, which run one network at a time and can be
             differentiated only once.
+        width_tolerance: largest relative difference between a cell's numbers in stacks of different widths on a CPU,
+            after one step in float32. 0 is a promise for any number of steps: the same numbers, bit for bit.
     """
 
     players: tuple[Player, ...]
     fuses: bool = False
+    width_tolerance: float = 1e-3
 
     @abstractmethod
     def networks(self, fused: bool = False) -> dict[str, nn.Module]:

@@ -39,6 +39,7 @@ class LanguageModelling(MeanLoss):
 
     players = (Player("lstm"),)
     fuses = True
+    width_tolerance = 0.0
 
     def __init__(
         self,

@@ -35,6 +35,7 @@ class Classifier(SupervisedModel):
     """
 
     players = (Player("mlp"),)
+    width_tolerance = 0.0
 
     def __init__(
         self,

@@ -71,6 +71,7 @@ class SequenceReading(SupervisedModel):
     """
 
     players = (Player("network"),)
+    width_tolerance = 0.0
 
     def __init__(
         self, sizes: Mapping[str, int], cell: str, hidden: int, radius: float, batch_size: int

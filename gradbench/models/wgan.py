@@ -55,6 +55,8 @@ class WassersteinGAN(Model):
         batch_size: B.
     """
 
+    width_tolerance = 0.0
+
     def __init__(
         self,
         sizes: Mapping[str, int],

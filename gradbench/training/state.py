@@ -165,6 +165,16 @@ class StackContext:
     evaluate: Callable[[Tensors], Tensors]
 
     @property
+    def is_exact(self) -> bool:
+        """Whether each cell's numbers are the same, bit for bit, in a stack of any width.
+
+        Own code beside the model's is not known to keep them.
+        """
+        own_code = any({"regularizer", "optimizer"} & set(cell.sources) for cell in self.cells)
+        rounds = self.device.type != "cpu" or self.cells[0].config["precision"] == "bfloat16"
+        return self.model.width_tolerance == 0 and not own_code and not rounds
+
+    @property
     def device(self) -> torch.device:
         """The device that the stack trains on."""
         return self.lr.device

@@ -34,6 +34,9 @@ TAILS_DIFFER = (
 )
 """Operations on single numbers whose last few, which fill no two vectors, may have another last bit."""
 
+ALIKE_IN_FLOAT32 = (aten.gelu.default, aten.gelu_backward.default)
+"""Those of ``TAILS_DIFFER`` that oneDNN computes in float32, all numbers alike."""
+
 
 def align_cells(graph: Graph, device: str) -> None:
     """Give each cell's part of a factor or a result memory that begins at a multiple of ``ALIGNMENT`` bytes.
@@ -51,9 +54,15 @@ def align_cells(graph: Graph, device: str) -> None:
             continue
         if node.target in (aten.bmm.default, aten.baddbmm.default) and not node.kwargs:
             align_product(node, copies)
-        elif node.target in TAILS_DIFFER and bytes_of(node) % TWO_VECTORS:
+        elif has_own_tail(node) and bytes_of(node) % TWO_VECTORS:
             first, *rest = node.args
             call_for_all(node, [spread(node, first, TWO_VECTORS), *rest], list(value(node).shape))
+
+
+def has_own_tail(node: Node) -> bool:
+    """Return whether the last few numbers of an operation's result may differ from what they would be elsewhere."""
+    alike = node.target in ALIKE_IN_FLOAT32 and value(node).dtype == torch.float32
+    return node.target in TAILS_DIFFER and not alike
 
 
 def align_product(node: Node, copies: dict[Node, Node]) -> None:
