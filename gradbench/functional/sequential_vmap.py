@@ -22,7 +22,7 @@ def sequential_vmap(function: Callable[..., Any], K: int) -> Callable[..., Any]:
 
 
 def pick(value: Any, k: int) -> Any:
-    """Return network k's part of a tensor [K, ...], or of a dict of them; aligned in memory as it is for any other k."""
+    """Return network k's part of a tensor [K, ...], or of a dict of them, aligned in memory for every k."""
     if isinstance(value, dict):
         return {name: pick(part, k) for name, part in value.items()}
     row = value[k]

@@ -9,10 +9,10 @@ import synthetic
 from small import CPU, cells
 
 import gradbench
+from gradbench import report
 from gradbench.cli.show import PROVENANCE
 from gradbench.config import instantiate
 from gradbench.launchers.rows import curves_of, failed_rows, finished_rows
-from gradbench import report
 from gradbench.report.analysis.audit import VERSIONS, audit
 from gradbench.report.analysis.comparison import list_comparisons
 from gradbench.report.load.cells import config_columns, load_results

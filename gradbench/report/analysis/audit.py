@@ -87,8 +87,8 @@ def note_widths(comparison: ComparisonGroup) -> list[str]:
     if widths.nunique() < 2:
         return []
     return [
-        f"{comparison.label}: cells were trained in stacks of {widths.min()} to {widths.max()} cells, on which the last "
-        "digits of their numbers depend; training may make more of them"
+        f"{comparison.label}: cells were trained in stacks of {widths.min()} to {widths.max()} cells; the last digits "
+        "of their numbers depend on that, and in a long training further ones"
     ]
 
 
