@@ -4,6 +4,8 @@ Each property has a turn of its own, so that the default suite tries every pair 
 """
 
 import math
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -99,7 +101,7 @@ def test_final_metrics_and_curves_do_not_depend_on_the_stack(model):
         np.testing.assert_allclose(curve[:, 1], alone.curves[name][:, 0], rtol=1e-9, atol=1e-12, err_msg=name)
 
 
-WIDTHS = (1, 2, 3, 5, 8)
+WIDTHS = (1, 2, 3, 8)
 
 
 def shuffled(cells, width):
@@ -110,7 +112,6 @@ def shuffled(cells, width):
 @pytest.mark.parametrize("precision", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 @each_pair(2)
 def test_a_cell_has_the_bits_that_its_model_promises_in_a_stack_of_any_width(model, regularizer, precision):
-    """Sizes are odd, so that no cell's part of any tensor ends where vectors do."""
     grid = cells(
         model,
         regularizer,
@@ -121,22 +122,31 @@ def test_a_cell_has_the_bits_that_its_model_promises_in_a_stack_of_any_width(mod
         **odd_sizes(model),
     )
     tolerance = build(grid[0].config, data_of(grid[0])).model.width_tolerance
-    if tolerance:
-        steps = [march(stack, 1) for stack in (grid, *(shuffled(grid, width) for width in WIDTHS))]
-        for one in steps[1:]:
-            for name, found in one.items():
-                assert_close(found, steps[0][name], tolerance)
-    else:
-        whole = numbers_of(grid)
-        for width in WIDTHS:
-            for name, found in numbers_of(shuffled(grid, width)).items():
-                assert_same_bits(found, whole[name])
+    numbers = partial(march, steps=1) if tolerance else numbers_of
+    whole = numbers(grid)
+    for width in WIDTHS:
+        for cell, found in numbers(shuffled(grid, width)).items():
+            if tolerance:
+                assert_close(found, whole[cell], tolerance)
+            else:
+                assert_same_bits(found, whole[cell])
+
+
+def test_the_models_of_gradbench_promise_the_same_bits():
+    for model in MODELS:
+        (cell,) = cells(model, "none")
+        context = build_stack([cell], data_of(cell), CPU)
+        assert context.is_exact
+        own = replace(cell, sources={"regularizer": "0" * 16})
+        assert not replace(context, cells=[own]).is_exact, "own code is not known to keep them"
 
 
 def odd_sizes(model):
-    """Return sizes at which no cell's part of a tensor fills vectors."""
-    sizes = {"model__hidden": 7, "model__batch_size": 5}
-    return sizes | ({"data": "wine"} if model == "mlp" else {"model__noise": 3} if model == "wgan" else {})
+    """Return sizes at which no cell's part of a tensor fills vectors, large enough for MKL to take the products."""
+    sizes = {"model__hidden": 23, "model__batch_size": 9}
+    if model == "wgan":
+        return sizes | {"model__noise": 3, "model__critic_steps": 5}
+    return sizes | ({"data": "wine"} if model == "mlp" else {})
 
 
 def numbers_of(stack):

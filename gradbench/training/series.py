@@ -84,7 +84,7 @@ def effect(gradient: Tensor, used: Tensor, norm: Tensor, used_norm: Tensor) -> t
         count_differing(used, gradient),
     )
     product = norm * used_norm
-    dot = (gradient * used).sum(dim=1)  # ``vecdot`` has other last bits in a stack of another width
+    dot = torch.linalg.vecdot(gradient, used)
     return changed / present.clamp(min=1.0), torch.where(product > 0, dot / product, torch.ones_like(norm))
 
 

@@ -83,7 +83,7 @@ def align_product(node: Node, copies: dict[Node, Node]) -> None:
     if is_transposed(right):
         if not (single and is_transposed(left)):
             left, right = (align_factor(node, factor, copies) for factor in (left, right))
-    elif bytes_of(node) % ALIGNMENT:  # more rows, of zeros
+    elif shape[2] > 1 and bytes_of(node) % ALIGNMENT:  # more rows, of zeros
         rows = -shape[1] % (ALIGNMENT // size)
         *bias, left = (  # a bias of one row is that of all
             insert(node, aten.constant_pad_nd.default, part, [0, 0, 0, rows])
