@@ -26,7 +26,7 @@ def pick(value: Any, k: int) -> Any:
     if isinstance(value, dict):
         return {name: pick(part, k) for name, part in value.items()}
     row = value[k]
-    return row.clone() if row.storage_offset() * row.element_size() % ALIGNMENT else row
+    return row.clone() if row.nbytes % ALIGNMENT else row
 
 
 def stack(values: Sequence[Any]) -> Any:
