@@ -4,6 +4,8 @@ Each property has a turn of its own, so that the default suite tries every pair 
 """
 
 import math
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from gradbench.grid.stacks import group_by_program, split_into_stacks
 from gradbench.training.bind import init_state
 from gradbench.training.draws import draw_chunk
 from gradbench.training.loop import train
+from gradbench.training.program import build
 from gradbench.training.setup import build_stack
 from gradbench.training.telemetry import Telemetry, series_of
 
@@ -97,6 +100,64 @@ def test_final_metrics_and_curves_do_not_depend_on_the_stack(model):
         np.testing.assert_allclose(values[1], alone.evaluations[20][name][0], rtol=1e-9, err_msg=name)
     for name, curve in together.curves.items():
         np.testing.assert_allclose(curve[:, 1], alone.curves[name][:, 0], rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+WIDTHS = (1, 2, 3, 8)
+
+
+def shuffled(cells, width):
+    """Return some of the cells, from another place and in another order for each width."""
+    return [cells[(3 * index + 5 * width) % len(cells)] for index in range(width)][::-1]
+
+
+@pytest.mark.parametrize("precision", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
+@each_pair(2)
+def test_a_cell_has_the_bits_that_its_model_promises_in_a_stack_of_any_width(model, regularizer, precision):
+    grid = cells(
+        model,
+        regularizer,
+        seed=list(range(17)),
+        precision=precision,
+        steps=3,
+        eval_every=3,
+        **odd_sizes(model),
+    )
+    tolerance = build(grid[0].config, data_of(grid[0])).model.width_tolerance
+    numbers = partial(march, steps=1) if tolerance else numbers_of
+    whole = numbers(grid)
+    for width in WIDTHS:
+        for cell, found in numbers(shuffled(grid, width)).items():
+            if tolerance:
+                assert_close(found, whole[cell], tolerance)
+            else:
+                assert_same_bits(found, whole[cell])
+
+
+def test_the_models_of_gradbench_promise_the_same_bits():
+    for model in MODELS:
+        (cell,) = cells(model, "none")
+        context = build_stack([cell], data_of(cell), CPU)
+        assert context.is_exact
+        own = replace(cell, sources={"regularizer": "0" * 16})
+        assert not replace(context, cells=[own]).is_exact, "own code is not known to keep them"
+
+
+def odd_sizes(model):
+    """Return sizes at which no cell's part of a tensor fills vectors, large enough for MKL to take the products."""
+    sizes = {"model__hidden": 23, "model__batch_size": 9}
+    if model == "wgan":
+        return sizes | {"model__noise": 3, "model__critic_steps": 5}
+    return sizes | ({"data": "wine"} if model == "mlp" else {})
+
+
+def numbers_of(stack):
+    """Train a stack to its end; return per cell all that is stored of it, as named arrays."""
+    outcome = train(stack, data_of(stack[0]), CPU)
+    series = outcome.curves | {name: values[None] for name, values in outcome.evaluations[3].items()}
+    return {
+        cell.id: outcome.arrays[k] | {name: values[:, k] for name, values in series.items()}
+        for k, cell in enumerate(stack)
+    }
 
 
 @each_pair(1)

@@ -126,7 +126,7 @@ OWN_WORDS = {
 }
 """Word -> what it names."""
 
-OWN_CODE = """A network is an ordinary `nn.Module`, written for one network: a subclass, or a function annotated to return one.
+OWN_CODE = """A network is an ordinary `nn.Module`, a subclass or what a function annotated to return one returns.
 `inputs`, `outputs` (or `num_classes`), `vocabulary` and `shape` of the data are passed where its signature has them.
 Layers mean what they mean in PyTorch:
 

@@ -340,6 +340,8 @@ def print_report(built: "Report") -> None:
         texts = answer.model, answer.treatment, answer.value, answer.sentence
         table.add_row(*map(escape, texts))
     out.print(table)
+    for remark in built.remarks:
+        print_line(remark)
     if built.page.is_file():
         print_line(f"report: {built.page}")
 

@@ -15,7 +15,7 @@ from gradbench.storage.sanitize import caution, check_folder, escape_controls, i
 CURVE_ROWS = 12
 """Maximum number of points of a curve that are shown."""
 
-COST = ("step_seconds", "seconds", "width")
+COST = ("step_seconds", "seconds", "width", "exact")
 PROVENANCE = (
     *COLUMNS,
     *("data_sha256", "format", "started", "finished"),

@@ -38,6 +38,7 @@ def finished_rows(
                 "step_seconds": outcome.step_seconds,
                 "seconds": outcome.seconds,
                 "width": len(cells),
+                "exact": outcome.exact,
             }
             | {name: math.nan if diverged_at else float(values[k]) for name, values in last.items()}
             | provenance(str(device))

@@ -53,11 +53,14 @@ class Model(ABC):
             differentiated only once.
         has_own_code: whether :meth:`check_networks` and :meth:`metric_names` call the networks, so that these must
             have values.
+        width_tolerance: largest relative difference between a cell's numbers in stacks of different widths on a CPU,
+            after one step in float32. 0 is a promise for any number of steps: the same numbers, bit for bit.
     """
 
     players: tuple[Player, ...]
     fuses: bool = False
     has_own_code: bool = False
+    width_tolerance: float = 1e-3
 
     @abstractmethod
     def networks(self, fused: bool = False) -> dict[str, nn.Module]:

@@ -28,6 +28,7 @@ class LanguageModelling(LanguageModellingTask):
 
     players = (Player("lstm"),)
     fuses = True
+    width_tolerance = 0.0
 
     def __init__(
         self,

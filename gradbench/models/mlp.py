@@ -27,6 +27,7 @@ class Classifier(ClassificationTask):
     """
 
     players = (Player("mlp"),)
+    width_tolerance = 0.0
 
     def __init__(
         self,

@@ -73,6 +73,8 @@ class SequenceReading(SupervisedTask):
         metrics: further metrics, as of :class:`SupervisedTask`.
     """
 
+    width_tolerance = 0.0
+
     def __init__(
         self,
         sizes: Mapping[str, int],

@@ -73,6 +73,8 @@ class WassersteinGAN(Model):
             sample, which are averaged, or one number; reported as ``test/name``.
     """
 
+    width_tolerance = 0.0
+
     def __init__(
         self,
         sizes: Mapping[str, int],

@@ -65,7 +65,8 @@ def largest_singular_value(matrix_OI: Tensor, iterations: int) -> Tensor:
         iterations: >= 1, number of iterations.
     """
     steps = torch.arange(1, matrix_OI.shape[1] + 1, device=matrix_OI.device, dtype=matrix_OI.dtype)
-    v_I = F.normalize((steps * GOLDEN) % 1 - 0.5, dim=0)
+    # a vector per network: ``vmap`` would take one that they share to other products in a stack of one network
+    v_I = F.normalize((steps * GOLDEN) % 1 - 0.5, dim=0) + torch.zeros_like(matrix_OI[0])
     for _ in range(iterations):
         v_I = F.normalize(matrix_OI.mT @ (matrix_OI @ v_I), dim=0)
     estimate: Tensor = torch.linalg.vector_norm(matrix_OI @ v_I)

@@ -4,7 +4,7 @@ It reads tables and never trains anything. Nothing here imports torch.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import methodcaller
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pandas as pd
 from gradbench.atomic import make_shared_folder, unwritable, write_atomically
 from gradbench.report import figures
 from gradbench.report.analysis.answer import Answer, answer_comparison
-from gradbench.report.analysis.audit import audit
+from gradbench.report.analysis.audit import audit, note_widths
 from gradbench.report.analysis.comparison import list_comparisons
 from gradbench.report.analysis.profiles import profile_table
 from gradbench.report.analysis.tables import build_tables
@@ -34,10 +34,11 @@ __all__ = ["Answer", "Report", "answers", "build", "compare"]
 
 @dataclass(frozen=True)
 class Report:
-    """A written report: the path of its page, and one answer per comparison."""
+    """A written report: the path of its page, one answer per comparison, and lines to read beside them."""
 
     page: Path
     answers: tuple[Answer, ...]
+    remarks: tuple[str, ...] = ()
 
 
 def answers(results: Path) -> list[Answer]:
@@ -89,7 +90,8 @@ def build(results: Path, claims: Sequence[ReportSection] = ()) -> Report:
         cells=list_cells(loaded, scanned.sparklines),
         sections=contents.build_sections(comparisons, drawn, tables, claims, pictures()),
     )
-    return _write_report(results / "report", page, tables)
+    written = _write_report(results / "report", page, tables)
+    return replace(written, remarks=tuple(line for group in comparisons for line in note_widths(group)))
 
 
 def compare(folders: Sequence[Path], out: Path | None = None) -> Report:

@@ -127,8 +127,8 @@ class Tracer(DispatchMode):
         if draws(operation, args, kwargs):
             raise UntraceableError(
                 f"{operation} draws random numbers inside a training step, from a generator that all cells share; "
-                "a cell's numbers come from its own seed: draw them in the model's `draw`, or by dropout, torch.rand, randn, "
-                "bernoulli, randint and their like"
+                "a cell's numbers come from its own seed: draw them in the model's `draw`, or by dropout, torch.rand, "
+                "randn, bernoulli, randint and their like"
             )
         if has_unknown_size(operation, args):
             raise UntraceableError(reads(str(operation), "to know how many elements there are"))

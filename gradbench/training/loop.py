@@ -48,6 +48,7 @@ class Outcome:
         diverged_at: [N], the step at which a cell diverged; 0 where it did not.
         step_seconds: of one step and one cell: the stack's median over chunks, divided by the cells trained.
         seconds: of the whole stack, evaluations included.
+        exact: whether each cell's numbers are the same in a stack of any width.
     """
 
     curves: dict[str, np.ndarray]
@@ -56,6 +57,7 @@ class Outcome:
     diverged_at: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     step_seconds: float = 0.0
     seconds: float = 0.0
+    exact: bool = False
 
 
 def train(
@@ -124,6 +126,7 @@ def train(
     ]
     outcome.step_seconds = float(np.median(chunk_seconds))
     outcome.seconds = time.perf_counter() - started
+    outcome.exact = context.is_exact
     return outcome
 
 

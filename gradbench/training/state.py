@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradbench.config.identity import WEIGHTS
 from gradbench.functional.flat_params import Layout, Tensors, Weights
 from gradbench.grid.cell import Cell
 from gradbench.models import Model
@@ -186,6 +187,16 @@ class StackContext:
     noise_keys: Tensors
     is_traced: bool
     evaluate: Callable[[dict[str, Weights]], Tensors]
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether each cell's numbers are the same, bit for bit, in a stack of any width.
+
+        A user's own code is not known to keep them.
+        """
+        own_code = any(set(cell.sources) - {WEIGHTS} for cell in self.cells)
+        rounds = self.device.type != "cpu" or self.cells[0].config["precision"] == "bfloat16"
+        return self.model.width_tolerance == 0 and not own_code and not rounds
 
     @property
     def device(self) -> torch.device:

@@ -5,6 +5,7 @@ K cells, P parameters of a player.
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import reduce
 
 import numpy as np
 import torch
@@ -82,7 +83,8 @@ class Telemetry:
                 if player.regularized:
                     self.fill_from_norms(player, dict(zip(names, updates.unbind(1), strict=True)))
                 each = updates.view(-1, player.steps, *updates.shape[1:])
-                found[player.name] = each.mean(dim=1) if player.steps > 1 else updates
+                # one after another: ``mean`` sums in an order that depends on K
+                found[player.name] = reduce(torch.add, each.unbind(1)) / player.steps
         return found
 
     def fill_from_norms(self, player: PlayerStep, series: Mapping[str, Tensor]) -> None:

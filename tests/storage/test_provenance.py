@@ -9,6 +9,7 @@ import synthetic
 from small import CPU, cells
 
 import gradbench
+from gradbench import report
 from gradbench.cli.show import PROVENANCE
 from gradbench.config import instantiate
 from gradbench.launchers.rows import curves_of, failed_rows, finished_rows
@@ -169,6 +170,20 @@ def test_the_audit_warns_of_every_column_in_which_compared_cells_differ(column, 
         warnings = [finding.text for finding in audit(results, list_comparisons(results)) if finding.warning]
         said = f"mlp mixes several values of {VERSIONS[column]}: one (3 cells) and other (3 cells)"
         assert warnings == ([said] if differ else [])
+
+
+@pytest.mark.parametrize(
+    ("widths", "exact", "said"),
+    [([2, 2, 2, 3, 3, 3], False, True), ([2, 2, 2, 3, 3, 3], True, False), ([3] * 6, False, False)],
+)
+def test_a_report_says_that_compared_cells_were_trained_at_different_widths_where_that_matters(
+    widths, exact, said, tmp_path
+):
+    table = synthetic.write(tmp_path, models=["mlp"], strengths={"none": (), "clip_norm": (1.0,)})
+    table.assign(width=widths, exact=exact).to_parquet(tmp_path / "cells/a.parquet")
+    built = report.build(tmp_path)
+    texts = ["\n".join(built.remarks), (tmp_path / "report/report.md").read_text(), built.page.read_text()]
+    assert [f"mlp: cells were trained in stacks of {min(widths)} to " in text for text in texts] == [said] * 3
 
 
 def test_rows_over_other_data_are_another_comparison(tmp_path):

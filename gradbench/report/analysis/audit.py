@@ -35,6 +35,7 @@ def audit(
     notes += _note_outcomes(results)
     for comparison in comparisons:
         notes += _warn_of_mixed_versions(comparison) + _warn_of_seeds(comparison)
+        notes += [AuditNote(line, warning=False) for line in note_widths(comparison)]
     notes += _note_budgets(results, comparisons) + _note_provenance(results) + _note_divergence_rules(results)
     return sorted(notes, key=lambda note: not note.warning)
 
@@ -75,6 +76,20 @@ def _warn_of_mixed_versions(comparison: ComparisonGroup) -> list[AuditNote]:
                     AuditNote(f"{comparison.label} mixes several values of {name}: {words}", warning=True)
                 )
     return found
+
+
+def note_widths(comparison: ComparisonGroup) -> list[str]:
+    """Return a line if cells whose numbers depend on the width of their stack were trained at different widths."""
+    cells = comparison.cells
+    if not {"width", "exact"} <= set(cells):
+        return []
+    widths = cells.loc[cells["exact"] == 0, "width"].dropna().astype(int)
+    if widths.nunique() < 2:
+        return []
+    return [
+        f"{comparison.label}: cells were trained in stacks of {widths.min()} to {widths.max()} cells; the last digits "
+        "of their numbers depend on that, and in a long training further ones"
+    ]
 
 
 def _warn_of_seeds(comparison: ComparisonGroup) -> list[AuditNote]:

@@ -20,7 +20,7 @@ MADE_BY = ("gradbench", "torch", "python", "device", "device_name", "execution",
 """Columns that name the versions, device and commit a cell was made with."""
 TEXT_COLUMNS = (*NEEDED, "model.unit", "error", "started", "finished", "data_sha256", *MADE_BY)
 """Columns that hold text or null."""
-COST = ("step_seconds", "seconds", "width")
+COST = ("step_seconds", "seconds", "width", "exact")
 NUMBERS = (*COST, *RECORDED, "diverged_at", "seed")
 CURVES = ("loss", "grad_norm", "grad_norm_used", "clipped", "cosine", "penalty")
 

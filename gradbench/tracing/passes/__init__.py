@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection
 import torch
 from torch.fx import Graph
 
+from gradbench.tracing.passes.alignment import align_cells
 from gradbench.tracing.passes.biases import fuse_biases
 from gradbench.tracing.passes.calls import call_methods
 from gradbench.tracing.passes.common import eliminate_common_subexpressions
@@ -37,6 +38,7 @@ ARITHMETIC: tuple[Pass, ...] = (
     eliminate_common_subexpressions,
     fuse_biases,
     simplify_views,
+    align_cells,
 )
 """Rewrites of what is computed, in order: views are looked through again wherever others have left new ones."""
 
