@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 import torch
 
+from gradbench.config.identity import foreign_targets
 from gradbench.data import Data
 from gradbench.errors import UsageError
 from gradbench.functional.devices import name_of, shapes_alone
 from gradbench.grid.cell import Cell
-from gradbench.memory.estimate import HEADROOM, free_memory, max_width, predict_footprint
+from gradbench.memory.estimate import HEADROOM, Footprint, free_memory, max_width, predict_footprint
 from gradbench.memory.saturation import saturating_bytes
 from gradbench.models import Model
 from gradbench.training.program import build
@@ -56,8 +57,10 @@ def choose_width(cell: Cell, data: Data, device: torch.device, wanted: int | Non
     size = total_memory(device)
     if wanted is not None and max_bytes(cell, data, wanted) * HEADROOM <= size:
         room = wanted
+    elif footprint := predict([cell], data, device):
+        room = max_width(footprint, size)
     else:
-        room = max_width(predict_footprint([cell], data, device.type), size)
+        room = int(size / (max_bytes(cell, data, 1) * HEADROOM))
     full = saturating_bytes(name_of(device), str(cell.config["model"]["name"]))
     if full is not None:
         room = min(room, math.ceil(full / (4 * count_parameters(build(cell.config, data).model))))
@@ -104,11 +107,20 @@ def is_too_large(cells: Sequence[Cell], data: Data, device: torch.device) -> boo
     free = free_memory(device)
     if max_bytes(cells[0], data, len(cells)) < free:
         return False
-    return (
-        predict_footprint(cells, data, device.type).peak_bytes(len(cells), len({cell.seed for cell in cells}))
-        * HEADROOM
-        > free
-    )
+    footprint = predict(cells, data, device)
+    if footprint is None:
+        return False
+    return footprint.peak_bytes(len(cells), len({cell.seed for cell in cells})) * HEADROOM > free
+
+
+def predict(cells: Sequence[Cell], data: Data, device: torch.device) -> Footprint | None:
+    """Predict the memory of stacks of such cells; ``None`` for a user's network that needs values to run."""
+    try:
+        return predict_footprint(cells, data, device.type)
+    except Exception:  # on ``meta`` there are none
+        if next(foreign_targets(cells[0].config), None) is None:
+            raise
+        return None
 
 
 def max_bytes(cell: Cell, data: Data, K: int) -> int:

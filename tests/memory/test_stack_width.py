@@ -144,3 +144,9 @@ class Silent:
 
     def send(self, _message):
         pass
+
+
+@pytest.mark.parametrize(("network", "is_predicted"), [("CNN", True), ("Branching", False)])
+def test_the_memory_of_a_network_that_needs_values_is_not_predicted(network, is_predicted):
+    (cell,) = cells("classifier", "none", model__network=f"networks.{network}")
+    assert (widths.predict([cell], data_of(cell), CPU) is not None) == is_predicted
