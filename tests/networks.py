@@ -247,6 +247,13 @@ class DifferentiableOnce(Convolutional):
         return super().forward(x) * margins[:, None]
 
 
+class Unbatched(Convolutional):
+    """An operation that ``vmap`` would call once per network."""
+
+    def forward(self, x):
+        return super().forward(x) + F.multi_margin_loss(x.flatten(1), x.new_zeros(len(x), dtype=torch.int64))
+
+
 class Heavy(Convolutional):
     """Long vectors: quicker one by one on a CPU."""
 

@@ -152,8 +152,10 @@ class Tracer(DispatchMode):
                     item = self.graph.call_function(operator.getitem, (node, index))
                     item.meta["constant"] = node.meta["constant"]
                     self.register(part, item)
-        elif result is not None and not node.meta["constant"]:
-            raise UntraceableError(reads(str(operation), str(result)))
+        elif result is not None:
+            if not node.meta["constant"]:
+                raise UntraceableError(reads(str(operation), str(result)))
+            self.graph.erase_node(node)  # a constant's value is the same at each replay
         return result
 
     def register(self, tensor: Tensor, node: Node) -> None:

@@ -5,6 +5,7 @@ a network needs values. What cannot be stacked by ``vmap`` runs one network at a
 operation by operation.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -213,8 +214,10 @@ class Trial:
         cells = [self.cell, replace(self.cell, config=config)]
         context = bind_stack(cells, [0, 1], self.program, execution, self.data)
         stepper, state = EagerStepper(context), init_state(context)
-        stepper.step(state, draw_chunk(context, 0), compares=True)
-        stepper.evaluate(state)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "There is a performance drop")  # vmap loops over such an operation
+            stepper.step(state, draw_chunk(context, 0), compares=True)
+            stepper.evaluate(state)
 
 
 class Watch(DispatchMode):

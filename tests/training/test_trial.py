@@ -109,6 +109,12 @@ def test_what_cannot_be_stacked_runs_one_network_at_a_time_and_a_line_names_the_
     assert "aten::div.out" in line
 
 
+def test_what_vmap_would_only_loop_over_runs_one_network_at_a_time():
+    (line,) = execution_of(own("Unbatched")[0]).notes
+    assert "one network at a time" in line
+    assert "multi_margin_loss" in line
+
+
 def test_what_depends_on_values_is_not_traced_and_a_line_says_so():
     execution = execution_of(own("Branching")[0])
     assert execution.one_by_one
