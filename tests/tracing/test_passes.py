@@ -71,6 +71,32 @@ def stacks(columns=N, count=1):
     return [torch.randn(K, N, columns, dtype=torch.float64) for _ in range(count)]
 
 
+ODD = torch.Generator().manual_seed(0)
+MATRICES = [torch.randn(9, 23, 23, generator=ODD), torch.randn(9, 23, 13, generator=ODD)]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, y: x @ y,
+        lambda x, y: x.mT @ y[:, :, :1],
+        lambda x, y: x[:, :1] @ x,
+        lambda x, y: y.mT @ x + x[:, :1],
+        lambda x, y: torch.nn.functional.layer_norm(x, (23,)) @ y,
+        lambda x, y: torch.sigmoid(y) + torch.sigmoid(y.sum() * 0),
+        lambda x, y: torch.nn.functional.elu(y),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_rewritten_stack_has_the_bits_of_its_parts(function, dtype):
+    x, y = (matrix.to(dtype) for matrix in MATRICES)
+    whole = rewritten(function, x, y)(x, y)
+    assert torch.allclose(whole, function(x, y), rtol=1e-4, atol=1e-4)
+    for part in (slice(0, 1), slice(5, 6), slice(3, 5), slice(2, 9)):
+        inputs = x[part].clone(), y[part].clone()
+        assert torch.equal(rewritten(function, *inputs)(*inputs), whole[part])
+
+
 def norms(x):
     return torch.linalg.vector_norm(x.flatten(1), dim=1)
 
