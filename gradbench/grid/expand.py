@@ -143,10 +143,13 @@ def compose_bases(configs: Configs, product: Sequence[Axis], verbatim: tuple[str
 
 
 def expand_base(base: Base, axes: Sequence[Axis], fingerprint: Callable[[Config], str]) -> Iterator[Cell]:
-    """Yield the cells of the product of axes applied to a base."""
+    """Yield the cells of the product of axes applied to a base; they share the parts of the config that none changes."""
     passed: CheckedLeaves = set()
+    set_keys = [axis.key for axis in axes] + [key for key, value in base.defaults.items() if "${" in str(value)]
+    changed = {key.partition(".")[0] for key in set_keys}
     for values in itertools.product(*(axis.values for axis in axes)):
-        config, settings = copy_config(base.config), []
+        config, settings = {**base.config}, []
+        config |= copy_config({key: config[key] for key in changed & config.keys()})
         for axis, value in zip(axes, values, strict=True):
             for key, item in leaves({axis.key: value}):
                 set_key(config, key, convert_value(key, item, base.defaults.get(key)))
