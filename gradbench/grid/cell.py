@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from sys import intern
 from typing import Any
 
 from gradbench import FORMAT
@@ -73,9 +74,9 @@ class Cell:
     @cached_property
     def regularizer_program(self) -> str:
         """The regularizer without its strength, as JSON: cells with equal values run the same hooks."""
-        regularizer = self.identity["regularizer"]
-        regularizer.pop(self.config["regularizer"]["strength"] or "", None)
-        return canonical(regularizer)
+        regularizer = identity({"regularizer": self.config["regularizer"]}, self.neutral, self.sources)
+        regularizer["regularizer"].pop(self.config["regularizer"]["strength"] or "", None)
+        return intern(canonical(regularizer["regularizer"]))
 
     @cached_property
     def program(self) -> str:
@@ -84,7 +85,7 @@ class Cell:
         config = {key: value for key, value in self.identity.items() if key != "seed"}
         config["optimizer"] = {key: value for key, value in config["optimizer"].items() if key != "lr"}
         config["regularizer"] = "shared" if shares else self.regularizer_program
-        return canonical([config, self.data_sha256, self.runtime["stack_width"]])
+        return intern(canonical([config, self.data_sha256, self.runtime["stack_width"]]))
 
     @property
     def words(self) -> list[str]:

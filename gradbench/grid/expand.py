@@ -165,11 +165,16 @@ def dotted_keys(config: Config) -> frozenset[str]:
 
 
 def expand_base(base: Base, axes: Sequence[Axis], fingerprint: Callable[[Config], str]) -> Iterator[Cell]:
-    """Yield the cells of the product of axes applied to a base."""
+    """Yield the cells of the product of axes applied to a base; they share the parts of the config that none changes."""
     passed: CheckedLeaves = set()
     names_code = any(composite.names_code(axis.key) for axis in axes)
+    set_keys = [axis.key for axis in axes] + [
+        key for key, value in base.defaults.items() if "${" in str(value)
+    ]
+    changed = {key.partition(".")[0] for key in set_keys}
     for values in itertools.product(*(axis.values for axis in axes)):
-        config = copy_config(base.config)
+        config = {**base.config}
+        config |= copy_config({key: config[key] for key in changed & config.keys()})
         settings, written = apply_axes(base, config, list(zip(axes, values, strict=True)))
         config = resolve(config)
         check_config(config, written, passed)

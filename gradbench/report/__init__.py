@@ -24,7 +24,7 @@ from gradbench.report.load.cells import load_results
 from gradbench.report.load.curves import scan_curves
 from gradbench.report.render import contents
 from gradbench.report.render.blocks import ReportSection
-from gradbench.report.render.cells import list_cells, points_per_curve
+from gradbench.report.render.cells import MAX_CELLS, list_cells, points_per_curve
 from gradbench.report.render.html import render_html
 from gradbench.report.render.markdown import render_markdown
 from gradbench.storage.sanitize import check_folder
@@ -73,7 +73,8 @@ def build(results: Path, claims: Sequence[ReportSection] = ()) -> Report:
         group.cells_at(group.chosen_setting(treatment)) for group in drawn for treatment in group.treatments
     ]
     wanted = {cell for cells in shown for cell in cells["cell"]}
-    scanned = scan_curves(results, loaded.cells, wanted, points_per_curve(len(loaded.cells)))
+    points = points_per_curve(len(loaded.cells))
+    scanned = scan_curves(results, loaded.cells, wanted, points, MAX_CELLS)
     drawn_answers = [found[comparisons.index(group)] for group in drawn]
     context = figures.Context(loaded, scanned, drawn, drawn_answers, assign_looks(comparisons))
     pictures = figures.start_drawing(context)

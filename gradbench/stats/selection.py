@@ -1,11 +1,13 @@
 """Choose a setting on some seeds and judge it on others. Shapes: S settings, R seeds."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from gradbench.stats.intervals import Floats
+
+Ints = npt.NDArray[np.int64]
 
 
 def choose_setting(scores: npt.ArrayLike) -> int:
@@ -15,17 +17,24 @@ def choose_setting(scores: npt.ArrayLike) -> int:
     diverged cells wins, then the one with the lowest mean of the others, then the first.
     """
     table = np.asarray(scores, dtype=np.float64)
-    present = ~np.isnan(table)
-    finite = np.isfinite(table)
-    known = present.sum(axis=1)
-    lost = (present & ~finite).sum(axis=1)
-    diverged = np.divide(lost, known, out=np.full(len(table), np.inf), where=known > 0)
+    finite, known = np.isfinite(table), ~np.isnan(table)
     total = np.where(finite, table, 0.0).sum(axis=1)
-    count = finite.sum(axis=1)
-    mean = np.divide(total, count, out=np.full(len(table), np.inf), where=count > 0)
-    if not present.any():
-        return -1
-    return int(np.lexsort((mean, diverged))[0])
+    return int(_best_rows(known.sum(axis=1), finite.sum(axis=1), total)) if table.size else -1
+
+
+def _best_rows(known: Ints, finite: Ints, total: Floats) -> Ints:
+    """Choose a row of each column as :func:`choose_setting` does, or -1 where no score is known.
+
+    Args:
+        known: number of scores of each setting, [S, ...].
+        finite: number of those that did not diverge, [S, ...].
+        total: sum of the finite scores, [S, ...].
+
+    """
+    diverged = np.divide(known - finite, known, out=np.full(known.shape, np.inf), where=known > 0)
+    mean = np.divide(total, finite, out=np.full(known.shape, np.inf), where=finite > 0)
+    best: Ints = np.where((known > 0).any(axis=0), np.lexsort((mean, diverged), axis=0)[0], -1)
+    return best
 
 
 class CrossFit(NamedTuple):
@@ -61,17 +70,28 @@ def cross_fit(scores: npt.ArrayLike) -> CrossFit:
 
     """
     table = np.asarray(scores, dtype=np.float64)
-    seeds = table.shape[1]
-    chosen = np.full(seeds, -1, dtype=np.int64)
-    held_out = np.full(seeds, np.nan)
-    for seed in range(seeds):
-        others = np.delete(table, seed, axis=1)
-        if others.size and (setting := choose_setting(others)) >= 0:
-            chosen[seed] = setting
-            held_out[seed] = table[setting, seed]
+    if not table.size:
+        seeds = table.shape[1]
+        return CrossFit(np.full(seeds, -1, dtype=np.int64), np.full(seeds, np.nan), 1.0)
+    finite, known_cells = np.isfinite(table), ~np.isnan(table)
+    chosen = _best_rows(*map(_sum_of_others, (known_cells, finite, np.where(finite, table, 0.0))))
+    held_out = np.where(chosen < 0, np.nan, np.take_along_axis(table, chosen[None], axis=0)[0])
     known = int((~np.isnan(held_out)).sum())
     variance_factor = 1 + known / (known - 1) if len(table) > 1 and known > 1 else 1.0
     return CrossFit(chosen, held_out, variance_factor)
+
+
+def _sum_of_others(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Sum each row without one column, for each column in turn, [S, R] -> [S, R].
+
+    From the sums before and behind it: taking the column off the whole row's sum would leave nothing of small scores
+    beside a huge one.
+    """
+    before, behind = np.cumsum(values, axis=1), np.cumsum(values[:, ::-1], axis=1)[:, ::-1]
+    found = np.zeros_like(before)
+    found[:, 1:] += before[:, :-1]
+    found[:, :-1] += behind[:, 1:]
+    return found
 
 
 def tuning_seed_count(n: int) -> int:

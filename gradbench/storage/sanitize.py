@@ -94,6 +94,8 @@ def open_regular(path: Path, most: float) -> Iterator[IO[bytes]]:
 
 def escape_controls(text: str) -> str:
     r"""Escape characters that a terminal would interpret, such as ``\x1b`` and the right-to-left mark ``\u202e``."""
+    if text.isprintable():
+        return text
     return "".join(
         char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode("ascii")
         for char in text

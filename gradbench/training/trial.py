@@ -215,7 +215,9 @@ class Trial:
         context = bind_stack(cells, [0, 1], self.program, execution, self.data)
         stepper, state = EagerStepper(context), init_state(context)
         with warnings.catch_warnings():
-            warnings.filterwarnings("error", "There is a performance drop")  # vmap loops over such an operation
+            warnings.filterwarnings(
+                "error", "There is a performance drop"
+            )  # vmap loops over such an operation
             stepper.step(state, draw_chunk(context, 0), compares=True)
             stepper.evaluate(state)
 

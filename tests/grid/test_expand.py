@@ -467,6 +467,15 @@ def test_a_cell_is_frozen():
         GRID[0].data_sha256 = "other"
 
 
+def test_cells_share_what_is_equal_and_own_what_differs():
+    """What a hundred thousand cells have in common is held once."""
+    one, other = cells("regularizer=clip_norm", "regularizer.threshold=1,2", "seed=0")
+    assert one.config["data"] is other.config["data"]
+    assert one.config["regularizer"] is not other.config["regularizer"]
+    assert one.program is other.program
+    assert one.regularizer_program is other.regularizer_program
+
+
 def test_planning_composes_once_per_choice_of_groups_however_many_cells_there_are(monkeypatch):
     """Hydra and OmegaConf are what is slow: thousands of cells must not each go through them."""
     words = [

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from gradbench.report import build, figures
 from gradbench.report.analysis import tables
 from gradbench.report.analysis.answer import answer_comparison
 from gradbench.report.analysis.comparison import list_comparisons
+from gradbench.report.figures.action import _select_settings
+from gradbench.report.figures.panels import TICK_GAP, WIDTH, label_strength_axis, panels
 from gradbench.report.figures.style import RC
 from gradbench.report.load import curves
 from gradbench.report.load.cells import load_results
@@ -132,6 +135,45 @@ def test_the_work_grows_in_proportion_to_the_cells(
 
         counts.append(calls(work))
     assert counts[1] < 4.5 * counts[0]
+
+
+def test_a_cell_is_looked_up_once_however_many_are_wanted(large: Path) -> None:
+    class Wanted:
+        looked_up = 0
+
+        def __contains__(self, cell: object) -> bool:
+            self.looked_up += 1
+            return True
+
+    results, wanted = load_results(large), Wanted()
+    scanned = curves.scan_curves(large, results.cells, wanted, 20, listed=7)
+    assert wanted.looked_up == len(results.cells) == scanned.rows["cell"].nunique()
+    assert set(scanned.sparklines) == set(results.cells["cell"].iloc[:7])
+
+
+def test_figures_look_through_the_cells_once_per_treatment(
+    write: Callable[[Path, int, int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = []
+    for strengths in (10, 40):
+        monkeypatch.setitem(write.__globals__, "STRENGTHS", strengths)
+        monkeypatch.setitem(write.__globals__, "GROUP", 10 * (1 + 3 * strengths))
+        folder = tmp_path / str(strengths)
+        write(folder, 10 * (1 + 3 * strengths), 3)
+        results = load_results(folder)
+        (group,) = list_comparisons(results)
+        seen = curves.scan_curves(folder, results.cells, (), 0).action
+        assert len(group.settings) == 1 + 3 * strengths
+        counts.append(calls(partial(_select_settings, group, "threshold", seen, penalties=False)))
+    assert counts[1] < 2 * counts[0]
+
+
+def test_strengths_that_would_touch_have_no_mark_of_their_own() -> None:
+    _, ((ax,),) = panels("", [""], 1)
+    for count in (13, 3000):
+        axis = {1 + index / count: index / count for index in range(count)}
+        label_strength_axis(ax, "threshold", axis)
+        assert len(ax.get_xticks()) == count if count == 13 else len(ax.get_xticks()) < WIDTH / TICK_GAP
 
 
 def test_no_more_than_one_part_of_the_curves_is_held_at_a_time(

@@ -1,9 +1,14 @@
 import math
+import sys
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy import stats as scipy_stats
 from scipy.stats import mstats
 
@@ -11,6 +16,8 @@ from gradbench.stats import intervals as stats
 from gradbench.stats import selection
 
 FINITE = st.floats(-1e3, 1e3, allow_nan=False)
+SCORES = st.sampled_from([*range(16), np.inf, np.nan])  # sums of them are exact in any order
+SIZES = st.integers(1, 6)
 
 
 @given(st.lists(FINITE, min_size=2, max_size=12))
@@ -42,11 +49,11 @@ def test_one_value_has_no_interval_and_none_has_no_mean() -> None:
 
 @pytest.mark.parametrize("n", [4, 5, 8, 10, 20])
 def test_the_interquartile_mean_is_the_trimmed_mean_of_scipy(n: int) -> None:
-    values = np.random.default_rng(n).exponential(size=n)
-    interval = stats.interquartile_mean(values)
-    low, high = mstats.trimmed_mean_ci(values, limits=(0.25, 0.25), inclusive=(True, True))
-    assert interval.estimate == pytest.approx(scipy_stats.trim_mean(values, 0.25))
-    assert interval[1:3] == pytest.approx((low, high))
+    rng = np.random.default_rng(n)
+    for values in (rng.exponential(size=n), rng.integers(0, 4, n) / 7):
+        interval = stats.interquartile_mean(values)
+        low, high = mstats.trimmed_mean_ci(values, limits=(0.25, 0.25), alpha=1 - 0.95)
+        assert interval == (scipy_stats.trim_mean(values, 0.25), low, high, n)
 
 
 def test_the_interquartile_mean_ignores_an_outlier_that_moves_the_mean() -> None:
@@ -142,6 +149,62 @@ def test_the_seed_that_judges_has_no_say_in_the_choice() -> None:
         changed = scores.copy()
         changed[:, seed] = rng.normal(size=4) * 100
         assert selection.cross_fit(changed).chosen[seed] == before.chosen[seed]
+
+
+@given(arrays(np.float64, st.tuples(SIZES, SIZES), elements=SCORES))
+def test_each_seed_is_judged_by_what_the_others_choose(scores: np.ndarray[Any, Any]) -> None:
+    chosen = [selection.choose_setting(np.delete(scores, seed, axis=1)) for seed in range(scores.shape[1])]
+    held_out = [scores[row, seed] if row >= 0 else np.nan for seed, row in enumerate(chosen)]
+    fit = selection.cross_fit(scores)
+    assert fit.chosen.tolist() == chosen
+    np.testing.assert_array_equal(fit.held_out, held_out)
+
+
+def test_a_huge_score_takes_nothing_from_the_choice_of_its_seed() -> None:
+    scores = [[1e300, 2.0, 2.0], [1e300, 1.0, 1.0]]
+    assert selection.cross_fit(scores).chosen.tolist() == [1, 0, 0]
+
+
+@given(arrays(np.float64, SIZES, elements=SCORES), arrays(np.float64, SIZES, elements=SCORES))
+def test_the_probability_of_improvement_is_the_share_of_all_pairs(
+    treated: np.ndarray[Any, Any], control: np.ndarray[Any, Any]
+) -> None:
+    pairs = [(x < y) + 0.5 * (x == y) for x in treated for y in control if not np.isnan(x + y)]
+    found = stats.probability_of_improvement(treated, control).estimate
+    assert found == np.mean(pairs) if pairs else np.isnan(found)
+
+
+def test_memory_grows_in_proportion_to_the_seeds() -> None:
+    """Neither all pairs of seeds nor a table of scores per seed is held, or copied seed by seed."""
+    rng = np.random.default_rng(5)
+
+    def peak_and_calls(work: Callable[[int], object], seeds: int) -> tuple[int, int]:
+        calls = 0
+
+        def profile(_: object, event: str, __: object) -> None:
+            nonlocal calls
+            calls += event == "call"
+
+        tracemalloc.start()
+        sys.setprofile(profile)
+        try:
+            work(seeds)
+            return tracemalloc.get_traced_memory()[1], calls
+        finally:
+            sys.setprofile(None)
+            tracemalloc.stop()
+
+    def improve(seeds: int) -> object:
+        return stats.probability_of_improvement(rng.normal(size=seeds), rng.normal(size=seeds))
+
+    def choose(seeds: int) -> object:
+        return selection.cross_fit(rng.normal(size=(4, seeds)))
+
+    for work in (improve, choose):
+        work(2)  # imports
+        few, many = (peak_and_calls(work, seeds) for seeds in (1000, 4000))
+        assert many[0] < 5 * few[0]
+        assert many[1] < 2 * few[1]
 
 
 def test_a_held_out_cell_that_diverged_is_judged_diverged() -> None:

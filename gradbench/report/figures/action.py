@@ -72,7 +72,8 @@ def _select_settings(
 ) -> list[Setting]:
     """Select the settings of one kind of strength that add a penalty, or those that do not."""
     own = [s for s in comparison.settings if s.quantity == quantity and s.treatment != NONE]
-    cells = {name: comparison.cells.loc[comparison.cells["treatment"] == name, "cell"] for name, *_ in own}
+    names = dict.fromkeys(setting.treatment for setting in own)
+    cells = {name: comparison.cells.loc[comparison.cells["treatment"] == name, "cell"] for name in names}
     penal = {name: bool((action["penalty_share"].reindex(ids) > 0).any()) for name, ids in cells.items()}
     known = {name: bool(action["clipped"].reindex(ids).notna().any()) for name, ids in cells.items()}
     return [s for s in own if known[s.treatment] and penal[s.treatment] == penalties]

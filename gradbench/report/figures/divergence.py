@@ -1,6 +1,6 @@
 """Draw the share of diverged cells against strength."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from itertools import groupby
 
 import numpy as np
@@ -112,11 +112,11 @@ def _title(context: Context) -> str:
             never.append(comparison.label)
         elif full:
             always.append(
-                f"{comparison.label} always diverges with {_name_settings(full, comparison.settings)}"
+                f"{comparison.label} always diverges with {_name_settings(set(full), comparison.settings)}"
             )
         else:
             some.append(
-                f"{comparison.label} sometimes with {_name_settings(list(lost), comparison.settings)}"
+                f"{comparison.label} sometimes with {_name_settings(lost.keys(), comparison.settings)}"
             )
     parts = [*always, *some]
     if not always and some:
@@ -124,7 +124,7 @@ def _title(context: Context) -> str:
     return "; ".join([*cap_list(parts), *([f"{join_or_count(never, 'group')} never"] if never else [])])
 
 
-def _name_settings(some: Sequence[Setting], every: Sequence[Setting]) -> str:
+def _name_settings(some: Set[Setting], every: Sequence[Setting]) -> str:
     """Name some of the settings, adjacent strengths as a range."""
     treatments = list(dict.fromkeys(setting.treatment for setting in every))
     ordered = sorted(every, key=lambda s: (treatments.index(s.treatment), s.strength or 0.0))

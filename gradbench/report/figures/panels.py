@@ -19,6 +19,7 @@ from gradbench.report.render.formatting import format_number, format_setting, sh
 WIDTH = 7.6  # inches
 LINE = 0.16  # inches per line of text
 LABEL_GAP = 9.5  # points between labels at line ends
+TICK_GAP = 0.02  # inches between the marks of a strength axis
 MAX_TITLE = 1000  # characters of a figure's title, and of the heading of a row
 MAX_NAME = 18  # characters of a treatment's name in a label
 Axis = dict[float, float]  # strength -> position on the axis
@@ -109,7 +110,7 @@ def strength_positions(strengths: Iterable[float | None]) -> Axis:
 
 
 def label_strength_axis(ax: Axes, quantity: str, axis: Axis) -> None:
-    """Label the x axis with the strengths that were run, dropping labels that would touch."""
+    """Mark and label the strengths that were run on the x axis, dropping marks and labels that would touch."""
     if not axis:
         ax.set_xlim(-0.5, 0.5)
         ax.set_xticks([])
@@ -118,13 +119,17 @@ def label_strength_axis(ax: Axes, quantity: str, axis: Axis) -> None:
     low, high = min(axis.values()), max(axis.values())
     margin = 0.08 * (high - low) or 0.5
     ax.set_xlim(low - margin, high + margin)
-    ax.xaxis.set_major_locator(FixedLocator(list(axis.values())))
     inches = ax.get_position().width * WIDTH / (high - low + 2 * margin)
+    ticks: list[float] = []
     shown, last = [], -np.inf
     for value, place in axis.items():
+        if ticks and (place - ticks[-1]) * inches < TICK_GAP:
+            continue
+        ticks.append(place)
         fits = (place - last) * inches > 0.07 * len(format_number(value)) + 0.06
         shown.append(format_number(value) if fits else "")
         last = place if fits else last
+    ax.xaxis.set_major_locator(FixedLocator(ticks))
     ax.set_xticklabels(shown)
     symbol = {"lambda": "penalty weight λ", "threshold": "clipping threshold"}.get(quantity, quantity)
     ax.set_xlabel(shorten(symbol, MAX_NAME))

@@ -3,7 +3,8 @@
 A sweep of 10,000 cells has millions of rows, so the parts are read and reduced one at a time.
 """
 
-from collections.abc import Collection, Iterator
+import itertools
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,7 +42,9 @@ class Curves:
         return self.rows[self.rows["cell"].isin(cells["cell"])]
 
 
-def scan_curves(path: Path, cells: pd.DataFrame, wanted: Collection[str], points: int) -> Curves:
+def scan_curves(
+    path: Path, cells: pd.DataFrame, wanted: Container[str], points: int, listed: int | None = None
+) -> Curves:
     """Read every part of the curves once and reduce it.
 
     Args:
@@ -49,9 +52,11 @@ def scan_curves(path: Path, cells: pd.DataFrame, wanted: Collection[str], points
         cells: its table of cells; rows of other cells are left out.
         wanted: ids of the cells whose full rows are kept.
         points: maximal number of points of a sparkline; 0 makes none.
+        listed: only the first so many cells get one.
 
     """
     metrics = dict(zip(cells["cell"], cells["model.metric"], strict=True))
+    sketched = dict(itertools.islice(metrics.items(), listed)) if points else {}
     actions: list[pd.DataFrame] = []
     encoded: dict[str, Sparklines] = {}
     kept: list[pd.DataFrame] = []
@@ -60,8 +65,9 @@ def scan_curves(path: Path, cells: pd.DataFrame, wanted: Collection[str], points
         rows = clean_curves(part, metrics)
         if len(rows):
             actions.append(summarize_action(rows))
-            encoded |= encode_curves(rows, metrics, points) if points else {}
-            kept.append(rows[rows["cell"].isin(wanted)])
+            kept.append(_select_cells(rows, wanted))
+            if len(drawn := _select_cells(rows, sketched)):
+                encoded |= encode_curves(drawn, sketched, points)
     whole = pd.concat(actions) if actions else pd.DataFrame(columns=[*ACTION], dtype=float)
     whole = whole[~whole.index.duplicated(keep="last")]
     silent = len(cells) - int(cells["cell"].isin(whole.index).sum())
@@ -99,6 +105,13 @@ def _read_parts(path: Path, notes: list[str]) -> Iterator[pd.DataFrame]:
             yield read_table(part).to_pandas()
         except DamagedError as error:
             notes.append(f"left out: {error}")
+
+
+def _select_cells(rows: pd.DataFrame, cells: Container[str]) -> pd.DataFrame:
+    """Select the rows of these cells by looking up each cell of a part once, however many others there are."""
+    named = rows["cell"].cat
+    chosen = np.array([name in cells for name in named.categories], dtype=bool)
+    return rows[chosen[named.codes.to_numpy()]]
 
 
 def _join_rows(kept: list[pd.DataFrame]) -> pd.DataFrame:
