@@ -165,7 +165,7 @@ def dotted_keys(config: Config) -> frozenset[str]:
 
 
 def expand_base(base: Base, axes: Sequence[Axis], fingerprint: Callable[[Config], str]) -> Iterator[Cell]:
-    """Yield the cells of the product of axes applied to a base; they share the parts of the config that none changes."""
+    """Yield the cells of the product of axes applied to a base; they share what no axis changes of the config."""
     passed: CheckedLeaves = set()
     names_code = any(composite.names_code(axis.key) for axis in axes)
     set_keys = [axis.key for axis in axes] + [

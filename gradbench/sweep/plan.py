@@ -219,7 +219,7 @@ def validate(
 
 
 def try_networks(
-    model: "Model", weights: Mapping[str, "Tensor"] | None, penalised: bool
+    model: "Model", weights: Mapping[str, "Tensor"] | None = None, penalised: bool = False
 ) -> frozenset[str] | None:
     """Build a model's networks, let it check them, and return the names of its metrics, if they are known.
 

@@ -5,14 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
-from small import CONFIGS, CPU, cells, data_of
+from small import CONFIGS, CPU, NETWORKS, cells, data_of
 from stopping import StopError, always, assert_same_outcome, stop_at
 
 from gradbench.launchers.rows import arrays_of, curves_of, finished_rows
 from gradbench.training.divergence import has_finite
 from gradbench.training.draws import CHUNK
 from gradbench.training.loop import evaluate, train
-from gradbench.training.setup import compact
+from gradbench.training.setup import build_stack, compact
 
 
 def wild_and_calm(model, **values):
@@ -28,7 +28,7 @@ def wild_and_calm(model, **values):
 
 
 @pytest.mark.parametrize("model", CONFIGS.groups["model"])
-def test_leaving_out_diverged_cells_changes_no_bit_of_the_others(model, monkeypatch):
+def test_leaving_out_diverged_cells_changes_the_others_by_no_bit_or_by_their_tolerance(model, monkeypatch):
     stack, data = wild_and_calm(model)
     widths = []
 
@@ -43,7 +43,12 @@ def test_leaving_out_diverged_cells_changes_no_bit_of_the_others(model, monkeypa
     monkeypatch.setattr("gradbench.training.loop.should_compact", lambda setup, state: False)
     kept = train(stack, data, CPU)
     assert list(left_out.diverged_at > 0) == [True, True, False, True]
-    assert_same_outcome(left_out, kept)
+    if build_stack(stack, data, CPU).is_exact:
+        assert_same_outcome(left_out, kept)
+        return
+    assert model in NETWORKS, "gradbench's own networks are exact"
+    for name in ("loss", "grad_norm"):
+        np.testing.assert_allclose(left_out.curves[name][:50, 2], kept.curves[name][:50, 2], rtol=1e-3)
 
 
 @pytest.mark.parametrize("stop", [CHUNK, CHUNK + 25, 2 * CHUNK])
