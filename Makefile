@@ -37,8 +37,8 @@ browser: browser-ready  ## try the report's page in a headless Chromium or Chrom
 
 browser-ready: $(BROWSER_READY)
 
-soak: $(READY)  ## kill sweeps 200 times, and lose nothing; minutes
-	$(BIN)/python tests/soak.py --kills 200
+soak: $(READY)  ## kill sweeps 250 times, 50 of them while mending, and lose nothing; a quarter of an hour
+	$(BIN)/python tests/soak.py --kills 200 --mends 50
 
 bench: $(BENCH_READY)  ## measure all that experiments/throughput/README.md says of speed; options in BENCH="--rounds 1 --parts mlp,scaling"
 	$(BIN)/python experiments/throughput/bench.py $(BENCH)

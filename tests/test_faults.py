@@ -5,6 +5,7 @@ import errno
 import multiprocessing
 import os
 import random
+import shutil
 import subprocess
 import threading
 import time
@@ -33,7 +34,9 @@ from gradbench.report import build
 from gradbench.report.figures.style import RC
 from gradbench.report.load.cells import load_results
 from gradbench.report.render import contents
+from gradbench.storage.grids import commands_of, read_experiment
 from gradbench.storage.parquet import check_arrays, read_arrays, read_table, write_arrays, write_table
+from gradbench.storage.repair import find_damage
 from gradbench.storage.results import Results, curve_rows, describe
 from gradbench.sweep import plan as sweep
 from gradbench.sweep.execute import prepare_folder
@@ -181,7 +184,7 @@ def test_a_disk_that_fails_while_a_stack_is_written_costs_nothing_that_was_finis
     assert "type the same command again" in reason
     assert len(reason.splitlines()) == 1
     assert results.statuses() == before
-    assert results.damaged_files() == []
+    assert find_damage(results.folder) == []
     disk.heal()
     assert train_and_store(stack, results.folder, CPU, Parent())[0] == "done"
     assert_same_tables(results, undisturbed)
@@ -365,6 +368,25 @@ def test_a_damaged_checkpoint_is_told_of_and_its_stack_starts_anew(tmp_path, und
     assert_same_tables(results, undisturbed)
 
 
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_finished_sweep_on_a_disk_that_takes_nothing_still_prints_its_answer(
+    disk, fault, monkeypatch, capsys
+):
+    monkeypatch.setattr("gradbench.report.figures.start_drawing", lambda _context: dict)
+    words = [*WORDS, "--results", str(disk.folder / "x")]
+    assert gradbench_run(*words) == 0
+    answer = capsys.readouterr().out.split("Answer")[1]
+    getattr(disk, fault)()
+    for again in (words, [*words[:-3], "seed=0", *words[-2:]]):
+        assert gradbench_run(*again) == 0
+        out, err = capsys.readouterr()
+        assert out.split("Answer")[1] == answer
+        assert "finished before" in out
+        (line,) = [line for line in err.splitlines() if "grid" not in line]
+        assert line.startswith("the report is not written anew: cannot write")
+        assert FAULTS[fault] in line
+
+
 # ---- a folder with a damaged file ------------------------------------------------------------------------------
 
 
@@ -400,8 +422,9 @@ def test_a_run_sets_a_damaged_file_aside_and_trains_its_cells_again(finished, ta
     assert kept.read_bytes() == content
     assert not victim.exists()
     (stack,) = plan.todo()
-    assert len(stack) == 2
-    assert len(pd.read_parquet(finished.folder / "cells")) == 2, "the other stack's rows stay"
+    lost = 1 if table == "arrays" else 2
+    assert len(stack) == lost
+    assert len(pd.read_parquet(finished.folder / "cells")) == 4 - lost, "sound cells stay"
     assert prepare_folder(again())[1] == []
 
 
@@ -411,6 +434,138 @@ def test_a_dry_run_touches_nothing_that_is_damaged(finished, capsys):
     assert gradbench_run(*WORDS, "--results", "x", "--dry-run") == 0
     assert "2 cells done, 2 to run" in capsys.readouterr().out
     assert victim.read_bytes() == b"torn"
+
+
+OTHER_WORDS = ["model=mlp", "model.hidden=4", "steps=2", "regularizer=gp", "seed=0"]
+
+
+def test_a_run_of_another_grid_leaves_damaged_cells_to_the_command_that_made_them(finished, capsys):
+    plan, command = again(), f"gradbench run {' '.join(WORDS)} --results x"
+    (finished.folder / "experiment.yaml").unlink()
+    finished.create({"command": command, "cells": [cell.id for cell in plan.cells]})
+    victim = next(
+        finished.folder / f"arrays/{cell.id}.npz"
+        for cell in plan.cells
+        if cell.choices["regularizer"] == "none"
+    )
+    victim.write_bytes(flipped(victim.read_bytes(), len(victim.read_bytes()) // 2))
+    before = finished.statuses()
+    assert gradbench_run(*OTHER_WORDS, "--results", "x", "--no-report") == 0
+    out, err = capsys.readouterr()
+    assert "1 cell: 1 finished before" in out
+    (line,) = [line for line in err.splitlines() if "is damaged" in line]
+    assert "trained again" not in line
+    assert line.endswith(f"to train them again type {command}")
+    assert finished.statuses() == before
+    assert read_experiment(finished.folder)["command"] == command
+    assert commands_of(read_experiment(finished.folder)) == [command]
+    capsys.readouterr()
+    assert gradbench_run(*WORDS, "--results", "x", "--no-report") == 0
+    out, err = capsys.readouterr()
+    assert "4 cells: 1 completed, 3 finished before" in out
+    assert "its cell is trained again" in err
+    assert finished.statuses() == before
+    assert find_damage(finished.folder) == []
+
+
+def test_the_report_names_every_command_that_made_a_folder(finished):
+    made = [f"gradbench run {word}" for word in ("one", "two")]
+    for command, cell in zip(made, "ab", strict=True):
+        finished.create({"command": command, "cells": [cell * 16]})
+    assert load_results(finished.folder).commands == (*made[::-1], "gradbench run")
+    page = build(finished.folder).page
+    for command in made:
+        assert f"<code>{command}</code>" in page.read_text()
+        assert f"`{command}`" in page.with_name("report.md").read_text()
+
+
+def test_a_report_names_arrays_that_are_gone(finished):
+    victim = sorted((finished.folder / "arrays").iterdir())[0]
+    victim.unlink()
+    assert any(f"{victim} is damaged (it is missing)" in note for note in load_results(finished.folder).notes)
+
+
+# ---- files that cannot be read ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unreadable(monkeypatch):
+    """Return a function after which a file or a folder cannot be read: what the kernel would not tell root."""
+
+    def forbid(path, number=errno.EACCES):
+        def refusing(real):
+            def read(given, *more, **named):
+                if Path(given) == path:
+                    raise OSError(number, os.strerror(number), str(path))
+                return real(given, *more, **named)
+
+            return read
+
+        monkeypatch.setattr(os, "open", refusing(os.open))
+        monkeypatch.setattr(os, "listdir", refusing(os.listdir))
+
+    return forbid
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+@pytest.mark.parametrize(
+    "what", ["cells", "curves", "arrays", "cells/", "curves/", "arrays/", "experiment.yaml"]
+)
+def test_what_cannot_be_read_is_not_damaged_and_stops_a_run_in_one_line(
+    finished, unreadable, what, number, capsys
+):
+    before = [path for path in finished.folder.rglob("*") if path.is_file()]
+    victim = Path("x") / what
+    if what in ("cells", "curves", "arrays"):
+        victim = sorted(victim.iterdir())[0]
+    unreadable(victim, number)
+    for words in (["run", *WORDS, "--results", "x"], ["report", "x"], ["show", "0", "--results", "x"]):
+        if (what, words[0]) == ("experiment.yaml", "show"):
+            continue  # which does not read it
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(words)
+        assert stopped.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: cannot read {victim} ({os.strerror(number)})")
+    assert all(path.is_file() for path in before), "nothing was renamed"
+
+
+@pytest.mark.parametrize("what", ["cells", "cells/", "experiment.yaml"])
+def test_a_shortage_while_reading_is_told_as_such(finished, unreadable, what, capsys):
+    victim = Path("x") / what
+    unreadable(sorted(victim.iterdir())[0] if what == "cells" else victim, errno.EMFILE)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["report", "x"])
+    assert stopped.value.code == 1
+    assert "ulimit -n" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_cannot_be_read_is_left_and_its_stack_starts_anew(tmp_path, unreadable):
+    checkpoint = Checkpoint(tmp_path / "x.pt", {"cells": ["a"]}, 0.0, warn=(said := []).append)
+    checkpoint.save({"a": torch.arange(5)})
+    unreadable(tmp_path / "x.pt")
+    assert checkpoint.load(CPU) is None
+    assert said == [
+        f"the checkpoint {tmp_path / 'x.pt'} cannot be read (Permission denied): its stack starts anew"
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]
+
+
+# ---- what a person did to a folder -----------------------------------------------------------------------------
+
+
+def test_a_part_that_was_copied_by_hand_doubles_nothing(finished):
+    tables = {}
+    for copied in (False, True):
+        if copied:
+            for table in ("cells", "curves"):
+                part = sorted((finished.folder / table).iterdir())[0]
+                shutil.copyfile(part, part.with_name("zz-copy.parquet"))
+        folder = build(finished.folder).page.parent / "tables"
+        tables[copied] = {path.name: path.read_bytes() for path in folder.iterdir()}
+        assert len(finished.cells()) == 4
+        assert not finished.curves().duplicated(["cell", "step"]).any()
+    assert tables[True] == tables[False]
 
 
 def test_show_and_report_name_a_damaged_part_and_go_on(finished, capsys, monkeypatch):
@@ -521,7 +676,7 @@ def test_a_clock_that_jumps_changes_neither_what_is_saved_nor_what_is_done(
     for path in (results.folder / "cells").iterdir():
         os.utime(path, (4e9, 4e9))
     assert_same_tables(results, undisturbed)
-    assert results.damaged_files() == []
+    assert find_damage(results.folder) == []
     assert (results.cells()["started"] > results.cells()["finished"]).any()
     assert "0 s" in contents.format_subtitle(load_results(results.folder))
 

@@ -36,11 +36,12 @@ from gradbench.report.analysis.comparison import list_comparisons
 from gradbench.report.figures.panels import panels
 from gradbench.report.load.cells import load_results
 from gradbench.report.load.curves import scan_curves
-from gradbench.report.load.read import read_experiment
 from gradbench.report.render import contents
 from gradbench.report.render.cells import list_cells, points_per_curve
 from gradbench.storage import sanitize
+from gradbench.storage.grids import read_experiment
 from gradbench.storage.parquet import MAX_EXPANSION, check_arrays, read_arrays, read_table, write_table
+from gradbench.storage.repair import find_damage
 from gradbench.storage.results import Results
 from gradbench.training.checkpoint import Checkpoint
 
@@ -160,7 +161,7 @@ def test_an_experiment_file_instantiates_nothing(folder, tmp_path):
 def test_an_experiment_file_of_any_shape_is_read_or_left(folder, text):
     (folder / "experiment.yaml").write_text(text)
     results = load_results(folder)
-    assert (results.name, results.question, results.command) == ("x", "", "")
+    assert (results.name, results.question, results.commands) == ("x", "", ())
 
 
 def test_nothing_stored_is_instantiated(folder, tmp_path, monkeypatch, capsys):
@@ -539,7 +540,7 @@ def test_a_sweep_of_a_hundred_thousand_cells_is_within_every_bound(tmp_path):
         curves = {"cell": own, "step": np.tile(np.arange(1, 21), n // 10), **numbers}
         write_table(results.folder / f"curves/{part}.parquet", pa.table(curves))
     assert len(results.cells()) == n
-    assert results.damaged_files() == []
+    assert find_damage(results.folder) == []
     assert len(results.curves()) == 20 * n
 
 
@@ -638,7 +639,7 @@ def test_a_stored_command_that_is_more_than_a_run_is_never_offered(folder, comma
     (folder / "experiment.yaml").write_text(json.dumps({"command": command}))
     assert not sanitize.is_command(command)
     results = load_results(folder)
-    assert results.command == ""
+    assert results.commands == ()
     data = list_cells(results, {}).data
     offered = {ident: " ".join(data["words"][word] for word in row[10]) for ident, *row in data["rows"]}
     assert offered == {cell: f"gradbench show {cell}" for cell in results.cells["cell"]}

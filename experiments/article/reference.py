@@ -23,7 +23,7 @@ from gradbench.report.claims.output import verdict_table
 from gradbench.report.claims.verdicts import Verdict, judge_folder
 from gradbench.report.load.read import CURVES
 from gradbench.storage.parquet import write_table
-from gradbench.storage.results import Results
+from gradbench.storage.results import RECORDED, Results
 from gradbench.storage.schema import part_name
 
 POINTS = 10
@@ -79,7 +79,8 @@ def keep(run: Path, place: Path) -> None:
 def write(run: Path, found: Sequence[Verdict], place: Path) -> None:
     """Write the reduced results of a run, and the figures of its claims, to a new folder."""
     results = Results(run)
-    cells, curves = results.cells(), results.curves()
+    # what its rows promise is left out or reduced, so they promise nothing
+    cells, curves = results.cells().drop(columns=RECORDED, errors="ignore"), results.curves()
     read = sorted({one.claim.metric for one in found if one.claim.reads_curves} & set(curves))
     figures = {one.figure for one in found}
     for figure in figures:

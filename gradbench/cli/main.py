@@ -182,7 +182,7 @@ def run(
     failed = watcher.statuses["failed"] > 0
     if not no_report:
         try:
-            write_report(plan.folder, quiet=quiet)
+            write_report(plan.folder, quiet=quiet, optional=not plan.todo())
         except (StorageError, UsageError):
             # after a failure or an interrupt there may be nothing to report on, and the reason has been printed
             if complete and not failed:
@@ -288,16 +288,28 @@ def print_outcome(plan: "Plan", trained: dict[str, int]) -> None:
     print_line(f"{pluralize(len(plan.cells), 'cell')}: {', '.join(parts)} · tables in {plan.folder}")
 
 
-def write_report(folder: Path, *, quiet: bool = False) -> None:
-    """Write the report of a results folder; unless quiet, print its answers and the path of its page."""
+def write_report(folder: Path, *, quiet: bool = False, optional: bool = False) -> None:
+    """Write the report of a results folder; unless quiet, print its answers and the path of its page.
+
+    Args:
+        folder: the results folder.
+        quiet: print nothing.
+        optional: where the report cannot be written, say so and print the answers all the same.
+    """
     from gradbench import report
     from gradbench.report.claims.output import write_csv
     from gradbench.report.claims.section import build_sections
 
     sections, judged = build_sections(folder)
-    built = report.build(folder, sections)
-    if judged:
-        write_csv(folder / "report" / "tables", judged)
+    try:
+        built = report.build(folder, sections)
+        if judged:
+            write_csv(folder / "report" / "tables", judged)
+    except StorageError as error:
+        if not optional:
+            raise
+        print_note(f"the report is not written anew: {error}")
+        built = report.Report(folder / "report" / "index.html", tuple(report.answers(folder)))
     if not quiet:
         print_claims(judged)
         print_report(built)
@@ -326,7 +338,8 @@ def print_report(built: "Report") -> None:
         texts = answer.model, answer.treatment, answer.value, answer.sentence
         table.add_row(*map(escape, texts))
     out.print(table)
-    print_line(f"report: {built.page}")
+    if built.page.is_file():
+        print_line(f"report: {built.page}")
 
 
 @app.command("report")
@@ -540,7 +553,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except Exception as error:
         lacking = shortage(error)
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-            status = print_error(f"{excerpt(str(error.filename), 40)} is too long for a path; give a shorter one")
+            status = print_error(
+                f"{excerpt(str(error.filename), 40)} is too long for a path; give a shorter one"
+            )
         elif lacking is None:
             raise
         else:

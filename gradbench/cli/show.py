@@ -8,7 +8,8 @@ import pandas as pd
 
 from gradbench.errors import UsageError
 from gradbench.storage.provenance import COLUMNS
-from gradbench.storage.results import Results
+from gradbench.storage.repair import find_damage
+from gradbench.storage.results import RECORDED, Results
 from gradbench.storage.sanitize import caution, check_folder, escape_controls, is_cell, is_command
 
 CURVE_ROWS = 12
@@ -43,7 +44,7 @@ def find_cell(begins: str, folder: Path | None) -> tuple[Results, "pd.Series[Any
     if not found:
         nowhere = "results/ (there are no results yet: gradbench run quick)"
         places = ", ".join(str(results.folder) for results, _ in tables) or nowhere
-        damaged = [error.path for results, _ in tables for error in results.damaged_files()]
+        damaged = [damage.path for results, _ in tables for damage in find_damage(results.folder)]
         torn = f"; damaged and not read: {', '.join(map(str, damaged))}" if damaged else ""
         raise UsageError(
             f"no cell begins with '{begins}' in {places}; ids are in the column 'cell' of the table of cells{torn}"
@@ -82,7 +83,9 @@ def sections(results: Results, row: "pd.Series[Any]") -> list[Section]:
     values = {escape_controls(str(key)): value for key, value in row.items() if not is_missing(value)}
     metrics = [key for key in values if "/" in key]
     outcome = ["status", "diverged_at", *metrics, *COST]
-    config = [key for key in values if key not in {*outcome, *PROVENANCE, "cell", "command", "error"}]
+    config = [
+        key for key in values if key not in {*outcome, *PROVENANCE, *RECORDED, "cell", "command", "error"}
+    ]
     shown: list[Section] = [
         (
             f"cell {row['cell']} in {results.folder}",
@@ -95,9 +98,9 @@ def sections(results: Results, row: "pd.Series[Any]") -> list[Section]:
     curve = curves[curves["cell"] == row["cell"]].sort_values("step") if len(curves) else curves
     if len(curve):
         shown.append((f"curve, {len(curve)} recorded steps", sample_curve(curve.drop(columns="cell"))))
-    if damaged := results.damaged_files():
+    if damages := find_damage(results.folder):
         remedy = ("what to do", "type the command that made them again")
-        lost = [(escape_controls(str(error.path)), escape_controls(error.reason)) for error in damaged]
+        lost = [(escape_controls(str(damage.path)), escape_controls(damage.reason)) for damage in damages]
         shown.append(("damaged files, not read", [*lost, remedy]))
     return shown
 

@@ -236,6 +236,10 @@ class Configs:
         return self._experiment(path, spec)
 
     def _experiment(self, path: Path, spec: Any) -> Experiment:
+        if isinstance(spec, dict) and {"command", "spec"} <= spec.keys():
+            raise UsageError(
+                f"{path} is what a results folder was asked for, not an experiment; type the command in it again"
+            )
         if not isinstance(spec, dict) or "grid" not in spec:
             raise UsageError(f"{path} needs a key 'grid': one product of axes, or a list of products")
         grid = spec["grid"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from gradbench.atomic import unwritable, write_atomically
+from gradbench.atomic import make_shared_folder, unwritable, write_atomically
 from gradbench.report import figures
 from gradbench.report.analysis.answer import Answer, answer_comparison
 from gradbench.report.analysis.audit import audit
@@ -84,7 +84,7 @@ def build(results: Path, claims: Sequence[ReportSection] = ()) -> Report:
         title=loaded.name,
         subtitle=contents.format_subtitle(loaded),
         question=loaded.question,
-        command=loaded.command,
+        commands=loaded.commands,
         answers=found,
         notes=audit(loaded, comparisons, scanned.notes),
         cells=list_cells(loaded, scanned.sparklines),
@@ -134,8 +134,10 @@ def _write_files(folder: Path, files: dict[str, bytes]) -> None:
     """Write each file atomically, and remove the figures and tables of an earlier report."""
     check_folder(folder, ("figures", "tables"))
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_shared_folder(folder)
         for kind in ("figures", "tables"):
-            (folder / kind).mkdir(parents=True, exist_ok=True)
+            make_shared_folder(folder / kind)
             for old in (folder / kind).iterdir():
                 if old.suffix in (".png", ".svg", ".csv") and f"{kind}/{old.name}" not in files:
                     old.unlink()

@@ -10,10 +10,13 @@ import contextlib
 import errno
 import fcntl
 import os
+import struct
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
+from gradbench.atomic import share_with_users_of
 from gradbench.errors import DamagedError, UsageError
 from gradbench.grid.cell import Cell
 from gradbench.storage.parquet import read_table
@@ -29,12 +32,12 @@ PRESENCE, EXCLUSIVE = CELLS, CELLS + 1
 HELD_ELSEWHERE = (errno.EACCES, errno.EAGAIN)
 """Error numbers that mean: another process holds the lock."""
 
+FLOCK = "@hhqqi4x"
+"""Layout of ``struct flock`` on Linux: type, whence, start, length, process id."""
+
 
 class Reservations:
     """Hold this process's reservations in a results folder; all are released at the end of the block.
-
-    Attributes:
-        alone: whether no other run used the folder when the block was entered.
 
     Raises:
         UsageError: if the folder cannot be written.
@@ -45,14 +48,62 @@ class Reservations:
 
     def __enter__(self) -> Self:
         try:
-            self.file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            self.file = self.open()
         except OSError as error:
+            ask = (
+                "ask its owner for permission (chmod g+w), or " if isinstance(error, PermissionError) else ""
+            )
             raise UsageError(
-                f"cannot open {self.path} ({error.strerror}); choose another folder with --results DIR"
+                f"cannot open {self.path} ({error.strerror}); {ask}choose another folder with --results DIR"
             ) from error
-        self.alone = self.lock(PRESENCE, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.lock(PRESENCE, fcntl.LOCK_SH)
         return self
+
+    def open(self) -> int:
+        """Open the file, for all who may write to the folder; return its descriptor.
+
+        A file that another user made for themselves alone is replaced, where the folder permits and no run uses it.
+
+        Raises:
+            OSError: if the file cannot be written.
+        """
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            file = os.open(self.path, flags)
+        except FileNotFoundError:
+            return self.make(flags)
+        except PermissionError:
+            if self.is_used():
+                raise
+            with contextlib.suppress(PermissionError):
+                self.path.unlink()
+                return self.make(flags)
+            raise
+        if os.fstat(file).st_uid == os.getuid():  # perhaps of an earlier version, for one user
+            share_with_users_of(self.path.parent, self.path)
+        return file
+
+    def make(self, flags: int) -> int:
+        """Make the file, with its permissions from its first instant; return its descriptor."""
+        umask = os.umask(0)
+        try:
+            file = os.open(self.path, flags | os.O_CREAT, self.path.parent.stat().st_mode & 0o666)
+        finally:
+            os.umask(umask)
+        share_with_users_of(self.path.parent, self.path)
+        return file
+
+    def is_used(self) -> bool:
+        """Return whether a run holds a lock on a file that only others may write; ``True`` if that cannot be known."""
+        if sys.platform != "linux":  # the request's layout differs between systems
+            return True
+        file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            request = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            answer = fcntl.fcntl(file, fcntl.F_GETLK, request)
+        finally:
+            os.close(file)
+        return bool(struct.unpack(FLOCK, answer)[0] != fcntl.F_UNLCK)
 
     def __exit__(self, *_: object) -> None:
         os.close(self.file)

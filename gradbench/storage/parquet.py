@@ -6,7 +6,7 @@ footer's key-value metadata, which other readers ignore; it is computed with ``P
 
 import contextlib
 import hashlib
-import os
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gradbench import FORMAT, __version__
-from gradbench.atomic import reason, write_atomically
+from gradbench.atomic import reason, unreadable, write_atomically
 from gradbench.errors import MAX_LENGTH, DamagedError, UsageError
 from gradbench.storage.sanitize import open_regular
 
@@ -38,6 +38,9 @@ CODECS = {"SNAPPY": 22, "UNCOMPRESSED": 1}
 PLACEHOLDER = b"sha256 of this file, taken while this sentence was in its place."
 """Stands in for the digest while the digest is computed; 64 bytes, like the digest. Never change the text."""
 
+MISSING = "it is missing"
+"""The reason that a :class:`DamagedError` gives for a file that is not there."""
+
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
 
@@ -53,9 +56,12 @@ def write_table(path: Path, table: pa.Table) -> None:
     write_atomically(path, lambda file: file.write(blank.replace(PLACEHOLDER, sha256_hex(blank))))
 
 
-def write_arrays(path: Path, named: Mapping[str, np.ndarray]) -> None:
-    """Write named numeric arrays to one compressed file (``.npz``), without pickles."""
-    write_atomically(path, lambda file: np.savez_compressed(file, allow_pickle=False, **named))
+def write_arrays(path: Path, named: Mapping[str, np.ndarray]) -> int:
+    """Write named numeric arrays to one compressed file (``.npz``), without pickles; return its size in bytes."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **named)
+    write_atomically(path, lambda file: file.write(buffer.getbuffer()))
+    return len(buffer.getbuffer())
 
 
 # ---- reading -----------------------------------------------------------------------------------------------
@@ -70,8 +76,8 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Read one part of a table; requested columns that it lacks are left out.
 
     Raises:
-        DamagedError: if it cannot be read, or differs from what was written.
-        UsageError: if a newer gradbench wrote it.
+        DamagedError: if it differs from what was written, or is gone.
+        UsageError: if a newer gradbench wrote it, or it cannot be read.
     """
     with open_verified(path) as (file, content):
         table = read_columns(path, file, content, columns)
@@ -97,9 +103,8 @@ def open_verified(path: Path) -> Iterator[tuple[pq.ParquetFile, bytes]]:
     Returns:
         The part, and the content of its file.
     """
+    content = read_content(path)
     try:
-        with open_regular(path, MAX_FILE) as opened:
-            content = opened.read()
         with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
             seal = (file.metadata.metadata or {}).get(DIGEST_KEY)
             if seal is not None and (
@@ -113,8 +118,37 @@ def open_verified(path: Path) -> Iterator[tuple[pq.ParquetFile, bytes]]:
             if "format" in names:
                 refuse_newer(path, read_columns(path, file, content, ["format"])["format"].to_pylist())
             yield file, content
+    # pyarrow raises an OSError for malformed content
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DamagedError(path, reason(error)) from error
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Tell what failed in reading a file: what cannot be read is not damaged.
+
+    Raises:
+        DamagedError: if it is gone: another run may have removed it, or a person.
+        UsageError: if it cannot be read, which says nothing of its content.
+        ShortageError: if the machine lacks what reading takes.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DamagedError(path, MISSING) from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def read_content(path: Path) -> bytes:
+    """Read a whole file, so that what fails afterwards is a matter of its content.
+
+    Raises:
+        DamagedError: if it is no regular file, or larger than any that a run writes.
+        Exception: as :func:`reading`.
+    """
+    with reading(path), open_regular(path, MAX_FILE) as file:
+        return file.read()
 
 
 def check_claims(path: Path, metadata: pq.FileMetaData, size: int) -> None:
@@ -191,42 +225,45 @@ def read_arrays(path: Path) -> Arrays:
     """Read the named arrays of one file.
 
     Raises:
-        DamagedError: if it cannot be read, or holds anything but numbers.
+        DamagedError: if it differs from what was written, is gone, or holds anything but numbers.
+        UsageError: if it cannot be read.
     """
-    try:
-        with open_arrays(path) as (file, _), np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except DamagedError:
-        raise
-    except Exception as error:  # numpy and zipfile raise a dozen types for a malformed file
-        raise DamagedError(path, reason(error)) from error
+    with open_arrays(path) as (file, _), np.load(file, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
 
 
 @contextlib.contextmanager
 def open_arrays(path: Path) -> Iterator[tuple[IO[bytes], ZipFile]]:
-    """Open a file of arrays, as a file and as an archive, after checking that they are no larger than it can hold."""
-    with open_regular(path, MAX_FILE) as file, ZipFile(file) as archive:
-        total = sum(member.file_size for member in archive.infolist())
-        if total > max(SMALL, MAX_EXPANSION * os.fstat(file.fileno()).st_size):
-            raise DamagedError(path, f"its arrays have {total:,} bytes, more than it can hold")
-        if any(member.compress_type not in (ZIP_STORED, ZIP_DEFLATED) for member in archive.infolist()):
-            raise DamagedError(path, "it is compressed as a run compresses nothing")
-        file.seek(0)
-        yield file, archive
+    """Open a file of arrays, as a file and as an archive, after checking that they are no larger than it can hold.
+
+    Raises:
+        DamagedError: if it is gone, or anything fails in the block: numpy and zipfile raise a dozen types for a
+            malformed file.
+        UsageError: if it cannot be read.
+    """
+    content = read_content(path)
+    try:
+        with ZipFile(io.BytesIO(content)) as archive:
+            total = sum(member.file_size for member in archive.infolist())
+            if total > largest_table(len(content)):
+                raise DamagedError(path, f"its arrays have {total:,} bytes, more than it can hold")
+            if any(member.compress_type not in (ZIP_STORED, ZIP_DEFLATED) for member in archive.infolist()):
+                raise DamagedError(path, "it is compressed as a run compresses nothing")
+            yield io.BytesIO(content), archive
+    except DamagedError:
+        raise
+    except Exception as error:
+        raise DamagedError(path, reason(error)) from error
 
 
 def check_arrays(path: Path) -> None:
     """Verify the CRC of every array in a file; three times as fast as reading them.
 
     Raises:
-        DamagedError: if one does not match.
+        DamagedError: if one does not match, or the file is gone.
+        UsageError: if the file cannot be read.
     """
-    try:
-        with open_arrays(path) as (_, archive):
-            name = archive.testzip()
-    except DamagedError:
-        raise
-    except Exception as error:
-        raise DamagedError(path, reason(error)) from error
+    with open_arrays(path) as (_, archive):
+        name = archive.testzip()
     if name is not None:
         raise DamagedError(path, f"the checksum of {name} does not fit")

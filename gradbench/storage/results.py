@@ -1,6 +1,6 @@
-"""The results folder and its two tables: write their parts, read them back, repair them.
+"""The results folder and its two tables: write their parts, read them back.
 
-    experiment.yaml      the question, the grid and the command line
+    experiment.yaml      questions, grids and command lines: what the folder was asked for
     cells/*.parquet      one row per cell
     curves/*.parquet     one row per cell and recorded step
     arrays/<cell>.npz    what figures need beyond numbers
@@ -11,6 +11,7 @@ and no two writers share a file. The part in ``cells`` is written last: a cell w
 
 import contextlib
 import json
+import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,15 +21,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import yaml
 
 from gradbench import FORMAT
-from gradbench.atomic import set_aside, write_atomically
+from gradbench.atomic import make_shared_folder
 from gradbench.config.compose import GROUPS, leaves
 from gradbench.config.identity import SOURCE
 from gradbench.errors import DamagedError, StorageError, UsageError
 from gradbench.grid.cell import Cell
-from gradbench.storage.parquet import check_arrays, read_schema, read_table, write_arrays, write_table
+from gradbench.storage.grids import remember_grid
+from gradbench.storage.parquet import read_schema, read_table, write_arrays, write_table
 from gradbench.storage.sanitize import check_folder
 from gradbench.storage.schema import (
     common_schema,
@@ -42,6 +43,9 @@ from gradbench.storage.schema import (
 )
 
 FINISHED = ("completed", "diverged")
+
+RECORDED = ("arrays_bytes", "curve_rows")
+"""Columns of a finished cell: size of its file of arrays (0: it has none), and number of its rows of curves."""
 
 
 @dataclass(frozen=True)
@@ -69,27 +73,43 @@ class Results:
             )
         check_folder(self.folder)
 
-    def create(self, experiment: Mapping[str, Any]) -> None:
-        """Create the folder if needed, and write ``experiment.yaml``.
+    def create(self, grid: Mapping[str, Any]) -> None:
+        """Create the folder if needed, and remember a grid in its ``experiment.yaml``.
 
         Args:
-            experiment: content of the file: question, grid, command line.
+            grid: question, command line, spec, ids of the cells.
 
         Raises:
             UsageError: as :meth:`check`, and if it cannot be written.
         """
-        self.check()
+        self.make_folder()
         try:
-            for table in ("cells", "curves", "arrays"):
-                (self.folder / table).mkdir(parents=True, exist_ok=True)
-            text = yaml.safe_dump(json.loads(json.dumps(experiment)), sort_keys=False, allow_unicode=True)
-            write_atomically(self.folder / "experiment.yaml", lambda file: file.write(text.encode()))
+            remember_grid(self.folder, grid)
+        except StorageError as error:
+            raise UsageError(f"{error}; or choose another folder with --results DIR") from error
+
+    def make_folder(self) -> None:
+        """Create the folder and those of its tables, if needed.
+
+        Raises:
+            UsageError: as :meth:`check`, and if they cannot be written.
+        """
+        self.check()
+        folders = [self.folder / table for table in ("cells", "curves", "arrays")]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for folder in folders:
+                make_shared_folder(folder)
         except OSError as error:
             raise UsageError(
                 f"cannot write to {self.folder} ({error.strerror}); choose another folder with --results DIR"
             ) from error
-        except StorageError as error:
-            raise UsageError(f"{error}; or choose another folder with --results DIR") from error
+        for folder in folders:
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise UsageError(
+                    f"cannot write to {folder}; ask its owner for permission (chmod g+w), or choose another folder "
+                    "with --results DIR"
+                )
 
     def is_results(self) -> bool:
         """Return whether gradbench wrote this folder."""
@@ -123,45 +143,13 @@ class Results:
         order = table["status"].isin(FINISHED).sort_values(kind="stable").index
         return table.loc[order].drop_duplicates("cell", keep="last").reset_index(drop=True)
 
-    def curves(self) -> pd.DataFrame:
+    def curves(self, columns: list[str] | None = None) -> pd.DataFrame:
         """Return the table of curves, one row per cell and recorded step; damaged parts are left out."""
         key = ["cell", "step"]
-        parts = [part for part in read_parts(self.folder / "curves") if set(key) <= set(part.column_names)]
+        parts = [
+            part for part in read_parts(self.folder / "curves", columns) if set(key) <= set(part.column_names)
+        ]
         return concat_parts(parts).drop_duplicates(key, keep="last") if parts else pd.DataFrame(columns=key)
-
-    def damaged_files(self) -> list[DamagedError]:
-        """Verify every file of the folder; return an error for each one that differs from what was written."""
-        tables = [path for table in ("cells", "curves") for path in part_paths(self.folder / table)]
-        arrays = sorted((self.folder / "arrays").glob("*.npz"))
-        found = []
-        for check, paths in ((read_table, tables), (check_arrays, arrays)):
-            for path in paths:
-                try:
-                    check(path)
-                except DamagedError as error:
-                    if path.exists():  # otherwise another run has removed a failure after a success
-                        found.append(error)
-        return found
-
-    def quarantine_damaged(self) -> list[str]:
-        """Rename damaged files, and the rows that depend on them, so that their cells are trained again.
-
-        Returns:
-            One line per damaged file, for the user.
-        """
-        lines = []
-        for error in self.damaged_files():
-            kept = set_aside(error.path).name
-            lines.append(
-                f"{error.path} is damaged ({error.reason}): it is kept as {kept}, its cells are trained again"
-            )
-            # a cell counts as finished because it has a row, so its row must go too
-            for path in part_paths(self.folder / "cells"):
-                with contextlib.suppress(DamagedError):
-                    cells = read_table(path, ["cell"]).to_pydict().get("cell", [])
-                    if path.name == error.path.name or error.path.stem in cells:
-                        set_aside(path)
-        return lines
 
     def write(
         self,
@@ -171,17 +159,29 @@ class Results:
     ) -> None:
         """Write the parts of finished cells; the part in ``cells``, which marks completion, comes last.
 
+        Each row also gets the columns ``RECORDED``, by which :mod:`gradbench.storage.repair` notices what is lost.
+
         Args:
             rows: one row of the table of cells per cell of a stack.
             curves: the stack's rows of the table of curves.
             arrays: cell id -> name -> array, for the cells that have arrays.
         """
         name = part_name(row["cell"] for row in rows)
-        for cell, named in arrays.items():
-            write_arrays(self.folder / "arrays" / f"{cell}.npz", named)
+        sizes = {
+            cell: write_arrays(self.folder / "arrays" / f"{cell}.npz", named)
+            for cell, named in arrays.items()
+        }
+        counts = curves["cell"].value_counts()
+        recorded = [
+            {"arrays_bytes": sizes.get(row["cell"], 0), "curve_rows": int(counts.get(row["cell"], 0))}
+            for row in rows
+        ]
         plain = pa.Table.from_pandas(curves, preserve_index=False).replace_schema_metadata()
         write_table(self.folder / "curves" / name, plain)
-        write_table(self.folder / "cells" / name, table_from_rows(rows))
+        write_table(
+            self.folder / "cells" / name,
+            table_from_rows([dict(row) | more for row, more in zip(rows, recorded, strict=True)]),
+        )
         for row in rows:
             with contextlib.suppress(OSError):  # a failure that cannot be removed is outranked by the success
                 failure_path(self.folder, row["cell"]).unlink()
@@ -197,8 +197,8 @@ class Results:
         Failures of cells that have finished since are removed.
         """
         finished = {cell for cell, status in self.statuses().items() if status in FINISHED}
-        for path in (self.folder / "cells").glob("failed-*.parquet"):
-            if path.stem.removeprefix("failed-") in finished:
+        for path in part_paths(self.folder / "cells"):
+            if path.stem.startswith("failed-") and path.stem.removeprefix("failed-") in finished:
                 path.unlink(missing_ok=True)
         for table in ("cells", "curves"):
             schemas = {}

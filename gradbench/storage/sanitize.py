@@ -140,6 +140,11 @@ def caution(command: str) -> str:
     return f"not offered for pasting: {' '.join(named)} may name somebody else's code" if named else ""
 
 
+def is_offered(text: object) -> bool:
+    """Return whether a stored command may be pasted."""
+    return is_command(text) and not caution(str(text))
+
+
 @functools.lru_cache(maxsize=4096)
 def names_code(word: str) -> bool:
     """Return whether a word of a ``gradbench run`` names code, or configs beyond those that gradbench ships.

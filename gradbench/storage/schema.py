@@ -1,6 +1,7 @@
 """Parts of the two tables: file names, and one schema for parts with different columns."""
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,10 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from gradbench.atomic import reason
+from gradbench.atomic import unreadable
 from gradbench.config.hashing import digest
 from gradbench.errors import DamagedError
-from gradbench.storage.parquet import largest_table, read_table
+from gradbench.storage.parquet import largest_table, read_table, reading
 
 FIXED_TYPES = pa.schema(
     [("diverged_at", pa.int64()), ("error", pa.large_string())],
@@ -51,21 +52,31 @@ def failure_path(folder: Path, cell: str) -> Path:
     return folder / "cells" / f"failed-{cell}.parquet"
 
 
-def part_paths(folder: Path) -> list[Path]:
-    """List the parts of a table in a fixed order, without temporary files."""
-    return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
+def part_paths(folder: Path, suffix: str = ".parquet") -> list[Path]:
+    """List the parts of a table in a fixed order, without temporary files; none where there is no folder.
+
+    Raises:
+        UsageError: if the folder cannot be listed, which says nothing of its content.
+    """
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - unlike glob, it raises for a folder that cannot be read
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise unreadable(folder, error) from error
+    return [folder / name for name in sorted(names) if name.endswith(suffix) and not name.startswith(".")]
 
 
 def read_parts(folder: Path, columns: list[str] | None = None) -> list[pa.Table]:
     """Read the parts of a table; requested columns that a part lacks are left out.
 
-    Damaged parts are skipped. The caller can report them with :meth:`gradbench.storage.results.Results.damaged_files`.
+    Damaged parts are skipped. The caller can report them with :func:`gradbench.storage.repair.find_damage`.
     """
     return [part for part in scan_parts(folder, columns) if isinstance(part, pa.Table)]
 
 
 def scan_parts(folder: Path, columns: list[str] | None = None) -> Iterator[pa.Table | DamagedError]:
-    """Read the parts of a table one by one; for a part that cannot be read, yield the error.
+    """Read the parts of a table one by one; for a part that is damaged or gone, yield the error.
 
     The parts are about to become one table, so a part with which that would be larger than its files can hold is an
     error: a part with a thousand columns and one with a million rows make a billion values.
@@ -74,11 +85,13 @@ def scan_parts(folder: Path, columns: list[str] | None = None) -> Iterator[pa.Ta
     for path in part_paths(folder):
         try:
             part = read_table(path, columns)
-            rows, size, names = rows + len(part), size + path.stat().st_size, names | set(part.column_names)
+            with reading(path):
+                size += path.stat().st_size
+            rows, names = rows + len(part), names | set(part.column_names)
             if 8 * rows * len(names) > largest_table(size, MAX_SMALL):
                 raise DamagedError(path, "with it the table is larger than its files can hold")
-        except (DamagedError, OSError) as error:  # another run may have just removed it
-            yield error if isinstance(error, DamagedError) else DamagedError(path, reason(error))
+        except DamagedError as error:
+            yield error
         else:
             yield part
 

@@ -1,11 +1,13 @@
 """Execute a plan: repair the results folder, train the unfinished cells, unify the tables."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gradbench import __version__
-from gradbench.storage import cleanup
+from gradbench.errors import StorageError, UsageError
+from gradbench.storage import cleanup, repair
 from gradbench.storage.locks import Reservations
 from gradbench.storage.results import Results
 
@@ -15,20 +17,27 @@ from gradbench.sweep.plan import Plan
 
 
 def prepare_folder(plan: Plan) -> tuple[Plan, list[str]]:
-    """Quarantine damaged files of the plan's results folder, and collect warnings.
+    """Mend what the plan's cells have lost in its results folder, and collect warnings.
 
     Returns:
         The plan with updated statuses, and lines to show to the user before training starts.
 
     Raises:
         StorageError: if the folder cannot be written.
+        UsageError: if it cannot be read.
     """
     from gradbench.storage.provenance import provenance_warnings
 
     results, lines = Results(plan.folder), []
-    if results.damaged_files():
-        with Reservations(plan.folder) as reservations, reservations.exclusive():
-            lines = results.quarantine_damaged()
+    cells = {cell.id for cell in plan.cells}
+    if damages := repair.find_damage(plan.folder):
+        try:
+            with Reservations(plan.folder) as reservations, reservations.exclusive():
+                lines = repair.mend(plan.folder, repair.find_damage(plan.folder), cells)
+        except (StorageError, UsageError):
+            if any(damage.cells & cells for damage in damages):
+                raise
+            lines = [repair.describe_damage(plan.folder, damage, cells, "it stays") for damage in damages]
         plan = replace(plan, statuses=results.statuses())
     return plan, lines + provenance_warnings(results.cells(), plan.cells, plan.devices[0])
 
@@ -60,27 +69,31 @@ def execute(
     """
     from gradbench.launchers import local
 
-    results = Results(plan.folder)
-    results.create(
-        {
-            "experiment": plan.experiment.name,
-            "question": plan.experiment.question,
-            "command": command,
-            "gradbench": __version__,
-            "spec": dict(plan.experiment.source),
-            "cells": [cell.id for cell in plan.cells],
-        }
-    )
-    todo, complete = plan.todo(), True
-    with Reservations(plan.folder) as reservations:
-        if reservations.alone:
+    results, todo, complete = Results(plan.folder), plan.todo(), True
+    grid = {
+        "experiment": plan.experiment.name,
+        "question": plan.experiment.question,
+        "command": command,
+        "gradbench": __version__,
+        "spec": dict(plan.experiment.source),
+        "cells": [cell.id for cell in plan.cells],
+    }
+    # a finished sweep needs nothing written: its folder may be read-only
+    with contextlib.suppress(*(() if todo else (StorageError, UsageError))):
+        results.make_folder()
+        with Reservations(plan.folder) as reservations:
+            with reservations.exclusive():
+                results.create(grid)
             cleanup.remove_stale_files(plan.folder)
-        if todo:
-            complete = local.run(
-                *(todo, plan.folder, plan.devices, jobs, watcher, reservations),
-                fail_fast=fail_fast,
-                on_idle_core=on_idle_core,
-            )
-        with reservations.exclusive():
-            results.unify_schemas()
+            cleanup.remove_stale_checkpoints(plan.folder, plan.statuses)
+            if todo:
+                complete = local.run(
+                    *(todo, plan.folder, plan.devices, jobs, watcher, reservations),
+                    fail_fast=fail_fast,
+                    on_idle_core=on_idle_core,
+                )
+            with reservations.exclusive():
+                repair.remove_stale_curves(plan.folder)
+                results.unify_schemas()
+            cleanup.remove_stale_checkpoints(plan.folder, results.statuses())
     return complete

@@ -17,7 +17,7 @@ from zipfile import ZipFile
 import torch
 
 from gradbench import __version__
-from gradbench.atomic import set_aside, write_atomically
+from gradbench.atomic import make_shared_folder, set_aside, write_atomically
 from gradbench.config.hashing import canonical
 from gradbench.errors import DamagedError, StorageError
 from gradbench.storage.sanitize import open_regular
@@ -70,7 +70,7 @@ class Checkpoint:
         body = buffer.getvalue()
         header = canonical({"fingerprint": self.fingerprint, "sha256": hashlib.sha256(body).hexdigest()})
         try:
-            self.path.parent.mkdir(exist_ok=True)
+            make_shared_folder(self.path.parent)
             write_atomically(self.path, lambda file: file.write(header.encode() + b"\n" + body))
             self.writable = True
         except (OSError, StorageError) as error:
@@ -90,8 +90,8 @@ class Checkpoint:
     def load(self, device: torch.device, most: float = math.inf) -> dict[str, Any] | None:
         """Load what was saved, with its tensors on the device; ``None`` if there is nothing to resume.
 
-        A file that is damaged, or that another user wrote, is set aside and not believed. One that belongs to
-        other cells, another gradbench or torch, or another kind of device is left to be overwritten.
+        A file that is damaged, or that another user wrote, is set aside and not believed. One that cannot be read, or
+        belongs to other cells, another gradbench or torch, or another kind of device is left to be overwritten.
 
         Args:
             device: device of the tensors.
@@ -107,7 +107,7 @@ class Checkpoint:
             self.refuse(f"is damaged ({error.reason})")
             return None
         except OSError as error:
-            self.refuse(f"cannot be read ({error.strerror})")
+            self.warn(f"the checkpoint {self.path} cannot be read ({error.strerror}): its stack starts anew")
             return None
         digest = hashlib.sha256(body).hexdigest()
         if not owned:

@@ -17,6 +17,7 @@ from gradbench.atomic import set_aside, write_atomically
 from gradbench.config.compose import Configs, Experiment
 from gradbench.errors import UsageError
 from gradbench.grid.expand import expand
+from gradbench.storage.repair import find_damage
 from gradbench.storage.results import Results, curve_rows, describe
 from gradbench.storage.schema import (
     concat_parts,
@@ -100,7 +101,7 @@ def test_a_part_that_cannot_be_read_is_left_out_and_named(results):
     results.write([row("a")], curve("a"), {})
     (results.folder / "cells/x.parquet").write_bytes(b"PAR1 torn")
     assert results.statuses() == {"a": "completed"}
-    assert [error.path.name for error in results.damaged_files()] == ["x.parquet"]
+    assert [damage.path.name for damage in find_damage(results.folder)] == ["x.parquet"]
 
 
 # ---- rows in, table out ----------------------------------------------------------------------------------------

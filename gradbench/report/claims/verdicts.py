@@ -1,7 +1,7 @@
 """Judge the claims of results folders, each from its own files alone, and put the verdicts into words."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,8 @@ from gradbench.claims.judge import ClaimJudgement, judge_claim
 from gradbench.claims.metrics import Evidence
 from gradbench.claims.schema import Claim, parse_claims
 from gradbench.config.compose import Configs
-from gradbench.errors import DamagedError, UsageError
-from gradbench.report.load.cells import config_columns, load_results
-from gradbench.report.load.read import read_experiment
+from gradbench.errors import MAX_LENGTH, DamagedError, UsageError, excerpt
+from gradbench.report.load.cells import LoadedResults, config_columns, load_results
 from gradbench.report.render.formatting import (
     format_interval,
     format_number,
@@ -24,8 +23,9 @@ from gradbench.report.render.formatting import (
     join_words,
 )
 from gradbench.stats.intervals import Interval
-from gradbench.storage.sanitize import check_folder, escape_controls, is_cell, is_command
-from gradbench.storage.schema import concat_parts, read_parts
+from gradbench.storage.grids import cells_of, list_grids, read_experiment
+from gradbench.storage.results import Results
+from gradbench.storage.sanitize import check_folder, escape_controls, is_command
 
 
 @dataclass(frozen=True)
@@ -93,30 +93,48 @@ def judge_folders(folder: Path, config_dir: Path | None = None) -> tuple[list[Ve
 
 
 def judge_folder(results: Path) -> list[Verdict]:
-    """Judge every claim in a results folder's ``experiment.yaml``, on the cells that this file lists.
+    """Judge every claim in a results folder's ``experiment.yaml``: those of each grid on the cells that it lists.
+
+    A claim that several grids make is judged on the first of them.
 
     Raises:
         UsageError: the folder holds no cells, its claims cannot be read, or a link in it leads outside.
 
     """
     check_folder(results)
-    frozen = read_frozen_experiment(results)
-    claims = parse_claims(frozen.get("spec") or {}, str(results / "experiment.yaml"))
-    if not claims:
+    claimed, seen = [], set()
+    for grid in list_grids(read_frozen_experiment(results)):
+        spec = grid.get("spec")
+        claims = parse_claims(spec if isinstance(spec, dict) else {}, str(results / "experiment.yaml"))
+        claimed.append((grid, [claim for claim in claims if claim.id not in seen]))
+        seen |= {claim.id for claim in claims}
+    if not seen:
         return []
     loaded = load_results(results)
-    cells, listed = loaded.cells, frozen.get("cells")
-    if isinstance(listed, list) and listed:
-        cells = cells[cells["cell"].isin([cell for cell in listed if is_cell(cell)])]
+    return [
+        verdict
+        for grid, claims in claimed
+        if claims
+        for verdict in _judge_grid(results, loaded, grid, claims)
+    ]
+
+
+def _judge_grid(
+    results: Path, loaded: LoadedResults, grid: Mapping[str, Any], claims: Sequence[Claim]
+) -> list[Verdict]:
+    """Judge the claims of one grid of a results folder."""
+    cells = loaded.cells
+    if grid.get("cells"):
+        cells = cells[cells["cell"].isin(cells_of(grid))]
     columns = {claim.metric for claim in claims if claim.reads_curves}
     curves = pd.DataFrame({"cell": [], "step": []})
     if columns:
-        parts = read_parts(results / "curves", ["cell", "step", *sorted(columns)])
-        curves = concat_parts(parts) if parts else curves
+        curves = Results(results).curves(["cell", "step", *sorted(columns)])
     evidence = Evidence(cells, curves, config_columns(cells))
-    command = escape_controls(str(frozen.get("command", "")))
-    command = command if is_command(command) else ""
-    return [Verdict(loaded.name, results, judge_claim(claim, evidence), command) for claim in claims]
+    command, name = grid.get("command"), grid.get("experiment")
+    command = escape_controls(str(command)) if is_command(command) else ""
+    name = excerpt(escape_controls(name), MAX_LENGTH) if name and isinstance(name, str) else loaded.name
+    return [Verdict(name, results, judge_claim(claim, evidence), command) for claim in claims]
 
 
 def is_results(folder: Path) -> bool:
@@ -142,22 +160,23 @@ def read_frozen_experiment(results: Path) -> Mapping[str, Any]:
 
 
 def _note_changes(results: Path, configs: Configs) -> list[str]:
-    """List what has changed in the experiment's own file since the results were made."""
-    frozen = read_frozen_experiment(results)
-    name, spec = str(frozen.get("experiment")), frozen.get("spec") or {}
-    if name not in configs.experiments:
-        return []
-    try:
-        now = configs.experiment(name).source
-    except UsageError as error:
-        return [f"the experiment's file cannot be compared with {results}: {error}"]
-    changed = [key for key in ("grid", "scales", "claims") if now.get(key) != spec.get(key)]
-    if not changed:
-        return []
-    return [
-        f"{configs.experiments[name]} has changed since {results} was made ({', '.join(changed)}): "
-        "claims are judged as they stood then"
-    ]
+    """List what has changed in the experiments' own files since the results were made."""
+    notes = []
+    for grid in list_grids(read_frozen_experiment(results)):
+        name, spec = str(grid.get("experiment")), grid.get("spec")
+        if name not in configs.experiments or not isinstance(spec, dict):
+            continue
+        try:
+            now = configs.experiment(name).source
+        except UsageError as error:
+            notes.append(f"the experiment's file cannot be compared with {results}: {error}")
+            continue
+        if changed := [key for key in ("grid", "scales", "claims") if now.get(key) != spec.get(key)]:
+            notes.append(
+                f"{configs.experiments[name]} has changed since {results} was made ({', '.join(changed)}): "
+                "claims are judged as they stood then"
+            )
+    return list(dict.fromkeys(notes))
 
 
 # ---- words -------------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def build_contents(
         title=" beside ".join(names),
         subtitle=f"{join_words(cells)}; each cell with its curves is in its own folder's report",
         question="What changed?",
-        command="",
+        commands=(),
         answers=answers,
         sections=sections,
         notes=sorted(notes, key=lambda note: not note.warning),

@@ -28,7 +28,8 @@ from gradbench.report.load.read import (
 )
 from gradbench.report.render.formatting import format_value, natural_key
 from gradbench.storage.parquet import read_arrays
-from gradbench.storage.sanitize import check_folder, escape_controls, is_command
+from gradbench.storage.results import RECORDED
+from gradbench.storage.sanitize import check_folder, escape_controls
 
 NONE = "none"
 REQUIRED = ("cell", "model", "model.metric", "model.goal", "regularizer", "seed", "status")
@@ -44,7 +45,7 @@ class LoadedResults:
     path: Path
     name: str
     question: str
-    command: str
+    commands: tuple[str, ...]
     cells: pd.DataFrame
     notes: tuple[str, ...] = field(default=())  # what was left out or replaced while reading, for the audit
 
@@ -66,7 +67,7 @@ def load_results(path: Path) -> LoadedResults:
     if not path.is_dir():
         raise UsageError(f"no results at {path}: make some with `gradbench run quick`")
     check_folder(path)
-    spec, unread = read_experiment_texts(path)
+    spec, commands, unread = read_experiment_texts(path)
     cells, damaged = read_parts(path, "cells")
     if cells.empty and damaged:
         raise UsageError(damaged[0])
@@ -80,12 +81,12 @@ def load_results(path: Path) -> LoadedResults:
         raise UsageError(f"{path / 'cells'} holds no cell: make some results with `gradbench run quick`")
     cells, replaced = _keep_latest_rows(cells)
     cells, twice = _add_derived_columns(cells)
-    torn_arrays = find_damaged_arrays(path)
+    torn_arrays = find_damaged_arrays(path, cells)
     return LoadedResults(
         path=path,
         name=spec.get("experiment") or escape_controls(path.resolve().name),
         question=spec.get("question", ""),
-        command=spec.get("command", "") if is_command(spec.get("command")) else "",
+        commands=tuple(map(escape_controls, commands)),
         cells=cells,
         notes=tuple(map(escape_controls, (*unread, *damaged, *torn_arrays, *unknown, *replaced, *twice))),
     )
@@ -93,7 +94,7 @@ def load_results(path: Path) -> LoadedResults:
 
 def config_columns(cells: pd.DataFrame) -> list[str]:
     """List the columns that are leaves of the config, in their stored order."""
-    other = {*OUTCOME, *COST, *PROVENANCE, *DERIVED}
+    other = {*OUTCOME, *COST, *RECORDED, *PROVENANCE, *DERIVED}
     return [column for column in cells.columns if column not in other and "/" not in column]
 
 

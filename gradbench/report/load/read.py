@@ -3,17 +3,15 @@
 import functools
 from collections.abc import Container
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from gradbench.atomic import reason
-from gradbench.config.checked_yaml import load_yaml
-from gradbench.config.overrides import MAX_VALUES
 from gradbench.errors import MAX_LENGTH, DamagedError, UsageError, excerpt
+from gradbench.storage.grids import commands_of, read_experiment
 from gradbench.storage.parquet import check_arrays
-from gradbench.storage.sanitize import escape_controls, is_cell, is_command, open_regular
+from gradbench.storage.results import RECORDED
+from gradbench.storage.sanitize import escape_controls, is_cell, is_command
 from gradbench.storage.schema import part_paths, scan_parts
 
 STATUSES = ("completed", "diverged", "failed")
@@ -23,45 +21,24 @@ MADE_BY = ("gradbench", "torch", "python", "device", "device_name", "execution",
 TEXT_COLUMNS = (*NEEDED, "model.unit", "error", "started", "finished", "data_sha256", *MADE_BY)
 """Columns that hold text or null."""
 COST = ("step_seconds", "seconds", "width")
+NUMBERS = (*COST, *RECORDED, "diverged_at", "seed")
 CURVES = ("loss", "grad_norm", "grad_norm_used", "clipped", "cosine", "penalty")
 
-
-MAX_EXPERIMENT, MAX_STORED = 2**23, 3 * MAX_VALUES
-"""Bytes of ``experiment.yaml``, and values in it: it lists the cells of a sweep beside its experiment."""
 
 MAX_TEXT = {"error": 2**16, "model.unit": 200}
 """Characters of a text in these columns of the table of cells; ``MAX_LENGTH`` in the others."""
 
 
-def read_experiment(folder: Path) -> dict[str, Any]:
-    """Read a results folder's ``experiment.yaml`` as a mapping; empty where there is none.
-
-    Raises:
-        DamagedError: it cannot be read.
-
-    """
-    path = folder / "experiment.yaml"
-    try:
-        with open_regular(path, MAX_EXPERIMENT) as file:
-            content = load_yaml(file.read().decode("utf-8"), MAX_STORED)
-    except FileNotFoundError:
-        return {}
-    except DamagedError:
-        raise
-    except Exception as error:  # PyYAML raises exceptions of any type on a tag that does not fit its value
-        raise DamagedError(path, reason(error)) from error
-    return content if isinstance(content, dict) else {}
-
-
-def read_experiment_texts(folder: Path) -> tuple[dict[str, str], list[str]]:
-    """Read the text entries of ``experiment.yaml``, sanitized, and a note if it cannot be read."""
+def read_experiment_texts(folder: Path) -> tuple[dict[str, str], list[str], list[str]]:
+    """Read the text entries of ``experiment.yaml``, sanitized, its commands, and a note if it cannot be read."""
     try:
         content = read_experiment(folder)
     except DamagedError as error:
         remedy = "the next run in this folder writes it anew"
-        return {}, [f"cannot read {error.path} ({error.reason}): {remedy}"]
-    texts = {str(key): escape_controls(value) for key, value in content.items() if isinstance(value, str)}
-    return {key: text if key == "command" else excerpt(text, MAX_LENGTH) for key, text in texts.items()}, []
+        return {}, [], [f"cannot read {error.path} ({error.reason}): {remedy}"]
+    texts = {str(key): value for key, value in content.items() if isinstance(value, str)}
+    shown = {key: excerpt(escape_controls(value), MAX_LENGTH) for key, value in texts.items()}
+    return shown, commands_of(content), []
 
 
 def read_parts(path: Path, table: str) -> tuple[pd.DataFrame, list[str]]:
@@ -85,10 +62,12 @@ def read_parts(path: Path, table: str) -> tuple[pd.DataFrame, list[str]]:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(), notes
 
 
-def find_damaged_arrays(path: Path) -> list[str]:
-    """List a note for each damaged file of arrays."""
+def find_damaged_arrays(path: Path, cells: pd.DataFrame) -> list[str]:
+    """List a note for each file of arrays that is damaged, and for each that a cell's row promises and that is gone."""
     notes = []
-    for file in sorted((path / "arrays").glob("*.npz")):
+    sizes = cells["arrays_bytes"] if "arrays_bytes" in cells else pd.Series(0.0, cells.index)
+    promised = {path / "arrays" / f"{cell}.npz" for cell in cells["cell"][sizes > 0]}
+    for file in sorted({*part_paths(path / "arrays", ".npz"), *promised}):
         try:
             check_arrays(file)
         except DamagedError as error:
@@ -106,7 +85,7 @@ def clean_cells(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     kept = cells[cells["cell"].map(is_cell) & cells["status"].isin(STATUSES)].copy()
     for column in map(str, kept):
         values = kept[column]
-        if column in (*COST, "diverged_at", "seed") or "/" in column:
+        if column in NUMBERS or "/" in column:
             kept[column] = to_numbers(values)
         elif column == "command":
             kept[column] = [escape_controls(value) if is_command(value) else None for value in values]

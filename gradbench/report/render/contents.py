@@ -55,16 +55,16 @@ class Contents:
     title: str
     subtitle: str
     question: str
-    command: str
+    commands: Sequence[str]
     answers: Sequence[Answer]
     sections: Sequence[ReportSection]
     notes: Sequence[AuditNote]
     cells: CellListing | None
 
     @property
-    def caution(self) -> str:
-        """Why the command is not offered for pasting; an empty string if it may be pasted."""
-        return caution(self.command)
+    def cautioned_commands(self) -> list[tuple[str, str]]:
+        """The commands, each with why it is not offered for pasting; an empty string if it may be pasted."""
+        return [(command, caution(command)) for command in self.commands]
 
     @property
     def warnings(self) -> int:

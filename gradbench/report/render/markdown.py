@@ -16,8 +16,9 @@ def render_markdown(contents: Contents) -> str:
     cells = contents.cells
     parts = [f"# gradbench · {escape_markdown(contents.title)}", escape_markdown(contents.subtitle)]
     parts += [escape_markdown(contents.question)] if contents.question else []
-    parts += [code_span(contents.command)] if contents.command else []
-    parts += [escape_markdown(f"This command is {contents.caution}.")] if contents.caution else []
+    for command, why in contents.cautioned_commands:
+        parts += [code_span(command)]
+        parts += [escape_markdown(f"This command is {why}.")] if why else []
     rows = [(a.model, a.treatment, a.value, a.sentence) for a in contents.answers]
     parts += ["## Answer", markdown_table(("group", "answer", "metric", "evidence"), rows)]
     for section in contents.sections:

@@ -1,0 +1,141 @@
+"""The file ``experiment.yaml`` of a results folder: every grid that the folder was asked for.
+
+Its top is the grid that was asked for last, but for one all of whose cells another holds. The rest stand in the list
+``other_grids``, the latest first. Each has a question, a command, a spec and the ids of its cells.
+"""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from operator import methodcaller
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gradbench.atomic import reason, set_aside, unreadable, write_atomically
+from gradbench.config.checked_yaml import load_yaml
+from gradbench.config.overrides import MAX_VALUES
+from gradbench.errors import DamagedError
+from gradbench.storage.sanitize import is_cell, is_command, is_offered, open_regular
+
+MAX_EXPERIMENT, MAX_STORED = 2**23, 3 * MAX_VALUES
+"""Bytes of ``experiment.yaml``, and values in it: it lists the cells of a sweep beside its experiment."""
+
+OTHERS = "other_grids"
+
+Grid = dict[str, Any]
+
+
+def read_experiment(folder: Path) -> Grid:
+    """Read a results folder's ``experiment.yaml`` as a mapping; empty where there is none.
+
+    Raises:
+        DamagedError: it is no YAML or no regular file, or larger than any that a run writes.
+        UsageError: it cannot be read.
+    """
+    path = folder / "experiment.yaml"
+    try:
+        with open_regular(path, MAX_EXPERIMENT) as file:
+            content = load_yaml(file.read().decode("utf-8"), MAX_STORED)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except DamagedError:
+        raise
+    except Exception as error:  # PyYAML raises exceptions of any type on a tag that does not fit its value
+        raise DamagedError(path, reason(error)) from error
+    return content if isinstance(content, dict) else {}
+
+
+def list_grids(experiment: Mapping[str, Any]) -> list[Grid]:
+    """List the grids in the content of ``experiment.yaml``, that at its top first."""
+    others = experiment.get(OTHERS)
+    top = {key: value for key, value in experiment.items() if key != OTHERS}
+    return [top, *(grid for grid in (others if isinstance(others, list) else []) if isinstance(grid, dict))]
+
+
+def cells_of(grid: Mapping[str, Any]) -> set[str]:
+    """Return the ids of a grid's cells."""
+    listed = grid.get("cells")
+    return set(filter(is_cell, listed)) if isinstance(listed, list) else set()
+
+
+def commands_of(experiment: Mapping[str, Any]) -> list[str]:
+    """Return the commands that together made a results folder.
+
+    The command of a grid all of whose cells are in another one adds nothing, and is left out.
+    """
+    grids = list_grids(experiment)
+    found = [
+        str(grid["command"])
+        for grid in grids
+        if is_command(grid.get("command"))
+        and not any(cells_of(grid) < cells_of(other) for other in grids if cells_of(grid))
+    ]
+    return list(dict.fromkeys(found))
+
+
+def remember_grid(folder: Path, grid: Mapping[str, Any]) -> None:
+    """Write a grid to ``experiment.yaml``, and keep those that are there.
+
+    One with the same command or the same cells is replaced. Where the file would grow larger than what is read, the
+    oldest are left out. A file that is no YAML is set aside.
+
+    Raises:
+        UsageError: if the file cannot be read.
+        StorageError: if it cannot be written.
+    """
+    path, new = folder / "experiment.yaml", json.loads(json.dumps(grid))
+    try:
+        content = read_experiment(folder)
+    except DamagedError:
+        set_aside(path)
+        content = {}
+    grids = list_grids(content) if content else []
+    cells = cells_of(new)
+    kept = [old for old in grids if old.get("command") != new.get("command") and cells_of(old) != cells]
+    contained = any(cells <= cells_of(old) for old in kept) and cells
+    grids = [*kept[:1], new, *kept[1:]] if contained else [new, *kept]
+    while (written := join_grids(grids)) != content:
+        text = yaml.safe_dump(written, sort_keys=False, allow_unicode=True).encode()
+        if len(grids) == 1 or (len(text) <= MAX_EXPERIMENT and count_values(written) <= MAX_STORED):
+            write_atomically(path, methodcaller("write", text))
+            return
+        grids.pop()
+
+
+def join_grids(grids: Sequence[Grid]) -> Grid:
+    """Return the content of ``experiment.yaml`` with these grids."""
+    return grids[0] | ({OTHERS: list(grids[1:])} if len(grids) > 1 else {})
+
+
+def count_values(content: object) -> int:
+    """Count the values in nested containers, keys included."""
+    inner = content if isinstance(content, list) else ()
+    if isinstance(content, dict):
+        inner = [part for pair in content.items() for part in pair]
+    return 1 + sum(map(count_values, inner))
+
+
+def commands_that_train(folder: Path, rows: Mapping[str, object]) -> list[str]:
+    """Return commands that train cells again: of a grid that holds them, else those of the cells themselves.
+
+    Commands that may not be pasted are left out.
+
+    Args:
+        folder: the results folder.
+        rows: cell id -> its command in the table of cells.
+    """
+    try:
+        grids = [(cells_of(grid), grid.get("command")) for grid in list_grids(read_experiment(folder))]
+    except DamagedError:
+        grids = []
+    commands = []
+    for cell, own in rows.items():
+        command = next((command for cells, command in grids if cell in cells and is_offered(command)), None)
+        if command is None and is_offered(own):
+            command = shlex.join([*shlex.split(str(own)), "--results", str(folder)])
+        commands += [str(command)] if command else []
+    return list(dict.fromkeys(commands))
