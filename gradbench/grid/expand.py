@@ -143,10 +143,10 @@ def compose_bases(configs: Configs, product: Sequence[Axis], verbatim: tuple[str
 
 
 def expand_base(base: Base, axes: Sequence[Axis], fingerprint: Callable[[Config], str]) -> Iterator[Cell]:
-    """Yield the cells of the product of axes applied to a base; they share the parts of the config that none changes."""
+    """Yield the cells of the product of axes applied to a base; they share what no axis changes of its config."""
     passed: CheckedLeaves = set()
-    set_keys = [axis.key for axis in axes] + [key for key, value in base.defaults.items() if "${" in str(value)]
-    changed = {key.partition(".")[0] for key in set_keys}
+    references = (key for key, value in base.defaults.items() if "${" in str(value))
+    changed = {key.partition(".")[0] for key in (*(axis.key for axis in axes), *references)}
     for values in itertools.product(*(axis.values for axis in axes)):
         config, settings = {**base.config}, []
         config |= copy_config({key: config[key] for key in changed & config.keys()})
