@@ -55,8 +55,11 @@ def write(folder: Path, cells: int, rows: int) -> None:
     """Write a results folder with ``cells`` cells, each with ``rows`` rows in its curve."""
     for table in ("cells", "curves", "arrays"):
         (folder / table).mkdir(parents=True, exist_ok=True)
-    (folder / "experiment.yaml").write_text("experiment: large\nquestion: How large a report can be?\n")
     table = pd.DataFrame([cell(index, rows) for index in range(cells)])
+    listed = "".join(f"- {ident!r}\n" for ident in table["cell"])
+    (folder / "experiment.yaml").write_text(
+        f"experiment: large\nquestion: How large a report can be?\ncells:\n{listed}"
+    )
     for start in range(0, cells, PART):
         part = table.iloc[start : start + PART]
         name = f"{start:08d}.parquet"

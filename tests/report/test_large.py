@@ -170,10 +170,9 @@ def test_figures_look_through_the_cells_once_per_treatment(
 
 def test_strengths_that_would_touch_have_no_mark_of_their_own() -> None:
     _, ((ax,),) = panels("", [""], 1)
-    for count in (13, 3000):
-        axis = {1 + index / count: index / count for index in range(count)}
-        label_strength_axis(ax, "threshold", axis)
-        assert len(ax.get_xticks()) == count if count == 13 else len(ax.get_xticks()) < WIDTH / TICK_GAP
+    for count, fewest in ((13, 13), (3000, 30)):
+        label_strength_axis(ax, "threshold", {1 + index / count: index / count for index in range(count)})
+        assert fewest <= len(ax.get_xticks()) <= min(count, WIDTH / TICK_GAP)
 
 
 def test_no_more_than_one_part_of_the_curves_is_held_at_a_time(

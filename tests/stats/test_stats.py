@@ -174,37 +174,29 @@ def test_the_probability_of_improvement_is_the_share_of_all_pairs(
     assert found == np.mean(pairs) if pairs else np.isnan(found)
 
 
-def test_memory_grows_in_proportion_to_the_seeds() -> None:
-    """Neither all pairs of seeds nor a table of scores per seed is held, or copied seed by seed."""
-    rng = np.random.default_rng(5)
+@pytest.mark.parametrize(
+    "work", [selection.cross_fit, lambda table: stats.probability_of_improvement(table[0], table[1])]
+)
+def test_no_pairs_of_seeds_are_held_or_gone_through(work: Callable[[object], object]) -> None:
+    """Memory grows with the seeds and not with their square, and no seed takes a pass over the others."""
+    calls, costs = 0, []
 
-    def peak_and_calls(work: Callable[[int], object], seeds: int) -> tuple[int, int]:
-        calls = 0
+    def profile(_: object, event: str, __: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
 
-        def profile(_: object, event: str, __: object) -> None:
-            nonlocal calls
-            calls += event == "call"
-
+    for seeds in (2, 1000, 4000):  # the first imports
+        table, calls = np.random.default_rng(5).normal(size=(4, seeds)), 0
         tracemalloc.start()
         sys.setprofile(profile)
         try:
-            work(seeds)
-            return tracemalloc.get_traced_memory()[1], calls
+            work(table)
         finally:
             sys.setprofile(None)
+            costs.append((tracemalloc.get_traced_memory()[1], calls))
             tracemalloc.stop()
-
-    def improve(seeds: int) -> object:
-        return stats.probability_of_improvement(rng.normal(size=seeds), rng.normal(size=seeds))
-
-    def choose(seeds: int) -> object:
-        return selection.cross_fit(rng.normal(size=(4, seeds)))
-
-    for work in (improve, choose):
-        work(2)  # imports
-        few, many = (peak_and_calls(work, seeds) for seeds in (1000, 4000))
-        assert many[0] < 5 * few[0]
-        assert many[1] < 2 * few[1]
+    assert costs[2][0] < 5 * costs[1][0]
+    assert costs[2][1] < 2 * costs[1][1]
 
 
 def test_a_held_out_cell_that_diverged_is_judged_diverged() -> None:
