@@ -1,6 +1,7 @@
 """Trace a function at its first call, and replay the trace from then on, in every stack of the same program."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -46,6 +47,17 @@ def traced(function: Callable[..., Any], key: Hashable, donated: int = 0) -> Cal
             return kept[0](*args)
 
     return replay
+
+
+@contextmanager
+def dropped_afterwards() -> Iterator[None]:
+    """Forget the traces that are made inside the block: those of a trial are of no stack to come."""
+    before = dict(TRACE_CACHE)
+    try:
+        yield
+    finally:
+        TRACE_CACHE.clear()
+        TRACE_CACHE.update(before)
 
 
 def rewritten(function: Callable[..., Any], args: tuple[Any, ...], donated: int) -> Trace:

@@ -24,6 +24,7 @@ from gradbench.functional.torch_internals import DispatchMode, storage_key, tree
 from gradbench.grid.cell import Cell
 from gradbench.models import Player
 from gradbench.tracing.aliasing import writes
+from gradbench.tracing.cache import dropped_afterwards
 from gradbench.training.bind import bind_stack, bring_data, init_state, seeded_networks, to_device
 from gradbench.training.draws import draw_chunk
 from gradbench.training.execution import Execution
@@ -214,7 +215,7 @@ class Trial:
         cells = [self.cell, replace(self.cell, config=config)]
         context = bind_stack(cells, [0, 1], self.program, execution, self.data)
         stepper, state = EagerStepper(context), init_state(context)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), dropped_afterwards():
             warnings.filterwarnings(
                 "error", "There is a performance drop"
             )  # vmap loops over such an operation
