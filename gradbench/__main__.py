@@ -1,8 +1,6 @@
 """Entry point of ``gradbench`` and ``python -m gradbench``: it owns the process's signals and streams."""
 
-import contextlib
 import sys
-from pathlib import Path
 
 
 def append_working_folder() -> None:
@@ -10,7 +8,10 @@ def append_working_folder() -> None:
 
     The processes that gradbench starts inherit the import path.
     """
-    with contextlib.suppress(FileNotFoundError):  # a folder that was removed holds no modules
+    from contextlib import suppress
+    from pathlib import Path
+
+    with suppress(FileNotFoundError):  # a folder that was removed holds no modules
         here = str(Path.cwd())
         if not {"", here} & set(sys.path):
             sys.path.append(here)

@@ -13,6 +13,7 @@ MENDS = 8
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_sweep_killed_at_random_instants_ends_with_the_same_tables_value_for_value():
     """A program of its own: it forks, and pytest has threads. It prints its seed, and stops at the first difference."""
     done = subprocess.run(

@@ -181,7 +181,7 @@ def validate(
 ) -> list[str]:
     """Build the model, regularizer and optimizer of each program, so that mistakes show before training starts.
 
-    A step of each network, regularizer or optimizer that is not gradbench's own is tried out.
+    A step of each network or task that is not gradbench's own is tried out.
 
     Args:
         cells: cells of any number of programs.

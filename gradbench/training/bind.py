@@ -93,11 +93,11 @@ def noise_keys(cells: Sequence[Cell], purpose: str, device: torch.device) -> Ten
 def bring_data(data: Data, device: torch.device, dtype: torch.dtype) -> Tensors:
     """Return the data's arrays as tensors on a device: fractions in the given type, all else as int64."""
     dtypes = {name: dtype if array.dtype.kind == "f" else torch.int64 for name, array in data.arrays.items()}
-    if device.type == "meta":
-        return {
-            name: torch.empty(array.shape, dtype=dtypes[name], device=device)
-            for name, array in data.arrays.items()
+    if device.type == "meta":  # only shapes matter, and of data that a plan describes there is nothing else
+        blank = {
+            name: torch.zeros((), dtype=dtypes[name]).expand(one.shape) for name, one in data.arrays.items()
         }
+        return {name: tensor.to(device) for name, tensor in blank.items()}
     return {
         name: bring(torch.as_tensor(np.asarray(array)), device, dtypes[name])
         for name, array in data.arrays.items()

@@ -33,7 +33,9 @@ def empty_cache(monkeypatch):
 @pytest.mark.parametrize("regularizer", ["none", "gp", "clip_norm", "autoclip", "weight_clip"])
 def test_a_replayed_training_gives_the_numbers_of_one_that_is_run(model, regularizer, monkeypatch):
     """In double precision, where rounding is small."""
-    calm = {"optimizer__lr": 0.001} if model == "regressor" else {}  # a cell that diverges is left out, traced
+    calm = (
+        {"optimizer__lr": 0.001} if model == "regressor" else {}
+    )  # a cell that diverges is left out, traced
     stack = cells(model, regularizer, seed=[0, 1], steps=12, eval_every=12, **calm)
     outcomes = []
     for traces in (False, True):
