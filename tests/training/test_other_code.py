@@ -34,11 +34,13 @@ CODE = {
 }
 
 HEAVY = ("torchvision's resnet18",)
+QUICK = ("a gpt with tied weights", "both")
+"""In the default suite."""
 
 
 def case(name, regularizer):
-    """Return a case, which is slow where it takes seconds."""
-    return pytest.param(name, regularizer, marks=[pytest.mark.slow] if name in HEAVY else [])
+    """Return a case."""
+    return pytest.param(name, regularizer, marks=[] if name in QUICK else [pytest.mark.slow])
 
 
 @pytest.mark.parametrize(

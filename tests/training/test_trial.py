@@ -29,7 +29,7 @@ STACKED = (
     "Tied",
 )
 ONE_BY_ONE = ("SpectralNorm", "Branching", "Heavy")
-QUICK = ("Normed", "SpectralNorm", "Branching", "Frozen", "Attending")
+QUICK = ("Normed", "Branching")
 
 
 def own(network, regularizer="clip_norm", **values):
