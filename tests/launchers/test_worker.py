@@ -159,6 +159,7 @@ def test_no_process_outlives_a_run_that_trains_nothing_even_one_that_would_impor
     run = subprocess.Popen(
         [sys.executable, "-c", ENDLESS, *words],
         cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
