@@ -243,6 +243,4 @@ def seeded_networks(
 
 def stack_seeds(context: StackContext, tensors: Sequence[Tensor]) -> Tensor:
     """Stack one tensor of each seed, and give every cell its own. Shapes: U times [...] -> [K, ...]."""
-    stacked = torch.stack(list(tensors))
-    dtype = context.dtype if stacked.is_floating_point() else stacked.dtype
-    return bring(stacked, context.device, dtype)[context.seed_of_cell]
+    return to_device(torch.stack(list(tensors)), context.device, context.dtype)[context.seed_of_cell]
