@@ -135,7 +135,13 @@ def hash_weights(path: str) -> str:
     try:
         if Path(path).is_file():
             return file_sha256(path)
-        what = "no such file"
+        what = (
+            "a folder"
+            if Path(path).is_dir()
+            else "no such file"
+            if not Path(path).exists()
+            else "no regular file"
+        )
     except OSError as error:
         what = str(error.strerror)
     raise UsageError(

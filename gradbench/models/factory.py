@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradbench.errors import UsageError, nearest
+from gradbench.errors import ExitError, UsageError, excerpt, exits_as_errors, nearest
 
 TARGET = "_target_"
 
@@ -53,7 +53,8 @@ class NamedCode:
         for length in range(len(parts) - 1, 0, -1):
             module = ".".join(parts[:length])
             try:
-                found: Any = import_module(module)
+                with exits_as_errors():
+                    found: Any = import_module(module)
             except ModuleNotFoundError as error:
                 if error.name and f"{module}.".startswith(f"{error.name}."):
                     continue  # a shorter name may be the module's
@@ -101,7 +102,7 @@ class NamedCode:
 
     def failed(self, doing: str, error: Exception) -> UsageError:
         """Return the error that says on one line what the user's code raised, and where."""
-        return UsageError(f"{self.typed}: {doing} raised {described(error)}")
+        return UsageError(f"{self.typed}: {doing} {described(error)}")
 
 
 class NetworkFactory(NamedCode):
@@ -144,9 +145,11 @@ class NetworkFactory(NamedCode):
         target = self.check()
         arguments = self.arguments(target, available)
         try:
-            network = target(**arguments)
+            with exits_as_errors():
+                network = target(**arguments)
         except Exception as error:
-            raise self.failed(f"building it with {', '.join(arguments) or 'no arguments'}", error) from error
+            given = ", ".join(f"{name}={excerpt(repr(value), 40)}" for name, value in arguments.items())
+            raise self.failed(f"building it with {given or 'no arguments'}", error) from error
         if not isinstance(network, nn.Module):
             raise UsageError(f"{self.typed} returned a {type(network).__name__}, expected a torch.nn.Module")
         if not any(True for _ in network.parameters()):
@@ -188,11 +191,13 @@ def signature_of(signature: inspect.Signature) -> str:
 
 
 def described(error: Exception) -> str:
-    """Return an error of the user's code on one line: its type, its first line, and where it was raised."""
+    """Return on one line what the user's code did: raised which error, its first line, and where; or exited."""
+    if isinstance(error, ExitError):
+        return str(error)
     reason = (str(error).strip().splitlines() or [""])[0]
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_foreign(frame.filename)]
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}{f': {reason}' if reason else ''}{place}"
+    return f"raised {type(error).__name__}{f': {reason}' if reason else ''}{place}"
 
 
 OWN = tuple(str(Path(file).parent) for file in (str(torch.__file__), inspect.__file__, __file__))
@@ -217,10 +222,11 @@ def try_network(key: str, network: Callable[..., Any], *inputs: Tensor, **furthe
         UsageError: if it raises.
     """
     try:
-        return network(*inputs, **further)
+        with exits_as_errors():
+            return network(*inputs, **further)
     except Exception as error:
         shapes = ", ".join(f"{type_text(one)} {shape_text(one.shape)}" for one in inputs)
-        raise UsageError(f"{key} called with {shapes} raised {described(error)}") from error
+        raise UsageError(f"{key} called with {shapes} {described(error)}") from error
 
 
 def check_tensor(key: str, outputs: Any, expected: str, shapes: Sequence[tuple[int, ...]] | None) -> None:
