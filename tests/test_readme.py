@@ -89,7 +89,7 @@ def cells_of(words):
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A folder with the files that the documents have a reader write."""
-    code, config, task = re.findall(r"```(?:python|yaml)\n(.*?)```", CONTRIBUTING, flags=re.DOTALL)
+    code, config, task, model = re.findall(r"```(?:python|yaml)\n(.*?)```", CONTRIBUTING, flags=re.DOTALL)
     strip = len("   ")
     code, config = ("\n".join(line[strip:] for line in text.splitlines()) + "\n" for text in (code, config))
     (tmp_path / "my_pkg.py").write_text(code)
@@ -97,6 +97,9 @@ def home(tmp_path, monkeypatch):
     folder = tmp_path / "my_conf" / "regularizer"
     folder.mkdir(parents=True)
     node = yaml.safe_load(config) | {"_target_": "my_pkg.my_clip"}
+    (tmp_path / "my_conf/model").mkdir()
+    written = model.replace("gradbench.models.denoising.Denoising", "my_task.Denoising")
+    (tmp_path / "my_conf/model/denoising.yaml").write_text(written)
     for name in ("my_clip", "mine"):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(node | {"name": name}))
     (question,) = re.findall(r"```yaml\n(.*?)```", EXPERIMENTS, flags=re.DOTALL)
@@ -312,13 +315,21 @@ def test_the_numbers_of_injected_cases_are_those_of_the_tests():
 
 
 def test_the_task_that_contributing_adds_works_as_written(home):
-    import my_task
     import torch
-    from small import cells, data_of
+    from small import CPU, data_of
 
-    data = data_of(cells("mlp", "none")[0])
-    network = {"_target_": "tasks.Autoencoder"}
-    task = my_task.Denoising(data.sizes, data.arrays, network=network, batch_size=4)
+    from gradbench.sweep.plan import validate
+    from gradbench.training.loop import train
+    from gradbench.training.program import build
+
+    configs = Configs(home / "my_conf")
+    words = ["model=denoising", "model.network=tasks.Autoencoder", "regularizer=none,gp", "steps=4"]
+    stacks = expand(configs, Experiment("mine"), configs.parse(words), lambda config: "unread")
+    validate(stacks, data_of)
+    for cell in stacks:
+        assert math.isfinite(train([cell], data_of(cell), CPU).evaluations[4]["test/loss"][0])
+    data = data_of(stacks[0])
+    task = build(stacks[0].config, data).model
     nets = task.networks()
     task.check_networks(nets, penalised=True)
     rows = {name: torch.as_tensor(array) for name, array in data.arrays.items()}

@@ -48,6 +48,8 @@ def catalog_sections(kind: str | None, config_dir: Path | None) -> list[CatalogS
         UsageError: for an unknown kind.
     """
     kinds = [*KINDS, "experiments"]
+    singular = {"experiment": "experiments"} | {group: title for title, group in KINDS.items()}
+    kind = singular.get(kind, kind) if kind else None
     if kind is not None and kind not in kinds:
         raise UsageError(f"info lists {', '.join(kinds)}; got '{kind}'{nearest(kind, kinds)}")
     configs = Configs(config_dir)

@@ -5,6 +5,7 @@ import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from gradbench.config import composite
@@ -13,7 +14,7 @@ from gradbench.config.hints import say_unread
 from gradbench.config.identity import LABELS, foreign_targets, hash_sources
 from gradbench.config.metric import follow_metric
 from gradbench.config.overrides import MAX_VALUES, REFERENCE, Axis, Overrides, is_reference, literal
-from gradbench.config.validate import CheckedLeaves, check_config, is_beyond_int64, unread_keys
+from gradbench.config.validate import CheckedLeaves, check_config, check_groups, is_beyond_int64, unread_keys
 from gradbench.errors import UsageError
 from gradbench.grid.cell import RUNTIME, Cell
 
@@ -132,6 +133,7 @@ class Base:
         keys: dotted keys of the leaves and of the nodes above them.
         neutral: dotted key -> the value at which it changes nothing.
         targets: node -> its target, for targets outside gradbench.
+        files: group -> file of its option.
     """
 
     config: Config
@@ -142,6 +144,7 @@ class Base:
     keys: frozenset[str]
     neutral: dict[str, Any]
     targets: dict[str, str]
+    files: dict[str, Path]
 
     def takes(self, axis: Axis) -> bool:
         """Return whether an axis applies to the cells of this base."""
@@ -162,7 +165,8 @@ def compose_bases(configs: Configs, product: Sequence[Axis], verbatim: tuple[str
         defaults = dict(leaves(config))
         keys = dotted_keys(config)
         targets = dict(foreign_targets(config))
-        yield Base(config, choices, (*further, *verbatim), options, defaults, keys, neutral, targets)
+        files = {group: configs.path(group, option) for group, option in choices.items()}
+        yield Base(config, choices, (*further, *verbatim), options, defaults, keys, neutral, targets, files)
 
 
 def dotted_keys(config: Config) -> frozenset[str]:
@@ -184,6 +188,7 @@ def expand_base(base: Base, axes: Sequence[Axis], fingerprint: Callable[[Config]
         config |= copy_config({key: config[key] for key in changed & config.keys()})
         given = list(zip(axes, values, strict=True))
         settings, written = apply_axes(base, config, given)
+        check_groups(config, base.files)
         settings += follow_metric(config, base.defaults, {axis.key: value for axis, value in given})
         config = resolve(config)
         for axis, value in given:

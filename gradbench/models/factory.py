@@ -1,6 +1,7 @@
 """Networks and functions of the user's own, named in a config: found, checked before they are called, and called."""
 
 import inspect
+import sys
 import traceback
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -64,7 +65,8 @@ class NamedCode:
             for part in parts[length:]:
                 if not hasattr(found, part):
                     known = [name for name in dir(found) if not name.startswith("_")]
-                    raise UsageError(f"{self.typed}: {module} has no {part}{nearest(part, known)}")
+                    hint = passed_over(parts[0]) or nearest(part, known)
+                    raise UsageError(f"{self.typed}: {module} has no {part}{hint}")
                 found = getattr(found, part)
             return found
         raise UsageError(
@@ -177,6 +179,18 @@ def load_function(node: object, key: str) -> Callable[..., Any]:
 def load_functions(nodes: Mapping[str, object] | None, key: str) -> dict[str, Callable[..., Any]]:
     """Return the functions of a mapping of nodes, by name."""
     return {name: load_function(node, f"{key}.{name}") for name, node in (nodes or {}).items()}
+
+
+def passed_over(name: str) -> str:
+    """Return which file a module is, where one of the working folder was passed over; else an empty string."""
+    own = next((path for path in (Path(f"{name}.py"), Path(name)) if path.exists()), None)
+    file = getattr(sys.modules.get(name), "__file__", None)
+    here = Path(file).resolve().is_relative_to(Path.cwd()) if file else name not in sys.builtin_module_names
+    if own is None or here:
+        return ""
+    return (
+        f"; {name} is {file or 'part of Python'}, and {own} in the working folder is passed over: rename it"
+    )
 
 
 def is_named(parameter: inspect.Parameter) -> bool:

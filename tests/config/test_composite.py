@@ -175,7 +175,7 @@ def test_tables_plans_and_commands_show_what_was_typed(configs):
     assert stack_kind([one]) == "taker a.B · none"
     ((title, command),) = copyable_texts(pd.Series(row))
     assert command == one.command()
-    assert "not offered for pasting: model.network=a.B" in title
+    assert "It runs code named by model.network=a.B" in title
     assert "model.metrics.f=a.f" in title
 
 
