@@ -124,7 +124,9 @@ OWN_WORDS = {
     ),
     "`model.network.KEY=value`": "an argument of it",
     "`model.networks.NAME=my_pkg.Net`": "one of a model's several networks, such as `critic`; also with `.KEY`",
-    "`model.metrics.NAME=my_pkg.f`": "a further metric: a function, reported as `train/NAME` and `test/NAME`",
+    "`model.metrics.NAME=my_pkg.f`": "a further metric: a function, reported as `train/NAME` and `test/NAME` in "
+    "the table of cells and the report's section “Further metrics”; `model.metric=test/NAME model.goal=max` (or `min`) "
+    "compares by it",
     "`model.weights=FILE`": "weights to start from, instead of random ones",
 }
 """Word -> what it names."""

@@ -340,7 +340,9 @@ def print_claims(judged: "Sequence[Verdict]") -> None:
 
 def print_report(built: "Report") -> None:
     """Print the answers of a report and the path of its page."""
-    table = Table("model", "answer", "metric", "evidence", title="Answer", title_justify="left")
+    table = Table(title="Answer", title_justify="left")
+    for column in ("model", "answer", "metric", "evidence"):
+        table.add_column(column, overflow="fold")  # a name that is cut could not be told from another
     for answer in built.answers:
         texts = answer.model, answer.treatment, answer.value, answer.sentence
         table.add_row(*map(escape, texts))
