@@ -124,6 +124,7 @@ OWN_WORDS = {
     ),
     "`model.network.KEY=value`": "an argument of it",
     "`model.networks.NAME=my_pkg.Net`": "one of a model's several networks, such as `critic`; also with `.KEY`",
+    "`model.loss=my_pkg.f`": "the loss of each example of a regression; also with `.KEY`",
     "`model.metrics.NAME=my_pkg.f`": "a further metric: a function, reported as `train/NAME` and `test/NAME` in "
     "the table of cells and the report's section “Further metrics”; `model.metric=test/NAME model.goal=max` (or `min`) "
     "compares by it",

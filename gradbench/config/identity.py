@@ -135,13 +135,8 @@ def hash_weights(path: str) -> str:
     try:
         if Path(path).is_file():
             return file_sha256(path)
-        what = (
-            "a folder"
-            if Path(path).is_dir()
-            else "no such file"
-            if not Path(path).exists()
-            else "no regular file"
-        )
+        what = "no regular file" if Path(path).exists() else "no such file"
+        what = "a folder" if Path(path).is_dir() else what
     except OSError as error:
         what = str(error.strerror)
     raise UsageError(

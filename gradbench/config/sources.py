@@ -40,7 +40,9 @@ def imported_sha256(target: str) -> str | None:
         BaseException: whatever the modules raise.
     """
     before = hash_source(target)
-    for name, _ in modules_in(target):
+    for name, _ in modules_in(
+        target.rpartition(".")[0] or target
+    ):  # its last part is no module, but may look like one
         importlib.import_module(name)
     return before if hash_source(target) == before else None
 

@@ -26,6 +26,9 @@ T = TypeVar("T")
 USES_FORKSERVER = sys.platform == "linux"
 """Whether workers are forked from a server; on macOS, where forking is unsafe, each worker is spawned."""
 
+KILLED = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT)
+"""Exit codes of a process that was killed from outside; code of the user's own may end it in any other way."""
+
 PRELOADED = ["gradbench.launchers.preload"]
 """Modules that the forkserver imports before it forks workers."""
 
@@ -198,10 +201,6 @@ def _run_and_send(pipe: Connection, function: Callable[..., Any], args: Any, kwa
         outcome = False, error
     with contextlib.suppress(OSError):
         pipe.send(outcome)
-
-
-KILLED = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT)
-"""Exit codes of a process that was killed from outside; code of the user's own may end it in any other way."""
 
 
 def describe_exit(exitcode: int | None) -> str:
