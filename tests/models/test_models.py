@@ -219,12 +219,6 @@ def test_the_lstm_penalty_is_measured_at_the_embedded_tokens():
     torch.testing.assert_close(points, embedded.detach(), rtol=0, atol=0)
 
 
-def test_an_unroll_longer_than_the_text_is_refused_with_what_to_type():
-    model = LanguageModelling({"vocabulary": 3}, 2, 2, 1, 50, 2, 10)
-    with pytest.raises(UsageError, match=r"lower model\.unroll"):
-        model.draw("lstm", 0, 0, 1, {"train/tokens": np.zeros(20, dtype=np.int64)})
-
-
 @given(
     examples=st.integers(1, 30),
     batch=st.integers(1, 40),

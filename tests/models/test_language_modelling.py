@@ -1,0 +1,215 @@
+"""Evaluations of a language model against plain loops over the whole text, and the text that a network writes."""
+
+import math
+
+import networks
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small import CPU, cells, data_of
+from torch import nn
+
+from gradbench.errors import UsageError
+from gradbench.models.language_modelling import SAMPLE_TOKENS, LanguageModellingTask
+from gradbench.models.lstm import LanguageModelling
+from gradbench.models.text_windows import LEAD, choose_token, evaluation_windows
+from gradbench.training.loop import train
+
+V = 11
+SIZES = {"vocabulary": V}
+UNROLLS = (1, 5, 20, 35, 100, 3000)
+
+
+def text_of(tokens, seed=0):
+    return torch.randint(V, (tokens,), generator=torch.Generator().manual_seed(seed))
+
+
+def seeded(make):
+    torch.manual_seed(3)
+    return make().double().eval()
+
+
+def task(unroll, network=None, temperature=1.0, evaluation_tokens=10**6):
+    return LanguageModellingTask(
+        SIZES, unroll, 4, evaluation_tokens, lambda **_: network, temperature=temperature
+    )
+
+
+@torch.no_grad()
+def evaluated(model, network, train, test):
+    player = model.players[0].name
+    return model.evaluate({player: network}, {"train/tokens": train, "test/tokens": test}, {})
+
+
+class Plain(nn.Module):
+    """A language model on nn.LSTM, which reads a whole text at once."""
+
+    def __init__(self, width=7):
+        super().__init__()
+        self.embedding, self.lstm = nn.Embedding(V, width), nn.LSTM(width, width, batch_first=True)
+        self.decoder = nn.Linear(width, V)
+
+    def forward(self, tokens, state=None):
+        outputs, state = self.lstm(self.embedding(tokens), state)
+        return self.decoder(outputs), state
+
+
+@torch.no_grad()
+def plain_loss(network, text):
+    """Read a whole text in one stream, as a plain script does."""
+    logits = network(text[None, :-1])
+    logits = logits[0] if isinstance(logits, tuple) else logits
+    return F.cross_entropy(logits[0], text[1:]).item()
+
+
+# ---- what an evaluation reads --------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 20_000), st.integers(1, 400), st.booleans())
+def test_every_token_is_predicted_once_and_after_enough_of_what_comes_before(tokens, unroll, carries_state):
+    positions, counts = evaluation_windows(tokens, unroll, carries_state, CPU)
+    assert torch.equal(positions[counts].sort().values, torch.arange(tokens))
+    assert bool((positions[:, 1:] - positions[:, :-1] == 1).all())
+    first = torch.where(counts, positions, tokens).min(dim=1).values
+    before = first - positions[:, 0]
+    if carries_state:
+        assert all(begun >= min(LEAD, at) for begun, at in zip(before.tolist(), first.tolist(), strict=True))
+    else:
+        assert positions.shape[1] == min(unroll, tokens)
+
+
+@pytest.mark.parametrize("tokens", [2, 40, 300, 1500])
+def test_perplexity_is_that_of_a_plain_loop_over_the_whole_text_for_every_unroll(tokens):
+    network, train_text, test_text = seeded(Plain), text_of(700), text_of(tokens, 1)
+    ours = seeded(lambda: LanguageModelling(SIZES, 7, 7, 1, 5, 4, 10).networks()["lstm"])
+    ours.load_state_dict(network.state_dict())
+    for unroll in UNROLLS:
+        model = LanguageModelling(SIZES, 7, 7, 1, unroll, 4, 10**6)
+        found = evaluated(model, ours, train_text, test_text)
+        for split, text in (("train", train_text), ("test", test_text)):
+            expected = plain_loss(network, text)
+            assert found[f"{split}/loss"].item() == pytest.approx(expected, rel=1e-12)
+            assert found[f"{split}/perplexity"].item() == pytest.approx(math.exp(expected), rel=1e-12)
+            assert found[f"{split}/read"] == 1
+
+
+@pytest.mark.parametrize("make", [networks.GRU, networks.Recollection, networks.Bigrams])
+def test_the_perplexity_of_a_network_of_ones_own_is_that_of_a_plain_loop(make):
+    """A network of bigrams has no state, and needs none: what it says of a token depends on one other."""
+    network, text = seeded(lambda: make(V)), text_of(777)
+    for unroll in UNROLLS:
+        found = evaluated(task(unroll, network), network, text, text)
+        assert found["test/loss"].item() == pytest.approx(plain_loss(network, text), rel=1e-12)
+
+
+def test_a_network_without_state_reads_windows_of_the_length_it_was_trained_on():
+    network = seeded(lambda: networks.GPT(V, length=5))
+    text, losses = text_of(24), []
+    with torch.no_grad():
+        for first in (0, 5, 10, 15, 18):  # the last window ends with the text
+            logits = network(text[None, first : first + 5])[0]
+            lost = F.cross_entropy(logits, text[first + 1 : first + 6], reduction="none")
+            losses.append(lost[-3:] if first == 18 else lost)
+    found = evaluated(task(5, network), network, text, text)
+    assert found["test/loss"].item() == pytest.approx(torch.cat(losses).mean().item(), rel=1e-12)
+
+
+def test_a_bounded_evaluation_reads_the_beginning_and_says_how_much_of_it():
+    network, text = seeded(Plain), text_of(1001)
+    found = evaluated(task(5, network, evaluation_tokens=400), network, text, text[:301])
+    assert found["train/loss"].item() == pytest.approx(plain_loss(network, text[:401]), rel=1e-12)
+    assert (found["train/read"].item(), found["test/read"].item()) == (0.4, 1)
+
+
+# ---- what a network writes -----------------------------------------------------------------------------------
+
+
+def written(network, unroll, temperature, text):
+    model = task(unroll, network, temperature)
+    draw = {name: one[0] for name, one in model.draw("evaluation", 0, 0, 1, {}).items()}
+    with torch.no_grad():
+        found = model.sample({"network": network}, {"test/tokens": text}, draw)
+    assert torch.equal(found["prompt_tokens"], text[:unroll])
+    return torch.cat([found["prompt_tokens"], found["sample_tokens"]])
+
+
+@pytest.mark.parametrize("unroll", [1, 6])
+def test_at_temperature_0_each_token_is_the_most_likely_one_after_all_before(unroll):
+    network = seeded(Plain)
+    whole = written(network, unroll, 0.0, text_of(50))
+    assert len(whole) == unroll + SAMPLE_TOKENS
+    with torch.no_grad():
+        logits = network(whole[None])[0][0]
+    assert torch.equal(logits[unroll - 1 : -1].argmax(dim=1), whole[unroll:])
+
+
+@pytest.mark.parametrize("unroll", [1, 6])
+def test_a_network_without_state_writes_after_as_many_tokens_as_it_was_trained_on(unroll):
+    network = seeded(lambda: networks.GPT(V, length=unroll))
+    whole = written(network, unroll, 0.0, text_of(50))
+    with torch.no_grad():
+        logits = network(whole.unfold(0, unroll, 1))[:-1, -1]
+    assert torch.equal(logits.argmax(dim=1), whole[unroll:])
+
+
+@settings(max_examples=20)
+@given(
+    st.lists(st.floats(-5, 5), min_size=1, max_size=30),
+    st.floats(0.2, 3),
+    st.sampled_from((torch.float32, torch.float64)),
+)
+def test_tokens_are_chosen_as_often_as_the_network_expects_them(scores, temperature, dtype):
+    logits = torch.tensor(scores, dtype=dtype)
+    uniform = torch.arange(1000, dtype=dtype) / 1000
+    chosen = [choose_token(logits, one, temperature).item() for one in uniform]
+    shares = np.bincount(chosen, minlength=len(scores)) / 1000
+    expected = torch.softmax(logits.double() / temperature, 0).numpy()
+    np.testing.assert_allclose(shares, expected, atol=1.1e-3)
+
+
+def test_numbers_that_are_not_finite_still_choose_a_token():
+    for wrong in (math.nan, math.inf, -math.inf):
+        for temperature in (0.0, 1.0):
+            token = choose_token(torch.full((V,), wrong), torch.tensor(0.999), temperature)
+            assert 0 <= token < V
+
+
+@pytest.mark.parametrize("model", ["lstm", "language_model"])
+def test_a_cell_writes_the_same_alone_and_in_a_stack_and_after_its_last_evaluation_alone(model):
+    stack = cells(model, "none,clip_norm", seed=[0, 1], optimizer__lr=0.5, eval_every=10)
+    data = data_of(stack[0])
+    together = train(stack, data, CPU)
+    texts = [arrays["sample_tokens"] for arrays in together.arrays]
+    assert all(len(text) == SAMPLE_TOKENS for text in texts)
+    assert not np.array_equal(texts[0], texts[1]), "another seed draws other tokens"
+    for cell, text in zip(stack, texts, strict=True):
+        (alone,) = train([cell], data, CPU).arrays
+        assert np.array_equal(alone["sample_tokens"], text)
+
+
+# ---- what is refused -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"unroll": 20}, "has 20 tokens, model.unroll=20 needs more: lower model.unroll"),
+        ({"batch_size": 21}, "has 20 tokens, too few for .* model.batch_size=21 .*: lower model.batch_size"),
+        ({"batch_size": 0}, "batch_size, evaluation_tokens must be >= 1"),
+        ({"temperature": -1.0}, "model.temperature must be >= 0, got -1.0"),
+        ({"temperature": math.nan}, "model.temperature must be >= 0, got nan"),
+    ],
+)
+def test_what_the_text_does_not_allow_is_refused_with_what_to_type(given, said):
+    arrays = {"train/tokens": np.zeros(20, dtype=np.int64)}
+    fine = {"unroll": 19, "batch_size": 20, "evaluation_tokens": 10, "arrays": arrays}
+    for make in (
+        lambda **keys: LanguageModelling(SIZES, 2, 2, 1, **keys),
+        lambda **keys: LanguageModellingTask(SIZES, network=lambda **_: None, **keys),
+    ):
+        make(**fine)
+        with pytest.raises((UsageError, ValueError), match=said):
+            make(**fine | given)
