@@ -33,7 +33,7 @@ from gradbench.models.factory import (
 from gradbench.models.supervised import SPLITS, precise
 from gradbench.models.text_windows import ROWS, choose_token, evaluation_windows
 
-SAMPLE_TOKENS = 200
+SAMPLE_TOKENS = 100
 """Tokens that a trained network writes, for the report."""
 
 

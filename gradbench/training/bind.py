@@ -3,7 +3,8 @@
 K cells, P parameters of a player, U different seeds.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch.func import vmap
 from gradbench.config.hashing import canonical
 from gradbench.data import Data
 from gradbench.functional.devices import bring
-from gradbench.functional.flat_params import Layout, Tensors, Weights
+from gradbench.functional.flat_params import Layout, Network, Tensors, Weights
 from gradbench.functional.noise import CounterNoise
 from gradbench.functional.seeding import derive
 from gradbench.functional.sequential_vmap import sequential_vmap
@@ -27,6 +28,7 @@ from gradbench.training.execution import Execution, StackProgram
 from gradbench.training.program import Program
 from gradbench.training.regularize import group_by_regularizer
 from gradbench.training.state import StackContext, State
+from gradbench.training.traced_network import TracedNetwork
 from gradbench.training.update import build_player_step
 from gradbench.training.weights import apply_weights, initial_weights
 
@@ -143,11 +145,18 @@ def build_evaluation(
         layout.module.eval()
     keys = noise_keys(cells, "evaluation", execution.device)
     model = program.model
+    config = {name: cells[0].config[name] for name in ("model", "data", "precision")}
+    key = ("evaluation", canonical([config, cells[0].data_sha256]), str(execution.device))
+    traces = execution.traces and execution.traces_networks and one_by_one
+    replays: dict[Hashable, Callable[..., Any]] = {}
 
-    def for_stack(method: Callable[[Networks, Tensors, Tensors], Tensors], traces: bool) -> Evaluation:
+    def run(net: Network, noise_key: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        with CounterNoise(noise_key), execution.kernels():
+            return net(*args, **kwargs)
+
+    def for_stack(method: Callable[[Networks, Tensors, Tensors], Tensors], at_once: bool) -> Evaluation:
         def call(weights: dict[str, Weights], draw: Tensors, data: Tensors) -> Tensors:
-            nets = {name: layouts[name].bind(*own) for name, own in weights.items()}
-            return method(nets, data, draw)
+            return method({name: layouts[name].bind(*own) for name, own in weights.items()}, data, draw)
 
         def call_with_noise(
             weights: dict[str, Weights], draw: Tensors, data: Tensors, noise_key: Tensor
@@ -155,11 +164,23 @@ def build_evaluation(
             with CounterNoise(noise_key), execution.kernels():
                 return call(weights, draw, data)
 
+        def call_by_call(
+            weights: dict[str, Weights], draw: Tensors, data: Tensors, noise_key: Tensor
+        ) -> Tensors:
+            nets = {name: layouts[name].bind(*own) for name, own in weights.items()}
+            made = {
+                name: TracedNetwork(
+                    **vars(net), run=run, noise_key=noise_key, key=(name, *key), replays=replays
+                )
+                for name, net in nets.items()
+            }
+            return method(made, data, draw)
+
         call_one = call_with_noise
-        if traces:
-            config = {name: cells[0].config[name] for name in ("model", "data", "precision")}
-            key = canonical([config, cells[0].data_sha256])
-            call_one = traced(call_with_noise, ("evaluation", key, str(execution.device)))
+        if traces and not at_once:
+            call_one = call_by_call
+        elif traces and not model.fuses:  # a fused kernel takes nearly all of the time
+            call_one = traced(call_with_noise, key)
 
         def call_cell(weights: dict[str, Weights], draw: Tensors, noise_key: Tensor) -> Tensors:
             return call_one(weights, draw, data, noise_key)
@@ -177,12 +198,11 @@ def build_evaluation(
 
         return for_all
 
-    # a fused kernel takes nearly all of the time
-    traces = execution.traces and execution.traces_networks and one_by_one and not model.fuses
-    evaluate = for_stack(model.evaluate, traces)
+    # a state is carried through all of a text, and the trace of that would be as long
+    evaluate = for_stack(model.evaluate, at_once=not model.carry())
     if type(model).sample is Model.sample:
         return evaluate, lambda _: {}
-    return evaluate, for_stack(model.sample, traces=False)  # once, and long: not worth a trace
+    return evaluate, for_stack(model.sample, at_once=False)
 
 
 def layouts_of(program: Program, execution: Execution, fused: bool) -> dict[str, Layout]:

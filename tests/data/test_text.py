@@ -289,7 +289,7 @@ def test_what_is_no_text_is_refused_with_the_place_and_what_to_type(tmp_path, co
 
 
 def test_a_folder_is_no_text(tmp_path):
-    with pytest.raises(UsageError, match="Is a directory.*data.path=FILE"):
+    with pytest.raises(UsageError, match=r"Is a directory.*data\.path=FILE"):
         corpora.read_file(tmp_path)
 
 
@@ -334,7 +334,9 @@ def test_words_are_cut_at_blanks_and_signs_and_never_at_a_mark(script):
         assert bare in words or "\u200d🚀" in bare, (piece, words)
 
 
-@given(st.text(st.sampled_from("ab क्षि\u0301\u200c\u200d'’-,\n") | st.sampled_from("".join(SCRIPTS.values()))))
+@given(
+    st.text(st.sampled_from("ab क्षि\u0301\u200c\u200d'’-,\n") | st.sampled_from("".join(SCRIPTS.values())))
+)
 def test_a_token_begins_with_a_mark_only_where_there_is_nothing_before_it_to_combine_with(content):
     place = 0
     for token in text.tokenise(content, "word"):
@@ -378,4 +380,6 @@ def test_tokens_of_words_are_written_as_people_write(tmp_path):
     content = "The cat’s well-fed dog (it sat); \nhow odd… is it? Yes!\n" * 5
     (tmp_path / "t.txt").write_text(content)
     data = text.load("file", "word", 0.2, path=str(tmp_path / "t.txt"))
-    assert text.decode_tokens(data, data.arrays["test/tokens"]) == content[-len(content) // 5 :].replace(" \n", "\n")
+    assert text.decode_tokens(data, data.arrays["test/tokens"]) == content[-len(content) // 5 :].replace(
+        " \n", "\n"
+    )

@@ -178,16 +178,14 @@ def test_numbers_that_are_not_finite_still_choose_a_token():
 
 
 @pytest.mark.parametrize("model", ["lstm", "language_model"])
-def test_a_cell_writes_the_same_alone_and_in_a_stack_and_after_its_last_evaluation_alone(model):
-    stack = cells(model, "none,clip_norm", seed=[0, 1], optimizer__lr=0.5, eval_every=10)
+def test_a_cell_writes_the_same_alone_and_in_a_stack(model):
+    stack = cells(model, "none", seed=[0, 1], steps=4, eval_every=2)
     data = data_of(stack[0])
-    together = train(stack, data, CPU)
-    texts = [arrays["sample_tokens"] for arrays in together.arrays]
-    assert all(len(text) == SAMPLE_TOKENS for text in texts)
-    assert not np.array_equal(texts[0], texts[1]), "another seed draws other tokens"
-    for cell, text in zip(stack, texts, strict=True):
-        (alone,) = train([cell], data, CPU).arrays
-        assert np.array_equal(alone["sample_tokens"], text)
+    first, second = (arrays["sample_tokens"] for arrays in train(stack, data, CPU).arrays)
+    assert len(first) == len(second) == SAMPLE_TOKENS
+    assert not np.array_equal(first, second), "another seed draws other tokens"
+    (alone,) = train(stack[1:], data, CPU).arrays
+    assert np.array_equal(alone["sample_tokens"], second)
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------

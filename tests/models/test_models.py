@@ -14,7 +14,6 @@ from scipy.stats import wasserstein_distance
 from small import CPU, cells, data_of
 from torch import nn
 
-from gradbench.errors import UsageError
 from gradbench.functional.flat_params import Layout, flatten
 from gradbench.models.classification import cross_entropy, is_correct
 from gradbench.models.lstm import LanguageModelling

@@ -23,7 +23,6 @@ from gradbench.sweep import plan as sweep
 from gradbench.sweep.execute import prepare_folder
 from gradbench.training.loop import Outcome, train
 
-
 DATA = Data({}, {})
 
 
