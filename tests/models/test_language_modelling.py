@@ -16,6 +16,7 @@ from gradbench.errors import UsageError
 from gradbench.models.language_modelling import SAMPLE_TOKENS, LanguageModellingTask
 from gradbench.models.lstm import LanguageModelling
 from gradbench.models.text_windows import LEAD, choose_token, evaluation_windows
+from gradbench.sweep.plan import validate
 from gradbench.training.loop import train
 
 V = 11
@@ -211,3 +212,11 @@ def test_what_the_text_does_not_allow_is_refused_with_what_to_type(given, said):
         make(**fine)
         with pytest.raises((UsageError, ValueError), match=said):
             make(**fine | given)
+
+
+def test_a_text_that_is_too_short_is_refused_by_the_plan(tmp_path):
+    (tmp_path / "t.txt").write_text("as short as this\n" * 2)
+    given = {"data": "text", "data__path": str(tmp_path / "t.txt"), "data__test_share": 0.2}
+    validate(cells("lstm", "none", **given))
+    with pytest.raises(UsageError, match="lower model.unroll, or use a longer text"):
+        validate(cells("lstm", "none", **given, model__unroll=40))
