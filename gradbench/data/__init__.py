@@ -25,7 +25,8 @@ class Data:
     Args:
         arrays: name -> array; the part before the slash is the split (``train/x``), axis 0 counts examples.
         sizes: name -> count, from which a model is built (``vocabulary``, ``inputs``, ``outputs``).
-        facts: column -> number that the table of cells has of the data (``test/unknown``); no part of the fingerprint.
+        facts: name -> number, which the table of cells shows as it shows metrics (``test/unknown``); no part of the
+            fingerprint.
     """
 
     arrays: Mapping[str, Array]

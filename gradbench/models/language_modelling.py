@@ -275,7 +275,9 @@ class LanguageModellingTask(MeanLoss):
         device = next(network.parameters()).device
         tokens = torch.zeros(TRIAL, self.unroll, dtype=torch.int64, device=device)
         logits = self._try_reading(network, tokens)
+        network.eval()
         self._try_reading(network, tokens[:1])  # as when it writes
+        network.train()
         if penalised:
             self._check_embedding(network, tokens)
         for name, function in self.own_metrics.items():

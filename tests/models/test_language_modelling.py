@@ -218,5 +218,5 @@ def test_a_text_that_is_too_short_is_refused_by_the_plan(tmp_path):
     (tmp_path / "t.txt").write_text("as short as this\n" * 2)
     given = {"data": "text", "data__path": str(tmp_path / "t.txt"), "data__test_share": 0.2}
     validate(cells("lstm", "none", **given))
-    with pytest.raises(UsageError, match="lower model.unroll, or use a longer text"):
+    with pytest.raises(UsageError, match=r"lower model\.unroll, or use a longer text"):
         validate(cells("lstm", "none", **given, model__unroll=40))
