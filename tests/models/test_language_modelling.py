@@ -17,7 +17,9 @@ from gradbench.models.language_modelling import SAMPLE_TOKENS, LanguageModelling
 from gradbench.models.lstm import LanguageModelling
 from gradbench.models.text_windows import LEAD, choose_token, evaluation_windows
 from gradbench.sweep.plan import validate
+from gradbench.training.bind import init_state
 from gradbench.training.loop import train
+from gradbench.training.setup import build_stack
 
 V = 11
 SIZES = {"vocabulary": V}
@@ -187,6 +189,20 @@ def test_a_cell_writes_the_same_alone_and_in_a_stack(model):
     assert not np.array_equal(first, second), "another seed draws other tokens"
     (alone,) = train(stack[1:], data, CPU).arrays
     assert np.array_equal(alone["sample_tokens"], second)
+
+
+@pytest.mark.parametrize("network", [None, "networks.GRU", "networks.GPT"])
+def test_networks_that_are_stacked_as_on_a_gpu_are_judged_and_write_as_one_by_one(network):
+    given = {"model__network": network} if network else {}
+    stack = cells("language_model" if network else "lstm", "none", seed=[0, 1], **given)
+    found = []
+    for kind in ("cpu", "cuda"):
+        context = build_stack(stack, data_of(stack[0]), CPU, kind=kind)
+        weights = init_state(context).weights
+        found.append(context.evaluate(weights) | context.sample(weights))
+    assert found[0].keys() == found[1].keys()
+    for name, one_by_one in found[0].items():
+        torch.testing.assert_close(found[1][name], one_by_one, rtol=1e-9, atol=1e-12)
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------
