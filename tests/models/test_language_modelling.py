@@ -35,6 +35,15 @@ def seeded(make):
     return make().double().eval()
 
 
+def lively(make):
+    """Return a network whose next token depends much on what it has read."""
+    network = seeded(make)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(3)
+    return network
+
+
 def task(unroll, network=None, temperature=1.0, evaluation_tokens=10**6):
     return LanguageModellingTask(
         SIZES, unroll, 4, evaluation_tokens, lambda **_: network, temperature=temperature
@@ -58,6 +67,18 @@ class Plain(nn.Module):
     def forward(self, tokens, state=None):
         outputs, state = self.lstm(self.embedding(tokens), state)
         return self.decoder(outputs), state
+
+
+class Windowed(nn.Module):
+    """A language model without state, which looks at every token of a window of T."""
+
+    def __init__(self, length):
+        super().__init__()
+        self.embedding, self.mix = nn.Embedding(V, V), nn.Linear(length * V, length * V)
+
+    def forward(self, tokens):
+        embedded = self.embedding(tokens)
+        return self.mix(embedded.flatten(1)).view_as(embedded)
 
 
 @torch.no_grad()
@@ -131,31 +152,30 @@ def test_a_bounded_evaluation_reads_the_beginning_and_says_how_much_of_it():
 
 
 def written(network, unroll, temperature, text):
+    """Let a network write; return the numbers it was given to draw by, and the prompt with what it wrote."""
     model = task(unroll, network, temperature)
     draw = {name: one[0] for name, one in model.draw("evaluation", 0, 0, 1, {}).items()}
     with torch.no_grad():
         found = model.sample({"network": network}, {"test/tokens": text}, draw)
     assert torch.equal(found["prompt_tokens"], text[:unroll])
-    return torch.cat([found["prompt_tokens"], found["sample_tokens"]])
+    assert len(found["sample_tokens"]) == SAMPLE_TOKENS
+    return draw["uniform"], torch.cat([found["prompt_tokens"], found["sample_tokens"]])
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("unroll", [1, 6])
-def test_at_temperature_0_each_token_is_the_most_likely_one_after_all_before(unroll):
-    network = seeded(Plain)
-    whole = written(network, unroll, 0.0, text_of(50))
-    assert len(whole) == unroll + SAMPLE_TOKENS
+@pytest.mark.parametrize("carries_state", [True, False])
+def test_each_token_is_chosen_after_all_before_or_after_a_window_of_them(carries_state, unroll, temperature):
+    network = lively(Plain if carries_state else lambda: Windowed(unroll))
+    uniform, whole = written(network, unroll, temperature, text_of(50))
     with torch.no_grad():
-        logits = network(whole[None])[0][0]
-    assert torch.equal(logits[unroll - 1 : -1].argmax(dim=1), whole[unroll:])
-
-
-@pytest.mark.parametrize("unroll", [1, 6])
-def test_a_network_without_state_writes_after_as_many_tokens_as_it_was_trained_on(unroll):
-    network = seeded(lambda: networks.GPT(V, length=unroll))
-    whole = written(network, unroll, 0.0, text_of(50))
-    with torch.no_grad():
-        logits = network(whole.unfold(0, unroll, 1))[:-1, -1]
-    assert torch.equal(logits.argmax(dim=1), whole[unroll:])
+        if carries_state:
+            logits = network(whole[None])[0][0, unroll - 1 : -1]
+        else:
+            logits = network(whole.unfold(0, unroll, 1))[:-1, -1]
+    chosen = [choose_token(*one, temperature) for one in zip(logits, uniform, strict=True)]
+    assert torch.equal(torch.stack(chosen), whole[unroll:])
+    assert temperature == 0 or len({int(token) for token in chosen}) > 3
 
 
 @settings(max_examples=20)
