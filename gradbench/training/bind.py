@@ -3,6 +3,7 @@
 K cells, P parameters of a player, U different seeds.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -15,7 +16,7 @@ from gradbench.data import Data
 from gradbench.functional.devices import bring
 from gradbench.functional.flat_params import Layout, Tensors, Weights
 from gradbench.functional.noise import CounterNoise
-from gradbench.functional.seeding import derive
+from gradbench.functional.seeding import all_seeded, derive
 from gradbench.functional.sequential_vmap import sequential_vmap
 from gradbench.functional.torch_internals import tree_map
 from gradbench.grid.cell import Cell
@@ -104,10 +105,12 @@ def bring_data(data: Data, device: torch.device, dtype: torch.dtype) -> Tensors:
             name: torch.zeros((), dtype=dtypes[name]).expand(one.shape) for name, one in data.arrays.items()
         }
         return {name: tensor.to(device) for name, tensor in blank.items()}
-    return {
-        name: bring(torch.as_tensor(np.asarray(array)), device, dtypes[name])
-        for name, array in data.arrays.items()
-    }
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing writes to data
+        return {
+            name: bring(torch.as_tensor(np.asarray(array)), device, dtypes[name])
+            for name, array in data.arrays.items()
+        }
 
 
 def evaluation_draws(program: Program, seeds: Sequence[int], seed_of_cell: Tensor, data: Data) -> Tensors:
@@ -242,8 +245,7 @@ def seeded_networks(
         seed: the cell's.
         weights: that it starts from, where they are given.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "weights"))
+    with all_seeded(seed, "weights"):
         networks = model.networks()
     apply_weights(networks, weights)
     return networks
