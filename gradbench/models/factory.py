@@ -2,18 +2,19 @@
 
 import inspect
 import sys
-import traceback
 import typing
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from gradbench.errors import ExitError, UsageError, excerpt, exits_as_errors, nearest
+from gradbench.errors import UsageError, excerpt, exits_as_errors, nearest
+from gradbench.functional.network_checks import call_twice, refuse_unfit
+from gradbench.functional.user_errors import described
 
 TARGET = "_target_"
 
@@ -112,6 +113,10 @@ class NetworkFactory(NamedCode):
 
     what = "your network, a subclass of torch.nn.Module or a function annotated to return one"
 
+    def __init__(self, node: object, key: str) -> None:
+        super().__init__(node, key)
+        self.built = weakref.WeakSet[nn.Module]()
+
     def check(self) -> Any:
         """Import the name, and return it if it is a subclass of ``nn.Module`` or annotated to return one.
 
@@ -154,8 +159,13 @@ class NetworkFactory(NamedCode):
             raise self.failed(f"building it with {given or 'no arguments'}", error) from error
         if not isinstance(network, nn.Module):
             raise UsageError(f"{self.typed} returned a {type(network).__name__}, expected a torch.nn.Module")
-        if not any(True for _ in network.parameters()):
-            raise UsageError(f"{self.typed} has no parameters, so there is nothing to train")
+        try:
+            refuse_unfit(network)
+        except UsageError as error:
+            raise UsageError(f"{self.typed} {error}") from None
+        if network in self.built:
+            raise UsageError(f"{self.typed} returned one network twice; make a new one at each call")
+        self.built.add(network)
         return network
 
 
@@ -204,25 +214,6 @@ def signature_of(signature: inspect.Signature) -> str:
     return str(signature.replace(parameters=plain, return_annotation=signature.empty))
 
 
-def described(error: Exception) -> str:
-    """Return on one line what the user's code did: raised which error, its first line, and where; or exited."""
-    if isinstance(error, ExitError):
-        return str(error)
-    reason = (str(error).strip().splitlines() or [""])[0]
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_foreign(frame.filename)]
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"raised {type(error).__name__}{f': {reason}' if reason else ''}{place}"
-
-
-OWN = tuple(str(Path(file).parent) for file in (str(torch.__file__), inspect.__file__, __file__))
-"""Folders of torch, the standard library and gradbench's models, whose lines tell a user nothing."""
-
-
-def is_foreign(file: str) -> bool:
-    """Return whether a file is neither gradbench's models' nor torch's nor the standard library's."""
-    return not file.startswith((*OWN, "<"))
-
-
 # ---- what comes out of a network ---------------------------------------------------------------------------
 
 TRIAL = 3
@@ -230,14 +221,18 @@ TRIAL = 3
 
 
 def try_network(key: str, network: Callable[..., Any], *inputs: Tensor, **further: Any) -> Any:
-    """Call a network, or another function of the user's, once.
+    """Call a network as :func:`call_twice` does, or another function of the user's once.
 
     Raises:
-        UsageError: if it raises.
+        UsageError: if it raises, or if a network keeps anything from call to call.
     """
     try:
         with exits_as_errors():
+            if isinstance(network, nn.Module):
+                return call_twice(network, inputs, further)
             return network(*inputs, **further)
+    except UsageError as error:
+        raise UsageError(f"{key} {error}") from None
     except Exception as error:
         shapes = ", ".join(f"{type_text(one)} {shape_text(one.shape)}" for one in inputs)
         raise UsageError(f"{key} called with {shapes} {described(error)}") from error

@@ -199,9 +199,12 @@ def test_code_that_takes_long_to_try_out_is_named_once(monkeypatch, capsys):
 
 
 def test_code_that_exits_while_it_is_tried_out_is_named():
-    with pytest.raises(
-        UsageError, match=r"^model\.network=a\.Net called sys\.exit\(0\) \(test_plan\.py:\d+\)$"
-    ), sweep.trying_out(own_cell()):
+    with (
+        pytest.raises(
+            UsageError, match=r"^model\.network=a\.Net called sys\.exit\(0\) \(test_plan\.py:\d+\)$"
+        ),
+        sweep.trying_out(own_cell()),
+    ):
         raise SystemExit(0)
 
 
