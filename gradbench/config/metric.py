@@ -12,7 +12,7 @@ GOALS: dict[str, str | None] = {
     **dict.fromkeys(("loss", "mse", "mae", "perplexity", "bits_per_character", "wasserstein"), "min"),
     **dict.fromkeys(("gap/loss", "gap/accuracy", "gradient_norm_deviation"), "min"),
     **dict.fromkeys(("accuracy", "fgsm_accuracy", "r2", "solved", "modes", "quality"), "max"),
-    **dict.fromkeys(("gradient_norm", "layer_growth", "wasserstein_estimate"), None),
+    **dict.fromkeys(("gradient_norm", "layer_growth", "wasserstein_estimate", "read", "unknown"), None),
 }
 """Metric that gradbench's models report, without its split -> its goal; ``None`` where that depends on the question."""
 
