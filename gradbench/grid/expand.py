@@ -42,20 +42,20 @@ def expand(
     cells: dict[str, Cell] = {}
     used: set[str] = set()
     known: set[str] = set()
-    models: set[str] = set()
+    chosen: set[tuple[str, str]] = set()
     for product in products:
         others = [axis for axis in product if axis.key not in configs.groups]
         for base in compose_bases(configs, product, words.verbatim):
             axes = [axis for axis in others if base.takes(axis)]
             used.update(axis.key for axis in axes)
             known.update(base.keys)
-            models.add(base.choices.get("model", "none"))
+            chosen.update(base.choices.items())
             for cell in expand_base(base, axes, fingerprint):
                 cells.setdefault(cell.id, cell)
     for axis in itertools.chain(*products):
         if axis.key not in used | configs.groups.keys():
             if composite.node_of(axis.key):
-                raise UsageError(say_not_taken(configs, axis.key, known, models))
+                raise UsageError(say_not_taken(configs, axis.key, known, chosen))
             hint = nearest(axis.key, known)
             raise UsageError(f"no cell has the key {axis.key}{hint} (to add a new key, write +{axis.key}=…)")
     return list(cells.values())
@@ -227,25 +227,29 @@ def find_node(config: Config, key: str) -> Config:
     return config
 
 
-def say_not_taken(configs: Configs, key: str, known: Collection[str], models: Iterable[str]) -> str:
-    """Return the line that says that the chosen models do not take a composite key, and what takes it.
+def say_not_taken(
+    configs: Configs, key: str, known: Collection[str], chosen: Iterable[tuple[str, str]]
+) -> str:
+    """Return the line that says that the chosen options do not take a composite key, and what takes it.
 
     Args:
-        configs: all models.
+        configs: all options.
         key: composite.
         known: keys of all cells.
-        models: the chosen ones.
+        chosen: (group, option) of all cells.
     """
     node = composite.required_node(key)
+    group = key.partition(".")[0]
     takers = []
-    for name in configs.groups["model"]:
+    for name in configs.groups[group]:
         with contextlib.suppress(UsageError):  # a broken file of the user's folder is not what was asked for
-            if node in dotted_keys(configs.compose((f"model={name}",)).config):
-                takers.append(f"model={name}")
-    own = sorted(filter(composite.names_code, known))
+            if node in dotted_keys(configs.compose((f"{group}={name}",)).config):
+                takers.append(f"{group}={name}")
+    own = sorted(one for one in known if composite.names_code(one) and one.startswith(f"{group}."))
     hint = f"; it takes {', '.join(own)}" if own else ""
     others = f"; {', '.join(takers)} would" if takers else ""
-    return f"model={','.join(sorted(models))} does not take {node}{hint}{others}"
+    options = sorted(option for of, option in chosen if of == group) or ["none"]
+    return f"{group}={','.join(options)} does not take {node}{hint}{others}"
 
 
 def convert_value(key: str, value: Any, default: Any) -> Any:

@@ -22,7 +22,7 @@ from gradbench import signals
 from gradbench.config.hashing import canonical
 from gradbench.config.instantiate import load_data
 from gradbench.data import Data
-from gradbench.errors import StorageError
+from gradbench.errors import StorageError, UsageError
 from gradbench.functional.torch_internals import keep_uninitialized_memory
 from gradbench.grid.cell import Cell
 from gradbench.launchers.rows import arrays_of, curves_of, failed_rows, finished_rows
@@ -70,6 +70,7 @@ def train_and_store(
     checkpoint = checkpoint_of(cells, folder, device, pipe.poll, lambda line: send(pipe, "notify", line))
     try:
         data = load_recent(canonical(cells[0].config["data"]))
+        check_unchanged(cells[0], data)
         if len(cells) > 1 and is_too_large(cells, data, device):
             return ("too large",)
         outcome = train(
@@ -91,6 +92,17 @@ def train_and_store(
         with contextlib.suppress(StorageError):  # without a row the cells count as unfinished, which is true
             results.write_failures(rows)
         return "failed", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
+def check_unchanged(cell: Cell, data: Data) -> None:
+    """Raise ``UsageError`` unless data are those that a cell was planned with, which its id names."""
+    if data.fingerprint != cell.data_sha256:
+        config = cell.config["data"]
+        words = [
+            f"data={config['name']}",
+            *(f"data.{key}={config[key]}" for key in ("path", "source") if key in config),
+        ]
+        raise UsageError(f"{' '.join(words)} has changed since the run was planned; type the command again")
 
 
 def send(pipe: Connection, *message: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradbench.config.compose import Configs, Experiment
 from gradbench.config.hashing import canonical, digest
-from gradbench.config.instantiate import fingerprint, load_once
+from gradbench.config.instantiate import describe_data, load_once
 from gradbench.config.overrides import Overrides, one_line
 from gradbench.data import Data, Description
 from gradbench.errors import UsageError, nearest
@@ -41,7 +41,7 @@ class Plan:
         stacks: the same cells grouped into stacks; stacks with unfinished cells are trained.
         statuses: cell id -> status, for the cells that have a row in the results folder.
         devices: names of the devices to train on.
-        notes: lines for the user on how networks of their own are trained.
+        notes: lines for the user on what was made of their data, and how networks of their own are trained.
     """
 
     experiment: Experiment
@@ -97,16 +97,22 @@ def make_plan(
     experiment = configs.experiment(experiment_name) if experiment_name else Experiment("sweep")
     typed = configs.parse(words)
     parsed = experiment.apply_scale(typed)
+    descriptions: dict[str, Description] = {}
+
+    def fingerprint(config: Mapping[str, Any]) -> str:
+        key = canonical(config["data"])
+        if key not in descriptions:
+            descriptions[key] = call(describe_data, key)
+        return descriptions[key].fingerprint
+
     cells = expand(configs, experiment, parsed, fingerprint)
     device = only_value("device", [cell.runtime["device"] for cell in cells])
     stored = Results(results or RESULTS / folder_name(experiment, typed))
     stored.check()
     statuses = stored.statuses()
     groups = group_by_program(cells)
-    keys = {canonical(cell.config["data"]) for cell in cells}
-    devices, counts, notes = call(
-        fit_to_devices, groups, device, {key: Description.of(load_once(key)) for key in keys}
-    )
+    devices, counts, notes = call(fit_to_devices, groups, device, descriptions)
+    notes = [*dict.fromkeys(note for one in descriptions.values() for note in one.notes), *notes]
     grouped = [
         stack
         for members, count in zip(groups, counts, strict=True)
