@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from gradbench.data import Array, Data
-from gradbench.data.examples import Examples, Preparation, prepare
+from gradbench.data.examples import Examples, Preparation
 from gradbench.data.files import existing_file, refuse_other_kind
+from gradbench.data.prepare import prepare
 from gradbench.errors import UsageError, nearest_first
 
 
@@ -33,7 +34,7 @@ def load(
         keys: those of :class:`Preparation`.
 
     Returns:
-        The arrays and sizes of :func:`gradbench.data.examples.prepare`.
+        The arrays and sizes of :func:`gradbench.data.prepare.prepare`.
     """
     how = Preparation(**keys)
     file = existing_file(path)

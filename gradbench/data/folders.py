@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gradbench.data import Data
-from gradbench.data.examples import Examples, Preparation, prepare
+from gradbench.data.examples import Examples, Preparation
 from gradbench.data.files import existing_folder
+from gradbench.data.prepare import prepare
 from gradbench.errors import UsageError, nearest
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -40,7 +41,7 @@ def load(path: str, size: Size = None, mode: str | None = None, **keys: Any) -> 
         keys: those of :class:`Preparation`.
 
     Returns:
-        The arrays and sizes of :func:`gradbench.data.examples.prepare`, with ``x`` float32 [N, C, H, W] in [0, 1].
+        The arrays and sizes of :func:`gradbench.data.prepare.prepare`, with ``x`` float32 [N, C, H, W] in [0, 1].
     """
     how = Preparation(**keys)
     if how.targets == "numbers":

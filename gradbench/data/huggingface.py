@@ -8,9 +8,10 @@ import numpy as np
 from PIL import Image
 
 from gradbench.data import Array, Data, folders
-from gradbench.data.examples import Examples, Preparation, prepare
+from gradbench.data.examples import Examples, Preparation
 from gradbench.data.folders import Size
 from gradbench.data.frames import from_frame
+from gradbench.data.prepare import prepare
 from gradbench.errors import UsageError, nearest_first
 
 
@@ -36,13 +37,13 @@ def load(
         subset: configuration of the data set, where it has several.
         train_split: split to train on.
         test_split: split to test on; ``None`` for ``test``, or for a share of the training split if there is none.
-        missing: as of :func:`gradbench.data.frames.load`, for a table.
+        missing: as of :func:`gradbench.data.table_files.load`, for a table.
         size: as of :func:`gradbench.data.folders.load`, for images; so is ``mode``.
         mode: see there.
         keys: those of :class:`Preparation`.
 
     Returns:
-        The arrays and sizes of :func:`gradbench.data.examples.prepare`.
+        The arrays and sizes of :func:`gradbench.data.prepare.prepare`.
     """
     how = Preparation(**keys)
     folders.check_mode(mode)

@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike
 
 from gradbench.data import Array, Data, folders, splits
 from gradbench.data.downloads import cache_folder
-from gradbench.data.examples import Examples, Preparation, prepare
+from gradbench.data.examples import Examples, Preparation
 from gradbench.data.folders import Size
+from gradbench.data.prepare import prepare
 from gradbench.data.tables import read_package_csv
 from gradbench.errors import UsageError, nearest, nearest_first
 
@@ -78,7 +79,7 @@ def load_any(
         keys: those of :class:`Preparation`.
 
     Returns:
-        The arrays and sizes of :func:`gradbench.data.examples.prepare`, with ``x`` float32 [N, C, H, W] in [0, 1].
+        The arrays and sizes of :func:`gradbench.data.prepare.prepare`, with ``x`` float32 [N, C, H, W] in [0, 1].
     """
     how = Preparation(**keys)
     from torchvision import datasets  # imported here: it takes seconds and imports torch

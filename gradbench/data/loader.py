@@ -34,11 +34,11 @@ def load(
         input: name of the array of inputs, ``None`` for ``x``; or names of a DataFrame's columns, ``None`` for all
             others.
         target: name of the array of targets, ``None`` for ``y``; or of the column to predict.
-        missing: as of :func:`gradbench.data.frames.load`, for a DataFrame.
+        missing: as of :func:`gradbench.data.table_files.load`, for a DataFrame.
         keys: those of :class:`Preparation`.
 
     Returns:
-        The arrays and sizes of :func:`gradbench.data.examples.prepare`; :class:`Data` as it was returned.
+        The arrays and sizes of :func:`gradbench.data.prepare.prepare`; :class:`Data` as it was returned.
 
     Raises:
         UsageError: if there is no such function, or it raises, or returns anything else.

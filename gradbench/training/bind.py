@@ -3,6 +3,7 @@
 K cells, P parameters of a player, U different seeds.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -98,10 +99,12 @@ def bring_data(data: Data, device: torch.device, dtype: torch.dtype) -> Tensors:
             name: torch.zeros((), dtype=dtypes[name]).expand(one.shape) for name, one in data.arrays.items()
         }
         return {name: tensor.to(device) for name, tensor in blank.items()}
-    return {
-        name: bring(torch.as_tensor(np.asarray(array)), device, dtypes[name])
-        for name, array in data.arrays.items()
-    }
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing writes to data
+        return {
+            name: bring(torch.as_tensor(np.asarray(array)), device, dtypes[name])
+            for name, array in data.arrays.items()
+        }
 
 
 def evaluation_draws(program: Program, seeds: Sequence[int], seed_of_cell: Tensor, data: Data) -> Tensors:

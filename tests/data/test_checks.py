@@ -64,42 +64,84 @@ def changed(array, index, value):
 NPZ = ("model=mlp", "data=npz", "data.path=mine.npz")
 
 ARRAYS = {
-    "a NaN": (dict(x=changed(X, (17, 3), np.nan), y=Y), "mine.npz: x[17, 3] is nan, expected a finite number"),
-    "an infinite number": (dict(x=changed(X, (2, 0), -np.inf), y=Y), "mine.npz: x[2, 0] is -inf"),
-    "too large": (dict(x=changed(X.astype(float), (5, 1), 1e300), y=Y), "x[5, 1] is 1e+300, which is too large"),
-    "a NaN at last": (dict(x=X, y=Y, x_test=changed(X, (79, 3), np.nan), y_test=Y), "x_test[79, 3] is nan"),
-    "a label below": (dict(x=X, y=changed(Y, 7, -1)), "mine.npz: y[7] is -1, expected a class from 0 to"),
-    "a gap": (dict(x=X, y=np.where(Y == 2, 9, Y)), "y[2] is 9, expected a class from 0 to 3 (4 classes)"),
-    "from one": (dict(x=X, y=Y + 1), "y[3] is 4, expected a class from 0 to 3 (4 classes); number the classes 0"),
-    "a fraction": (dict(x=X, y=changed(Y.astype(float), 5, 1.5)), "y[5] is 1.5, expected a class: a whole number"),
-    "a NaN label": (dict(x=X, y=changed(Y.astype(float), 5, np.nan)), "y[5] is nan, expected a finite number"),
-    "one class": (dict(x=X, y=Y * 0), "mine.npz: y has one class only, 0; expected at least two"),
-    "one text": (dict(x=X, y=np.array(["a"] * 80)), "mine.npz: y has one class only, a"),
-    "a rare class": (dict(x=X, y=changed(Y, 0, 4)), "mine.npz: x has one example of class 4"),
+    "a NaN": (
+        {"x": changed(X, (17, 3), np.nan), "y": Y},
+        "mine.npz: x[17, 3] is nan, expected a finite number",
+    ),
+    "an infinite number": ({"x": changed(X, (2, 0), -np.inf), "y": Y}, "mine.npz: x[2, 0] is -inf"),
+    "too large": (
+        {"x": changed(X.astype(float), (5, 1), 1e300), "y": Y},
+        "x[5, 1] is 1e+300, which is too large",
+    ),
+    "a NaN at last": (
+        {"x": X, "y": Y, "x_test": changed(X, (79, 3), np.nan), "y_test": Y},
+        "x_test[79, 3] is nan",
+    ),
+    "a label below": ({"x": X, "y": changed(Y, 7, -1)}, "mine.npz: y[7] is -1, expected a class from 0 to"),
+    "a gap": ({"x": X, "y": np.where(Y == 2, 9, Y)}, "y[2] is 9, expected a class from 0 to 3 (4 classes)"),
+    "from one": (
+        {"x": X, "y": Y + 1},
+        "y[3] is 4, expected a class from 0 to 3 (4 classes); number the classes 0",
+    ),
+    "a fraction": (
+        {"x": X, "y": changed(Y.astype(float), 5, 1.5)},
+        "y[5] is 1.5, expected a class: a whole number",
+    ),
+    "a NaN label": (
+        {"x": X, "y": changed(Y.astype(float), 5, np.nan)},
+        "y[5] is nan, expected a finite number",
+    ),
+    "one class": ({"x": X, "y": Y * 0}, "mine.npz: y has one class only, 0; expected at least two"),
+    "one text": ({"x": X, "y": np.array(["a"] * 80)}, "mine.npz: y has one class only, a"),
+    "a rare class": ({"x": X, "y": changed(Y, 0, 4)}, "mine.npz: x has one example of class 4"),
     "an unknown class": (
-        dict(x=X, y=Y.astype(str), x_test=X[:1], y_test=np.array(["z"])),
+        {"x": X, "y": Y.astype(str), "x_test": X[:1], "y_test": np.array(["z"])},
         "y_test[0] is 'z', a class that no training example has",
     ),
-    "one-hot labels": (dict(x=X, y=np.eye(4)[Y]), "y has shape [80, 4], expected one class per example, [N]"),
-    "objects": (dict(x=np.array([1, None] * 40)[:, None], y=Y), "mine.npz: x holds Python objects, which are not read"),
-    "objects as labels": (dict(x=X, y=np.array([1, "a"] * 40, object)), "mine.npz: y holds Python objects"),
-    "texts": (dict(x=X.astype(str), y=Y), "mine.npz: x holds texts, expected numbers"),
-    "complex": (dict(x=X.astype(complex), y=Y), "mine.npz: x holds complex numbers, expected numbers"),
-    "dates": (dict(x=X, y=Y.astype("M8[D]")), "y holds dates, expected classes: whole numbers or texts"),
-    "no rows": (dict(x=X[:0], y=Y[:0]), "mine.npz: x is empty, [0, 4]; expected at least one example"),
-    "no columns": (dict(x=X[:, :0], y=Y), "mine.npz: x is empty, [80, 0]"),
-    "an empty test": (dict(x=X, y=Y, x_test=X[:0], y_test=Y[:0]), "mine.npz: x_test is empty, [0, 4]"),
-    "one example": (dict(x=X[:1], y=Y[:1]), "mine.npz: y has one class only, 0"),
-    "a number": (dict(x=X[0, 0], y=Y), "mine.npz: x is a single number, expected one row per example"),
-    "one axis": (dict(x=X[:, 0], y=Y), "x has shape [80], expected [N, ...]; write x.reshape(-1, 1)"),
-    "lengths": (dict(x=X, y=Y[:70]), "mine.npz: x has 80 rows and mine.npz: y has 70 rows; expected one row of each"),
-    "shapes": (dict(x=X, y=Y, x_test=X[:, :3], y_test=Y), "x has shape [80, 4] and mine.npz: x_test [80, 3]"),
-    "types": (dict(x=X, y=Y, x_test=X.astype(np.uint8), y_test=Y), "differ: only one of them is bytes"),
-    "no input": (dict(data=X, y=Y), "mine.npz has no array x; name one with data.input: "),
-    "no target": (dict(x=X, labels=Y, yy=Y), "mine.npz has no array y; name one with data.target: yy, "),
-    "no test target": (dict(x=X, y=Y, x_test=X), "mine.npz has no array y_test; name one with data.test_target: x_test, y, x"),
-    "whole numbers": (dict(x=Y[:, None], y=Y), "error: the inputs must be floating numbers, and these data have"),
-}  # fmt: skip
+    "one-hot labels": (
+        {"x": X, "y": np.eye(4)[Y]},
+        "y has shape [80, 4], expected one class per example, [N]",
+    ),
+    "objects": (
+        {"x": np.array([1, None] * 40)[:, None], "y": Y},
+        "mine.npz: x holds Python objects, which are not read",
+    ),
+    "objects as labels": ({"x": X, "y": np.array([1, "a"] * 40, object)}, "mine.npz: y holds Python objects"),
+    "texts": ({"x": X.astype(str), "y": Y}, "mine.npz: x holds texts, expected numbers"),
+    "complex": ({"x": X.astype(complex), "y": Y}, "mine.npz: x holds complex numbers, expected numbers"),
+    "dates": ({"x": X, "y": Y.astype("M8[D]")}, "y holds dates, expected classes: whole numbers or texts"),
+    "no rows": ({"x": X[:0], "y": Y[:0]}, "mine.npz: x is empty, [0, 4]; expected at least one example"),
+    "no columns": ({"x": X[:, :0], "y": Y}, "mine.npz: x is empty, [80, 0]"),
+    "an empty test": (
+        {"x": X, "y": Y, "x_test": X[:0], "y_test": Y[:0]},
+        "mine.npz: x_test is empty, [0, 4]",
+    ),
+    "one example": ({"x": X[:1], "y": Y[:1]}, "mine.npz: y has one class only, 0"),
+    "a number": ({"x": X[0, 0], "y": Y}, "mine.npz: x is a single number, expected one row per example"),
+    "one axis": ({"x": X[:, 0], "y": Y}, "x has shape [80], expected [N, ...]; write x.reshape(-1, 1)"),
+    "lengths": (
+        {"x": X, "y": Y[:70]},
+        "mine.npz: x has 80 rows and mine.npz: y has 70 rows; expected one row of each",
+    ),
+    "shapes": (
+        {"x": X, "y": Y, "x_test": X[:, :3], "y_test": Y},
+        "x has shape [80, 4] and mine.npz: x_test [80, 3]",
+    ),
+    "types": (
+        {"x": X, "y": Y, "x_test": X.astype(np.uint8), "y_test": Y},
+        "differ: only one of them is bytes",
+    ),
+    "no input": ({"data": X, "y": Y}, "mine.npz has no array x; name one with data.input: "),
+    "no target": ({"x": X, "labels": Y, "yy": Y}, "mine.npz has no array y; name one with data.target: yy, "),
+    "no test target": (
+        {"x": X, "y": Y, "x_test": X},
+        "mine.npz has no array y_test; name one with data.test_target: x_test, y, x",
+    ),
+    "whole numbers": (
+        {"x": Y[:, None], "y": Y},
+        "error: the inputs must be floating numbers, and these data have",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", ARRAYS)
@@ -130,27 +172,83 @@ GOOD = "rooms,city,price\n" + "".join(f"{n},{'Ulm' if n % 2 else 'Bonn'},{n}.5\n
 TABLES = {
     "header alone": ("rooms,city,price\n", (), "mine.csv has no rows below its header"),
     "nothing": ("", (), "mine.csv is empty, expected a header and rows"),
-    "two of a name": (GOOD.replace("city", "rooms", 1), (), "mine.csv has two columns 'rooms'; rename one of them"),
-    "an index": (GOOD.replace("rooms", "", 1), (), "column 1 of mine.csv has no name (an index that pandas saved?)"),
-    "a missing value": (GOOD.replace("\n7,", "\n,"), (), "column 'rooms', row 8 below the header, has no value (1 in all)"),
-    "a missing text": (GOOD.replace("\n7,Ulm", "\n7,"), (), "column 'city', row 8 below the header, has no value"),
-    "a missing target": (GOOD.replace("7.5", ""), ("data.missing=mean",), "column 'price', row 8 below the header, has no value to predict"),
-    "infinite": (GOOD.replace("\n7,", "\n-inf,"), (), "column 'rooms', row 8 below the header, is -inf, expected a finite"),
-    "a word": (GOOD.replace("\n7,", "\nseven,"), (), "column 'rooms', row 8 below the header, is 'seven', and most others are numbers"),
-    "another target": (GOOD, ("data.target=pric",), "mine.csv has no column 'pric' (data.target); it has price, "),
-    "another input": (GOOD, ("data.input=[romes]",), "mine.csv has no column 'romes' (data.input); it has rooms, "),
-    "no target": (GOOD, ("data.target=null",), "the column to predict must be named: add data.target=NAME; mine.csv has"),
+    "two of a name": (
+        GOOD.replace("city", "rooms", 1),
+        (),
+        "mine.csv has two columns 'rooms'; rename one of them",
+    ),
+    "an index": (
+        GOOD.replace("rooms", "", 1),
+        (),
+        "column 1 of mine.csv has no name (an index that pandas saved?)",
+    ),
+    "a missing value": (
+        GOOD.replace("\n7,", "\n,"),
+        (),
+        "column 'rooms', row 8 below the header, has no value (1 in all)",
+    ),
+    "a missing text": (
+        GOOD.replace("\n7,Ulm", "\n7,"),
+        (),
+        "column 'city', row 8 below the header, has no value",
+    ),
+    "a missing target": (
+        GOOD.replace("7.5", ""),
+        ("data.missing=mean",),
+        "column 'price', row 8 below the header, has no value to predict",
+    ),
+    "infinite": (
+        GOOD.replace("\n7,", "\n-inf,"),
+        (),
+        "column 'rooms', row 8 below the header, is -inf, expected a finite",
+    ),
+    "a word": (
+        GOOD.replace("\n7,", "\nseven,"),
+        (),
+        "column 'rooms', row 8 below the header, is 'seven', and most others are numbers",
+    ),
+    "another target": (
+        GOOD,
+        ("data.target=pric",),
+        "mine.csv has no column 'pric' (data.target); it has price, ",
+    ),
+    "another input": (
+        GOOD,
+        ("data.input=[romes]",),
+        "mine.csv has no column 'romes' (data.input); it has rooms, ",
+    ),
+    "no target": (
+        GOOD,
+        ("data.target=null",),
+        "the column to predict must be named: add data.target=NAME; mine.csv has",
+    ),
     "the target as input": (GOOD, ("data.input=[price,rooms]",), "data.input names the target 'price' too"),
     "the target alone": ("price\n1.5\n2.5\n", (), "mine.csv has no column beside the target 'price'"),
-    "semicolons": (GOOD.replace(",", ";"), (), "columns seem to be separated otherwise: add \"data.separator=';'\""),
+    "semicolons": (
+        GOOD.replace(",", ";"),
+        (),
+        "columns seem to be separated otherwise: add \"data.separator=';'\"",
+    ),
     "a long row": (GOOD + "1,2,3,4\n", (), "mine.csv is no CSV file with ',' between columns"),
     "longer rows": (re.sub(r"\.5\n", ".5,1\n", GOOD), (), "mine.csv is no CSV file with ',' between columns"),
-    "a text to predict": (GOOD, ("data.target=city",), "row 1 below the header, is 'Bonn', expected a number to predict"),
-    "no such way": (GOOD, ("data.missing=men",), "data.missing must be mean, drop or null, got men; did you mean 'mean'?"),
-    "too many texts": ("a,price\n" + "".join(f"t{n}x,{n}\n" for n in range(1200)), (), "column 'a' has 1200 different texts"),
+    "a text to predict": (
+        GOOD,
+        ("data.target=city",),
+        "row 1 below the header, is 'Bonn', expected a number to predict",
+    ),
+    "no such way": (
+        GOOD,
+        ("data.missing=men",),
+        "data.missing must be mean, drop or null, got men; did you mean 'mean'?",
+    ),
+    "too many texts": (
+        "a,price\n" + "".join(f"t{n}x,{n}\n" for n in range(1200)),
+        (),
+        "column 'a' has 1200 different texts",
+    ),
     "no such format": (GOOD, ("data.format=xls",), "data.format must be csv or parquet, got xls"),
     "no Parquet": (GOOD, ("data.format=parquet",), "mine.csv is no Parquet file that can be read"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", TABLES)
@@ -176,16 +274,32 @@ FILES = {
     "missing": ("npz", lambda path: None, "there is no data.path=mine.npz"),
     "a folder": ("npz", Path.mkdir, "data.path=mine.npz is a folder, expected a file"),
     "text": ("npz", lambda path: path.write_text("x"), "mine.npz is no .npz file; write one with np.savez"),
-    "a single array": ("npz", lambda path: path.write_bytes(b"\x93NUMPY\x01"), "mine.npz is a single array, expected an .npz"),
+    "a single array": (
+        "npz",
+        lambda path: path.write_bytes(b"\x93NUMPY\x01"),
+        "mine.npz is a single array, expected an .npz",
+    ),
     "cut off": ("npz", lambda path: cut(path, 0.9), "mine.npz is"),
     "a flipped bit": ("npz", lambda path: flip(path), "cannot read mine.npz"),
-    "Parquet": ("csv", lambda path: path.write_bytes(b"PAR1abc"), "mine.csv is a Parquet file, expected a CSV file; use data=parquet"),
+    "Parquet": (
+        "csv",
+        lambda path: path.write_bytes(b"PAR1abc"),
+        "mine.csv is a Parquet file, expected a CSV file; use data=parquet",
+    ),
     "an archive": ("csv", lambda path: path.write_bytes(b"PK\x03\x04a"), "mine.csv is a zip archive"),
-    "latin1": ("csv", lambda path: path.write_bytes("a,price\né,1".encode("latin1")), "mine.csv is not UTF-8 text"),
+    "latin1": (
+        "csv",
+        lambda path: path.write_bytes("a,price\né,1".encode("latin1")),
+        "mine.csv is not UTF-8 text",
+    ),
     "no csv": ("csv", lambda path: None, "there is no data.path=mine.csv"),
     "no pictures": ("images", lambda path: None, "there is no data.path=mine.images"),
-    "a file of pictures": ("images", lambda path: path.write_text("x"), "data.path=mine.images is a file, expected a folder"),
-}  # fmt: skip
+    "a file of pictures": (
+        "images",
+        lambda path: path.write_text("x"),
+        "data.path=mine.images is a file, expected a folder",
+    ),
+}
 
 
 def cut(path, share):
@@ -222,16 +336,40 @@ def pictures(home, shape=(4, 4, 3)):
 
 
 PICTURES = {
-    "unreadable": (lambda p: (p / "cat/01.png").write_text("x"), (), "cannot read the image pictures/cat/01.png"),
-    "another size": (lambda p: blank(p / "dog/99.png", (4, 5, 3)), (), "dog/99.png is 4 × 5 pixels in colour, and pictures/cat/01.png is 4 × 4 pixels in colour; add data.size=32"),
+    "unreadable": (
+        lambda p: (p / "cat/01.png").write_text("x"),
+        (),
+        "cannot read the image pictures/cat/01.png",
+    ),
+    "another size": (
+        lambda p: blank(p / "dog/99.png", (4, 5, 3)),
+        (),
+        "dog/99.png is 4 × 5 pixels in colour, and pictures/cat/01.png is 4 × 4 pixels in colour; add data.size=32",
+    ),
     "grey": (lambda p: blank(p / "dog/99.png", (4, 4)), (), "dog/99.png is 4 × 4 pixels in grey"),
-    "transparent": (lambda p: blank(p / "dog/99.png", (4, 4, 4)), (), "dog/99.png is of mode RGBA, expected L or RGB; add data.mode=RGB"),
+    "transparent": (
+        lambda p: blank(p / "dog/99.png", (4, 4, 4)),
+        (),
+        "dog/99.png is of mode RGBA, expected L or RGB; add data.mode=RGB",
+    ),
     "an empty class": (lambda p: (p / "emu").mkdir(), (), "pictures/emu has no images"),
-    "one class": (lambda p: (p / "cat").rename(p.parent / "cat"), (), "pictures has 1 folders, expected at least two"),
-    "no such size": (lambda p: None, ("data.size=[3]",), "data.size must be a number of pixels, or [height,width]"),
+    "one class": (
+        lambda p: (p / "cat").rename(p.parent / "cat"),
+        (),
+        "pictures has 1 folders, expected at least two",
+    ),
+    "no such size": (
+        lambda p: None,
+        ("data.size=[3]",),
+        "data.size must be a number of pixels, or [height,width]",
+    ),
     "no such mode": (lambda p: None, ("data.mode=rgb",), "data.mode must be L (grey), RGB or null, got rgb"),
-    "a class apart": (lambda p: apart(p), (), "pictures/test: the folder emu is in one of train and test only"),
-}  # fmt: skip
+    "a class apart": (
+        lambda p: apart(p),
+        (),
+        "pictures/test: the folder emu is in one of train and test only",
+    ),
+}
 
 
 def blank(path, shape):
@@ -255,14 +393,23 @@ def test_folders_of_images_that_cannot_be_trained_on_are_refused(case, home, cap
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("model.batch_size=0",), "model.batch_size must be from 1 to 64, the number of training examples, got 0"),
-        (("model.batch_size=65",), "model.batch_size must be from 1 to 64, the number of training examples, got 65"),
+        (
+            ("model.batch_size=0",),
+            "model.batch_size must be from 1 to 64, the number of training examples, got 0",
+        ),
+        (
+            ("model.batch_size=65",),
+            "model.batch_size must be from 1 to 64, the number of training examples, got 65",
+        ),
         (("data.test_share=1.5",), "data.test_share must be between 0 and 1, both excluded, got 1.5"),
         (("data.split_seed=-1",), "data.split_seed must be >= 0, got -1"),
         (("data.standardise=all",), "data.standardise must be one of none, inputs, both, got 'all'"),
-        (("data.targets=class",), "data.targets must be one of classes, numbers, none, got 'class'; did you mean"),
+        (
+            ("data.targets=class",),
+            "data.targets must be one of classes, numbers, none, got 'class'; did you mean",
+        ),
     ],
-)  # fmt: skip
+)
 def test_keys_out_of_range_are_refused(words, said, capsys):
     np.savez("mine.npz", x=X, y=Y)
     assert said in refused(capsys, *NPZ, *words)
@@ -284,14 +431,14 @@ def data(**arrays):
 
 
 WRONG = {
-    "train/x[3, 1] is nan": dict(train_x=changed(X, (3, 1), np.nan)),
-    "test/x[0, 0] is inf": dict(test_x=changed(X[:8], (0, 0), np.inf)),
-    "train/y[2] is 4": dict(train_y=changed(Y, 2, 4)),
-    "test/y[1] is -1": dict(test_y=changed(Y[:8], 1, -1)),
-    "train/y has one class only": dict(train_y=Y * 0),
-    "train/x has 79 rows and train/y has 80 rows": dict(train_x=X[1:]),
-    "test/x is empty": dict(test_x=X[:0], test_y=Y[:0]),
-    "further holds texts": dict(further=np.array(["a"])),
+    "train/x[3, 1] is nan": {"train_x": changed(X, (3, 1), np.nan)},
+    "test/x[0, 0] is inf": {"test_x": changed(X[:8], (0, 0), np.inf)},
+    "train/y[2] is 4": {"train_y": changed(Y, 2, 4)},
+    "test/y[1] is -1": {"test_y": changed(Y[:8], 1, -1)},
+    "train/y has one class only": {"train_y": Y * 0},
+    "train/x has 79 rows and train/y has 80 rows": {"train_x": X[1:]},
+    "test/x is empty": {"test_x": X[:0], "test_y": Y[:0]},
+    "further holds texts": {"further": np.array(["a"])},
 }
 
 

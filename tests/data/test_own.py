@@ -1,4 +1,4 @@
-"""Data of a user's own: arrays, tables, folders of images, functions; held to numpy, pandas, scikit-learn and Pillow."""
+"""Data of a user's own: arrays, tables, images, functions; held to numpy, pandas, scikit-learn and Pillow."""
 
 import subprocess
 import sys
@@ -77,7 +77,7 @@ def test_test_arrays_are_taken_where_the_file_has_them(words):
     data = loaded("model=mlp", *NPZ, *words)
     np.testing.assert_array_equal(both(data), x)
     np.testing.assert_array_equal(data.arrays["test/y"], y[8:])
-    with pytest.raises(UsageError, match="holds the test examples, .*leave out data.test_share"):
+    with pytest.raises(UsageError, match=r"holds the test examples, .*leave out data.test_share"):
         loaded("model=mlp", *NPZ, "data.test_share=0.5")
 
 
@@ -331,7 +331,7 @@ def test_any_of_torchvisions_data_sets_is_found_by_its_name(home, monkeypatch):
     data = loaded("model=mlp", *words, "data.source=SVHN")
     np.testing.assert_array_equal(both(data), (pixels.transpose(0, 3, 1, 2) / 255).astype(np.float32))
     np.testing.assert_array_equal(both(data, "y"), np.arange(6) % 2)
-    with pytest.raises(UsageError, match="torchvision's SVHN, .*; got 'SVNH'"):
+    with pytest.raises(UsageError, match=r"torchvision's SVHN, .*; got 'SVNH'"):
         loaded("model=mlp", *words, "data.source=SVNH")
 
 
@@ -435,7 +435,7 @@ def test_a_function_that_does_not_fit_is_refused_in_one_line(code, words, said):
 
 
 def test_other_data_do_not_take_a_function():
-    with pytest.raises(UsageError, match="data=digits does not take data.loader; data=loader would"):
+    with pytest.raises(UsageError, match=r"data=digits does not take data.loader; data=loader would"):
         make_plan(None, ["model=mlp", "data.loader=own_data.pair"])
 
 
@@ -530,7 +530,7 @@ def test_without_the_package_the_message_says_what_to_install(monkeypatch):
 def test_a_model_that_does_not_say_what_it_learns_asks_for_it():
     save(x=GENERATOR.random((10, 5, 2)), y=np.arange(10) % 2)
     with pytest.raises(
-        UsageError, match="add data.targets=classes, data.targets=numbers or data.targets=none"
+        UsageError, match=r"add data.targets=classes, data.targets=numbers or data.targets=none"
     ):
         make_plan(None, ["model=sequence", *NPZ])
 
@@ -551,7 +551,7 @@ def test_loading_tables_and_arrays_does_not_import_torch():
     code = """
 import subprocess
 import sys
-import gradbench.data.arrays, gradbench.data.folders, gradbench.data.frames, gradbench.data.huggingface, gradbench.data.loader
+from gradbench.data import arrays, folders, huggingface, loader, table_files
 print("torch" in sys.modules)
 """
 
