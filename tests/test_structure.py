@@ -70,6 +70,7 @@ BASICS = (
     "gradbench",
     "gradbench.__main__",
     "gradbench.errors",
+    "gradbench.named_code",
     "gradbench.cpu_count",
     "gradbench.atomic",
     "gradbench.signals",

@@ -12,7 +12,7 @@ from gradbench.data.arrays import from_arrays
 from gradbench.data.examples import Preparation
 from gradbench.data.frames import from_frame
 from gradbench.errors import UsageError
-from gradbench.functional.named_code import NamedCode
+from gradbench.named_code import NamedCode
 
 ORDERS = {1: ("x",), 2: ("x", "y"), 4: ("x", "y", "x_test", "y_test")}
 """Number of arrays in a tuple -> their names."""

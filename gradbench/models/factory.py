@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gradbench.errors import UsageError, nearest
-from gradbench.functional.named_code import NamedCode, described, is_named
+from gradbench.named_code import NamedCode, described, is_named
 
 
 class NetworkFactory(NamedCode):
