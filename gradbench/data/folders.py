@@ -143,7 +143,7 @@ def check_mode(mode: str | None) -> None:
 
 def stack_images(
     images: Iterable[tuple[str, Path | Image.Image]], size: tuple[int, int] | None, mode: str | None
-) -> NDArray[np.uint8]:
+) -> NDArray[np.float32]:
     """Stack images of one shape.
 
     Args:
@@ -152,7 +152,7 @@ def stack_images(
         mode: Pillow's mode to convert to.
 
     Returns:
-        uint8 [N, C, H, W].
+        float32 [N, C, H, W] in [0, 1].
 
     Raises:
         UsageError: for one that cannot be read, or differs in shape from the first.
@@ -168,7 +168,7 @@ def stack_images(
                 "add data.size=32 to resize all, data.mode=RGB to convert all"
             )
         stacked.append(pixels)
-    return np.stack(stacked)
+    return np.stack(stacked).astype(np.float32) / np.float32(255)
 
 
 def pixels_of(

@@ -115,7 +115,7 @@ def open_source(source: str, subset: str | None) -> Any:
 
 
 def column(table: Any, name: str, place: str, size: Size, mode: str | None) -> Array:
-    """Return a column as an array: pixels uint8 [N, C, H, W] of images; numbers or texts [N, ...]."""
+    """Return a column as an array: pixels float32 [N, C, H, W] of images; numbers or texts [N, ...]."""
     values = table[name][:]
     if values and isinstance(values[0], Image.Image):
         named = ((f"{place}[{index}]", image) for index, image in enumerate(values))

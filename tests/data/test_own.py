@@ -281,7 +281,7 @@ def test_a_folder_per_class_gives_its_pixels_with_channels_first(home, shape):
     labels = np.repeat([0, 1], 5)
     expected = np.stack(pixels).reshape(10, 6, 5, -1).transpose(0, 3, 1, 2) / 255
     np.testing.assert_array_equal(both(data), expected.astype(np.float32)[np.concatenate(rows_of(labels))])
-    assert "classes of pictures: 0 cat, 1 dog" in data.notes
+    assert data.notes == ("classes of pictures: 0 cat, 1 dog",)
 
 
 def test_folders_train_and_test_are_the_two_parts_and_what_is_no_image_is_counted(home):
