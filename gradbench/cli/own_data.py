@@ -4,8 +4,8 @@ OWN_DATA = """`data=npz`, `csv`, `parquet`, `images`, `torchvision`, `huggingfac
 Their keys are in the tables [below](#data).
 
 - The model says what is learned from it: `classifier` and `mlp` classes, `regressor` numbers, `wgan` inputs alone; for
-  another model add `data.targets=classes`, `numbers` or `none`. Classes are texts, which are numbered in sorted order,
-  or 0, 1, 2, …
+  another model add `data.targets=classes`, `numbers` or `none`, or write `targets: classes` into its YAML file. Classes
+  are texts, which are numbered in sorted order, or 0, 1, 2, …
 - Test examples are those that the source has. Where it has none, `data.test_share=0.2` of the examples, of each class,
   are kept for testing: the same for every cell, by `data.split_seed=0`.
 - `data.standardise=inputs` gives each column or channel mean 0 and variance 1 over the training examples, `both` also

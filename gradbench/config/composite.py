@@ -26,9 +26,10 @@ GIVEN_LATER = "???"
 NAME = r"[^\W\d]\w*"
 RESERVED = re.compile(r"(?:model\.(network|networks|metrics)|data\.(loader))(?:\.|$)")
 COMPOSITE = re.compile(rf"(model\.(?:network|(?:networks|metrics)\.{NAME})|data\.loader)((?:\.{NAME})*)")
-EXAMPLES = {"metrics": "my_pkg.f", "loader": "my_pkg.load"}
-"""Composite key -> a name like those that it takes; of networks, ``my_pkg.Net``."""
 """Matches a composite key: the node that names code, and what follows of an argument's key."""
+
+EXAMPLES = {"metrics": "my_pkg.f", "loader": "my_pkg.load"}
+"""Part of a composite key -> a name like those that it takes; the others take one like ``my_pkg.Net``."""
 
 
 def node_of(key: str) -> str | None:

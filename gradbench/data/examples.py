@@ -36,9 +36,9 @@ class Preparation:
     """
 
     targets: str | None
-    test_share: float | None
-    split_seed: int
     standardise: str
+    test_share: float | None = None
+    split_seed: int = 0
 
     def __post_init__(self) -> None:
         """Raise ``UsageError`` for a value that there is not."""
