@@ -92,9 +92,10 @@ NO_MEMORY = re.compile("failed to map segment|cannot allocate memory", re.IGNORE
 
 
 def nearest(given: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the known name most like ``given``, or an empty string."""
-    close = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    """Return ``"; did you mean 'x'?"`` for the known name most like ``given`` but for case, or an empty string."""
+    names = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(given.lower(), list(names), n=1, cutoff=0.5)
+    return f"; did you mean '{names[close[0]]}'?" if close else ""
 
 
 def nearest_first(given: str, known: Iterable[str], most: int = 12) -> str:

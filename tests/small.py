@@ -1,6 +1,9 @@
-"""Cells small enough to train in a test: every model and regularizer of conf/, sizes turned down."""
+"""Cells small enough to train in a test: every model and regularizer of conf/, and other people's code, sizes turned
+down.
+"""
 
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +17,8 @@ from gradbench.grid.expand import expand
 from gradbench.training.step import EagerStepper
 
 CONFIGS = Configs()
+OWN_CONFIGS = Configs(Path(__file__).with_name("own"))
+"""With the tasks that tests/own configures, as a user does."""
 
 SIZES = {
     "model.hidden": 6,
@@ -38,7 +43,34 @@ NETWORKS = {
 }
 """Model -> a network of the tests' own, for those that have none."""
 
+CRITIC = {"model.networks.critic": "networks.SpectralCritic"}
+GENERATOR = {"model.networks.generator": "networks.NormedGenerator"}
+OTHERS = {
+    "resnet18": (
+        "classifier",
+        {"model.network": "networks.resnet", "model.batch_size": 8, "steps": 3, "eval_every": 3},
+    ),
+    "shaped": ("classifier", {"model.network": "networks.Shaped"}),
+    "normed": ("classifier", {"model.network": "networks.Normed"}),
+    # the gradient of a key's bias is rounding errors alone, which adam would make steps of
+    "gpt": ("language_model", {"model.network": "networks.GPT", "optimizer": "sgd"}),
+    "recollection": ("language_model", {"model.network": "networks.Recollection"}),
+    "spectral_critic": ("wgan", CRITIC),
+    "normed_generator": ("wgan", GENERATOR),
+    "spectral_critic_and_normed_generator": ("wgan", CRITIC | GENERATOR),
+    "autoencoder": ("denoising", {}),
+    "tagger": ("tagging", {}),
+}
+"""Networks and tasks of other people's -> model and settings."""
+
 MODELS, REGULARIZERS = CONFIGS.groups["model"], CONFIGS.groups["regularizer"]
+
+OTHER_PAIRS = [
+    (name, regularizer)
+    for name in OTHERS
+    for regularizer in ("clip_norm", "gp")
+    if (name, regularizer) != ("tagger", "gp")  # whole numbers cannot be moved
+]
 
 
 def each_pair(turn: int) -> pytest.MarkDecorator:
@@ -46,37 +78,41 @@ def each_pair(turn: int) -> pytest.MarkDecorator:
 
     The default suite tries every regularizer with one model and every model with a share of the regularizers. Another
     ``turn`` chooses other pairs, so that properties with as many turns as there are models cover all pairs together.
+    The slow suite tries other people's code, too: with a clip or with a penalty, by turns.
     """
-    return pytest.mark.parametrize(
-        ("model", "regularizer"),
-        [
-            pytest.param(
-                model, regularizer, marks=[] if (i + j + turn) % len(MODELS) == 0 else pytest.mark.slow
-            )
-            for i, model in enumerate(MODELS)
-            for j, regularizer in enumerate(REGULARIZERS)
-        ],
-    )
+    pairs = [
+        pytest.param(model, regularizer, marks=[] if (i + j + turn) % len(MODELS) == 0 else pytest.mark.slow)
+        for i, model in enumerate(MODELS)
+        for j, regularizer in enumerate(REGULARIZERS)
+    ]
+    others = [
+        pytest.param(*pair, marks=pytest.mark.slow)
+        for index, pair in enumerate(OTHER_PAIRS)
+        if index % 2 == turn % 2
+    ]
+    return pytest.mark.parametrize(("model", "regularizer"), pairs + others)
 
 
 @cache
 def keys_of(*choices: str) -> frozenset[str]:
     from gradbench.config.compose import leaves
 
-    return frozenset(key for key, _ in leaves(CONFIGS.compose(choices)[0]))
+    return frozenset(key for key, _ in leaves(OWN_CONFIGS.compose(choices)[0]))
 
 
 def cells(model: str, regularizer: str, **values: object) -> list[Cell]:
     """Return the cells of a small grid; a list is an axis. Dots in keys are written as double underscores."""
+    model, network = OTHERS.get(model, (model, NETWORKS.get(model, {})))
     given = {key.replace("__", "."): value for key, value in values.items()}
     sizes = {key: value for key, value in SIZES.items() if key in keys_of(f"model={model}")}
     fixed = {"model": model, "regularizer": regularizer.split(","), "precision": "float64"}
-    settings = fixed | sizes | NETWORKS.get(model, {}) | given
+    settings = fixed | sizes | network | given
     axes = tuple(
         Axis(key, tuple(value) if isinstance(value, list) else (value,), may_name_code=True)
         for key, value in settings.items()
     )
-    return expand(CONFIGS, Experiment("small"), Overrides(axes), lambda config: "unread")
+    configs = CONFIGS if model in MODELS else OWN_CONFIGS
+    return expand(configs, Experiment("small"), Overrides(axes), lambda config: "unread")
 
 
 @cache

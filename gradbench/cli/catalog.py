@@ -14,10 +14,11 @@ import yaml
 
 from gradbench.cli.own_data import OWN_DATA
 from gradbench.config.comments import first_comment, header_comments, parse_comments
-from gradbench.config.compose import REFERENCE, Configs, leaves, shipped_folder
+from gradbench.config.compose import Configs, leaves, shipped_folder
 from gradbench.config.composite import typed
 from gradbench.config.instantiate import NO_ARGUMENTS
 from gradbench.config.neutral import NEUTRAL
+from gradbench.config.overrides import REFERENCE
 from gradbench.errors import UsageError, nearest
 
 KINDS = {"models": "model", "regularizers": "regularizer", "data": "data", "optimizers": "optimizer"}

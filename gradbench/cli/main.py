@@ -550,8 +550,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except StorageError as error:
         status = print_error(str(error), FAILED)
     except ClickUsageError as error:
-        usage = f"; {error.ctx.command_path} --help shows what there is" if error.ctx else ""
-        status = print_error(f"{error.format_message().rstrip('.')}{usage}")
+        status = print_error(f"{error.format_message().rstrip('.')}; {advise(error)}")
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except Exception as error:
@@ -567,6 +566,15 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     if status == INTERRUPTED:
         err.print(FAREWELL, highlight=False)
     sys.exit(status)
+
+
+def advise(error: Any) -> str:
+    """Return what to type instead of an option that there is not."""
+    option = str(getattr(error, "option_name", ""))
+    if option in ("-m", "--multirun"):
+        return "leave it out, a list is swept as it is: regularizer=none,clip_norm"
+    usage = f"{error.ctx.command_path if error.ctx else 'gradbench'} --help shows what there is"
+    return f"{usage}; overrides have no dashes: {option.lstrip('-')}=…" if len(option) > 2 else usage
 
 
 def print_error(message: str, status: int = 2) -> int:

@@ -1,6 +1,5 @@
 """Compose configs with Hydra: from groups and ``key=value`` words to plain nested dicts."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -16,16 +15,22 @@ from gradbench.claims.schema import parse_claims
 from gradbench.config import composite
 from gradbench.config.checked_yaml import compose_yaml
 from gradbench.config.neutral import NEUTRAL, pop_neutral
-from gradbench.config.overrides import MAX_VALUES, Axis, Overrides, literal, one_line, parse_override, to_axis
+from gradbench.config.overrides import (
+    MAX_VALUES,
+    REFERENCE,
+    Axis,
+    Overrides,
+    literal,
+    one_line,
+    parse_override,
+    to_axis,
+)
 from gradbench.errors import UsageError, check_length, nearest
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
 GROUPS = ("model", "data", "regularizer", "optimizer")
 """Groups from which every cell has an option; a user's folder may add further groups."""
-
-REFERENCE = re.compile(r"\$\{([\w.]+)\}")
-"""An interpolation that consists of one key alone."""
 
 COLLECTIONS = (yaml.SafeLoader.DEFAULT_MAPPING_TAG, yaml.SafeLoader.DEFAULT_SEQUENCE_TAG)
 """YAML tags of mappings and lists, the only roots that OmegaConf accepts."""
@@ -229,6 +234,10 @@ class Configs:
         path = Path(name) if name.endswith((".yaml", ".yml")) else self.experiments.get(name)
         if path is None or not path.is_file():
             known = self.experiments
+            if path is not None:
+                raise UsageError(
+                    f"there is no file {name}; give an experiment's file, or one of: {', '.join(known)}"
+                )
             raise UsageError(
                 f"there is no experiment '{name}'{nearest(name, known)} (there are: {', '.join(known)}; "
                 "overrides look like key=value)"

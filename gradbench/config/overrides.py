@@ -2,19 +2,30 @@
 
 import itertools
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override, QuotedString, ValueType
+from hydra.core.override_parser.types import Glob, Override, QuotedString, RangeSweep, ValueType
 from hydra.errors import HydraException
 
 from gradbench.errors import UsageError, check_length, excerpt
 
 MAX_VALUES = 100_000
 """Limit of the values of an axis, and of the cells of a grid; more are taken for a mistake."""
+
+
+REFERENCE = re.compile(r"\$\{([\w.]+)\}")
+"""An interpolation that consists of one key alone."""
+
+
+def is_reference(value: object) -> bool:
+    """Return whether a value is the value of another key, such as ``${optimizer.lr}``."""
+    return isinstance(value, str) and REFERENCE.fullmatch(value) is not None
 
 
 @dataclass(frozen=True)
@@ -34,10 +45,15 @@ class Axis:
     may_name_code: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse a value of absurd length: it would be a label of every table and figure."""
+        """Refuse a value of absurd length, which would be a label of every table, and interpolations of other kinds."""
         for value in self.values:
             if isinstance(value, str | list | dict):
                 check_length(str(value), f"the value of {self.key},")
+                if "${" in str(value) and not is_reference(value):
+                    raise UsageError(
+                        f"{self.key}={literal(value)}: a value may be that of another key, as in "
+                        f"'{self.key}=${{optimizer.lr}}', and nothing else can be looked up"
+                    )
 
 
 @dataclass(frozen=True)
@@ -59,14 +75,27 @@ def parse_override(word: str) -> Override:
         if not word.lstrip("+~").partition("=")[0]:  # Hydra would apply it to the whole config
             raise HydraException("it has no key")
         override = OverridesParser.create().parse_override(word)
-        if re.split(r"[./]", override.key_or_group)[0] == "hydra":
-            raise HydraException("gradbench itself sets what Hydra does")
-        return override
     except (HydraException, ValueError, RecursionError) as error:  # int() refuses thousands of digits
         raise UsageError(
-            f"cannot read '{excerpt(word)}': {excerpt(one_line(error))}; overrides look like key=value, key=a,b or "
-            "key=range(5)"
+            f"cannot read '{excerpt(word)}': {excerpt(one_line(error))}; {quoting(word)}"
         ) from error
+    if re.split(r"[./]", override.key_or_group)[0] == "hydra":
+        raise UsageError(
+            f"{excerpt(word)}: gradbench itself sets what Hydra does; workers are --jobs N, the results folder is "
+            "--results FOLDER, and a list like regularizer=none,clip_norm is swept as it is"
+        )
+    return override
+
+
+def quoting(word: str) -> str:
+    """Return how a word that Hydra's grammar does not take can be typed: quoted, if its value needs that."""
+    key, _, value = word.partition("=")
+    if not re.fullmatch(r"\+{0,2}[\w.@/]+", key) or not re.search(r"[^\w.,:/+*%?|@-]|[^\0-\x7f]", value):
+        return "overrides look like key=value, key=a,b or key=range(5)"
+    bare = value.strip("\"'")
+    plain = not re.search(r"[\"'\\]", bare)
+    quoted = f"'{key}=\"{bare}\"'" if plain else shlex.quote(f"{key}={literal(value)}")
+    return f"quote a value with such letters: {excerpt(quoted)}"
 
 
 def to_axis(override: Override, options: list[str] | None) -> Axis:
@@ -97,7 +126,9 @@ def to_axis(override: Override, options: list[str] | None) -> Axis:
             raise UsageError(f"{override.input_line} matches nothing; {override.key_or_group} {has}")
     else:
         try:
-            values = [unquote(value) for value in itertools.islice(override.sweep_iterator(), MAX_VALUES + 1)]
+            swept = override.value()
+            points = range_points(swept) if isinstance(swept, RangeSweep) else override.sweep_iterator()
+            values = [unquote(value) for value in itertools.islice(points, MAX_VALUES + 1)]
         except (HydraException, ValueError, ArithmeticError) as error:
             raise UsageError(
                 f"cannot read '{excerpt(str(override.input_line))}': {excerpt(one_line(error))}"
@@ -108,6 +139,31 @@ def to_axis(override: Override, options: list[str] | None) -> Axis:
     if options is not None:
         values = map(str, values)
     return Axis(override.key_or_group, tuple(values), override.is_add() or override.is_force_add())
+
+
+def range_points(swept: RangeSweep) -> Iterator[int | float]:
+    """Yield the points of a range, its end excluded: with decimals they are the numbers that a person would write.
+
+    Raises:
+        UsageError: if points are equal once they are rounded.
+    """
+    start, stop, step = swept.start or 0, swept.stop, swept.step
+    assert stop is not None
+    if all(isinstance(number, int) for number in (start, stop, step)):
+        yield from range(int(start), int(stop), int(step))
+        return
+    at, end, by = (Decimal(repr(number)) for number in (start, stop, step))
+    if not by:
+        raise ValueError("its step must not be zero")
+    last = None
+    while (at < end) if by > 0 else (at > end):
+        if float(at) == last:
+            raise UsageError(
+                f"range({start},{stop},{step}) has steps too small for its numbers; give a larger step"
+            )
+        last = float(at)
+        yield last
+        at += by
 
 
 def unquote(value: Any) -> Any:

@@ -2,13 +2,13 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from gradbench.config.compose import Config, leaves
+from gradbench.config.compose import GROUPS, Config, leaves
 from gradbench.config.composite import TARGET, is_dotted_name, typed
 from gradbench.config.neutral import NEUTRAL
-from gradbench.config.overrides import literal
+from gradbench.config.overrides import Axis, literal
 from gradbench.errors import UsageError
 
 REQUIRED = {
@@ -133,6 +133,26 @@ def check_config(config: Config, written: Mapping[str, Any], passed: CheckedLeav
             fine = False
         if not fine:
             raise UsageError(f"{key} must be {expected}, got {literal(values[key])}; {remedy}")
+
+
+def unread_keys(composed: Mapping[str, Any], axes: Iterable[Axis]) -> list[tuple[str, Any]]:
+    """Return the keys that nothing reads, with what they were given.
+
+    A key is read as an argument (groups refuse those that they do not know), by a rule, or by an interpolation.
+
+    Args:
+        composed: dotted key -> value before interpolations are resolved.
+        axes: what is set beside them.
+    """
+    set_here = [leaf for axis in axes for value in axis.values for leaf in leaves({axis.key: value})]
+    given = [*composed.items(), *set_here]
+    texts = (str(value) for _, value in given)
+    read = {name for text in texts if "${" in text for name in re.findall(r"[^\W\d]\w*", text)}
+    return [
+        (key, value)
+        for key, value in given
+        if key not in RULES and key.partition(".")[0] not in read.union(GROUPS)
+    ]
 
 
 def check_leaf(key: str, value: Any, written: Mapping[str, Any]) -> None:

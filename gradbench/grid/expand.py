@@ -3,16 +3,17 @@
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from gradbench.config import composite
-from gradbench.config.compose import GROUPS, REFERENCE, Config, Configs, Experiment, leaves, resolve, set_key
+from gradbench.config.compose import GROUPS, Config, Configs, Experiment, leaves, resolve, set_key
+from gradbench.config.hints import say_unread
 from gradbench.config.identity import LABELS, foreign_targets, hash_sources
-from gradbench.config.overrides import MAX_VALUES, Axis, Overrides, literal
-from gradbench.config.validate import CheckedLeaves, check_config, is_beyond_int64
-from gradbench.errors import UsageError, nearest
+from gradbench.config.overrides import MAX_VALUES, REFERENCE, Axis, Overrides, is_reference, literal
+from gradbench.config.validate import CheckedLeaves, check_config, is_beyond_int64, unread_keys
+from gradbench.errors import UsageError
 from gradbench.grid.cell import RUNTIME, Cell
 
 
@@ -42,22 +43,26 @@ def expand(
     cells: dict[str, Cell] = {}
     used: set[str] = set()
     known: set[str] = set()
-    chosen: set[tuple[str, str]] = set()
+    unread: list[tuple[str, Any]] = []
+    choices: dict[str, set[str]] = {}
     for product in products:
         others = [axis for axis in product if axis.key not in configs.groups]
         for base in compose_bases(configs, product, words.verbatim):
             axes = [axis for axis in others if base.takes(axis)]
             used.update(axis.key for axis in axes)
             known.update(base.keys)
-            chosen.update(base.choices.items())
+            for group, option in base.choices.items():
+                choices.setdefault(group, set()).add(option)
             for cell in expand_base(base, axes, fingerprint):
                 cells.setdefault(cell.id, cell)
+            unread += unread_keys(base.defaults, axes)
     for axis in itertools.chain(*products):
         if axis.key not in used | configs.groups.keys():
             if composite.node_of(axis.key):
-                raise UsageError(say_not_taken(configs, axis.key, known, chosen))
-            hint = nearest(axis.key, known)
-            raise UsageError(f"no cell has the key {axis.key}{hint} (to add a new key, write +{axis.key}=…)")
+                raise UsageError(say_not_taken(configs, axis.key, known, choices))
+            raise UsageError(say_unread(configs, axis.key, axis.values, known, choices))
+    for key, value in unread:
+        raise UsageError(say_unread(configs, key, [value], known - {key}, choices))
     return list(cells.values())
 
 
@@ -177,6 +182,10 @@ def expand_base(base: Base, axes: Sequence[Axis], fingerprint: Callable[[Config]
         config |= copy_config({key: config[key] for key in changed & config.keys()})
         settings, written = apply_axes(base, config, list(zip(axes, values, strict=True)))
         config = resolve(config)
+        for axis, value in zip(axes, values, strict=True):
+            if is_reference(value):
+                found = dict(leaves(config)).get(axis.key)
+                set_key(config, axis.key, convert_value(axis.key, found, base.defaults.get(axis.key)))
         check_config(config, written, passed)
         runtime = {key: config.pop(key) for key in RUNTIME}
         words = (*settings, *base.words)
@@ -228,7 +237,7 @@ def find_node(config: Config, key: str) -> Config:
 
 
 def say_not_taken(
-    configs: Configs, key: str, known: Collection[str], chosen: Iterable[tuple[str, str]]
+    configs: Configs, key: str, known: Collection[str], choices: Mapping[str, Collection[str]]
 ) -> str:
     """Return the line that says that the chosen options do not take a composite key, and what takes it.
 
@@ -236,7 +245,7 @@ def say_not_taken(
         configs: all options.
         key: composite.
         known: keys of all cells.
-        chosen: (group, option) of all cells.
+        choices: group -> its chosen options.
     """
     node = composite.required_node(key)
     group = key.partition(".")[0]
@@ -248,8 +257,7 @@ def say_not_taken(
     own = sorted(one for one in known if composite.names_code(one) and one.startswith(f"{group}."))
     hint = f"; it takes {', '.join(own)}" if own else ""
     others = f"; {', '.join(takers)} would" if takers else ""
-    options = sorted(option for of, option in chosen if of == group) or ["none"]
-    return f"{group}={','.join(options)} does not take {node}{hint}{others}"
+    return f"{group}={','.join(sorted(choices[group]))} does not take {node}{hint}{others}"
 
 
 def convert_value(key: str, value: Any, default: Any) -> Any:
@@ -260,6 +268,8 @@ def convert_value(key: str, value: Any, default: Any) -> Any:
     """
     number = isinstance(value, int | float) and not isinstance(value, bool)
     fits = True
+    if is_reference(value):
+        return value
     if isinstance(default, bool):
         fits = isinstance(value, bool)
     elif isinstance(default, int):

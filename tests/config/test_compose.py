@@ -22,7 +22,7 @@ CONFIGS = Configs()
 REPOSITORY = Path(__file__).parents[2]
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
-odd_texts = texts | st.text("'\"\\ ,=:[]{}()$~\n\té∑", max_size=8)
+odd_texts = (texts | st.text("'\"\\ ,=:[]{}()$~\n\té∑", max_size=8)).filter(lambda text: "${" not in text)
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | odd_texts
 keys = st.from_regex(r"[a-zA-Z_][\w\- ,:=\\()\[\]{}]{0,5}[a-zA-Z_]", fullmatch=True).filter(str.isascii)
 values = st.recursive(

@@ -10,7 +10,7 @@ import pytest
 from gradbench.config.compose import GROUPS, Config, Configs, Experiment, leaves, set_key, shipped_folder
 from gradbench.config.identity import LABELS, LOCATIONS, TARGET, shipped_target
 from gradbench.config.neutral import is_same, pop_neutral
-from gradbench.config.validate import COLUMNS
+from gradbench.config.validate import COLUMNS, RULES
 from gradbench.errors import UsageError
 from gradbench.grid.cell import Cell
 from gradbench.grid.expand import copy_config, expand
@@ -52,7 +52,7 @@ GOLDEN = {
     "model=classifier model.network=gradbench.models.networks.mlp.Perceptron": "838106757c9141dd",
     "model=regressor model.network=gradbench.models.networks.mlp.Perceptron": "54d714d7395673d4",
     "model=language_model model.network=gradbench.models.networks.mlp.Perceptron": "d25d55d59c3c1170",
-    "model=mlp +note=[1,x]": "f5f725784482d2e4",
+    "model=mlp optimizer=adam optimizer.betas=[0.8,0.9]": "db508a10b76e4dda",
 }
 """Command line -> id, over data whose fingerprint is 64 zeros. One that changes has everybody train again."""
 
@@ -228,8 +228,10 @@ def test_a_file_of_ones_own_under_a_shipped_name_is_refused_unless_it_is_the_sam
 # ---- neutral values --------------------------------------------------------------------------------------------
 
 
-def test_a_new_key_at_its_neutral_value_renames_no_cell_and_at_another_does(renovated):
+def test_a_new_key_at_its_neutral_value_renames_no_cell_and_at_another_does(renovated, monkeypatch):
     before = {words: cell(words).id for words in GOLDEN}
+    for key in ("schedule.name", "schedule.warmup", "precise"):
+        monkeypatch.setitem(RULES, key, ("anything", lambda _: True, ""))
     new = "schedule: {name: constant, warmup: 0, neutral: {name: constant, warmup: 0}}\nprecise: false\n"
     configs = renovated(lambda text: f"{text}\n{new}neutral: {{precise: false}}\n", "config.yaml")
     assert {words: cell(words, configs).id for words in GOLDEN} == before

@@ -10,7 +10,7 @@ import tasks
 import torch
 import torch.nn.functional as F
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
-from small import CONFIGS, CPU, SIZES, cells, data_of
+from small import CONFIGS, CPU, OWN_CONFIGS, SIZES, cells, data_of
 from torch import nn
 
 from gradbench.config.compose import Configs, Experiment
@@ -29,67 +29,29 @@ from gradbench.training.setup import build_stack
 
 # ---- whole tasks of a user's own ---------------------------------------------------------------------------
 
-MODEL = """\
-# @package _global_
-# a task of my own
-model:
-  name: mine
-  metric: {metric}
-  goal: min
-  unit: "mine, test"
-  gradient_center: 0.0
-  _target_: tasks.{task}
-  network: {network}
-  batch_size: 8
-  {further}
-steps: 60
-eval_every: 60
-defaults:
-  - override /data: {data}
-  - override /optimizer: adam
-"""
-
-DATA = "# data of my own\nname: {name}\n_target_: tasks.{name}\ncount: 200\n"
-
-OWN = {
-    "Denoising": ("tasks.Autoencoder", "digits", "test/loss", "deviation: 0.3"),
-    "Tagging": ("tasks.Tagger", "tags", "test/accuracy", ""),
-    "MultiLabel": ("networks.MLP", "labels", "test/exact", ""),
-}
+OWN = {"denoising": "Denoising", "tagging": "Tagging", "labelling": "MultiLabel"}
+"""Model of tests/own -> its class."""
 
 
-@pytest.fixture
-def own_cells(tmp_path):
-    """Return a function that gives the cells of a user's own task, from a folder of configs."""
-
-    def make(task, *words):
-        network, data, metric, further = OWN[task]
-        for folder in ("model", "data"):
-            (tmp_path / folder).mkdir(exist_ok=True)
-        text = MODEL.format(task=task, network=network, data=data, metric=metric, further=further)
-        (tmp_path / "model" / "mine.yaml").write_text(text)
-        for name in ("tags", "labels"):
-            (tmp_path / "data" / f"{name}.yaml").write_text(DATA.format(name=name))
-        configs = Configs(tmp_path)
-        typed = configs.parse(["model=mine", "optimizer.lr=0.02", "seed=0,1", *words])
-        return expand(configs, Experiment("own"), typed, fingerprint)
-
-    return make
+def own_cells(task, *words):
+    """Return the cells of a task of the user's own, from a folder of configs."""
+    typed = OWN_CONFIGS.parse([f"model={task}", "optimizer.lr=0.02", "seed=0,1", *words])
+    return expand(OWN_CONFIGS, Experiment("own"), typed, fingerprint)
 
 
 @pytest.mark.parametrize("task", OWN)
-def test_a_task_of_ones_own_is_less_than_20_lines_and_learns(task, own_cells):
-    assert len(inspect.getsource(getattr(tasks, task)).splitlines()) < 20
+def test_a_task_of_ones_own_is_less_than_20_lines_and_learns(task):
+    assert len(inspect.getsource(getattr(tasks, OWN[task])).splitlines()) < 20
     stack = own_cells(task)
     validate(stack)
     outcome = train(stack, data_of(stack[0]), CPU)
     losses = outcome.curves["loss"]
     assert (losses[-10:].mean(axis=0) < 0.9 * losses[:10].mean(axis=0)).all()
-    assert np.isfinite(outcome.evaluations[60][OWN[task][2]]).all()
+    assert np.isfinite(outcome.evaluations[60][stack[0].config["model"]["metric"]]).all()
 
 
-def test_noise_of_examples_is_that_of_the_cells_seed_and_other_noise_in_every_step(own_cells):
-    stack = own_cells("Denoising")
+def test_noise_of_examples_is_that_of_the_cells_seed_and_other_noise_in_every_step():
+    stack = own_cells("denoising")
     setup = build_stack(stack, data_of(stack[0]), CPU)
     drawn = draw_chunk(setup, 0)["network"]["noise/noise"]
     assert drawn.shape == (2, 50, 8, 1, 8, 8)
@@ -100,14 +62,14 @@ def test_noise_of_examples_is_that_of_the_cells_seed_and_other_noise_in_every_st
     assert (outcome["test/loss"] > 0.01).all(), "evaluations give back noisy images too"
 
 
-def test_a_penalty_on_whole_numbers_is_refused(own_cells):
+def test_a_penalty_on_whole_numbers_is_refused():
     with pytest.raises(UsageError, match="a penalty needs inputs that can be moved"):
-        validate(own_cells("Tagging", "regularizer=gp"))
+        validate(own_cells("tagging", "regularizer=gp"))
 
 
-def test_a_task_whose_metric_is_only_known_from_its_methods_has_a_typo_refused(own_cells):
+def test_a_task_whose_metric_is_only_known_from_its_methods_has_a_typo_refused():
     with pytest.raises(UsageError, match=r"reports no model\.metric=test/exat; did you mean 'test/exact'\?"):
-        validate(own_cells("MultiLabel", "model.metric=test/exat"))
+        validate(own_cells("labelling", "model.metric=test/exat"))
 
 
 # ---- metrics and losses ------------------------------------------------------------------------------------

@@ -254,7 +254,7 @@ def test_damaged_files_are_set_aside_under_names_of_their_own(tmp_path):
 
 def test_a_row_holds_every_leaf_of_the_config_and_the_command():
     configs = Configs()
-    words = configs.parse(["model=wgan", "regularizer=gp", "optimizer.betas=[0.5,0.9]", "+note=x"])
+    words = configs.parse(["model=wgan", "regularizer=gp", "optimizer.betas=[0.5,0.9]", "+optimizer.note=x"])
     (cell,) = expand(configs, Experiment("x"), words, lambda _config: "f" * 64)
     described = describe(cell)
     assert described["cell"] == cell.id
@@ -263,7 +263,7 @@ def test_a_row_holds_every_leaf_of_the_config_and_the_command():
     ]
     assert described["regularizer.lambda"] == cell.strength
     assert json.loads(described["optimizer.betas"]) == [0.5, 0.9]
-    assert (described["note"], described["data_sha256"]) == ("x", "f" * 64)
+    assert (described["optimizer.note"], described["data_sha256"]) == ("x", "f" * 64)
     assert described["command"] == cell.command()
     assert not any(key.startswith(("device", "stack_width")) for key in described)
 
