@@ -1,15 +1,12 @@
 """Code of the user's own by its dotted name: found, checked before it is called, and called. Nothing imports torch."""
 
 import inspect
-import os
-import traceback
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from gradbench.errors import UsageError, nearest
+from gradbench.user_errors import described
 
 TARGET = "_target_"
 
@@ -110,24 +107,3 @@ def signature_of(signature: inspect.Signature) -> str:
     """Return a signature as text, without annotations."""
     plain = [one.replace(annotation=one.empty) for one in signature.parameters.values()]
     return str(signature.replace(parameters=plain, return_annotation=signature.empty))
-
-
-def described(error: Exception) -> str:
-    """Return an error of the user's code on one line: its type, its first line, and where it was raised."""
-    reason = (str(error).strip().splitlines() or [""])[0]
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_foreign(frame.filename)]
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}{f': {reason}' if reason else ''}{place}"
-
-
-KNOWN = tuple(
-    f"{Path(str(spec.origin)).parent}{os.sep}"
-    for spec in map(find_spec, ("torch", "inspect", "gradbench"))
-    if spec
-)
-"""Folders of torch, the standard library and gradbench, whose lines tell a user nothing."""
-
-
-def is_foreign(file: str) -> bool:
-    """Return whether a file is neither gradbench's nor torch's nor the standard library's."""
-    return not file.startswith((*KNOWN, "<"))

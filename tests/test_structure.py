@@ -71,6 +71,7 @@ BASICS = (
     "gradbench.__main__",
     "gradbench.errors",
     "gradbench.named_code",
+    "gradbench.user_errors",
     "gradbench.cpu_count",
     "gradbench.atomic",
     "gradbench.signals",

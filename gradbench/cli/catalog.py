@@ -139,6 +139,8 @@ Layers mean what they mean in PyTorch:
   loss, are used by evaluations, and survive a kill. Evaluations run in `eval()` mode.
 - Dropout and other random numbers inside modules are a function of the cell's seed, the update and their place in it:
   treatments of one seed get the same masks. Parameters with `requires_grad=False` stay as they are.
+- What changes from call to call belongs into a buffer: all cells share a module's other attributes. Parameters are
+  float32 as PyTorch makes them, and `precision=float64` makes all of them finer. What breaks this is refused by name.
 - A step is tried out at the plan, and by `--dry-run`. Cells train as one stack where that is possible and faster; else
   one network at a time, and a line names the operation that is the reason. What has no second derivative is refused
   under a penalty; recurrent layers and attention have one.

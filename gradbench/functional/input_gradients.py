@@ -58,5 +58,10 @@ def slopes(f: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         x = points if points.requires_grad else x
-        (gradient,) = torch.autograd.grad(f(x).sum(), x, create_graph=differentiable)
+        total = f(x).sum()
+        if not total.requires_grad:  # it depends on nothing that a gradient is taken of
+            return torch.zeros_like(x)
+        (gradient,) = torch.autograd.grad(
+            total, x, create_graph=differentiable, allow_unused=True, materialize_grads=True
+        )
     return gradient

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradbench.functional.torch_internals import DispatchMode
+from gradbench.errors import UsageError
+from gradbench.functional.torch_internals import DispatchMode, arguments_of, schema_of
 
 aten = torch.ops.aten
 
@@ -90,9 +91,22 @@ class CounterNoise(DispatchMode):
         """Run an operation, or what stands for it."""
         draw = DRAWS.get(operation)
         if draw is None:
+            if draws(operation, args, kwargs or {}):
+                raise UsageError(
+                    f"calls {operation}, which draws random numbers from a generator that all cells share; a cell's "
+                    "come from its own seed: draw them by dropout, torch.rand, randn, bernoulli, randint and their like"
+                )
             return operation(*args, **(kwargs or {}))
         self.drawn += 1
         return draw(Draw(self.key, self.drawn), *args, **(kwargs or {}))
+
+
+def draws(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Return whether an operation draws random numbers; attention that drops nothing out only could have."""
+    if torch.Tag.nondeterministic_seeded not in operation.tags:
+        return False
+    could_drop = any(one.name == "dropout_p" for one in schema_of(operation).arguments)
+    return not could_drop or arguments_of(operation, args, kwargs).get("dropout_p", 0.0) > 0
 
 
 class Draw:
@@ -224,4 +238,4 @@ DRAWS: dict[Any, Callable[..., Any]] = {
     aten.randint.low: randint,
     aten.randperm.default: randperm,
 }
-"""Operation -> what stands for it; other operations that draw are refused by the tracer."""
+"""Operation -> what stands for it; other operations that draw are refused."""

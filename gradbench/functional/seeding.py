@@ -5,8 +5,12 @@ do not depend on its stack, cells that differ only in the regularizer share them
 generator's state.
 """
 
+import contextlib
 import hashlib
+import random
+from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 
@@ -19,3 +23,18 @@ def derive(seed: int, *purpose: str | int) -> int:
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
     """Return a fresh CPU generator for one purpose of one cell: the same numbers for every device."""
     return torch.Generator().manual_seed(derive(seed, *purpose))
+
+
+@contextlib.contextmanager
+def all_seeded(seed: int, *purpose: str | int) -> Iterator[None]:
+    """Seed the global generators of torch, NumPy and Python for a block, and restore them: for code that uses them."""
+    number, before = derive(seed, *purpose), (random.getstate(), np.random.get_state())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(number)
+        random.seed(number)
+        np.random.seed(number % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])

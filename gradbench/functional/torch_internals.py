@@ -30,6 +30,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 __all__ = [
     "DispatchMode",
     "WeakIdKeyDictionary",
+    "arguments_of",
     "clear_cublas_workspaces",
     "fused_adam_",
     "keep_uninitialized_memory",
@@ -77,6 +78,12 @@ def schema_of(operation: Any) -> Any:
     Replacement: torch.library has no public reader of schemas yet.
     """
     return getattr(operation, "_schema", None)
+
+
+def arguments_of(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return an operation's arguments by name; those left to their defaults are absent."""
+    names = (argument.name for argument in schema_of(operation).arguments)
+    return dict(zip(names, args, strict=False)) | kwargs
 
 
 def storage_key(storage: torch.UntypedStorage) -> int:

@@ -2,6 +2,7 @@
 
 import inspect
 import typing
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -9,13 +10,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from gradbench.errors import UsageError, nearest
-from gradbench.named_code import NamedCode, described, is_named
+from gradbench.functional.network_checks import call_twice, refuse_unfit
+from gradbench.named_code import NamedCode, is_named
+from gradbench.user_errors import described
 
 
 class NetworkFactory(NamedCode):
     """Builds new networks of one kind, each initialised from torch's global generator, which the caller seeds."""
 
     what = "your network, a subclass of torch.nn.Module or a function annotated to return one"
+
+    def __init__(self, node: object, key: str) -> None:
+        super().__init__(node, key)
+        self.built = weakref.WeakSet[nn.Module]()
 
     def check(self) -> Any:
         """Import the name, and return it if it is a subclass of ``nn.Module`` or annotated to return one.
@@ -57,8 +64,13 @@ class NetworkFactory(NamedCode):
             raise self.failed(f"building it with {', '.join(arguments) or 'no arguments'}", error) from error
         if not isinstance(network, nn.Module):
             raise UsageError(f"{self.typed} returned a {type(network).__name__}, expected a torch.nn.Module")
-        if not any(True for _ in network.parameters()):
-            raise UsageError(f"{self.typed} has no parameters, so there is nothing to train")
+        try:
+            refuse_unfit(network)
+        except UsageError as error:
+            raise UsageError(f"{self.typed} {error}") from None
+        if network in self.built:
+            raise UsageError(f"{self.typed} returned one network twice; make a new one at each call")
+        self.built.add(network)
         return network
 
 
@@ -91,13 +103,17 @@ TRIAL = 3
 
 
 def try_network(key: str, network: Callable[..., Any], *inputs: Tensor, **further: Any) -> Any:
-    """Call a network, or another function of the user's, once.
+    """Call a network as :func:`call_twice` does, or another function of the user's once.
 
     Raises:
-        UsageError: if it raises.
+        UsageError: if it raises, or if a network keeps anything from call to call.
     """
     try:
+        if isinstance(network, nn.Module):
+            return call_twice(network, inputs, further)
         return network(*inputs, **further)
+    except UsageError as error:
+        raise UsageError(f"{key} {error}") from None
     except Exception as error:
         shapes = ", ".join(f"{type_text(one)} {shape_text(one.shape)}" for one in inputs)
         raise UsageError(f"{key} called with {shapes} raised {described(error)}") from error

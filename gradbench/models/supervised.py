@@ -201,7 +201,7 @@ class SupervisedTask(MeanLoss):
             check_values(f"model.metrics.{name}", function, (outputs, y))
 
     def try_outputs(self, networks: Mapping[str, nn.Module]) -> tuple[Tensor, Tensor]:
-        """Return the network's outputs for a few examples, all zero, and their targets.
+        """Return the network's outputs for a few examples, of random numbers in [0, 1), and their targets.
 
         Raises:
             UsageError: if the network raises, or its outputs do not fit.
@@ -209,8 +209,11 @@ class SupervisedTask(MeanLoss):
         (network,) = networks.values()
         device = next(network.parameters()).device
         with torch.device("cpu"):
-            noise = self.noise(TRIAL, generator(0, "trial"))
-        x = torch.zeros(TRIAL, *self.shape, dtype=self.x_type, device=device)
+            random = generator(0, "trial")
+            noise = self.noise(TRIAL, random)
+            x = torch.rand(TRIAL, *self.shape, generator=random).to(
+                device, self.x_type
+            )  # whole numbers: zeros
         y = torch.zeros(TRIAL, *self.target_shape, dtype=self.y_type, device=device)
         x, y = self.examples(x, y, {name: numbers.to(device) for name, numbers in noise.items()})
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
-from gradbench.functional.torch_internals import schema_of, tree_leaves
+from gradbench.functional.torch_internals import arguments_of, schema_of, tree_leaves
 
 aten = torch.ops.aten
 
@@ -27,12 +27,6 @@ RUNNING_STATISTICS = ("running_mean", "running_var")
 
 NO_UPDATE = ("backward", "functional", "no_training", "no_update")
 """Parts of the names of normalisations that only read them."""
-
-
-def arguments_of(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return an operation's arguments by name; those left to their defaults are absent."""
-    names = (argument.name for argument in schema_of(operation).arguments)
-    return dict(zip(names, args, strict=False)) | kwargs
 
 
 @cache

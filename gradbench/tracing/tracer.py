@@ -16,17 +16,17 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_aggregate
 from torch.overrides import TorchFunctionMode
 
+from gradbench.functional.noise import draws
 from gradbench.functional.torch_internals import (
     DispatchMode,
     WeakIdKeyDictionary,
     keystr,
-    schema_of,
     tree_flatten,
     tree_flatten_with_path,
     tree_map,
     tree_unflatten,
 )
-from gradbench.tracing.aliasing import arguments_of, origin, writes
+from gradbench.tracing.aliasing import origin, writes
 
 aten = torch.ops.aten
 
@@ -224,14 +224,6 @@ def outside(operation: str) -> str:
         f"{operation} writes to a tensor that is no input of the training step, such as a plain attribute of a "
         "module; all cells of a stack would share it: register it as a buffer"
     )
-
-
-def draws(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Return whether an operation draws random numbers; attention that drops nothing out only could have."""
-    if torch.Tag.nondeterministic_seeded not in operation.tags:
-        return False
-    could_drop = any(one.name == "dropout_p" for one in schema_of(operation).arguments)
-    return not could_drop or arguments_of(operation, args, kwargs).get("dropout_p", 0.0) > 0
 
 
 def is_fixed(node: Node) -> bool:

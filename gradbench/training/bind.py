@@ -16,7 +16,7 @@ from gradbench.data import Data
 from gradbench.functional.devices import bring
 from gradbench.functional.flat_params import Layout, Tensors, Weights
 from gradbench.functional.noise import CounterNoise
-from gradbench.functional.seeding import derive
+from gradbench.functional.seeding import all_seeded, derive
 from gradbench.functional.sequential_vmap import sequential_vmap
 from gradbench.functional.torch_internals import tree_map
 from gradbench.grid.cell import Cell
@@ -237,8 +237,7 @@ def seeded_networks(
         seed: the cell's.
         weights: that it starts from, where they are given.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "weights"))
+    with all_seeded(seed, "weights"):
         networks = model.networks()
     apply_weights(networks, weights)
     return networks

@@ -56,7 +56,9 @@ def build_objective(player: Player, stack: StackProgram) -> Objective:
         x = stacked(network.points, noise_key)(*rest)
         x = x if x.requires_grad else x.detach().requires_grad_()
         values_B, loss, carried, buffers = stacked(network.values, noise_key)(x, *rest)
-        (slopes,) = torch.autograd.grad(values_B.sum(), x, create_graph=True)
+        (slopes,) = torch.autograd.grad(
+            values_B.sum(), x, create_graph=True, allow_unused=True, materialize_grads=True
+        )
         assert penalty_fn is not None
         weighted_penalty = stacked(partial(network.weighted_penalty, penalty_fn), noise_key)
         return loss, weighted_penalty(x, values_B, slopes, strength, *rest), carried, buffers

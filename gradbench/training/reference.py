@@ -19,7 +19,7 @@ from gradbench.data import Data
 from gradbench.errors import UsageError
 from gradbench.functional.flat_params import Layout, Network, flatten
 from gradbench.functional.noise import CounterNoise, subkey
-from gradbench.functional.seeding import derive
+from gradbench.functional.seeding import all_seeded, derive
 from gradbench.functional.written_out import written_out
 from gradbench.grid.cell import Cell
 from gradbench.models import Model, Player
@@ -61,8 +61,8 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
     examples = {name: as_tensor(array, dtype) for name, array in data.arrays.items()}
     strength = torch.tensor(cell.strength, dtype=dtype)  # threshold or lambda
 
-    torch.manual_seed(derive(cell.seed, "weights"))
-    networks = model.networks()
+    with all_seeded(cell.seed, "weights"):
+        networks = model.networks()
     apply_weights(networks, initial_weights(cell))  # of a file, where one is given
     networks = {name: network.to(dtype) for name, network in networks.items()}
     optimizers = {name: make_optimizer(cell, network) for name, network in networks.items()}

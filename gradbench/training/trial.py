@@ -19,6 +19,7 @@ from gradbench.config.overrides import one_line
 from gradbench.data import Data
 from gradbench.errors import UsageError
 from gradbench.functional.flat_params import Layout, Network
+from gradbench.functional.network_checks import has_once_differentiable, refuse_unregistered, refuse_unseeded
 from gradbench.functional.noise import CounterNoise
 from gradbench.functional.torch_internals import DispatchMode, storage_key, tree_leaves, tree_map
 from gradbench.grid.cell import Cell
@@ -30,6 +31,7 @@ from gradbench.training.draws import draw_chunk
 from gradbench.training.execution import Execution
 from gradbench.training.program import Program, build_regularizer
 from gradbench.training.step import EagerStepper
+from gradbench.user_errors import place_of
 
 META, CPU = torch.device("meta"), torch.device("cpu")
 
@@ -63,7 +65,13 @@ def adapt(execution: Execution, program: Program, cell: Cell, data: Data) -> Exe
 
 def try_out(execution: Execution, program: Program, cell: Cell, data: Data) -> Execution:
     """Try out a cell, and return the fastest way to run it of those that work."""
-    trial = Trial(program, cell, data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # training repeats what a network warns of
+        return fastest(execution, Trial(program, cell, data))
+
+
+def fastest(execution: Execution, trial: "Trial") -> Execution:
+    """Return the fastest way to run a trial's cell; raises as :func:`adapt`."""
     try:
         return trial.choose(execution, META)
     except UsageError:
@@ -75,7 +83,7 @@ def try_out(execution: Execution, program: Program, cell: Cell, data: Data) -> E
     except UsageError:
         raise
     except Exception as error:
-        raise UsageError(f"{name_of(cell)}: {trial.explain_failure(error)}") from error
+        raise UsageError(f"{name_of(trial.cell)}: {trial.explain_failure(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,8 @@ class Trial:
         for how, candidate in candidates.items():
             try:
                 self.step(candidate)
+            except UsageError:
+                raise
             except Exception as error:  # torch raises a dozen types
                 errors.append(error)
             else:
@@ -140,8 +150,12 @@ class Trial:
         """Run each player's pass on a device."""
         model, dtype = self.program.model, self.program.dtype
         networks, again = seeded_networks(model, 0), seeded_networks(model, 1)
-        for name, net in networks.items():
-            refuse_unregistered(net, again[name], self.cell)
+        for name, net in seeded_networks(model, 0).items():
+            try:
+                refuse_unseeded(networks[name], net)
+                refuse_unregistered(net, again[name])
+            except UsageError as error:
+                raise UsageError(f"{name_of(self.cell)}: {error}") from None
         varying = {name: differing_buffers(net, again[name]) for name, net in networks.items()}
         data = bring_data(self.data, device, dtype)
         watch = Watch()
@@ -153,7 +167,10 @@ class Trial:
         }
         layers = [module for net in networks.values() for module in net.modules()]
         recurrent = self.penalty is None and any(isinstance(layer, nn.RNNBase) for layer in layers)
-        coupled = sorted({type(layer).__name__ for layer in layers if is_coupling(layer)})
+        penalised = [networks[player.name] for player in model.players if player.regularized]
+        coupled = sorted(
+            {type(layer).__name__ for net in penalised for layer in net.modules() if is_coupling(layer)}
+        )
         notes = []
         if self.penalty is not None and coupled:
             notes.append(
@@ -199,12 +216,22 @@ class Trial:
             before = dict(used[player.name].buffers)
             with watch:
                 loss, _ = model.loss(player.name, used, batch, carry)
+                if not loss.requires_grad:
+                    raise UsageError(
+                        f"{name_of(self.cell)}: the loss of its {player.name} does not depend on the parameters; "
+                        "is there a torch.no_grad() or a .detach() in forward?"
+                    )
                 total = loss
                 if penalty is not None:
                     f, points = model.probe(player.name, bound(), batch, carry)
                     total = loss + penalty(
                         f, points, to_device(torch.tensor(self.cell.strength), device, dtype)
                     )
+                    if has_once_differentiable(total):
+                        raise UsageError(
+                            f"{name_of(self.cell)}: regularizer={self.cell.config['regularizer']['name']} needs second "
+                            "derivatives, and a function of its own is marked as once_differentiable"
+                        )
                 torch.autograd.grad(total, own.parameters, allow_unused=True)
         after = used[player.name].buffers
         return {name for name, one in after.items() if one is not before[name] or watch.has_written(one)}
@@ -254,24 +281,6 @@ def differing_buffers(net: nn.Module, again: nn.Module) -> set[str]:
     return {name for name, one in net.named_buffers() if not torch.equal(one, other[name])}
 
 
-def refuse_unregistered(net: nn.Module, again: nn.Module, cell: Cell) -> None:
-    """Refuse random tensors that a module keeps as plain attributes: cells would share one cell's.
-
-    Raises:
-        UsageError: naming the attribute.
-    """
-    others = dict(again.named_modules())
-    for path, module in net.named_modules():
-        for name, value in vars(module).items():
-            other = vars(others[path]).get(name)
-            if isinstance(value, Tensor) and isinstance(other, Tensor) and not torch.equal(value, other):
-                place = f"{path}.{name}" if path else name
-                raise UsageError(
-                    f"{name_of(cell)}: its attribute {place} is a tensor of random numbers, neither a parameter nor a "
-                    f"buffer, so no cell would have its own; write self.register_buffer('{name}', …)"
-                )
-
-
 def name_of(cell: Cell) -> str:
     """Return how a cell's network was chosen, as it is typed."""
     network = cell.config["model"].get("network")
@@ -285,9 +294,10 @@ def is_coupling(layer: nn.Module) -> bool:
 
 
 def explain(error: Exception) -> str:
-    """Return one line about an error of a trial."""
-    line = one_line(error)
+    """Return one line about an error of a trial: its first sentence, and where in the user's code it was raised."""
+    line = one_line(error).split(". ")[0].split("; ")[0].rstrip(".")
     values = ("data-dependent control flow", ".item()", "reads a tensor's value")
     if any(part in line for part in values):
-        return f"its course depends on the values of tensors ({line.split('. ')[0].split('; ')[0]})"
-    return line.split(". ")[0]
+        return f"its course depends on the values of tensors ({line})"
+    place = place_of(error)
+    return f"{type(error).__name__}: {line}{place}" if place else line

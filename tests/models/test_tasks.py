@@ -297,7 +297,7 @@ def tried(words, network, penalised=False):
         (
             "model=language_model model.network=networks.GRU data.limit=900",
             Stateful(lambda w, x, state: w),
-            r"takes a state and returned a Parameter, expected \(logits, state\)",
+            r"takes a state and returned a Tensor, expected \(logits, state\)",
         ),
     ],
 )
