@@ -19,7 +19,7 @@ KEYS = sorted(
         for words in (
             ("model=lstm", "optimizer=adam"),
             ("model=wgan", "regularizer=gp"),
-            ("model=mlp", "data=wine"),
+            ("model=mlp", "data=wine", "schedule=warmup_cosine"),
         )
         for key, _ in leaves(CONFIGS.compose(words)[0])
     }
@@ -28,7 +28,8 @@ KEYS = sorted(
 OPTIONS = {
     "model": CONFIGS.groups["model"],
     "regularizer": ["none", "clip_norm", "gp", "autoclip", "spectral_norm"],
-    "optimizer": ["sgd", "adam"],
+    "optimizer": ["sgd", "adam", "muon"],
+    "schedule": ["constant", "warmup_cosine", "milestones"],
     "data": ["digits", "gaussians8", "bible", "text", "ptb", "mnist", "npz", "csv", "loader"],
 }
 

@@ -63,7 +63,45 @@ OTHERS = {
 }
 """Networks and tasks of other people's -> model and settings."""
 
-MODELS, REGULARIZERS = CONFIGS.groups["model"], CONFIGS.groups["regularizer"]
+MODELS, REGULARIZERS, OPTIMIZERS = (CONFIGS.groups[group] for group in ("model", "regularizer", "optimizer"))
+
+SOON = {
+    "warmup": {"schedule__warmup": [2, 3]},
+    "step": {"schedule__every": [2, 3]},
+    "milestones": {"schedule__milestones": [[1, 2]], "schedule__factor": [0.5, 0.1]},
+    "cosine": {"schedule__final": [0.0, 0.2], "schedule__steps": [12, 20]},
+    "warmup_cosine": {"schedule__warmup": [2, 3]},
+    "inverse_sqrt": {"schedule__warmup": [2, 3]},
+}
+"""Schedule -> numbers with which it acts within a few steps."""
+
+UPDATES = (
+    {f"optimizer={name}": {"optimizer": name} for name in OPTIMIZERS}
+    | {
+        f"schedule={name}": {"schedule": name} | SOON.get(name, {})
+        for name in CONFIGS.groups["schedule"]
+        if name != "constant"
+    }
+    | {"accumulate=3": {"accumulate": 3}}
+)
+"""Name -> settings of what happens to a gradient: each optimizer, each schedule, and several batches per update."""
+
+QUICK_UPDATES = (
+    "optimizer=lion",
+    "optimizer=muon",
+    "schedule=step",
+    "schedule=warmup_cosine",
+    "accumulate=3",
+)
+"""Those that the default suite tries with each property; the slow one tries all."""
+
+every_update = pytest.mark.parametrize(
+    "update",
+    [
+        pytest.param(update, id=name, marks=[] if name in QUICK_UPDATES else pytest.mark.slow)
+        for name, update in UPDATES.items()
+    ],
+)
 
 OTHER_PAIRS = [
     (name, regularizer)

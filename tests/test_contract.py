@@ -1,5 +1,5 @@
-"""What every model x regularizer promises. Both are discovered from conf/: a new YAML is tested at once. Networks and
-tasks of other people's keep the same promises.
+"""What every model x regularizer, optimizer and schedule promises. All are discovered from conf/: a new YAML is tested.
+Networks and tasks of other people's keep the same promises.
 
 Each property has a turn of its own, so that the default suite tries every pair with some of them.
 """
@@ -23,6 +23,7 @@ from small import (
     cells,
     data_of,
     each_pair,
+    every_update,
 )
 
 from gradbench.grid.stacks import group_by_program, split_into_stacks
@@ -285,6 +286,57 @@ def test_bfloat16_follows_float32_with_parameters_and_norms_kept_in_float32(mode
     rough, fine = march(low, 3)[low[0].id], march(high, 3)[high[0].id]
     np.testing.assert_allclose(rough["loss"], fine["loss"], rtol=0.05, atol=0.05)
     assert (rough["loss"] != fine["loss"]).any(), "autocast must have acted"
+
+
+OTHER_MODELS = [pytest.param(model, marks=pytest.mark.slow) for model in ("lstm", "wgan", "classifier")]
+with_a_model = pytest.mark.parametrize("model", ["mlp", *OTHER_MODELS])
+
+
+@with_a_model
+@every_update
+def test_a_cell_has_the_same_bits_in_a_stack_of_any_width_and_order_whatever_its_updates(model, update):
+    sizes = {"precision": "float32", "steps": 3, "eval_every": 3, **odd_sizes(model)}
+    given = {key: 3 if key == "schedule__steps" else value for key, value in update.items()}
+    grid = cells(model, "none,clip_norm", seed=list(range(6)), **sizes, **given)[:17]
+    tolerance = build(grid[0].config, data_of(grid[0])).model.width_tolerance
+    if tolerance:
+        return assert_alone_is_as_together(grid, tolerance)
+    whole = numbers_of(grid)
+    for width in WIDTHS:
+        for cell, found in numbers_of(shuffled(grid, width)).items():
+            assert_same_bits(found, whole[cell])
+    return None
+
+
+def assert_alone_is_as_together(grid, tolerance):
+    together = march(grid, 1)
+    for cell in grid[::5]:
+        assert_close(march([cell], 1)[cell.id], together[cell.id], tolerance)
+
+
+@with_a_model
+@every_update
+def test_a_cell_that_goes_nan_leaves_the_bits_of_all_others_unchanged_whatever_its_updates(model, update):
+    stack = cells(model, "clip_norm", seed=[0, 1, 2], precision="float32", **update)[:3]
+
+    def poison(state):
+        for vectors in state.parameters.values():
+            vectors[1, ::7] = math.nan
+
+    healthy, poisoned = march(stack, 3), march(stack, 3, alter=poison)
+    assert not np.isfinite(poisoned[stack[1].id]["loss"]).any(), "the poison must work"
+    for victim in (stack[0], stack[2]):
+        assert_same_bits(poisoned[victim.id], healthy[victim.id])
+
+
+@with_a_model
+@every_update
+def test_one_whole_step_runs_on_the_meta_device_whatever_its_updates(model, update):
+    stack = cells(model, "clip_norm", seed=[0, 1], precision="float32", **update)
+    setup = build_stack(stack, data_of(stack[0]), torch.device("meta"))
+    state, telemetry = init_state(setup), Telemetry(setup)
+    advance(setup, state, draw_chunk(setup, 0), telemetry)
+    assert all(tensor.device.type == "meta" for tensor in state.parameters.values())
 
 
 def test_the_default_suite_tries_every_pair_and_every_property_with_all_regularizers_and_models():

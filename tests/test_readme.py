@@ -90,7 +90,8 @@ def cells_of(words):
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A folder with the files that the documents have a reader write."""
-    code, config, task = re.findall(r"```(?:python|yaml)\n(.*?)```", CONTRIBUTING, flags=re.DOTALL)
+    blocks = re.findall(r"```(?:python|yaml)\n(.*?)```", CONTRIBUTING, flags=re.DOTALL)
+    code, config, optimizer, schedule, numbers, task = blocks
     strip = len("   ")
     code, config = ("\n".join(line[strip:] for line in text.splitlines()) + "\n" for text in (code, config))
     (tmp_path / "my_pkg.py").write_text(code)
@@ -100,6 +101,13 @@ def home(tmp_path, monkeypatch):
     node = yaml.safe_load(config) | {"_target_": "my_pkg.my_clip"}
     for name in ("my_clip", "mine"):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(node | {"name": name}))
+    (tmp_path / "my_updates.py").write_text(f"{optimizer}\n{schedule}")
+    for group, updates in {
+        "optimizer": {"name": "sign", "lr": 0.25, "_target_": "my_updates.sign"},
+        "schedule": yaml.safe_load(numbers) | {"_target_": "my_updates.linear"},
+    }.items():
+        (tmp_path / "my_conf" / group).mkdir()
+        (tmp_path / "my_conf" / group / "mine.yaml").write_text(yaml.safe_dump(updates))
     (question,) = re.findall(r"```yaml\n(.*?)```", EXPERIMENTS, flags=re.DOTALL)
     (tmp_path / "depth.yaml").write_text(question)
     monkeypatch.syspath_prepend(tmp_path)
@@ -244,7 +252,7 @@ def test_a_page_is_neither_a_choice_nor_an_experiment():
         *(name for group in configs.groups.values() for name in group),
     }
     assert not any("README" in name for name in names)
-    assert set(configs.groups) == {"data", "model", "optimizer", "regularizer"}
+    assert set(configs.groups) == {"data", "model", "optimizer", "regularizer", "schedule"}
 
 
 def test_a_comment_belongs_to_the_key_beside_it_above_it_or_below_it():
@@ -366,3 +374,27 @@ def test_each_example_of_data_of_ones_own_trains_as_it_is_shown(tmp_path, monkey
         with pytest.raises(SystemExit) as stopped:
             cli.main([*words, "steps=2", "eval_every=2", "--no-report", "--jobs", "1"])
         assert not stopped.value.code, words
+
+
+def test_the_optimizer_and_the_schedule_that_contributing_adds_work_as_written(home):
+    import numpy as np
+    from small import CPU, SIZES, data_of
+
+    from gradbench.grid.stacks import group_by_program
+    from gradbench.training.loop import train
+
+    sizes = [
+        f"{key}={value}" for key, value in SIZES.items() if key in ("model.hidden", "steps", "eval_every")
+    ]
+    configs = Configs(home / "my_conf")
+    parsed = configs.parse(["model=mlp", "optimizer=mine", "schedule=mine", "schedule.until=10,40", *sizes])
+    grid = expand(configs, Experiment("mine"), parsed, lambda config: "unread")
+    assert {"optimizer", "schedule"} <= grid[0].sources.keys(), "edited code is trained again"
+    (members,) = group_by_program(grid)
+    curves = train(members, data_of(grid[0]), CPU).curves
+    for k, cell in enumerate(members):
+        until = cell.config["schedule"]["until"]
+        rates = [0.25 * max(1 - step / until, 0) for step in range(20)]
+        np.testing.assert_allclose(curves["lr"][:, k], rates, rtol=1e-6)
+        moved = curves["update_norm"][:, k] / curves["lr"][:, k].clip(1e-9)
+        assert (np.square(moved[:10]).round(3) % 1 == 0).all(), "every coordinate moves as far, or not at all"

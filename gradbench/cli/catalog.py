@@ -1,4 +1,4 @@
-"""The catalog of models, regularizers, data, optimizers and experiments, generated from their YAML files.
+"""The catalog of models, regularizers, data, optimizers, schedules and experiments, generated from their YAML files.
 
     python -m gradbench.cli.catalog > conf/README.md
 
@@ -21,7 +21,13 @@ from gradbench.config.neutral import NEUTRAL
 from gradbench.config.overrides import REFERENCE
 from gradbench.errors import UsageError, nearest
 
-KINDS = {"models": "model", "regularizers": "regularizer", "data": "data", "optimizers": "optimizer"}
+KINDS = {
+    "models": "model",
+    "regularizers": "regularizer",
+    "data": "data",
+    "optimizers": "optimizer",
+    "schedules": "schedule",
+}
 """Name of each group in ``gradbench info`` -> name of the config group."""
 
 
@@ -100,7 +106,14 @@ ABOUT = {
         "σ a largest singular value, f what a model's penalty is taken of, x where."
     ),
     "data": "What must be downloaded is downloaded on first use. The rest comes with the packages or is generated.",
-    "optimizers": "The formulas are those of torch.optim.",
+    "optimizers": (
+        "The formulas are those of torch.optim; Lion's are its authors'. Weight decay is added to the gradient (L2), "
+        "or taken from the parameters (`decoupled`)."
+    ),
+    "schedules": (
+        "The learning rate of a step as a share of `optimizer.lr`; it is recorded in the curves as `lr`. Numbers are "
+        "swept within a stack, as the learning rate is: `schedule.warmup=0,100`."
+    ),
 }
 """Text above each table of options."""
 
@@ -114,7 +127,7 @@ TITLE = """# Every choice and its keys
 
 Sections: [every cell](#every-cell) · [code of your own](#code-of-your-own) ·
 [data of your own](#data-of-your-own) · [models](#models) · [regularizers](#regularizers) · [data](#data) ·
-[optimizers](#optimizers). To add an option, see [CONTRIBUTING](../CONTRIBUTING.md)."""
+[optimizers](#optimizers) · [schedules](#schedules). To add an option, see [CONTRIBUTING](../CONTRIBUTING.md)."""
 
 
 OWN_WORDS = {
@@ -135,9 +148,9 @@ OWN_CODE = """A network is an ordinary `nn.Module`, a subclass or what a functio
 `inputs`, `outputs` (or `num_classes`), `vocabulary` and `shape` of the data are passed where its signature has them.
 Layers mean what they mean in PyTorch:
 
-- Buffers, such as BatchNorm's running statistics, are each cell's own: they move once per update, in the pass of the
+- Buffers, such as BatchNorm's running statistics, are each cell's own: they move once per batch, in the pass of the
   loss, are used by evaluations, and survive a kill. Evaluations run in `eval()` mode.
-- Dropout and other random numbers inside modules are a function of the cell's seed, the update and their place in it:
+- Dropout and other random numbers inside modules are a function of the cell's seed, the batch and their place in it:
   treatments of one seed get the same masks. Parameters with `requires_grad=False` stay as they are.
 - What changes from call to call belongs into a buffer: all cells share a module's other attributes. Parameters are
   float32 as PyTorch makes them, and `precision=float64` makes all of them finer. What breaks this is refused by name.
@@ -188,7 +201,7 @@ def general_section() -> list[str]:
     comments = parse_comments(text)
     return [
         "## Every cell",
-        "What a cell is, beside its model, data, optimizer and regularizer:",
+        "What a cell is, beside its model, data, optimizer, schedule and regularizer:",
         key_table(own, comments),
         "How it is run, which changes no cell's id:",
         key_table(runtime, comments),

@@ -29,7 +29,7 @@ from gradbench.errors import UsageError, check_length, nearest
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
-GROUPS = ("model", "data", "regularizer", "optimizer")
+GROUPS = ("model", "data", "regularizer", "optimizer", "schedule")
 """Groups from which every cell has an option; a user's folder may add further groups."""
 
 COLLECTIONS = (yaml.SafeLoader.DEFAULT_MAPPING_TAG, yaml.SafeLoader.DEFAULT_SEQUENCE_TAG)

@@ -64,12 +64,17 @@ def identity(config: Mapping[str, Any], neutral: Mapping[str, Any], sources: Map
                 continue
             if not isinstance(value, dict):
                 result[key] = sources.get(dotted, value)
-            # A node with nothing but neutral values is omitted, as if it were absent; a group never is.
-            elif (inner := kept(value, dotted)) or not value or dotted in GROUPS:
+            # A node with nothing but neutral values is omitted, as if it were absent; a group is if its name is one.
+            elif (inner := kept(value, dotted)) or not value or is_named(dotted, neutral):
                 result[key] = inner
         return result
 
     return kept(config, "")
+
+
+def is_named(place: str, neutral: Mapping[str, Any]) -> bool:
+    """Return whether a node is a group whose name no file calls neutral, as that of a constant schedule is called."""
+    return place in GROUPS and f"{place}.name" not in neutral
 
 
 def is_data_location(place: str, key: str) -> bool:

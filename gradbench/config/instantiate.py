@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from typing import Any
 
@@ -21,6 +21,7 @@ NO_ARGUMENTS = {
     "model": {"name", "metric", "goal", "unit", "gradient_center", "targets", "weights"},
     "regularizer": {"name", "family", "strength"},
     "optimizer": {"name", "lr"},
+    "schedule": {"name"},
     "data": {"name"},
 }
 """Group -> keys that are no arguments of its ``_target_``."""
@@ -30,7 +31,7 @@ PLAIN = {"model": ("network", "networks", "loss", "metrics"), "data": ("loader",
 
 
 def instantiate_group(
-    config: Mapping[str, Any], group: str, without: str | None = None, **arguments: Any
+    config: Mapping[str, Any], group: str, without: Collection[str] = (), **arguments: Any
 ) -> Any:
     """Call a group's ``_target_`` with the group's keys as arguments.
 
@@ -39,15 +40,15 @@ def instantiate_group(
 
     Args:
         config: resolved.
-        group: ``model``, ``regularizer``, ``optimizer`` or ``data``.
-        without: a further key that is no argument, such as a strength, which differs from cell to cell.
+        group: ``model``, ``regularizer``, ``optimizer``, ``schedule`` or ``data``.
+        without: further keys that are no arguments, such as a strength, which differs from cell to cell.
         arguments: passed in addition to the config's, where the target's signature has them.
 
     Raises:
         UsageError: if the target cannot be imported, or refuses its arguments.
     """
     node = config[group]
-    skipped = NO_ARGUMENTS[group] | {without}
+    skipped = NO_ARGUMENTS[group] | set(without)
     kept = {key: value for key, value in node.items() if key not in skipped}
     if group != "data":  # whose fingerprint is part of ids, and whose version may be an argument
         kept = without_versions(kept)

@@ -1,5 +1,6 @@
 """Validate resolved configs before cells are made of them."""
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +17,7 @@ REQUIRED = {
     "data": ("name",),
     "regularizer": ("name", "family", "strength"),
     "optimizer": ("name", "lr"),
+    "schedule": ("name",),
 }
 """Group -> keys that each of its options must have, beside ``_target_``."""
 
@@ -24,6 +26,13 @@ WIDTH = (
     lambda v: v == "auto" or (isinstance(v, int) and v >= 1),
     "auto fits it to cache or memory",
 )
+
+
+def is_ascending(value: Any) -> bool:
+    """Return whether a value is a list of positive whole numbers, each larger than the one before."""
+    is_list = isinstance(value, list) and all(type(one) is int for one in value)
+    return is_list and all(one < other for one, other in itertools.pairwise([0, *value]))
+
 
 RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
     "regularizer.threshold": ("> 0", lambda v: v > 0, "use regularizer=none to switch clipping off"),
@@ -35,6 +44,17 @@ RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
     "regularizer.percentile": ("in (0, 100]", lambda v: 0 < v <= 100, "10 is the paper's, 100 never clips"),
     "regularizer.z": ("> 0", lambda v: v > 0, "2.5 is the paper's, inf never clips"),
     "optimizer.lr": ("> 0 and finite", lambda v: 0 < v < math.inf, "give a learning rate like 0.1"),
+    "schedule.warmup": (">= 0 and whole", lambda v: v >= 0 and v % 1 == 0, "0 switches it off"),
+    "schedule.every": (">= 1", lambda v: 1 <= v < math.inf, "give a number of steps like 100"),
+    "schedule.factor": ("> 0 and finite", lambda v: 0 < v < math.inf, "give a factor like 0.1"),
+    "schedule.milestones": (
+        "ascending whole numbers >= 1",
+        is_ascending,
+        "give numbers of steps like [150,225]",
+    ),
+    "schedule.final": ("in [0, 1]", lambda v: 0 <= v <= 1, "give a share of optimizer.lr like 0.1"),
+    "schedule.steps": (">= 1", lambda v: 1 <= v < math.inf, "give a number of steps like 300"),
+    "accumulate": ("from 1 to 256", lambda v: 1 <= v <= 256, "1 updates after every batch"),
     "seed": (">= 0", lambda v: v >= 0, "give a whole number like 0"),
     "steps": (">= 1", lambda v: v >= 1, "give a whole number like 300"),
     "eval_every": (">= 1", lambda v: v >= 1, "give a whole number like 50"),
@@ -70,7 +90,7 @@ RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
 """Key -> description of the allowed values, test (which NaN fails), and advice."""
 
 
-OPTIONAL = ("regularizer.", "model.", "data.")
+OPTIONAL = ("regularizer.", "model.", "data.", "schedule.")
 """Prefixes of keys that not every option of a group has."""
 
 INSTRUCTION = re.compile(r"(?:^|\.)_(?:target|args|partial|recursive|convert)_(?:\.|$)")
@@ -133,6 +153,7 @@ def check_config(config: Config, written: Mapping[str, Any], passed: CheckedLeav
             fine = False
         if not fine:
             raise UsageError(f"{key} must be {expected}, got {literal(values[key])}; {remedy}")
+    check_schedule(values, written)
 
 
 def unread_keys(composed: Mapping[str, Any], axes: Iterable[Axis]) -> list[tuple[str, Any]]:
@@ -223,3 +244,28 @@ def check_strength(regularizer: Mapping[str, Any]) -> None:
         raise UsageError(
             f"regularizer.{key}, its strength, must be a number, {given}; give regularizer.{key}=1"
         )
+
+
+def check_schedule(values: Mapping[str, Any], written: Mapping[str, Any]) -> None:
+    """Raise ``UsageError`` for a number that no schedule reads, or a warm-up longer than training or schedule.
+
+    Args:
+        values: dotted key -> value.
+        written: those of the config folders: a schedule's function reads the numbers of its YAML alone.
+
+    Raises:
+        UsageError: naming the keys and their values.
+    """
+    for key, value in values.items():
+        if key.startswith("schedule.") and isinstance(value, int | float) and key not in written:
+            raise UsageError(
+                f"nothing reads {key}={literal(value)}: schedule={values['schedule.name']} has no "
+                f"{key.removeprefix('schedule.')}; leave it out"
+            )
+    warmup = values.get("schedule.warmup", 0)
+    for key in ("steps", "schedule.steps"):
+        if warmup > values.get(key, math.inf):
+            raise UsageError(
+                f"schedule.warmup={literal(warmup)} is longer than {key}={literal(values[key])}: the learning rate "
+                f"would never reach optimizer.lr; give schedule.warmup={int(values[key]) // 10}, or more steps"
+            )

@@ -20,6 +20,12 @@ SHARED_PASS = ("none", "clipping", "projection")
 """Regularizer families whose cells can share forward and backward passes; each penalty needs its own."""
 
 
+def schedule_numbers(config: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of a config's schedule, by key: what may differ between the cells of a stack."""
+    numbers = {key: value for key, value in config["schedule"].items() if type(value) in (int, float)}
+    return {key: float(value) for key, value in numbers.items()}
+
+
 @dataclass(frozen=True)
 class Cell:
     """One fully resolved point of a grid.
@@ -65,6 +71,11 @@ class Cell:
         return float(self.config["optimizer"]["lr"])
 
     @property
+    def schedule_numbers(self) -> dict[str, float]:
+        """Numbers of its schedule, by key: they differ from cell to cell as the learning rate does."""
+        return schedule_numbers(self.config)
+
+    @property
     def strength(self) -> float:
         """Threshold or lambda; NaN if the regularizer has none."""
         regularizer = self.config["regularizer"]
@@ -80,10 +91,18 @@ class Cell:
 
     @cached_property
     def program(self) -> str:
-        """All but strength, learning rate and seed, as JSON: cells with equal values can share a stack."""
+        """All but strength, learning rate, numbers of the schedule and seed, as JSON.
+
+        Cells with equal values can share a stack.
+        """
         shares = self.config["regularizer"]["family"] in SHARED_PASS
         config = {key: value for key, value in self.identity.items() if key != "seed"}
         config["optimizer"] = {key: value for key, value in config["optimizer"].items() if key != "lr"}
+        if "schedule" in config:
+            numbers = self.schedule_numbers
+            config["schedule"] = {
+                key: value for key, value in config["schedule"].items() if key not in numbers
+            }
         config["regularizer"] = "shared" if shares else self.regularizer_program
         return intern(canonical([config, self.data_sha256, self.runtime["stack_width"]]))
 

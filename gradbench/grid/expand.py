@@ -220,13 +220,19 @@ def apply_axes(
                 defaults = {k: v for k, v in defaults.items() if not k.startswith(f"{node}.")}
             defaults = defaults | ({key: value} if axis.may_name_code else {})
         for leaf, item in leaves({key: value}):
-            set_key(config, leaf, convert_value(leaf, item, defaults.get(leaf)))
+            set_key(config, leaf, convert_value(leaf, item, default_of(leaf, defaults)))
         if node and composite.TARGET not in find_node(config, node):
             raise UsageError(composite.say_missing(composite.plain(node), config))
         if axis.key.split(".")[0] not in RUNTIME and not is_default:
             exists = axis.key in base.keys or node
             settings.append(f"{'' if exists else '+'}{composite.to_word(axis.key, value)}")
     return settings, defaults
+
+
+def default_of(key: str, defaults: Mapping[str, Any]) -> Any:
+    """Return a key's default; of one that refers to another key, that key's."""
+    default = defaults.get(key)
+    return defaults.get(str(default)[2:-1], default) if is_reference(default) else default
 
 
 def find_node(config: Config, key: str) -> Config:

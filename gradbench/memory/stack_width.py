@@ -125,5 +125,5 @@ def predict(cells: Sequence[Cell], data: Data, device: torch.device) -> Footprin
 
 def max_bytes(cell: Cell, data: Data, K: int) -> int:
     """Return an upper bound of the bytes that a stack of K such cells takes."""
-    examples = int(cell.config["model"].get("batch_size", 1))
+    examples = int(cell.config["model"].get("batch_size", 1)) * int(cell.config["accumulate"])
     return 4 * K * count_parameters(build(cell.config, data).model) * max(MAX_STEP_RATIO, 8 * examples)

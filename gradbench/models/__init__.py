@@ -74,13 +74,13 @@ class Model(ABC):
     def draw(
         self, purpose: str, seed: int, first: int, count: int, data: Mapping[str, np.ndarray]
     ) -> Tensors:
-        """Draw the random numbers of ``count`` updates, beginning with update ``first``, on the CPU.
+        """Draw the random numbers of ``count`` batches, beginning with batch ``first``, on the CPU.
 
         Args:
             purpose: a player's name, or ``evaluation``, whose single draw serves every evaluation.
             seed: the cell's seed.
-            first: number of updates that the player took before; a multiple of a fixed chunk length.
-            count: number of updates.
+            first: number of batches that the player had before; a multiple of a fixed chunk length.
+            count: number of batches; an update takes one, or ``accumulate``.
             data: the data's arrays, read for their lengths alone.
 
         Returns:

@@ -14,7 +14,8 @@ from gradbench.sweep.plan import RESULTS, Plan
 def expected_seconds(plan: Plan) -> float | None:
     """Estimate the seconds that one worker needs for the unfinished cells of a plan.
 
-    The estimate uses the median step time per model, network and regularizer family in this and other results folders.
+    The estimate uses the median time of a batch per model, network and regularizer family in this and other results
+    folders.
 
     Returns:
         Seconds, or ``None`` if some kind of cell has never been trained.
@@ -22,8 +23,8 @@ def expected_seconds(plan: Plan) -> float | None:
     if all(map(plan.is_finished, plan.cells)):
         return 0.0
     kind = ["model", "model.network", "regularizer.family"]
-    columns = ["cell", "status", *kind, "step_seconds"]
-    needed = set(columns) - {"model.network"}  # which most models do not take
+    columns = ["cell", "status", *kind, "accumulate", "step_seconds"]
+    needed = set(columns) - {"model.network", "accumulate"}  # which not all cells have
     tables = []
     for folder in {plan.folder, *(cells.parent for cells in RESULTS.glob("*/cells"))}:
         with contextlib.suppress(UsageError):  # an unreadable other folder is no mistake of this command
@@ -32,7 +33,10 @@ def expected_seconds(plan: Plan) -> float | None:
             if needed <= set(table):
                 seconds = pd.to_numeric(table["step_seconds"], errors="coerce")
                 network = table["model.network"].fillna("") if "model.network" in table else ""
-                tables.append(table.assign(step_seconds=seconds, **{"model.network": network}).dropna())
+                if "accumulate" in table:
+                    seconds = seconds / pd.to_numeric(table["accumulate"], errors="coerce").fillna(1)
+                told = table.assign(step_seconds=seconds, **{"model.network": network})
+                tables.append(told.drop(columns="accumulate", errors="ignore").dropna())
     known = pd.concat(tables).groupby(kind)["step_seconds"].median().to_dict() if tables else {}
     total = 0.0
     for cell in plan.cells:
@@ -41,5 +45,5 @@ def expected_seconds(plan: Plan) -> float | None:
             key = (cell.config["model"]["name"], network, cell.config["regularizer"]["family"])
             if key not in known:
                 return None
-            total += float(known[key]) * int(cell.config["steps"])
+            total += float(known[key]) * int(cell.config["steps"]) * int(cell.config["accumulate"])
     return total

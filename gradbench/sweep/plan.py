@@ -71,7 +71,7 @@ def expected_cost(cells: Sequence[Cell]) -> float:
     config = cells[0].config
     model = {"lstm": 8.0, "sequence": 6.0, "wgan": 3.0}.get(config["model"]["name"], 1.0)
     regularizer = 2.5 if config["regularizer"]["family"] == "penalty" else 1.0
-    return len(cells) * int(config["steps"]) * model * regularizer
+    return len(cells) * int(config["steps"]) * int(config["accumulate"]) * model * regularizer
 
 
 def make_plan(
@@ -185,7 +185,7 @@ def folder_name(experiment: Experiment, words: Overrides) -> str:
 def validate(
     cells: Sequence[Cell], data_of: Callable[[Cell], Data] = data_of, kind: str = "cpu"
 ) -> list[str]:
-    """Build the model, regularizer and optimizer of each program, so that mistakes show before training starts.
+    """Build what each program is made of, so that mistakes show before training starts.
 
     A step of each network or task that is not gradbench's own is tried out.
 
@@ -198,7 +198,7 @@ def validate(
         Lines for the user, on how networks are trained.
 
     Raises:
-        UsageError: if a model, regularizer or optimizer cannot be built, or not be trained.
+        UsageError: if a model, regularizer, optimizer or schedule cannot be built, or not be trained.
     """
     import torch
 

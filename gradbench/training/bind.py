@@ -44,7 +44,7 @@ def bind_stack(
     Args:
         stack: the cells.
         cell_indices: indices of those that are trained, ascending.
-        program: model, optimizer and precision.
+        program: what they share.
         execution: how the stack is run, and where.
         data: what they train on.
     """
@@ -77,6 +77,12 @@ def bind_stack(
         seed_of_cell=seed_of_cell,
         strength=torch.tensor([cell.strength for cell in cells], dtype=dtype).to(device),
         lr=torch.tensor([[cell.lr] for cell in cells], dtype=dtype).to(device),
+        schedule={
+            key: torch.tensor(
+                [[cell.schedule_numbers[key]] for cell in cells], dtype=torch.float64, device=device
+            )
+            for key in cells[0].schedule_numbers
+        },
         data=tensors,
         arrays=data.arrays,
         dtype=dtype,
@@ -203,7 +209,9 @@ def init_state(context: StackContext) -> State:
         stacked = tree_map(lambda *one: stack_seeds(context, one), *weights)
         parameters[name], buffers[name] = stacked
     K = len(context.seed_of_cell)
-    optimizer_state = {name: context.optimizer.init(vectors) for name, vectors in parameters.items()}
+    optimizer_state = {
+        name: context.optimizer.init(vectors, context.layouts[name]) for name, vectors in parameters.items()
+    }
     regularized = next(player.name for player in context.players if player.regularized)
     regularizer_state = [
         vmap(lambda p, init=group.regularizer.init: init(p, context.layouts[regularized]))(

@@ -109,7 +109,7 @@ class CudaGraphStepper(EagerStepper):
         """Return a step's part of a chunk's random numbers, found by the device's count of steps."""
         found, first = {}, (self.step_count % CHUNK).long()
         for player in self.context.players:
-            index = first * player.steps + torch.arange(player.steps, device=first.device)
+            index = first * player.batches + torch.arange(player.batches, device=first.device)
             found[player.name] = {
                 name: tensor_U.index_select(1, index) for name, tensor_U in self.draws[player.name].items()
             }

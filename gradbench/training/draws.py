@@ -13,13 +13,13 @@ CHUNK = 50
 
 
 def draw_chunk(context: StackContext, step: int) -> dict[str, Tensors]:
-    """Return the random numbers of the chunk that holds ``step``, per player, each [U, CHUNK * player.steps, ...]."""
+    """Return the random numbers of the chunk that holds ``step``, per player, each [U, CHUNK * player.batches, ...]."""
     first = step // CHUNK * CHUNK
     return {
         player.name: stack_draws(
             [
                 context.model.draw(
-                    player.name, seed, first * player.steps, CHUNK * player.steps, context.arrays
+                    player.name, seed, first * player.batches, CHUNK * player.batches, context.arrays
                 )
                 for seed in context.seeds
             ],

@@ -1,4 +1,4 @@
-"""Build what all cells of a stack share: model, optimizer and precision."""
+"""Build what all cells of a stack share: model, optimizer, schedule, batches per update and precision."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,8 +8,9 @@ import torch
 
 from gradbench.config.instantiate import instantiate_group
 from gradbench.data import Data
+from gradbench.grid.cell import schedule_numbers
 from gradbench.models import Model
-from gradbench.optimizers import Optimizer
+from gradbench.optimizers import Optimizer, Schedule
 from gradbench.regularizers import Regularizer
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
@@ -18,10 +19,20 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.
 
 @dataclass(frozen=True)
 class Program:
-    """A model, its optimizer, and the precision of its arithmetic."""
+    """What all cells of a stack share.
+
+    Attributes:
+        model: what is trained.
+        optimizer: of all players.
+        schedule: of the learning rate; ``None`` where it is constant.
+        accumulate: batches per update, whose mean gradient it takes.
+        precision: of the arithmetic.
+    """
 
     model: Model
     optimizer: Optimizer
+    schedule: Schedule | None
+    accumulate: int
     precision: str
 
     @property
@@ -34,10 +45,12 @@ def build(config: Mapping[str, Any], data: Data) -> Program:
     """Build the program of a resolved config.
 
     Raises:
-        UsageError: where model or optimizer cannot be made.
+        UsageError: where model, optimizer or schedule cannot be made.
     """
     model = instantiate_group(config, "model", sizes=data.sizes, arrays=data.arrays)
-    return Program(model, instantiate_group(config, "optimizer"), str(config["precision"]))
+    optimizer = instantiate_group(config, "optimizer")
+    schedule = instantiate_group(config, "schedule", without=schedule_numbers(config))
+    return Program(model, optimizer, schedule, int(config["accumulate"]), str(config["precision"]))
 
 
 def build_regularizer(config: Mapping[str, Any]) -> Regularizer:
@@ -46,7 +59,8 @@ def build_regularizer(config: Mapping[str, Any]) -> Regularizer:
     Raises:
         UsageError: where it cannot be made.
     """
+    strength = config["regularizer"]["strength"]
     regularizer: Regularizer = instantiate_group(
-        config, "regularizer", without=config["regularizer"]["strength"]
+        config, "regularizer", without={strength} if strength else ()
     )
     return regularizer

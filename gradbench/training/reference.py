@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from gradbench.data import Data
-from gradbench.errors import UsageError
 from gradbench.functional.flat_params import Layout, Network, flatten
 from gradbench.functional.noise import CounterNoise, subkey
 from gradbench.functional.seeding import all_seeded, derive
@@ -26,6 +25,7 @@ from gradbench.models import Model, Player
 from gradbench.regularizers import Regularizer
 from gradbench.training.draws import CHUNK
 from gradbench.training.program import build, build_regularizer
+from gradbench.training.reference_optimizers import make_optimizer, make_scheduler
 from gradbench.training.update import batch_key
 from gradbench.training.weights import apply_weights, initial_weights
 
@@ -54,10 +54,10 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
     gives these numbers until the cell has diverged.
 
     Raises:
-        UsageError: for an optimizer that is not one of gradbench's own.
+        UsageError: for an optimizer or a schedule that is not one of gradbench's own.
     """
     program, regularizer = build(cell.config, data), build_regularizer(cell.config)
-    model, dtype = program.model, program.dtype
+    model, dtype, several = program.model, program.dtype, program.accumulate  # batches per update
     examples = {name: as_tensor(array, dtype) for name, array in data.arrays.items()}
     strength = torch.tensor(cell.strength, dtype=dtype)  # threshold or lambda
 
@@ -66,6 +66,7 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
     apply_weights(networks, initial_weights(cell))  # of a file, where one is given
     networks = {name: network.to(dtype) for name, network in networks.items()}
     optimizers = {name: make_optimizer(cell, network) for name, network in networks.items()}
+    schedulers = [make_scheduler(cell, optimizer) for optimizer in optimizers.values()]
     (regularized,) = (networks[player.name] for player in model.players if player.regularized)
     layout = Layout(regularized)
     regularizer_state = regularizer.init(flatten(regularized), layout)  # a transform's own state
@@ -75,31 +76,37 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
         for player in model.players:
             network, optimizer = networks[player.name], optimizers[player.name]
             acting = regularizer if player.regularized else Regularizer()
-            draws = draw(model, player, cell.seed, step, data, dtype)
-            updates = range(step * player.steps + 1, (step + 1) * player.steps + 1)  # counted from 1
+            draws = draw(model, player, several, cell.seed, step, data, dtype)
+            numbers = range(step * len(draws) + 1, (step + 1) * len(draws) + 1)  # of batches, counted from 1
             noise = torch.tensor(
                 derive(cell.seed, "noise", player.name)
             )  # what dropout and the like draw from
             with torch.no_grad():
                 batches = []
-                for t, numbers in zip(updates, draws, strict=True):
-                    with CounterNoise(batch_key(noise, torch.tensor([t]))[0]):
-                        batches.append(model.batch(player.name, unmoved(networks), examples, numbers))
+                for number, drawn in zip(numbers, draws, strict=True):
+                    with CounterNoise(batch_key(noise, torch.tensor([number]))[0]):
+                        batches.append(model.batch(player.name, unmoved(networks), examples, drawn))
 
-            for t, batch in zip(updates, batches, strict=True):
-                # running statistics move once an update, in the pass of the own loss
-                before = unmoved(networks)
-                with CounterNoise(subkey(noise, t)):
-                    loss, carried = model.loss(player.name, before | {player.name: network}, batch, carry)
-
-                penalty = torch.zeros(())
-                if acting.penalty:
-                    with CounterNoise(subkey(noise, t)), written_out():  # the same masks
-                        f, points = model.probe(player.name, before, batch, carry)
-                        penalty = acting.penalty(f, points, strength)
-
+            for update in range(player.steps):
                 optimizer.zero_grad()
-                (loss + penalty).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                losses, penalties = [], []
+                for place in range(update * several, (update + 1) * several):
+                    number, batch = numbers[place], batches[place]
+                    # running statistics move once a batch, in the pass of the own loss
+                    before = unmoved(networks)
+                    with CounterNoise(subkey(noise, number)):
+                        loss, carried = model.loss(player.name, before | {player.name: network}, batch, carry)
+
+                    penalty = torch.zeros(())
+                    if acting.penalty:
+                        with CounterNoise(subkey(noise, number)), written_out():  # the same masks
+                            f, points = model.probe(player.name, before, batch, carry)
+                            penalty = acting.penalty(f, points, strength)
+
+                    ((loss + penalty) / several).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                    losses.append(loss.detach())
+                    penalties.append(penalty.detach())
+                    carry = {name: tensor.detach() for name, tensor in carried.items()}
                 gradient_P, before_P = parameters_to_vector(gradients(network)), flatten(network)
 
                 used_P = gradient_P
@@ -115,9 +122,12 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
                     projected_P = acting.project(flatten(network), strength, layout)
                     vector_to_parameters(projected_P, trained(network))
 
-                carry = {name: tensor.detach() for name, tensor in carried.items()}
+                loss, penalty = torch.stack(losses).mean(), torch.stack(penalties).mean()
                 series = measure(loss, penalty, gradient_P, used_P, flatten(network) - before_P)
+                series["lr"] = optimizer.param_groups[0]["lr"]
                 yield Update(step + 1, player.name, series, networks)
+        for scheduler in schedulers:
+            scheduler.step()
 
 
 def unmoved(networks: Mapping[str, nn.Module]) -> dict[str, Network | nn.Module]:
@@ -131,13 +141,13 @@ def unmoved(networks: Mapping[str, nn.Module]) -> dict[str, Network | nn.Module]
 
 
 def draw(
-    model: Model, player: Player, seed: int, step: int, data: Data, dtype: torch.dtype
+    model: Model, player: Player, several: int, seed: int, step: int, data: Data, dtype: torch.dtype
 ) -> list[dict[str, Tensor]]:
-    """Return the random numbers of each of a player's updates in a step, drawn for CHUNK steps together."""
-    place = step % CHUNK
-    drawn = model.draw(player.name, seed, (step - place) * player.steps, CHUNK * player.steps, data.arrays)
-    updates = range(place * player.steps, (place + 1) * player.steps)
-    return [{name: as_tensor(tensor[update], dtype) for name, tensor in drawn.items()} for update in updates]
+    """Return the random numbers of each of a player's batches in a step, drawn for CHUNK steps together."""
+    place, of_step = step % CHUNK, player.steps * several
+    drawn = model.draw(player.name, seed, (step - place) * of_step, CHUNK * of_step, data.arrays)
+    batches = range(place * of_step, (place + 1) * of_step)
+    return [{name: as_tensor(tensor[batch], dtype) for name, tensor in drawn.items()} for batch in batches]
 
 
 def as_tensor(numbers: np.ndarray | Tensor, dtype: torch.dtype) -> Tensor:
@@ -157,26 +167,6 @@ def gradients(network: nn.Module) -> list[Tensor]:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     return [parameter.grad for parameter in trained(network) if parameter.grad is not None]
-
-
-def make_optimizer(cell: Cell, network: nn.Module) -> torch.optim.Optimizer:
-    """Return the ``torch.optim`` optimizer that a cell's config describes.
-
-    Raises:
-        UsageError: for a ``_target_`` that has no counterpart in ``torch.optim``.
-    """
-    options = {key: value for key, value in cell.config["optimizer"].items() if key != "name"}
-    target, decoupled = options.pop("_target_"), options.pop("decoupled", False)
-    kinds: dict[str, type[torch.optim.Optimizer]] = {
-        "gradbench.optimizers.sgd": torch.optim.SGD,
-        "gradbench.optimizers.adam": torch.optim.AdamW if decoupled else torch.optim.Adam,
-        "gradbench.optimizers.rmsprop": torch.optim.RMSprop,
-    }
-    if target not in kinds:
-        raise UsageError(
-            f"the reference has no torch.optim optimizer for {target}; it knows {', '.join(kinds)}"
-        )
-    return kinds[target](trained(network), **options)
 
 
 def measure(

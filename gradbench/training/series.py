@@ -15,6 +15,9 @@ from gradbench.training.regularize import RegularizerGroup, concat_groups
 FULL = ("loss", "penalty", "grad_norm", "grad_norm_used", "clipped", "cosine", "update_norm")
 """Series of the regularized player."""
 
+RATE = "lr"
+"""A further series of that player, where a schedule changes the learning rate."""
+
 BRIEF = ("loss", "grad_norm")
 """Series of any other player, prefixed by its name."""
 

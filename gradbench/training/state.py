@@ -26,7 +26,7 @@ class PlayerState(NamedTuple):
 
     Attributes:
         parameters: [K, P].
-        optimizer_state: tensors [K, P].
+        optimizer_state: tensors [K, ...].
         buffers: of the network, by name, [K, ...] each.
     """
 
@@ -45,11 +45,12 @@ class UpdateInputs(NamedTuple):
 
     Attributes:
         others: the other players' weights, by name.
-        batch: tensors [K, B, ...].
+        batch: tensors [K, B, ...]; [K, batches, B, ...] where an update takes several.
         carry: what the last update handed on, such as a recurrent state, [K, ...] each.
         strength: threshold or lambda, [K]; NaN where a regularizer has none.
         regularizer_state: of each group's regularizer, tensors [k, ...].
-        lr: learning rate, [K, 1].
+        lr: learning rate, [K, 1]; a schedule's share of it is found in the update.
+        schedule: numbers of the schedule, by key, [K, 1] each, float64.
         t: number of this update of the player, counted from 1; [], float64.
         noise_key: what each cell's noise inside modules, such as dropout, is drawn from; [K], int64.
         divergence_state: before the update.
@@ -62,6 +63,7 @@ class UpdateInputs(NamedTuple):
     strength: Tensor
     regularizer_state: list[RegularizerState]
     lr: Tensor
+    schedule: Tensors
     t: Tensor
     noise_key: Tensor
     divergence_state: DivergenceState
@@ -116,20 +118,24 @@ class PlayerStep:
     Attributes:
         name: the player's.
         steps: updates per training step.
+        batches: batches per training step.
         regularized: whether the regularizers act on this player.
         transforms: whether any cell's regularizer transforms gradients.
         is_plain_sgd: whether a step is the transformed gradient times the learning rate, and nothing else.
+        is_scheduled: whether the learning rate changes, and is recorded.
         batch: ``(weights of every player, data, draws, noise key [K], t of the first update) -> batches`` of all
-            updates of a step, [K, steps, ...].
+            updates of a step, [K, batches, ...].
         update: ``(compares, own, inputs) -> Update``; ``compares`` says whether gradients whose direction is changed
             are compared with what they were.
     """
 
     name: str
     steps: int
+    batches: int
     regularized: bool
     transforms: bool
     is_plain_sgd: bool
+    is_scheduled: bool
     batch: Callable[[dict[str, Weights], Tensors, Tensors, Tensor, Tensor], Tensors]
     update: Callable[[bool, PlayerState, UpdateInputs], Update]
 
@@ -156,6 +162,7 @@ class StackContext:
         seed_of_cell: [K], index into ``seeds``.
         strength: threshold or lambda, [K]; NaN where a regularizer has none.
         lr: learning rate, [K, 1].
+        schedule: numbers of the schedule, by key, [K, 1] each, float64.
         data: on the device.
         arrays: the same data on the host.
         dtype: of parameters, gradients and norms.
@@ -181,6 +188,7 @@ class StackContext:
     seed_of_cell: Tensor
     strength: Tensor
     lr: Tensor
+    schedule: Tensors
     data: Tensors
     arrays: Mapping[str, np.ndarray]
     dtype: torch.dtype
@@ -212,7 +220,7 @@ class State:
         step: training steps taken.
         parameters: player -> [K, P]; those of a cell that has diverged mean nothing.
         buffers: player -> buffers and frozen parameters of its network, by name, [K, ...] each.
-        optimizer_state: player -> tensors [K, P].
+        optimizer_state: player -> tensors [K, ...].
         regularizer_state: of each group's regularizer.
         carry: handed from update to update, [K, ...] each.
         divergence_state: of the K cells.

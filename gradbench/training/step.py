@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradbench.functional.flat_params import Tensors
 from gradbench.training.draws import CHUNK
-from gradbench.training.state import PlayerState, StackContext, State, UpdateInputs
+from gradbench.training.state import PlayerState, PlayerStep, StackContext, State, UpdateInputs
 from gradbench.training.telemetry import Telemetry
 
 Rows = dict[str, list[Tensor]]
@@ -36,9 +36,9 @@ class EagerStepper:
         """Take a step, with its part of a chunk's random numbers; ``state.step`` stays."""
         of_step = {}
         for player in self.context.players:
-            first = state.step % CHUNK * player.steps
+            first = state.step % CHUNK * player.batches
             of_step[player.name] = {
-                name: tensor_U[:, first : first + player.steps]
+                name: tensor_U[:, first : first + player.batches]
                 for name, tensor_U in draws[player.name].items()
             }
 
@@ -65,7 +65,7 @@ def train_step(
     Args:
         context: of the stack.
         state: becomes the next one, but for ``state.step``, which is read to tell the first and the last step.
-        draws: random numbers of this step, per player [U, player.steps, ...].
+        draws: random numbers of this step, per player [U, player.batches, ...].
         count: ``(updates of a player per step, those before in this step) -> t``, the number of the update as a tensor
             on the device: a Python number would become a constant of the trace.
         compares: as of ``PlayerStep.update``.
@@ -78,14 +78,14 @@ def train_step(
             name: tensor_U.index_select(0, context.seed_of_cell)
             for name, tensor_U in draws[player.name].items()
         }
-        # of all updates at once, [K, steps, ...]; then each update's batch [K, ...] is one piece of memory
+        # of all updates at once, [K, batches, ...]; then each batch [K, ...] is one piece of memory
         ts = [count(player.steps, inner) for inner in range(player.steps)]
         noise_key = context.noise_keys[player.name]
         batches = player.batch(state.weights, context.data, draw, noise_key, ts[0])
         batches = {name: tensor.transpose(0, 1).contiguous() for name, tensor in batches.items()}
         others = {name: weights for name, weights in state.weights.items() if name != player.name}
         for inner in range(player.steps):
-            batch = {name: tensor[inner] for name, tensor in batches.items()}
+            batch = {name: of_update(tensor, inner, player) for name, tensor in batches.items()}
             own = PlayerState(
                 state.parameters[player.name], state.optimizer_state[player.name], state.buffers[player.name]
             )
@@ -96,6 +96,7 @@ def train_step(
                 strength=context.strength,
                 regularizer_state=state.regularizer_state,
                 lr=context.lr,
+                schedule=context.schedule,
                 t=ts[inner],
                 noise_key=noise_key,
                 divergence_state=state.divergence_state,
@@ -111,3 +112,11 @@ def train_step(
             state.take_over(player.name, update)
             del own, update  # so that the next one can reuse their memory
     return rows
+
+
+def of_update(batches: Tensor, inner: int, player: PlayerStep) -> Tensor:
+    """Return an update's part of a step's batches. Shapes: [batches, K, ...] -> [K, ...], or [K, several, ...]."""
+    several = player.batches // player.steps
+    if several == 1:
+        return batches[inner]
+    return batches[inner * several : (inner + 1) * several].transpose(0, 1)

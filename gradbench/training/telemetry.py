@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gradbench.functional.flat_params import Tensors
-from gradbench.training.series import BRIEF, FULL, effect_from_norms
+from gradbench.training.series import BRIEF, FULL, RATE, effect_from_norms
 from gradbench.training.state import PlayerStep, StackContext, State
 
 COMPARE_EVERY = 50
@@ -95,7 +95,7 @@ class Telemetry:
             series: name -> [updates, K]; changed in place.
         """
         if player.is_plain_sgd:
-            torch.mul(series["grad_norm_used"], self.lr, out=series["update_norm"])
+            torch.mul(series["grad_norm_used"], series.get(RATE, self.lr), out=series["update_norm"])
         for group in self.groups:
             if not group.regularizer.changes_direction:
                 norms = (series[name][:, group.cells] for name in ("grad_norm", "grad_norm_used"))
@@ -151,7 +151,9 @@ class Telemetry:
 
 def series_of(player: PlayerStep) -> list[str]:
     """Return the names of the series that are recorded of a player, in the order of its rows."""
-    return list(FULL) if player.regularized else [f"{player.name}/{series}" for series in BRIEF]
+    if not player.regularized:
+        return [f"{player.name}/{series}" for series in BRIEF]
+    return [*FULL, RATE] if player.is_scheduled else list(FULL)
 
 
 def gradient_histograms(state: State, k: int) -> dict[str, np.ndarray]:

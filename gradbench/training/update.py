@@ -46,9 +46,11 @@ def build_player_step(player: Player, stack: StackProgram) -> PlayerStep:
     return PlayerStep(
         name=player.name,
         steps=player.steps,
+        batches=player.steps * stack.program.accumulate,
         regularized=player.regularized,
         transforms=any(group.regularizer.transform for group in acting),
         is_plain_sgd=is_plain_sgd(stack.program, acting),
+        is_scheduled=stack.program.schedule is not None,
         batch=build_batch(player, stack, key),
         update=update,
     )
@@ -112,11 +114,11 @@ def is_plain_sgd(program: Program, acting: Sequence[RegularizerGroup]) -> bool:
 def build_batch(
     player: Player, stack: StackProgram, key: tuple[Any, ...]
 ) -> Callable[[dict[str, Weights], Tensors, Tensors, Tensor, Tensor], Tensors]:
-    """Build ``(weights, data, draws [K, steps, ...], noise key [K], t) -> batches [K, steps, B, ...]``.
+    """Build ``(weights, data, draws [K, batches, ...], noise key [K], t) -> batches [K, batches, B, ...]``.
 
     The weights are every player's, t is the number of the step's first update.
     """
-    execution, K = stack.execution, stack.groups[-1].cells.stop
+    execution, K, several = stack.execution, stack.groups[-1].cells.stop, stack.program.accumulate
     # the batches of a single player are made of data alone
     one_by_one = execution.one_by_one and len(stack.layouts) > 1
 
@@ -124,14 +126,17 @@ def build_batch(
         nets = {name: stack.layouts[name].bind(*own) for name, own in weights.items()}
         return stack.program.model.batch(player.name, nets, data, draw)
 
+    def numbers_of_batches(t: Tensor) -> Tensor:
+        """Return the numbers of a step's batches, counted from 1, from that of its first update."""
+        return (t.long() - 1) * several + torch.arange(1, player.steps * several + 1, device=t.device)
+
     of_updates = vmap(batch, in_dims=(None, 0, None), randomness="different")
     of_cells = vmap(of_updates, in_dims=(0, 0, None), randomness="different")
 
     def batches(
         weights: dict[str, Weights], data: Tensors, draw: Tensors, noise_key: Tensor, t: Tensor
     ) -> Tensors:
-        ts = t.long() + torch.arange(player.steps, device=t.device)
-        with CounterNoise(batch_key(noise_key, ts)), execution.kernels():
+        with CounterNoise(batch_key(noise_key, numbers_of_batches(t))), execution.kernels():
             return of_cells(weights, draw, data)
 
     def batches_one_by_one(
@@ -142,12 +147,14 @@ def build_batch(
                 return batch(weights, draw, data)
 
         def of_cell(weights: dict[str, Weights], draw: Tensors, key: Tensor) -> Tensors:
-            of_updates = sequential_vmap(lambda *own: of_update(own[0], weights, own[1]), player.steps)
+            of_updates = sequential_vmap(
+                lambda *own: of_update(own[0], weights, own[1]), player.steps * several
+            )
             found: Tensors = of_updates(draw, key)
             return found
 
-        ts = t.long() + torch.arange(player.steps, device=t.device)
-        found: Tensors = sequential_vmap(of_cell, K)(weights, draw, batch_key(noise_key, ts))
+        keys = batch_key(noise_key, numbers_of_batches(t))
+        found: Tensors = sequential_vmap(of_cell, K)(weights, draw, keys)
         return found
 
     run = batches_one_by_one if one_by_one else batches
@@ -157,11 +164,11 @@ def build_batch(
 
 
 BATCHES = -2
-"""Index of the noise key for making batches; those of updates are their numbers, from 1."""
+"""Index of the noise key for making batches; those of passes are the numbers of their batches, from 1."""
 
 
 def batch_key(noise_key: Tensor, t: Tensor) -> Tensor:
-    """Return what the noise in making the batches of updates is drawn from. Shapes: [K], [steps] -> [K, steps]."""
+    """Return what the noise in making batches is drawn from, by number. Shapes: [K], [batches] -> [K, batches]."""
     return subkey(subkey(noise_key, BATCHES)[..., None], t)
 
 
@@ -193,7 +200,58 @@ def build_gradient(player: Player, stack: StackProgram) -> Callable[..., Parts]:
         detached: Parts = tree_map(torch.detach, parts)
         return detached
 
-    return gradient
+    several = stack.program.accumulate
+    return (
+        gradient if several == 1 else mean_of(gradient, several, axis=0 if stack.execution.one_by_one else 1)
+    )
+
+
+def mean_of(gradient: Callable[..., Parts], several: int, axis: int) -> Callable[..., Parts]:
+    """Return the function that finds the parts of several batches one after another, and their means.
+
+    What is carried on, and buffers, go from each to the next; noise is that of the batch's own number.
+
+    Args:
+        gradient: of one batch.
+        several: number of batches.
+        axis: of the batches, in what the returned function is given.
+    """
+
+    def mean(
+        own: Weights,
+        others: dict[str, Weights],
+        batches: Tensors,
+        carry: Tensors,
+        strength: Tensor,
+        noise_key: Tensor,
+        t: Tensor,
+    ) -> Parts:
+        total: Parts = {}
+        for place in range(several):
+            batch = {name: tensor.select(axis, place) for name, tensor in batches.items()}
+            parts = gradient(own, others, batch, carry, strength, noise_key, (t - 1) * several + (place + 1))
+            own, carry = Weights(own.parameters, parts["buffers"]), parts["carry"]
+            total = parts | {name: total[name] + parts[name] for name in MEANS if total}
+        return total | {name: total[name] / several for name in MEANS}
+
+    return mean
+
+
+MEANS = ("gradient", "loss", "penalty")
+"""Parts that are means over the batches of an update."""
+
+
+def build_rate(player: Player, stack: StackProgram) -> Callable[[UpdateInputs], Tensor]:
+    """Build a function of an update's inputs that gives its learning rate, [K, 1]: that of its training step."""
+    schedule = stack.program.schedule
+    if schedule is None:
+        return lambda inputs: inputs.lr
+
+    def rate(inputs: UpdateInputs) -> Tensor:
+        taken = torch.floor((inputs.t - 1) / player.steps)
+        return (inputs.lr * schedule(taken, inputs.schedule)).to(inputs.lr.dtype)
+
+    return rate
 
 
 def build_follow(
@@ -209,7 +267,7 @@ def build_follow(
     patience = stack.divergence.patience * player.steps if player.regularized else None
     optimizer_step = stack.program.optimizer.step_on(stack.execution.device.type)
     with_telemetry = stack.execution.with_telemetry
-    record = build_record(player, stack)
+    record, rate = build_record(player, stack), build_rate(player, stack)
 
     def follow(
         compares: bool, parts: Parts, own: PlayerState, inputs: UpdateInputs
@@ -221,8 +279,9 @@ def build_follow(
         if with_telemetry and player.regularized:  # while the gradient is in the cache
             used_norm = group_norms(used, stack.groups)
             parts["used_norm"] = unless_changed(used_norm, stack.groups, compares)
+        lr = rate(inputs)
         parameters, optimizer_state = optimizer_step(
-            own.parameters, used, own.optimizer_state, inputs.lr, inputs.t
+            own.parameters, used, own.optimizer_state, lr, inputs.t, layout
         )
         after = PlayerState(project(parameters, inputs.strength), optimizer_state, parts["buffers"])
         del parts["buffers"]
@@ -234,6 +293,8 @@ def build_follow(
         )
         if with_telemetry:
             parts["row"] = record(compares, parts, (gradient, used), (own, after))
+            if player.regularized and stack.program.schedule is not None:
+                parts["row"].append(lr[:, 0])
         return after, parts | ({"transformed": used} if compares else {})
 
     return follow

@@ -169,7 +169,7 @@ def test_tables_plans_and_commands_show_what_was_typed(configs):
     row = describe(one)
     assert (row["model.network"], row["model.network.width"], row["model.metrics.f"]) == ("a.B", 3, "a.f")
     assert [key for key in row if key.endswith("_target_")] == [
-        f"{group}._target_" for group in ("model", "data", "optimizer", "regularizer")
+        f"{group}._target_" for group in ("model", "data", "optimizer", "schedule", "regularizer")
     ]
     assert " model.network=a.B " in one.command()
     assert stack_kind([one]) == "taker a.B · none"

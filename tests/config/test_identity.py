@@ -44,6 +44,16 @@ GOLDEN = {
     "model=mlp optimizer=sgd_lm": "5c4d65089af44a60",
     "model=mlp optimizer.momentum=0.9 optimizer.nesterov=true": "fc4cce9f0722f4c0",
     "model=mlp optimizer=adamw optimizer.weight_decay=0.0 optimizer.decoupled=false": "e52433b10057a637",
+    "model=mlp optimizer=lion": "0412739cc15a3dc0",
+    "model=mlp optimizer=muon": "6d2081894ea17df2",
+    "model=mlp optimizer.weight_decay=0.1 optimizer.decoupled=true": "da6f8dedc9004f6d",
+    "model=mlp accumulate=4 schedule=constant": "88a4fac9d82cff67",
+    "model=mlp schedule=cosine": "aba604bcbd698fbb",
+    "model=mlp schedule=inverse_sqrt": "e21a90b89fb016e3",
+    "model=mlp schedule=milestones": "8043d9e9195d2b67",
+    "model=mlp schedule=step": "a5512d5cbcebac57",
+    "model=mlp schedule=warmup": "4b3ade1d38266334",
+    "model=mlp schedule=warmup_cosine": "033e07b6a5d8d1d6",
     "model=wgan regularizer=gp regularizer.lambda=1": "c8f31319fc97b7db",
     "model=wgan regularizer=gp_lp regularizer.one_sided=false": "94b465865df66b39",
     "model=lstm data=shakespeare data.limit=1000": "bd9e0bf529547fc8",
@@ -81,9 +91,9 @@ def test_an_id_is_what_it_was(words):
     assert cell(words).id == GOLDEN[words]
 
 
-def test_golden_ids_cover_every_choice_of_models_regularizers_and_optimizers():
+def test_golden_ids_cover_every_choice_of_models_regularizers_optimizers_and_schedules():
     chosen = {word for words in GOLDEN for word in words.split()}
-    for group in ("model", "regularizer", "optimizer"):
+    for group in ("model", "regularizer", "optimizer", "schedule"):
         assert {f"{group}={option}" for option in CONFIGS.groups[group]} <= chosen
     assert len(set(GOLDEN.values())) == len(GOLDEN)
 
@@ -228,14 +238,37 @@ def test_a_file_of_ones_own_under_a_shipped_name_is_refused_unless_it_is_the_sam
 # ---- neutral values --------------------------------------------------------------------------------------------
 
 
+def test_a_constant_schedule_and_one_batch_per_update_are_no_part_of_an_id():
+    typed = cell("model=mlp schedule=constant accumulate=1 optimizer.decoupled=false")
+    assert typed.id == GOLDEN["model=mlp regularizer=none optimizer=sgd"]
+    assert "schedule" not in typed.identity
+
+
+def test_a_schedules_steps_are_those_of_training_whether_typed_or_not():
+    implied = cell("model=mlp schedule=cosine steps=300")
+    assert implied.config["schedule"]["steps"] == 300
+    assert cell("model=mlp schedule=cosine steps=300 schedule.steps=300").id == implied.id
+
+
+def test_cells_with_different_numbers_of_a_schedule_share_a_stack():
+    swept = cells(
+        "model=mlp schedule=warmup_cosine schedule.warmup=0,10 schedule.final=0,0.1 schedule.steps=50,60"
+    )
+    assert len({one.id for one in swept}) == 8
+    assert len({one.program for one in swept}) == 1
+    lists = cells("model=mlp schedule=milestones schedule.milestones=[1],[2] schedule.factor=0.1,0.2")
+    assert len({one.program for one in lists}) == 2
+
+
 def test_a_new_key_at_its_neutral_value_renames_no_cell_and_at_another_does(renovated, monkeypatch):
     before = {words: cell(words).id for words in GOLDEN}
-    for key in ("schedule.name", "schedule.warmup", "precise"):
+    for key in ("course.name", "course.warmup", "precise"):
         monkeypatch.setitem(RULES, key, ("anything", lambda _: True, ""))
-    new = "schedule: {name: constant, warmup: 0, neutral: {name: constant, warmup: 0}}\nprecise: false\n"
-    configs = renovated(lambda text: f"{text}\n{new}neutral: {{precise: false}}\n", "config.yaml")
+    new = "course: {name: plain, warmup: 0, neutral: {name: plain, warmup: 0}}\nprecise: false\n"
+    declared = "neutral: {precise: false, "
+    configs = renovated(lambda text: f"{text}\n{new}".replace("\nneutral: {", f"\n{declared}"), "config.yaml")
     assert {words: cell(words, configs).id for words in GOLDEN} == before
-    changed = cells("model=mlp schedule.name=constant,cosine schedule.warmup=0,5 precise=false,true", configs)
+    changed = cells("model=mlp course.name=plain,steep course.warmup=0,5 precise=false,true", configs)
     assert len({one.id for one in changed} | {cell("model=mlp", configs).id}) == 8
     assert not any("neutral" in key for key, _ in leaves(changed[0].config))
 

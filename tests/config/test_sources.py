@@ -164,7 +164,7 @@ def test_a_version_stands_for_the_source_and_is_no_argument(home):
     assert "regularizer._source_sha256" not in describe(after)
     assert describe(after)["regularizer.version"] == 1
     assert cell(home, "+regularizer.version=null").sources, "null names no version"
-    assert instantiate_group(after.config, "regularizer", without=None)
+    assert instantiate_group(after.config, "regularizer")
 
 
 def test_a_function_that_hydra_is_to_get_counts_with_its_source(home):

@@ -51,6 +51,23 @@ def test_a_prediction_is_within_a_quarter_of_what_the_allocator_hands_out(model,
     assert within_a_quarter(predicted, measured), f"predicted {predicted:,}, measured {measured:,} bytes"
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"optimizer": "muon", "schedule": "warmup_cosine"},
+        pytest.param({"optimizer": "lion"}, marks=pytest.mark.slow),
+        pytest.param({"accumulate": 4}, marks=pytest.mark.slow),
+        pytest.param({"accumulate": 4, "optimizer": "muon"}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_a_prediction_counts_what_an_update_keeps(values):
+    stack = sized("mlp", "none", 12, **values)
+    data = data_of(stack[0])
+    _, measured = measure_peak(stack, data, CPU, traces=False)
+    assert within_a_quarter(predict_footprint(stack, data, "cpu").peak_bytes(12), measured)
+
+
 def test_tracing_a_step_and_replaying_it_takes_hardly_more():
     stack = sized("mlp", "gp", 12)
     TRACE_CACHE.clear()

@@ -179,6 +179,7 @@ def test_every_models_objective_has_the_slope_of_finite_differences_penalty_incl
             setup.strength,
             state.regularizer_state,
             setup.lr,
+            setup.schedule,
             torch.ones(()),
             noise_key,
             state.divergence_state,

@@ -67,6 +67,15 @@ def test_the_page_says_what_was_changed_what_came_of_it_and_what_was_left_out(
         assert "3 cells of second without one of the same role in first" in said
 
 
+def test_keys_that_came_later_are_no_change(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    synthetic.write(first, models=["mlp"], strengths=FEW, seeds=5)
+    later = {"accumulate": 1, "schedule": "constant", "optimizer.decoupled": False}
+    synthetic.write(second, models=["mlp"], strengths=FEW, seeds=5, leaves=later)
+    said = compare([first, second], tmp_path / "out").page.read_text(encoding="utf-8")
+    assert not any(key in said for key in ("accumulate", "decoupled", "absent"))
+
+
 def test_a_folder_and_its_copy_are_the_same_and_nothing_was_changed(
     folders: list[Path], tmp_path: Path
 ) -> None:

@@ -406,6 +406,35 @@ def test_learning_rates_in_one_folder_are_compared_apart(tmp_path: Path) -> None
     assert "kept apart" in warnings_of(tmp_path)
 
 
+NOW = {
+    "accumulate": 1,
+    "schedule": "constant",
+    "schedule._target_": "gradbench.optimizers.schedules.constant",
+    "optimizer.weight_decay": 0.0,
+    "optimizer.decoupled": False,
+}
+"""Leaves that cells of before lack."""
+
+
+def test_cells_of_before_are_compared_with_those_of_now(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, models=["mlp"], strengths=FEW, part="a")
+    synthetic.write(tmp_path, models=["mlp"], strengths=FEW, part="b", seeds=6, leaves=NOW)
+    assert set(load_results(tmp_path).cells["comparison"]) == {"mlp"}
+    cosine = {"schedule": "cosine", "schedule._target_": "x.cosine", "schedule.steps": 300, "accumulate": 4}
+    synthetic.write(tmp_path, models=["mlp"], strengths=FEW, part="c", leaves=NOW | cosine)
+    assert set(load_results(tmp_path).cells["comparison"]) == {
+        "mlp (accumulate=1, schedule=constant)",
+        "mlp (accumulate=4, schedule=cosine)",
+    }
+
+
+def test_the_steps_of_a_schedule_follow_from_those_of_training(tmp_path: Path) -> None:
+    for steps in (300, 400):
+        own = NOW | {"schedule": "cosine", "schedule.steps": steps, "steps": steps}
+        synthetic.write(tmp_path, models=["mlp"], strengths=FEW, part=str(steps), leaves=own)
+    assert set(load_results(tmp_path).cells["comparison"]) == {"mlp (steps=300)", "mlp (steps=400)"}
+
+
 def test_what_follows_from_an_option_does_not_name_a_comparison(tmp_path: Path) -> None:
     wine = {"data": "wine", "data.kind": None, "data.scale": 1.0}
     mixture = {"data": "gaussians8", "data.kind": "gaussians8", "data.scale": 1.0}

@@ -147,11 +147,11 @@ def anchored():
 def lookback():
     """Keep several tensors that begin as one, and two that are always equal."""
 
-    def init(parameters):
+    def init(parameters, _layout):
         zeros = torch.zeros_like(parameters)
         return {"slow": parameters, "a": zeros, "b": zeros}
 
-    def step(parameters, gradient, state, lr, _t):
+    def step(parameters, gradient, state, lr, _t, _layout):
         a, b = gradient + 0.5 * state["a"], gradient + 0.5 * state["b"]
         after = parameters - lr * (a + b) / 2 + 0.1 * (state["slow"] - parameters)
         return after, {"slow": 0.9 * state["slow"] + 0.1 * after, "a": a, "b": b}

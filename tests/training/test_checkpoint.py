@@ -4,7 +4,7 @@ import os
 
 import pytest
 import torch
-from small import CONFIGS, CPU, cells, data_of
+from small import CONFIGS, CPU, cells, data_of, every_update
 from stopping import StopError, always, assert_same_outcome, stop_at
 
 from gradbench.training.checkpoint import Checkpoint
@@ -39,6 +39,18 @@ def test_a_stopped_stack_goes_on_to_the_same_bits(model, regularizer, tmp_path):
     outcome = train(stack, data, CPU, lambda step, _losses: resumed.append(step), always(path))
     assert resumed[0] == 18, "the checkpoint of step 12 must have been gone on from"
     assert_same_outcome(outcome, whole)
+
+
+@every_update
+def test_a_stopped_stack_goes_on_to_the_same_bits_whatever_its_updates(update, tmp_path):
+    stack = cells("mlp", "clip_norm", steps=12, eval_every=4, precision="float32", **update)
+    data, path = data_of(stack[0]), tmp_path / "stack.pt"
+    whole = train(stack, data, CPU)
+    with pytest.raises(StopError):
+        train(stack, data, CPU, stop_at(8), always(path))
+    saved = always(path).load(CPU)
+    assert tensor_bytes(saved) <= largest_checkpoint(stack, data, CPU) - SLACK
+    assert_same_outcome(train(stack, data, CPU, checkpoint=always(path)), whole)
 
 
 def test_divergence_before_the_stop_is_remembered(tmp_path):

@@ -11,7 +11,7 @@ from itertools import groupby
 import numpy as np
 import pytest
 import torch
-from small import CONFIGS, CPU, advance, cells, data_of
+from small import CONFIGS, CPU, MODELS, QUICK_UPDATES, REGULARIZERS, UPDATES, advance, cells, data_of
 from torch import nn
 
 from gradbench.errors import UsageError
@@ -22,11 +22,10 @@ from gradbench.training.bind import init_state
 from gradbench.training.draws import CHUNK, draw_chunk
 from gradbench.training.loop import train
 from gradbench.training.program import build
-from gradbench.training.reference import as_tensor, make_optimizer, train_one
+from gradbench.training.reference import as_tensor, train_one
+from gradbench.training.reference_optimizers import make_optimizer, make_scheduler
 from gradbench.training.setup import build_stack
 from gradbench.training.telemetry import Telemetry, series_of
-
-MODELS, REGULARIZERS, OPTIMIZERS = (CONFIGS.groups[group] for group in ("model", "regularizer", "optimizer"))
 
 every_model = pytest.mark.parametrize("model", MODELS)
 
@@ -138,10 +137,39 @@ def test_a_stack_follows_the_reference_into_its_second_chunk_of_random_numbers(m
     assert_follows(pair(model, "clip_norm", steps=CHUNK + 3, eval_every=CHUNK + 3))
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("model", ["mlp", "wgan"])
-def test_every_optimizer_of_conf_follows_torchs(optimizer, model):
-    assert_follows(pair(model, "clip_norm", optimizer=optimizer, optimizer__lr=[0.01, 0.003]))
+def quick(model, name):
+    """Return whether the default suite holds a model with an update to the reference."""
+    return model == "mlp" or (model == "wgan" and name in QUICK_UPDATES)
+
+
+@pytest.mark.parametrize(
+    ("model", "update"),
+    [
+        pytest.param(
+            model, update, id=f"{model}-{name}", marks=[] if quick(model, name) else pytest.mark.slow
+        )
+        for model in ("mlp", "wgan", "classifier", "lstm")
+        for name, update in UPDATES.items()
+    ],
+)
+def test_every_optimizer_and_schedule_of_conf_follows_torchs_or_what_is_written_out(update, model):
+    assert_follows(pair(model, "clip_norm", **{"optimizer__lr": [0.01, 0.003]} | update))
+
+
+@pytest.mark.parametrize(
+    ("model", "regularizer"),
+    [(model, regularizer) for model in MODELS for regularizer in ("none", "gp", "zclip", "weight_clip")],
+)
+@pytest.mark.slow
+def test_updates_of_several_batches_follow_the_reference(model, regularizer):
+    assert_follows(pair(model, regularizer, accumulate=3))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "rmsprop", "lion", "muon"])
+def test_weight_decay_of_either_kind_follows_the_reference(optimizer):
+    given = {"optimizer": optimizer, "optimizer__weight_decay": 0.1, "steps": 5, "eval_every": 5}
+    assert_follows(pair("mlp", "none", **given, optimizer__decoupled=[False]))
+    assert_follows(pair("mlp", "none", **given, optimizer__decoupled=[True]))
 
 
 def test_sgd_follows_torchs_with_all_its_options():
@@ -179,3 +207,10 @@ def test_an_optimizer_that_torch_does_not_have_is_refused_by_name():
     )
     with pytest.raises(UsageError, match=r"mine\.make.*gradbench\.optimizers\.sgd"):
         make_optimizer(foreign, torch.nn.Linear(2, 1))
+
+
+def test_a_schedule_that_the_reference_does_not_have_is_refused_by_name():
+    (cell,) = cells("mlp", "none")
+    foreign = replace(cell, config=cell.config | {"schedule": {"name": "mine", "_target_": "mine.cosine"}})
+    with pytest.raises(UsageError, match=r"mine\.cosine.*warmup"):
+        make_scheduler(foreign, make_optimizer(cell, torch.nn.Linear(2, 1)))

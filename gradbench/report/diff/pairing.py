@@ -11,6 +11,7 @@ from gradbench.config.identity import SOURCE
 from gradbench.report.analysis.audit import VERSIONS
 from gradbench.report.analysis.comparison import BETTER, UNDECIDED, WORSE, Setting
 from gradbench.report.load.cells import LoadedResults, config_columns, follows_from_node
+from gradbench.report.load.read import ADDED
 from gradbench.report.render.formatting import format_value
 from gradbench.stats.intervals import (
     CONFIDENCE,
@@ -95,9 +96,9 @@ def _split_leaves(a: pd.DataFrame, b: pd.DataFrame) -> tuple[list[str], list[str
 
 
 def _list_values(cells: pd.DataFrame, column: str) -> list[str]:
-    """List the distinct values of a column, as text; ``absent`` for a missing column."""
+    """List the distinct values of a column, as text; ``absent`` for a missing column, unless it came later."""
     if column not in cells:
-        return ["absent"] if len(cells) else []
+        return [format_value(ADDED.get(column, "absent"))] if len(cells) else []
     return sorted({format_value(value) for value in cells[column].unique()})
 
 

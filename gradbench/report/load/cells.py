@@ -169,9 +169,9 @@ def _name_treatments(cells: pd.DataFrame) -> list[str]:
 def _name_comparisons(cells: pd.DataFrame) -> pd.Series:
     """Name each cell's group: the model, and every leaf that varies among that model's cells.
 
-    Leaves that follow from what varies above them are left out: from the option of their config group, or from the
-    network that they belong to. The hash of the data counts as a leaf of the group ``data``: the same name with other
-    data is another comparison.
+    Leaves that follow from what varies above them are left out: from the option of their config group, from the network
+    that they belong to, or a schedule's steps from those of the training. The hash of the data counts as a leaf of the
+    group ``data``: the same name with other data is another comparison.
     """
     fixed = [
         c for c in config_columns(cells) if c != "seed" and c != "model" and not c.startswith("regularizer")
@@ -189,10 +189,11 @@ def _name_comparisons(cells: pd.DataFrame) -> pd.Series:
 
 
 def _is_implied(leaf: str, varying: Sequence[str], values: pd.DataFrame) -> bool:
-    """Whether a leaf follows from a varying column above it: the option of its config group, or its network's name."""
+    """Whether a leaf follows from a varying column above it, such as the option of its config group."""
     above = (
         ["data"] if leaf == "data_sha256" else [*itertools.accumulate(leaf.split("."), "{}.{}".format)][:-1]
     )
+    above += ["steps"] if leaf == "schedule.steps" else []
     return any(values.groupby(node)[leaf].nunique().max() == 1 for node in above if node in varying)
 
 

@@ -25,6 +25,15 @@ NUMBERS = (*COST, *RECORDED, "diverged_at", "seed")
 CURVES = ("loss", "grad_norm", "grad_norm_used", "clipped", "cosine", "penalty")
 
 
+ADDED = {
+    "accumulate": 1,
+    "schedule": "constant",
+    "schedule._target_": "gradbench.optimizers.schedules.constant",
+    "optimizer.weight_decay": 0.0,
+    "optimizer.decoupled": False,
+}
+"""Keys that came later -> what cells of before have."""
+
 MAX_TEXT = {"error": 2**16, "model.unit": 200}
 """Characters of a text in these columns of the table of cells; ``MAX_LENGTH`` in the others."""
 
@@ -94,6 +103,9 @@ def clean_cells(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         elif column in TEXT_COLUMNS or not pd.api.types.is_numeric_dtype(values):
             strict, most = column in TEXT_COLUMNS, MAX_TEXT.get(column, MAX_LENGTH)
             kept[column] = values.map(functools.partial(_clean_word, most=most, strict=strict))
+    older = kept["schedule"].isna() if "schedule" in kept else pd.Series(True, kept.index)
+    for column in ADDED.keys() & set(kept):
+        kept[column] = kept[column].mask(older & kept[column].isna(), ADDED[column])
     for column in {*COST, "seed"} & set(kept):
         kept[column] = kept[column].where(np.isfinite(kept[column].astype(float)))
     kept.columns = pd.Index([escape_controls(str(column)) for column in kept])
