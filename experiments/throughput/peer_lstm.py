@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from gradbench.data import Data, text
 from gradbench.functional.seeding import derive, generator
+from gradbench.models.text_windows import evaluation_windows
 
 __all__ = ["SERIES", "load", "train"]
 
-EVALUATION_STREAMS = 64
 State = tuple[Tensor, Tensor]
 
 
@@ -119,13 +119,9 @@ def evaluate(
         tokens = tensors[f"{split}/tokens"]
         tokens_per_character = len(tokens) / data.sizes[f"{split}/characters"]
         tokens = tokens[: settings["evaluation_tokens"] + 1]
-        streams = max(1, min(EVALUATION_STREAMS, (len(tokens) - 1) // settings["unroll"]))
-        length = (len(tokens) - 1) // streams
-        x, y = (
-            tokens[first : first + streams * length].view(streams, length).t().contiguous()
-            for first in (0, 1)
-        )
-        loss = net.losses(net.embedding(x), y, None)[0].mean()
+        windows_BT = evaluation_windows(len(tokens) - 1, settings["unroll"], True, tokens.device)
+        positions, counts = (tensor.t().contiguous() for tensor in windows_BT)
+        loss = net.losses(net.embedding(tokens[positions]), tokens[positions + 1], None)[0][counts].mean()
         metrics[f"{split}/loss"] = loss.item()
         metrics[f"{split}/perplexity"] = loss.exp().item()
         metrics[f"{split}/bits_per_character"] = loss.item() * tokens_per_character / math.log(2)

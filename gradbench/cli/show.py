@@ -21,6 +21,9 @@ PROVENANCE = (
     *("data_sha256", "format", "started", "finished"),
 )
 
+NOTHING_TO_TELL = (("test/unknown", 0), ("train/read", 1), ("test/read", 1))
+"""Metrics and values at which they are not shown."""
+
 Section = tuple[str, list[tuple[str, ...]]]
 
 
@@ -81,7 +84,7 @@ def read_tables(folder: Path | None) -> tuple[list[tuple[Results, pd.DataFrame]]
 def sections(results: Results, row: "pd.Series[Any]") -> list[Section]:
     """Return the tables that ``gradbench show`` prints: status, config, provenance, curve, damaged files."""
     values = {escape_controls(str(key)): value for key, value in row.items() if not is_missing(value)}
-    metrics = [key for key in values if "/" in key]
+    metrics = [key for key in values if "/" in key and (key, values[key]) not in NOTHING_TO_TELL]
     outcome = ["status", "diverged_at", *metrics, *COST]
     config = [
         key for key in values if key not in {*outcome, *PROVENANCE, *RECORDED, "cell", "command", "error"}

@@ -7,7 +7,7 @@ Nothing here imports torch, or knows models and configs.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -25,11 +25,14 @@ class Data:
     Args:
         arrays: name -> array; the part before the slash is the split (``train/x``), axis 0 counts examples.
         sizes: name -> count, from which a model is built (``vocabulary``, ``inputs``, ``outputs``).
+        facts: name -> number, which the table of cells shows as it shows metrics (``test/unknown``); no part of the
+            fingerprint.
         notes: lines for the user, on what was made of a file.
     """
 
     arrays: Mapping[str, Array]
     sizes: Mapping[str, int]
+    facts: Mapping[str, float] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:

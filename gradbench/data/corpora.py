@@ -1,5 +1,6 @@
 """Read a corpus from a package, a user's file, or the network."""
 
+import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,15 @@ from gradbench.data.downloads import cache_folder, fetch
 from gradbench.errors import UsageError, nearest
 
 SOURCES = ("bible", "file", "web", "wikitext2")
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8-sig",
+}
+"""How a file of an encoding begins -> the encoding; that of UTF-32 begins as that of UTF-16 does."""
+
 Web = Mapping[str, Mapping[str, str]]
 """``{"train": {"url": …, "sha256": …}, "test": …}``; test is optional."""
 
@@ -25,7 +35,7 @@ def read_corpus(source: str, path: str | None, web: Web | None, root: str | None
 
     Args:
         source: ``bible``, ``file`` (needs ``path``), ``web`` (needs ``web``) or ``wikitext2``.
-        path: a UTF-8 text file.
+        path: a text file, of UTF-8 or with a byte order mark.
         web: addresses and checksums of the files.
         root: folder for downloads, ``None`` for the platform's cache folder.
 
@@ -69,23 +79,31 @@ def read_bible() -> str:
 
 
 def read_file(path: Path) -> str:
-    """Read a UTF-8 file, with line ends as ``\\n`` and without a byte order mark."""
+    """Read a UTF-8 file, or one of UTF-16 or UTF-32 that begins with a byte order mark; line ends become ``\\n``."""
     if path.exists() and not path.is_file() and not path.is_dir():  # reading a pipe or a device may never end
         raise UsageError(f"{path} is not a plain file; name an existing text file with data.path=FILE")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{path} is not UTF-8 text (byte {error.start}); "
-            f"convert it, for example: iconv -f latin1 -t utf-8 {path} > utf8.txt, and use data.path=utf8.txt"
-        ) from error
+        content = path.read_bytes()
     except OSError as error:
         raise UsageError(
             f"cannot read {path} ({error.strerror}); name an existing text file with data.path=FILE"
         ) from error
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
+    if b"\0" in content and encoding in ("utf-8", "utf-8-sig"):
+        raise UsageError(
+            f"{path} has a zero byte (byte {content.index(0)}), so it is no text, or UTF-16 without a byte order mark; "
+            f"convert it, for example: iconv -f utf-16le -t utf-8 {path} > utf8.txt, and use data.path=utf8.txt"
+        )
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{path} is not {encoding.removesuffix('-sig').upper()} text (byte {error.start}); "
+            f"convert it, for example: iconv -f latin1 -t utf-8 {path} > utf8.txt, and use data.path=utf8.txt"
+        ) from error
     if not text.strip():
         raise UsageError(f"{path} has no text in it; name another file with data.path=FILE")
-    return text
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_wikitext2(folder: Path) -> Corpus:

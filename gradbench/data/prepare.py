@@ -77,7 +77,7 @@ def prepare(
     for name in standardised(how):
         both = standardise(arrays[f"train/{name}"], arrays[f"test/{name}"])
         arrays[f"train/{name}"], arrays[f"test/{name}"] = both
-    return Data(arrays, sizes_of(arrays, how), tuple(notes))
+    return Data(arrays, sizes_of(arrays, how), notes=tuple(notes))
 
 
 def split(part: Examples, how: Preparation, classes: Sequence[str]) -> dict[str, Examples]:

@@ -4,6 +4,7 @@ N tokens.
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
@@ -16,8 +17,13 @@ from gradbench.errors import UsageError, nearest
 
 LEVELS = ("character", "word", "token")
 UNKNOWN, LINE_END = "<unk>", "<eos>"
-# A word (with its inner apostrophes and hyphens), or one mark of punctuation, or the end of a line.
-WORD = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]|\n")
+ZERO_WIDTH_SPACE = "\u200b"
+"""Separates words where no blank is written; every other format character belongs to what it follows."""
+
+CLOSING, OPENING = ".,;:!?)]}…", "([{"
+"""Marks that are written without a blank before them, and without one after."""
+
+VOCABULARY = "vocabulary/utf8"
 SEPARATOR = b"\xff"  # a byte that UTF-8 never uses
 
 
@@ -49,7 +55,8 @@ def load(
         Arrays ``train/tokens`` and ``test/tokens`` int64 [N] and ``vocabulary/utf8`` uint8 (see
         :func:`decode_vocabulary`); sizes ``vocabulary``, ``train/characters`` and ``test/characters``, from which bits
         per character follow at every level. Those computed from words are a lower bound: neither blanks nor the
-        spelling of an ``<unk>`` are predicted.
+        spelling of an ``<unk>`` are predicted. The fact ``test/unknown`` is the share of the test tokens that are
+        ``<unk>``.
     """
     if level not in LEVELS:
         raise UsageError(
@@ -66,20 +73,41 @@ def load(
                 "use a longer text, a greater data.limit or another data.test_share"
             )
     known = build_vocabulary(train_tokens, test_tokens, level, vocabulary)
+    if len(known) < 2:
+        raise UsageError(
+            f"the text has one different token at data.level={level}, {known[0]!r}, and nothing to predict; "
+            "use another text or another data.level"
+        )
+    test_numbers = encode(test_tokens, known)
+    unknown = 0.0 if level == "character" else float(np.mean(test_numbers == known.index(UNKNOWN)))
     arrays: dict[str, Array] = {
         "train/tokens": encode(train_tokens, known),
-        "test/tokens": encode(test_tokens, known),
-        "vocabulary/utf8": np.frombuffer(SEPARATOR.join(w.encode() for w in known), np.uint8).copy(),
+        "test/tokens": test_numbers,
+        VOCABULARY: np.frombuffer(SEPARATOR.join(w.encode() for w in known), np.uint8).copy(),
     }
     return Data(
         arrays,
         {"vocabulary": len(known), "train/characters": len(train), "test/characters": len(test)},
+        {"test/unknown": unknown},
     )
 
 
 def decode_vocabulary(data: Data) -> list[str]:
     """Return the vocabulary of a text: the token that each number stands for."""
-    return [word.decode() for word in data.arrays["vocabulary/utf8"].tobytes().split(SEPARATOR)]
+    return [word.decode() for word in data.arrays[VOCABULARY].tobytes().split(SEPARATOR)]
+
+
+def decode_tokens(data: Data, tokens: Sequence[int]) -> str:
+    """Return the text that token numbers stand for, as it is usually written: an ``<eos>`` as the end of a line."""
+    known = decode_vocabulary(data)
+    words = [known[token] for token in tokens]
+    if UNKNOWN not in known:  # characters
+        return "".join(words)
+    text = ""
+    for word in words:
+        glued = not text or text[-1] in f"{OPENING}\n" or word[0] in CLOSING or word == LINE_END
+        text += ("" if glued else " ") + ("\n" if word == LINE_END else word)
+    return text
 
 
 def split_corpus(corpus: Corpus, source: str, test_share: float | None, limit: int | None) -> tuple[str, str]:
@@ -99,8 +127,24 @@ def tokenise(text: str, level: str) -> Sequence[str]:
     if level == "character":
         return text
     if level == "word":
-        return [LINE_END if token == "\n" else token for token in WORD.findall(text)]
+        return [LINE_END if token == "\n" else token for token in word_pattern(text).findall(text)]
     return text.replace("\n", f" {LINE_END} ").split()
+
+
+def word_pattern(text: str) -> re.Pattern[str]:
+    """Return the pattern of a text's words, with inner apostrophes and hyphens, other signs, and ends of lines.
+
+    A combining mark, such as a vowel sign of Devanagari or Thai or a separate accent, and a format character, such as a
+    joiner, belong to the letter or sign that they follow (Unicode Standard Annex 29, rule WB4). Scripts without blanks
+    between words are not segmented. ``re`` counts no combining mark as part of a word, so those of the text are listed.
+    """
+    kept = (char for char in set(text) if unicodedata.category(char) in ("Mn", "Mc", "Me", "Cf"))
+    marks = "".join(sorted(kept, key=ord)).replace(ZERO_WIDTH_SPACE, "")
+    if not marks:
+        return re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]|\n")
+    marks = re.escape(marks)
+    word, sign = rf"\w[\w{marks}]*", rf"[^\w\s][{marks}]*"
+    return re.compile(rf"{word}(?:['’-]{word})*|{sign}|\n")
 
 
 def build_vocabulary(train: Sequence[str], test: Sequence[str], level: str, cap: int | None) -> list[str]:

@@ -1,27 +1,33 @@
 """Convert the outcome of training a stack to rows of the tables and to arrays for figures."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from gradbench.data import Data
+from gradbench.data.text import VOCABULARY, decode_tokens
 from gradbench.grid.cell import Cell
 from gradbench.storage.provenance import now, provenance
 from gradbench.storage.results import curve_rows, describe
 from gradbench.training.loop import Outcome
 
+TOKENS = "_tokens"
+"""How the names of arrays end that are numbers of a text's tokens, int64 [N]."""
+
 
 def finished_rows(
-    cells: Sequence[Cell], outcome: Outcome, device: torch.device, started: str
+    cells: Sequence[Cell], outcome: Outcome, data: Data, device: torch.device, started: str
 ) -> list[dict[str, Any]]:
     """Return one row per cell of a trained stack; the final metrics of a diverged cell are NaN.
 
     Args:
         cells: the K cells of the stack.
         outcome: result of training them.
+        data: what they were trained on.
         device: device that the stack was trained on.
         started: start time, as returned by :func:`now`.
     """
@@ -41,6 +47,7 @@ def finished_rows(
                 "exact": outcome.exact,
             }
             | {name: math.nan if diverged_at else float(values[k]) for name, values in last.items()}
+            | dict(data.facts)
             | provenance(str(device))
             | {"started": started, "finished": now()}
         )
@@ -71,6 +78,21 @@ def curves_of(cells: Sequence[Cell], outcome: Outcome) -> pd.DataFrame:
     )
 
 
-def arrays_of(cells: Sequence[Cell], outcome: Outcome) -> dict[str, dict[str, np.ndarray]]:
+def arrays_of(cells: Sequence[Cell], outcome: Outcome, data: Data) -> dict[str, dict[str, np.ndarray]]:
     """Return cell id -> name -> array, for the cells that have arrays for figures."""
-    return {cell.id: arrays for cell, arrays in zip(cells, outcome.arrays, strict=False) if arrays}
+    return {
+        cell.id: tokens_to_text(arrays, data)
+        for cell, arrays in zip(cells, outcome.arrays, strict=False)
+        if arrays
+    }
+
+
+def tokens_to_text(arrays: Mapping[str, np.ndarray], data: Data) -> dict[str, np.ndarray]:
+    """Return arrays with each ``NAME_tokens`` replaced by ``NAME``, its text as UTF-8; left out without vocabulary."""
+    tokens = [name for name in arrays if name.endswith(TOKENS)]
+    texts = {}
+    if VOCABULARY in data.arrays:
+        for name in tokens:
+            text = decode_tokens(data, arrays[name].tolist())
+            texts[name.removesuffix(TOKENS)] = np.frombuffer(text.encode(), np.uint8)
+    return {name: array for name, array in arrays.items() if name not in tokens} | texts

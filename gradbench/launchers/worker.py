@@ -76,8 +76,8 @@ def train_and_store(
         outcome = train(
             cells, data, device, lambda step, losses: send(pipe, "progress", step, losses), checkpoint
         )
-        rows = finished_rows(cells, outcome, device, started)
-        results.write(rows, curves_of(cells, outcome), arrays_of(cells, outcome))
+        rows = finished_rows(cells, outcome, data, device, started)
+        results.write(rows, curves_of(cells, outcome), arrays_of(cells, outcome, data))
         checkpoint.remove()
         return "done", [row["status"] for row in rows]
     except StoppedError:

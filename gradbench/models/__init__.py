@@ -41,8 +41,8 @@ class Model(ABC):
     """A training task of one cell: networks, random draws, batches, loss and evaluation.
 
     These methods have defaults, which a model may replace: :meth:`carry` (no state between updates), :meth:`probe`
-    (no penalty), :meth:`summarize` (no metrics beyond those of :meth:`evaluate`), :meth:`metric_names` (unknown) and
-    :meth:`check_networks` (nothing to check). All others are abstract.
+    (no penalty), :meth:`sample` (nothing to show), :meth:`summarize` (no metrics beyond those of :meth:`evaluate`),
+    :meth:`metric_names` (unknown) and :meth:`check_networks` (nothing to check). All others are abstract.
 
     The constructor gets the keys of the model's YAML and, where its signature has them, ``sizes`` (the data's counts)
     and ``arrays`` (the data's arrays, read for their types and shapes alone).
@@ -116,13 +116,17 @@ class Model(ABC):
     def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
         """Evaluate the networks: scalars are metrics, larger tensors go to :meth:`summarize`."""
 
+    def sample(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
+        """Return what the trained networks make, such as text, for :meth:`summarize`; called once, at the end."""
+        return {}
+
     def summarize(
         self, arrays: Mapping[str, np.ndarray], data: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Compute further metrics on the host.
 
         Args:
-            arrays: the evaluation's tensors that are no scalars.
+            arrays: the evaluation's tensors that are no scalars; at the end those of :meth:`sample` as well.
             data: the data's arrays.
 
         Returns:

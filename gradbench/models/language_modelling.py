@@ -31,9 +31,10 @@ from gradbench.models.factory import (
     type_text,
 )
 from gradbench.models.supervised import SPLITS, precise
+from gradbench.models.text_windows import ROWS, choose_token, evaluation_windows
 
-EVALUATION_STREAMS = 64
-"""Streams of text that an evaluation reads in parallel, at most."""
+SAMPLE_TOKENS = 100
+"""Tokens that a trained network writes, for the report."""
 
 
 class LanguageModellingTask(MeanLoss):
@@ -50,10 +51,12 @@ class LanguageModellingTask(MeanLoss):
         sizes: sizes of the data: ``vocabulary`` (V), and the number of characters of each split.
         unroll: T.
         batch_size: B.
-        evaluation_tokens: tokens of each split that an evaluation reads, at most.
+        evaluation_tokens: tokens of each split that an evaluation reads, from its beginning, at most.
         network: node of the config that names the network; or a function that builds one.
         metrics: name -> node of a function ``(logits [N, V], targets [N]) -> [N]``, averaged over the tokens of a
             split; reported as ``train/name`` and ``test/name``.
+        temperature: of the text that a trained network writes; 0 takes the most likely token.
+        arrays: the data's, read for their lengths alone.
     """
 
     players: tuple[Player, ...] = (Player("network"),)
@@ -66,11 +69,18 @@ class LanguageModellingTask(MeanLoss):
         evaluation_tokens: int,
         network: object,
         metrics: Mapping[str, object] | None = None,
+        temperature: float = 1.0,
+        arrays: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         if min(unroll, batch_size, evaluation_tokens) < 1:
             raise ValueError("model.unroll, batch_size, evaluation_tokens must be >= 1")
+        if not 0 <= temperature < math.inf:
+            raise ValueError(f"model.temperature must be >= 0, got {temperature}")
         self.sizes, self.vocabulary = sizes, sizes["vocabulary"]
+        if arrays is not None:
+            check_length(len(arrays["train/tokens"]), unroll, batch_size)
         self.unroll, self.batch_size, self.evaluation_tokens = unroll, batch_size, evaluation_tokens
+        self.temperature = temperature
         self.build = network if callable(network) else NetworkFactory(network, "model.network")
         self.typed = self.build.typed if isinstance(self.build, NetworkFactory) else "the network"
         self.own_metrics = load_functions(metrics, "model.metrics")
@@ -84,14 +94,11 @@ class LanguageModellingTask(MeanLoss):
     def draw(
         self, purpose: str, seed: int, first: int, count: int, data: Mapping[str, np.ndarray]
     ) -> Tensors:
-        """Draw the position of each stream in the text, int64 [count, B]; an evaluation needs none."""
+        """Draw the position of each stream in the text, int64 [count, B]; for an evaluation, what chooses tokens."""
         if purpose == "evaluation":
-            return {}
+            drawn = torch.rand(count, SAMPLE_TOKENS, generator=generator(seed, "sample"), dtype=torch.float64)
+            return {"uniform": drawn}
         tokens = len(data["train/tokens"])
-        if tokens <= self.unroll:
-            raise UsageError(
-                f"the text has {tokens} tokens, model.unroll={self.unroll} needs more: lower model.unroll"
-            )
         starts_B = torch.randint(tokens, (self.batch_size,), generator=generator(seed, "streams"))
         steps = torch.arange(first, first + count)
         return {"position": (starts_B + self.unroll * steps[:, None]) % tokens}
@@ -188,42 +195,72 @@ class LanguageModellingTask(MeanLoss):
     # ---- evaluation --------------------------------------------------------------------------------------
 
     def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
-        """Compute loss (nats per token), perplexity per token and bits per character on both splits."""
+        """Compute loss (nats per token), perplexity per token and bits per character on both splits.
+
+        ``read`` is the share of a split's tokens that are predicted.
+        """
         metrics: Tensors = {}
         for split in SPLITS:
             text = data[f"{split}/tokens"]
-            found = self._means(nets[self.players[0].name], text[: self.evaluation_tokens + 1])
+            tokens = min(text.shape[0] - 1, self.evaluation_tokens)
+            found = self._means(nets[self.players[0].name], text[: tokens + 1])
             loss = metrics[f"{split}/loss"] = found.pop("loss")
             metrics[f"{split}/perplexity"] = loss.exp()
             if f"{split}/characters" in self.sizes:
                 tokens_per_character = text.shape[0] / self.sizes[f"{split}/characters"]
                 metrics[f"{split}/bits_per_character"] = loss * tokens_per_character / math.log(2)
+            metrics[f"{split}/read"] = torch.full_like(loss, tokens / (text.shape[0] - 1))
             metrics |= {f"{split}/{name}": value for name, value in found.items()}
         return metrics
 
     def _means(self, net: Callable[..., Any], text: Tensor) -> Tensors:
-        """Compute the means of loss and own metrics over a text [N], read in parallel streams from a zero state."""
-        streams = max(1, min(EVALUATION_STREAMS, (text.shape[0] - 1) // self.unroll))
-        length = (text.shape[0] - 1) // streams
-        if not has_state(net) and length > self.unroll:
-            length -= length % self.unroll  # every window is read alone, and has T tokens as in training
-        x = text[: streams * length].view(streams, length)
-        y = text[1 : streams * length + 1].view(streams, length)
-        state: Any = None
-        values: dict[str, list[Tensor]] = {}
-        for xs, ys in zip(
-            torch.split(x, self.unroll, dim=1), torch.split(y, self.unroll, dim=1), strict=True
-        ):
-            logits, state = self.read(net, xs, state)
-            values.setdefault("loss", []).append(cross_entropy(logits, ys))
-            for name, function in self.own_metrics.items():
-                of_tokens = function(logits.flatten(0, 1), ys.flatten())
-                values.setdefault(name, []).append(of_tokens.to(logits.dtype).view(ys.shape))
-        return {name: torch.cat(parts, dim=1).mean() for name, parts in values.items()}
+        """Compute the means of loss and own metrics over all tokens of a text but the first, which nothing predicts."""
+        tokens = text.shape[0] - 1
+        positions, counts = evaluation_windows(tokens, self.unroll, has_state(net), text.device)
+        sums: Tensors = {}
+        for rows, counting in zip(torch.split(positions, ROWS), torch.split(counts, ROWS), strict=True):
+            state: Any = None
+            for at, counted in zip(
+                torch.split(rows, self.unroll, dim=1), torch.split(counting, self.unroll, dim=1), strict=True
+            ):
+                logits, state = self.read(net, text[at], state)
+                targets = text[at + 1]
+                values = {"loss": cross_entropy(logits, targets)}
+                for name, function in self.own_metrics.items():
+                    of_tokens = function(logits.flatten(0, 1), targets.flatten())
+                    values[name] = of_tokens.to(logits.dtype).view(targets.shape)
+                for name, value in values.items():
+                    part = torch.where(counted, value, 0.0).sum()
+                    sums[name] = sums[name] + part if name in sums else part
+        return {name: total / tokens for name, total in sums.items()}
+
+    def sample(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
+        """Let the network continue the first T tokens of the test text; both int64, [T] and [SAMPLE_TOKENS].
+
+        Without a state it reads the last T tokens for each one that it writes.
+        """
+        net = nets[self.players[0].name]
+        prompt = data["test/tokens"][: self.unroll]
+        unread, state = prompt[None], None
+        written = []
+        for uniform in draw["uniform"].unbind():
+            logits, state = self.read(net, unread, state)
+            token = choose_token(logits[0, -1], uniform, self.temperature)
+            written.append(token)
+            before = unread[:, :0] if has_state(net) else unread
+            unread = torch.cat([before, token.view(1, 1)], dim=1)[:, -self.unroll :]
+        return {"prompt_tokens": prompt, "sample_tokens": torch.stack(written)}
+
+    def summarize(
+        self, arrays: Mapping[str, np.ndarray], data: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """Keep the tokens of :meth:`sample`; no metrics."""
+        return {}, dict(arrays)
 
     def metric_names(self, networks: Mapping[str, nn.Module]) -> frozenset[str]:
         """Return the names of all metrics, of both splits."""
-        found = {f"{split}/{name}" for split in SPLITS for name in ("loss", "perplexity", *self.own_metrics)}
+        names = ("loss", "perplexity", "read", *self.own_metrics)
+        found = {f"{split}/{name}" for split in SPLITS for name in names}
         return frozenset(
             found | {f"{split}/bits_per_character" for split in SPLITS if f"{split}/characters" in self.sizes}
         )
@@ -238,6 +275,9 @@ class LanguageModellingTask(MeanLoss):
         device = next(network.parameters()).device
         tokens = torch.zeros(TRIAL, self.unroll, dtype=torch.int64, device=device)
         logits = self._try_reading(network, tokens)
+        network.eval()
+        self._try_reading(network, tokens[:1])  # as when it writes
+        network.train()
         if penalised:
             self._check_embedding(network, tokens)
         for name, function in self.own_metrics.items():
@@ -304,6 +344,20 @@ class LanguageModellingTask(MeanLoss):
                     f"{self.typed} returned a state of other shapes than the one before: it must be one that forward "
                     "takes as state"
                 )
+
+
+def check_length(tokens: int, unroll: int, batch_size: int) -> None:
+    """Raise ``UsageError`` for a text that is too short to be trained on."""
+    if tokens <= unroll:
+        raise UsageError(
+            f"the training text has {tokens} tokens, model.unroll={unroll} needs more: lower model.unroll, or use a "
+            "longer text"
+        )
+    if tokens < batch_size:
+        raise UsageError(
+            f"the training text has {tokens} tokens, too few for streams at model.batch_size={batch_size} places: "
+            "lower model.batch_size, or use a longer text"
+        )
 
 
 def module_of(net: Network | nn.Module) -> nn.Module:

@@ -5,6 +5,7 @@ B streams of text, T tokens unrolled, V vocabulary, E embedding, H hidden, L lay
 
 from collections.abc import Mapping
 
+import numpy as np
 from torch import nn
 
 from gradbench.models import Player
@@ -22,8 +23,8 @@ class LanguageModelling(LanguageModellingTask):
         layers: L.
         unroll: T.
         batch_size: B.
-        evaluation_tokens: tokens of each split that an evaluation reads, at most.
-        metrics: further metrics, as of :class:`LanguageModellingTask`.
+        evaluation_tokens: tokens of each split that an evaluation reads, from its beginning, at most.
+        metrics: further metrics, as of :class:`LanguageModellingTask`; so are ``temperature`` and ``arrays``.
     """
 
     players = (Player("lstm"),)
@@ -40,13 +41,17 @@ class LanguageModelling(LanguageModellingTask):
         batch_size: int,
         evaluation_tokens: int,
         metrics: Mapping[str, object] | None = None,
+        temperature: float = 1.0,
+        arrays: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         if min(embedding, hidden, layers, unroll, batch_size, evaluation_tokens) < 1:
             raise ValueError(
                 "model.embedding, hidden, layers, unroll, batch_size, evaluation_tokens must be >= 1"
             )
         self.layers = (sizes["vocabulary"], embedding, hidden, layers)
-        super().__init__(sizes, unroll, batch_size, evaluation_tokens, LanguageModel, metrics)
+        super().__init__(
+            sizes, unroll, batch_size, evaluation_tokens, LanguageModel, metrics, temperature, arrays
+        )
 
     def networks(self, fused: bool = False) -> dict[str, nn.Module]:
         """Return the language model; with ``fused``, on torch's own LSTM kernel."""

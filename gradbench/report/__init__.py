@@ -27,6 +27,7 @@ from gradbench.report.render.blocks import ReportSection
 from gradbench.report.render.cells import MAX_CELLS, list_cells, points_per_curve
 from gradbench.report.render.html import render_html
 from gradbench.report.render.markdown import render_markdown
+from gradbench.report.render.samples import text_sections
 from gradbench.storage.sanitize import check_folder
 
 __all__ = ["Answer", "Report", "answers", "build", "compare"]
@@ -89,7 +90,10 @@ def build(results: Path, claims: Sequence[ReportSection] = ()) -> Report:
         answers=found,
         notes=audit(loaded, comparisons, scanned.notes),
         cells=list_cells(loaded, scanned.sparklines),
-        sections=contents.build_sections(comparisons, drawn, tables, claims, pictures()),
+        sections=[
+            *contents.build_sections(comparisons, drawn, tables, claims, pictures()),
+            *text_sections(loaded, drawn),
+        ],
     )
     written = _write_report(results / "report", page, tables)
     return replace(written, remarks=tuple(line for group in comparisons for line in note_widths(group)))

@@ -4,7 +4,8 @@ K cells, P parameters of a player, U different seeds.
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,13 +15,13 @@ from torch.func import vmap
 from gradbench.config.hashing import canonical
 from gradbench.data import Data
 from gradbench.functional.devices import bring
-from gradbench.functional.flat_params import Layout, Tensors, Weights
+from gradbench.functional.flat_params import Layout, Network, Tensors, Weights
 from gradbench.functional.noise import CounterNoise
 from gradbench.functional.seeding import all_seeded, derive
 from gradbench.functional.sequential_vmap import sequential_vmap
 from gradbench.functional.torch_internals import tree_map
 from gradbench.grid.cell import Cell
-from gradbench.models import Model
+from gradbench.models import Model, Networks
 from gradbench.tracing.cache import traced
 from gradbench.training.divergence import Divergence, init_divergence_state
 from gradbench.training.draws import stack_draws
@@ -28,6 +29,7 @@ from gradbench.training.execution import Execution, StackProgram
 from gradbench.training.program import Program
 from gradbench.training.regularize import group_by_regularizer
 from gradbench.training.state import StackContext, State
+from gradbench.training.traced_network import TracedNetwork
 from gradbench.training.update import build_player_step
 from gradbench.training.weights import apply_weights, initial_weights
 
@@ -59,6 +61,7 @@ def bind_stack(
     seed_of_cell = torch.tensor([seeds.index(cell.seed) for cell in cells]).to(device)
     tensors = bring_data(data, device, dtype)
     draws = evaluation_draws(program, seeds, seed_of_cell, data)
+    evaluate, sample = build_evaluation(cells, program, execution, tensors, draws)
     return StackContext(
         cells=stack,
         cell_indices=cell_indices,
@@ -88,7 +91,8 @@ def bind_stack(
         dtype=dtype,
         noise_keys={player.name: noise_keys(cells, player.name, device) for player in program.model.players},
         is_traced=execution.traces and execution.traces_networks,
-        evaluate=build_evaluation(cells, program, execution, tensors, draws),
+        evaluate=evaluate,
+        sample=sample,
     )
 
 
@@ -120,14 +124,18 @@ def evaluation_draws(program: Program, seeds: Sequence[int], seed_of_cell: Tenso
     return {name: draw_U[seed_of_cell, 0] for name, draw_U in stacked.items()}
 
 
+Evaluation = Callable[[dict[str, Weights]], Tensors]
+"""``weights of every player -> metrics`` [K] and arrays [K, ...]."""
+
+
 def build_evaluation(
     cells: Sequence[Cell],
     program: Program,
     execution: Execution,
     data: Tensors,
     draws: Tensors,
-) -> Callable[[dict[str, Weights]], Tensors]:
-    """Return ``weights of every player -> metrics`` [K] and arrays [K, ...].
+) -> tuple[Evaluation, Evaluation]:
+    """Return functions that evaluate the networks of a stack, and that let them make what a report shows.
 
     Networks are in evaluation mode. Noise inside modules is the same in each evaluation.
 
@@ -145,39 +153,65 @@ def build_evaluation(
     for layout in layouts.values():
         layout.module.eval()
     keys = noise_keys(cells, "evaluation", execution.device)
+    model = program.model
+    config = {name: cells[0].config[name] for name in ("model", "data", "precision")}
+    key = ("evaluation", canonical([config, cells[0].data_sha256]), str(execution.device))
+    traces = execution.traces and execution.traces_networks and one_by_one
+    replays: dict[Hashable, Callable[..., Any]] = {}
 
-    def evaluate_networks(weights: dict[str, Weights], draw: Tensors, data: Tensors) -> Tensors:
-        nets = {name: layouts[name].bind(*own) for name, own in weights.items()}
-        return program.model.evaluate(nets, data, draw)
-
-    def evaluate_with_noise(
-        weights: dict[str, Weights], draw: Tensors, data: Tensors, noise_key: Tensor
-    ) -> Tensors:
+    def run(net: Network, noise_key: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         with CounterNoise(noise_key), execution.kernels():
-            return evaluate_networks(weights, draw, data)
+            return net(*args, **kwargs)
 
-    evaluate_one = evaluate_with_noise
-    # a fused kernel takes nearly all of the time
-    if execution.traces and execution.traces_networks and one_by_one and not program.model.fuses:
-        config = {name: cells[0].config[name] for name in ("model", "data", "precision")}
-        key = canonical([config, cells[0].data_sha256])
-        evaluate_one = traced(evaluate_with_noise, ("evaluation", key, str(execution.device)))
+    def for_stack(method: Callable[[Networks, Tensors, Tensors], Tensors], at_once: bool) -> Evaluation:
+        def call(weights: dict[str, Weights], draw: Tensors, data: Tensors) -> Tensors:
+            return method({name: layouts[name].bind(*own) for name, own in weights.items()}, data, draw)
 
-    def evaluate_cell(weights: dict[str, Weights], draw: Tensors, noise_key: Tensor) -> Tensors:
-        return evaluate_one(weights, draw, data, noise_key)
+        def call_with_noise(
+            weights: dict[str, Weights], draw: Tensors, data: Tensors, noise_key: Tensor
+        ) -> Tensors:
+            with CounterNoise(noise_key), execution.kernels():
+                return call(weights, draw, data)
 
-    def evaluate_stack(weights: dict[str, Weights], draws: Tensors, noise_keys: Tensor) -> Tensors:
-        with CounterNoise(noise_keys), execution.kernels():
-            return vmap(evaluate_networks, in_dims=(0, 0, None), randomness="different")(weights, draws, data)
+        def call_by_call(
+            weights: dict[str, Weights], draw: Tensors, data: Tensors, noise_key: Tensor
+        ) -> Tensors:
+            nets = {name: layouts[name].bind(*own) for name, own in weights.items()}
+            made = {
+                name: TracedNetwork(
+                    **vars(net), run=run, noise_key=noise_key, key=(name, *key), replays=replays
+                )
+                for name, net in nets.items()
+            }
+            return method(made, data, draw)
 
-    evaluate_all = sequential_vmap(evaluate_cell, len(cells)) if one_by_one else evaluate_stack
+        call_one = call_with_noise
+        if traces and not at_once:
+            call_one = call_by_call
+        elif traces and not model.fuses:  # a fused kernel takes nearly all of the time
+            call_one = traced(call_with_noise, key)
 
-    def evaluate(weights: dict[str, Weights]) -> Tensors:
-        with torch.no_grad():
-            # traces run in inference mode; an evaluation may need autograd, which accepts a copy
-            return evaluate_all(tree_map(torch.clone, weights), draws, keys)
+        def call_cell(weights: dict[str, Weights], draw: Tensors, noise_key: Tensor) -> Tensors:
+            return call_one(weights, draw, data, noise_key)
 
-    return evaluate
+        def call_stack(weights: dict[str, Weights], draws: Tensors, noise_keys: Tensor) -> Tensors:
+            with CounterNoise(noise_keys), execution.kernels():
+                return vmap(call, in_dims=(0, 0, None), randomness="different")(weights, draws, data)
+
+        call_all = sequential_vmap(call_cell, len(cells)) if one_by_one else call_stack
+
+        def for_all(weights: dict[str, Weights]) -> Tensors:
+            with torch.no_grad():
+                # traces run in inference mode; an evaluation may need autograd, which accepts a copy
+                return call_all(tree_map(torch.clone, weights), draws, keys)
+
+        return for_all
+
+    # a state is carried through all of a text, and the trace of that would be as long
+    evaluate = for_stack(model.evaluate, at_once=not model.carry())
+    if type(model).sample is Model.sample:
+        return evaluate, lambda _: {}
+    return evaluate, for_stack(model.sample, at_once=False)
 
 
 def layouts_of(program: Program, execution: Execution, fused: bool) -> dict[str, Layout]:

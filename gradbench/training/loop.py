@@ -188,7 +188,10 @@ def evaluate(
     A cell that has diverged, or whose parameters are not finite, has NaN and none.
     """
     context = stepper.context
-    results = {name: tensor.cpu().numpy() for name, tensor in stepper.evaluate(state).items()}
+    found = stepper.evaluate(state)
+    if state.step == context.steps:
+        found = found | context.sample(state.weights)
+    results = {name: tensor.cpu().numpy() for name, tensor in found.items()}
     N = len(context.cells)
     scalars = {name: values for name, values in results.items() if values.ndim == 1}
     metrics = {name: np.full(N, np.nan) for name in scalars}

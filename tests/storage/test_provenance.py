@@ -12,6 +12,7 @@ import gradbench
 from gradbench import report
 from gradbench.cli.show import PROVENANCE
 from gradbench.config import instantiate
+from gradbench.data import Data
 from gradbench.launchers.rows import curves_of, failed_rows, finished_rows
 from gradbench.report.analysis.audit import VERSIONS, audit
 from gradbench.report.analysis.comparison import list_comparisons
@@ -21,6 +22,8 @@ from gradbench.storage.results import Results, describe
 from gradbench.sweep import plan as sweep
 from gradbench.sweep.execute import prepare_folder
 from gradbench.training.loop import Outcome, train
+
+DATA = Data({}, {})
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +52,7 @@ def test_no_column_of_provenance_is_ever_empty(stack, outcome, status, tmp_path)
     results = Results(tmp_path / "x")
     results.create({})
     if status == "completed":
-        results.write(finished_rows(stack, outcome, CPU, now()), curves_of(stack, outcome), {})
+        results.write(finished_rows(stack, outcome, DATA, CPU, now()), curves_of(stack, outcome), {})
     else:
         results.write_failures(failed_rows(stack, "boom", CPU, now()))
     results.unify_schemas()
@@ -82,7 +85,7 @@ def test_the_commit_is_git_s_own_and_outside_a_checkout_there_is_none(tmp_path):
 def test_what_is_provenance_is_no_part_of_what_a_cell_is(stack, outcome, tmp_path):
     results = Results(tmp_path / "x")
     results.create({})
-    results.write(finished_rows(stack, outcome, CPU, now()), curves_of(stack, outcome), {})
+    results.write(finished_rows(stack, outcome, DATA, CPU, now()), curves_of(stack, outcome), {})
     assert not set(config_columns(load_results(results.folder).cells)) & set(PROVENANCE)
 
 

@@ -101,14 +101,14 @@ def test_a_generator_that_breaks_in_its_last_update_has_diverged():
 def test_its_row_says_diverged_without_metrics_and_its_curve_ends_at_its_last_step():
     stack, data = calm_and_broken("mlp")
     outcome = train(stack, data, CPU)
-    calm, broken = finished_rows(stack, outcome, CPU, "then")
+    calm, broken = finished_rows(stack, outcome, data, CPU, "then")
     assert (calm["status"], calm["diverged_at"]) == ("completed", None)
     assert (broken["status"], broken["diverged_at"]) == ("diverged", 1)
     assert math.isnan(broken["test/accuracy"])
     curves = curves_of(stack, outcome).set_index("cell")
     assert curves.loc[stack[1].id, "step"] == 1
     assert math.isnan(curves.loc[stack[1].id, "test/accuracy"])
-    assert set(arrays_of(stack, outcome)) == {stack[0].id}
+    assert set(arrays_of(stack, outcome, data)) == {stack[0].id}
 
 
 @pytest.mark.parametrize("model", ["mlp", "lstm"])

@@ -7,6 +7,7 @@ import pandas as pd
 
 from gradbench.report.analysis.comparison import ComparisonGroup
 from gradbench.report.load.cells import NONE, LoadedResults
+from gradbench.report.load.read import to_numbers
 from gradbench.report.render.formatting import format_number, format_setting, join_words, pluralize
 
 VERSIONS = {
@@ -36,7 +37,8 @@ def audit(
     for comparison in comparisons:
         notes += _warn_of_mixed_versions(comparison) + _warn_of_seeds(comparison)
         notes += [AuditNote(line, warning=False) for line in note_widths(comparison)]
-    notes += _note_budgets(results, comparisons) + _note_provenance(results) + _note_divergence_rules(results)
+    notes += _note_budgets(results, comparisons) + _note_text(results)
+    notes += _note_provenance(results) + _note_divergence_rules(results)
     return sorted(notes, key=lambda note: not note.warning)
 
 
@@ -131,6 +133,27 @@ def _note_budgets(results: LoadedResults, comparisons: Sequence[ComparisonGroup]
         found.append(AuditNote(f"{name}: {', '.join(parts)}", warning=False))
         if "steps" in cells and cells["steps"].nunique() > 1:
             found.append(AuditNote(f"{name} was trained with different budgets of steps", warning=True))
+    return found
+
+
+def _note_text(results: LoadedResults) -> list[AuditNote]:
+    """Note how much of a test text evaluations read, and how much of it is unknown words, unless all and none."""
+    says = {
+        "test/read": "of the test text was read by each evaluation, from its beginning (model.evaluation_tokens)",
+        "test/unknown": "of the test text's tokens are <unk>",
+    }
+    found = []
+    for column, words in says.items():
+        cells = results.cells
+        if not {column, "data"} <= set(cells):
+            continue
+        whole = column == "test/read"
+        shares = cells.assign(share=to_numbers(cells[column]))[["model", "data", "share"]].dropna()
+        for model, data, share in shares.drop_duplicates().itertuples(index=False):
+            if share != whole:
+                found.append(
+                    AuditNote(f"{model} on {data}: {format_number(100 * share)} % {words}", warning=False)
+                )
     return found
 
 

@@ -11,7 +11,7 @@ class TableEntry(NamedTuple):
     Attributes:
         text: the text shown.
         order: key to sort by; the text if empty.
-        kind: ``verdict`` (coloured by its word), ``code`` (to be copied), or empty.
+        kind: ``verdict`` (coloured by its word), ``code`` (to be copied), ``text`` (with its line ends), or empty.
     """
 
     text: str

@@ -1,0 +1,66 @@
+"""Show the text that trained language models write: a table per comparison, a row per treatment."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gradbench.report.analysis.comparison import ComparisonGroup
+from gradbench.report.load.cells import LoadedResults
+from gradbench.report.render.blocks import ReportSection, Table, TableEntry
+from gradbench.report.render.formatting import format_setting, format_value, shorten
+from gradbench.storage.sanitize import escape_controls
+
+MAX_CHARACTERS = 600  # of a text that is shown
+MAX_BYTES = 2**14  # of a stored text that are read
+
+Row = tuple[TableEntry, ...]
+
+
+def text_sections(results: LoadedResults, comparisons: Sequence[ComparisonGroup]) -> list[ReportSection]:
+    """Build the section with the texts of these comparisons; none if no cell stored one."""
+    tables = [table for comparison in comparisons if (table := _text_table(results, comparison))]
+    return [ReportSection("Text", tables)] if tables else []
+
+
+def _text_table(results: LoadedResults, comparison: ComparisonGroup) -> Table | None:
+    """Build the table of one comparison: each treatment at its chosen strength, from its first completed seed."""
+    rows: list[Row] = []
+    prompts: list[str] = []
+    for treatment in comparison.treatments:
+        setting = comparison.chosen_setting(treatment)
+        cells = comparison.cells_at(setting)
+        completed = cells[cells["value"].notna()].sort_values("seed")
+        stored = results.arrays_of(str(completed["cell"].iloc[0])) if len(completed) else {}
+        prompts += [read_text(stored["prompt"])] if "prompt" in stored else []
+        words = read_text(stored["sample"]) if "sample" in stored else ""
+        strengths = [] if setting.strength is None else [setting.strength]
+        rows.append(
+            (
+                TableEntry(format_setting(treatment, setting.quantity, strengths)),
+                TableEntry(str(completed["seed"].iloc[0]) if len(completed) else "–"),
+                TableEntry(words, words[:20], "text") if words else TableEntry("–"),
+            )
+        )
+    if not any(row[-1].kind == "text" for row in rows):
+        return None
+    return Table(comparison.label, ("treatment", "seed", "text"), tuple(rows), _caption(comparison, prompts))
+
+
+def _caption(comparison: ComparisonGroup, prompts: Sequence[str]) -> str:
+    cells = comparison.cells
+    temperatures = cells["model.temperature"].dropna() if "model.temperature" in cells else cells["seed"][:0]
+    drawn = f" at temperature {format_value(temperatures.iloc[0])}" if len(temperatures) else ""
+    after = f" All continue the same piece of the test text, “…{prompts[0][-60:]}”." if prompts else ""
+    return (
+        "What each treatment's network writes after its last evaluation, at the chosen strength and from the first "
+        f"seed that completed, token by token{drawn}.{after} Networks of one seed draw by the same random numbers, so "
+        "if the treatments did nothing, the texts of one seed would be the same. One text proves nothing: the "
+        "answers above do."
+    )
+
+
+def read_text(stored: np.ndarray) -> str:
+    """Return stored UTF-8, uint8 [bytes], as text to show; an empty string if it is anything else."""
+    if stored.dtype != np.uint8 or stored.ndim != 1:
+        return ""
+    return escape_controls(shorten(stored[:MAX_BYTES].tobytes().decode(errors="replace"), MAX_CHARACTERS))
