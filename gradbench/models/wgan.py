@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gradbench.errors import UsageError, nearest
 from gradbench.functional.input_gradients import gradient_norms, slopes
 from gradbench.functional.seeding import generator
-from gradbench.models import Model, Networks, Player, Tensors
+from gradbench.models import Networks, Player, Task, Tensors
 from gradbench.models.factory import (
     TRIAL,
     NetworkFactory,
@@ -50,7 +50,7 @@ MAX_COUNTED = 1e300
 """Largest absolute parameter that the histogram counts: the width of its range must be a finite float."""
 
 
-class WassersteinGAN(Model):
+class WassersteinGAN(Task):
     """A critic D and a generator G: D's loss is E D(G(z)) - E D(x), G's is -E D(G(z)).
 
     A gradient penalty is taken of D at x' = a x + (1 - a) G(z), a ~ U[0, 1] per sample (Gulrajani et al. 2017).

@@ -21,7 +21,7 @@ from gradbench.storage.results import FINISHED, Results
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gradbench.models import Model
+    from gradbench.models import Task
 
 RESULTS = Path("results")
 """Default parent of results folders, relative to the working directory."""
@@ -225,7 +225,7 @@ def validate(
 
 
 def try_networks(
-    model: "Model", weights: Mapping[str, "Tensor"] | None = None, penalised: bool = False
+    model: "Task", weights: Mapping[str, "Tensor"] | None = None, penalised: bool = False
 ) -> frozenset[str] | None:
     """Build a model's networks, let it check them, and return the names of its metrics, if they are known.
 
@@ -250,7 +250,7 @@ def try_networks(
         return model.metric_names(networks) if names_its_metrics(model) else None
 
 
-def names_its_metrics(model: "Model") -> bool:
+def names_its_metrics(model: "Task") -> bool:
     """Return whether the names that a model gives cover all that it reports: a subclass may report more."""
     for kind in type(model).__mro__:
         if "metric_names" in vars(kind):
