@@ -132,3 +132,12 @@ def nearest(given: str, known: Iterable[str]) -> str:
     names = {name.lower(): name for name in known}
     close = difflib.get_close_matches(given.lower(), list(names), n=1, cutoff=0.5)
     return f"; did you mean '{names[close[0]]}'?" if close else ""
+
+
+def nearest_first(given: str, known: Iterable[str], most: int = 12) -> str:
+    """Return the known names as text, those most like ``given`` first; of many, how many more there are."""
+    names = sorted(
+        known, key=lambda name: -difflib.SequenceMatcher(None, given.lower(), name.lower()).ratio()
+    )
+    rest = len(names) - most
+    return (", ".join(map(excerpt, names[:most])) or "none") + (f" and {rest} more" if rest > 0 else "")

@@ -2,6 +2,7 @@
 
 import math
 import re
+import runpy
 import shlex
 import string
 from collections import Counter
@@ -184,7 +185,9 @@ def test_the_readme_is_short():
 def test_the_readme_names_every_model_and_regularizer(group):
     listed = set(re.findall(r"`(\w+)`", section(README, "What it compares")))
     assert set(Configs().groups[group]) <= listed
-    assert f"{len(Configs().groups['data'])} data sets" in README
+    written = [(ROOT / f"conf/data/{name}.yaml").read_text() for name in Configs().groups["data"]]
+    shipped = [text for text in written if "???" not in text and "defaults: [csv" not in text]
+    assert f"{len(shipped)} data sets" in README
 
 
 def test_the_readme_lists_every_command():
@@ -363,6 +366,25 @@ def test_the_regularizer_that_contributing_adds_works_as_written(home):
     curves = train([cell], data_of(cell), CPU).curves
     assert torch.as_tensor(curves["clipped"]).eq(1).all()
     assert torch.as_tensor(curves["cosine"]).allclose(torch.ones(20, 1, dtype=torch.float64))
+
+
+def test_each_example_of_data_of_ones_own_trains_as_it_is_shown(tmp_path, monkeypatch):
+    text = section(DOCUMENTS["conf/README.md"], "Data of your own")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for code in re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
+        (name,) = re.findall(r"^# (\w+\.py)", code)
+        (tmp_path / name).write_text(code)
+        if name.startswith("make_"):
+            runpy.run_path(name)
+    runs = [words for words in commands(text) if "data=huggingface" not in words and words[0] == "run"]
+    assert {word for words in runs for word in words if word.startswith("data=")} == {
+        *("data=npz", "data=csv", "data=images", "data=loader")
+    }
+    for words in runs:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([*words, "steps=2", "eval_every=2", "--no-report", "--jobs", "1"])
+        assert not stopped.value.code, words
 
 
 def test_the_optimizer_and_the_schedule_that_contributing_adds_work_as_written(home):

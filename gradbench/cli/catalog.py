@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from gradbench.cli.own_data import OWN_DATA
 from gradbench.config.comments import first_comment, header_comments, parse_comments
 from gradbench.config.compose import Configs, leaves, shipped_folder
 from gradbench.config.composite import typed
@@ -126,9 +127,9 @@ TITLE = """# Every choice and its keys
 [Hydra's grammar](https://hydra.cc/docs/advanced/override_grammar/basic/): `key=value`, `key=a,b`, `'key=range(5)'`.
 `gradbench info` prints these tables in short.
 
-Sections: [every cell](#every-cell) · [code of your own](#code-of-your-own) · [models](#models) ·
-[regularizers](#regularizers) · [data](#data) · [optimizers](#optimizers) · [schedules](#schedules). To add an option,
-see [CONTRIBUTING](../CONTRIBUTING.md)."""
+Sections: [every cell](#every-cell) · [code of your own](#code-of-your-own) ·
+[data of your own](#data-of-your-own) · [models](#models) · [regularizers](#regularizers) · [data](#data) ·
+[optimizers](#optimizers) · [schedules](#schedules). To add an option, see [CONTRIBUTING](../CONTRIBUTING.md)."""
 
 
 OWN_WORDS = {
@@ -141,6 +142,9 @@ OWN_WORDS = {
     "`model.metrics.NAME=my_pkg.f`": "a further metric: a function, reported as `train/NAME` and `test/NAME` in "
     "the table of cells and the report's section “Further metrics”; `model.metric=test/NAME model.goal=max` (or `min`) "
     "compares by it",
+    "`data.loader=my_pkg.load`": (
+        "a function that returns [data of your own](#data-of-your-own); `data.loader.KEY=value` is an argument of it"
+    ),
     "`model.weights=FILE`": "weights to start from, instead of random ones",
 }
 """Word -> what it names."""
@@ -175,7 +179,7 @@ source, and of the content of a weights file, is part of a cell's id: what is ed
 def markdown() -> str:
     """Return the catalog of everything shipped with gradbench, as a page of Markdown."""
     configs = Configs()
-    parts = [TITLE, *general_section(), *own_code_section()]
+    parts = [TITLE, *general_section(), *own_code_section(), "## Data of your own", OWN_DATA]
     for title, group in KINDS.items():
         rows = [overview_row(configs, group, name) for name in configs.groups[group]]
         parts += [

@@ -5,6 +5,7 @@
     model.networks.NAME=my_pkg.Net   ->  the same for each network of a model that has several, also with .KEY
     model.metrics.NAME=my_pkg.f      ->  model.metrics.NAME._target_: my_pkg.f
     model.loss=my_pkg.f              ->  model.loss._target_: my_pkg.f, also with .KEY; a plain word stays one
+    data.loader=my_pkg.load          ->  data.loader._target_: my_pkg.load, and arguments as of a network
 
 Words, axes, commands and tables have the form on the left, resolved configs the one on the right.
 """
@@ -24,15 +25,15 @@ GIVEN_LATER = "???"
 """The value of a key that must be given."""
 
 NAME = r"[^\W\d]\w*"
-RESERVED = re.compile(r"model\.(network|networks|metrics|loss)(?:\.|$)")
-COMPOSITE = re.compile(rf"(model\.(?:network|loss|(?:networks|metrics)\.{NAME}))((?:\.{NAME})*)")
+RESERVED = re.compile(r"(?:model\.(network|networks|metrics|loss)|data\.(loader))(?:\.|$)")
+COMPOSITE = re.compile(rf"(model\.(?:network|loss|(?:networks|metrics)\.{NAME})|data\.loader)((?:\.{NAME})*)")
 """Matches a composite key: the node that names code, and what follows of an argument's key."""
 
 WORD_OR_CODE = "model.loss"
 """The composite key that also takes plain words, such as ``squared``."""
 
-EXAMPLES = {"metrics": "my_pkg.f", "loss": "my_pkg.f"}
-"""Composite key -> a name like those that it takes; of networks, ``my_pkg.Net``."""
+EXAMPLES = {"metrics": "my_pkg.f", "loss": "my_pkg.f", "loader": "my_pkg.load"}
+"""Part of a composite key -> a name like those that it takes; the others take one like ``my_pkg.Net``."""
 
 
 def node_of(key: str) -> str | None:
@@ -84,10 +85,11 @@ def check(axis: Axis) -> None:
     reserved = RESERVED.match(axis.key)
     if not reserved:
         return
-    what, node, values = reserved[1], node_of(axis.key), ",".join(map(literal, axis.values))
+    what, node, values = reserved[1] or reserved[2], node_of(axis.key), ",".join(map(literal, axis.values))
     example = EXAMPLES.get(what, "my_pkg.Net")
     if node is None:
-        named = f"model.{what}" if what in ("network", "loss") else f"model.{what}.NAME"
+        single = {"network": "model.network", "loss": "model.loss", "loader": "data.loader"}
+        named = single.get(what, f"model.{what}.NAME")
         raise UsageError(
             f"{axis.key}={values}: expected {named}={example}; a name is made of letters, digits and _"
         )
@@ -112,6 +114,9 @@ def expand_short_forms(config: dict[str, Any]) -> None:
     Raises:
         UsageError: for a node that is neither a name, a mapping nor null.
     """
+    data = config.get("data")
+    if isinstance(data, dict) and "loader" in data:
+        data["loader"] = full_form("data.loader", data["loader"])
     model = config.get("model")
     if not isinstance(model, dict):
         return
@@ -138,7 +143,8 @@ def full_form(key: str, node: Any) -> Any:
         return {TARGET: node}
     if isinstance(node, dict):
         return {TARGET: GIVEN_LATER, **node}
-    raise UsageError(f"{key} must be a dotted name like my_pkg.Net, got {literal(node)} in its YAML file")
+    example = EXAMPLES.get(key.rpartition(".")[2], "my_pkg.Net")
+    raise UsageError(f"{key} must be a dotted name like {example}, got {literal(node)} in its YAML file")
 
 
 def say_missing(key: str, config: Mapping[str, Any]) -> str:
@@ -146,10 +152,10 @@ def say_missing(key: str, config: Mapping[str, Any]) -> str:
     word = typed(key)
     if not names_code(word):
         return f"{key} must be given: add {key}=…"
-    _, what, *name = word.split(".")
+    group, what, *name = word.split(".")
     noun = f"a {what}" if not name else f"the {what.removesuffix('s')} {name[0]}"
     example = EXAMPLES.get(what, "my_pkg.Net")
-    return f"model={config['model'].get('name')} needs {noun}: add {word}={example}"
+    return f"{group}={config[group].get('name')} needs {noun}: add {word}={example}"
 
 
 def networks_of(config: Mapping[str, Any]) -> list[str]:

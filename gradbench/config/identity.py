@@ -14,7 +14,14 @@ from gradbench.config.sources import OWN, file_sha256, source_sha256
 from gradbench.errors import UsageError
 
 LABELS = frozenset(
-    ("model.metric", "model.goal", "model.unit", "model.gradient_center", "regularizer.family")
+    (
+        "model.metric",
+        "model.goal",
+        "model.unit",
+        "model.gradient_center",
+        "model.targets",
+        "regularizer.family",
+    )
 )
 """Keys that only describe a cell to reports and other keys; they do not affect what it computes."""
 

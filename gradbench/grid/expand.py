@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def expand(
     for axis in itertools.chain(*products):
         if axis.key not in used | configs.groups.keys():
             if composite.node_of(axis.key):
-                raise UsageError(say_not_taken(configs, axis.key, known, choices["model"]))
+                raise UsageError(say_not_taken(configs, axis.key, known, choices))
             raise UsageError(say_unread(configs, axis.key, axis.values, known, choices))
     for key, value in unread:
         raise UsageError(say_unread(configs, key, [value], known - {key}, choices))
@@ -254,25 +254,28 @@ def find_node(config: Config, key: str) -> Config:
     return config
 
 
-def say_not_taken(configs: Configs, key: str, known: Collection[str], models: Iterable[str]) -> str:
-    """Return the line that says that the chosen models do not take a composite key, and what takes it.
+def say_not_taken(
+    configs: Configs, key: str, known: Collection[str], choices: Mapping[str, Collection[str]]
+) -> str:
+    """Return the line that says that the chosen options do not take a composite key, and what takes it.
 
     Args:
-        configs: all models.
+        configs: all options.
         key: composite.
         known: keys of all cells.
-        models: the chosen ones.
+        choices: group -> its chosen options.
     """
     node = composite.required_node(key)
+    group = key.partition(".")[0]
     takers = []
-    for name in configs.groups["model"]:
+    for name in configs.groups[group]:
         with contextlib.suppress(UsageError):  # a broken file of the user's folder is not what was asked for
-            if node in dotted_keys(configs.compose((f"model={name}",)).config):
-                takers.append(f"model={name}")
-    own = sorted(filter(composite.names_code, known))
+            if node in dotted_keys(configs.compose((f"{group}={name}",)).config):
+                takers.append(f"{group}={name}")
+    own = sorted(one for one in known if composite.names_code(one) and one.startswith(f"{group}."))
     hint = f"; it takes {', '.join(own)}" if own else ""
     others = f"; {', '.join(takers)} would" if takers else ""
-    return f"model={','.join(sorted(models))} does not take {node}{hint}{others}"
+    return f"{group}={','.join(sorted(choices[group]))} does not take {node}{hint}{others}"
 
 
 def convert_value(key: str, value: Any, default: Any) -> Any:

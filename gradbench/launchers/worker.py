@@ -74,6 +74,7 @@ def train_and_store(
         with exits_as_errors():
             check_code(cells)
             data = load_recent(canonical(cells[0].config["data"]))
+            check_unchanged(cells[0], data)
             if len(cells) > 1 and is_too_large(cells, data, device):
                 return ("too large",)
             outcome = train(
@@ -114,6 +115,17 @@ def check_code(cells: Sequence[Cell]) -> None:
             raise UsageError(
                 f"the source of {target} has changed since the run was planned; type the command again"
             )
+
+
+def check_unchanged(cell: Cell, data: Data) -> None:
+    """Raise ``UsageError`` unless data are those that a cell was planned with, which its id names."""
+    if data.fingerprint != cell.data_sha256:
+        config = cell.config["data"]
+        words = [
+            f"data={config['name']}",
+            *(f"data.{key}={config[key]}" for key in ("path", "source") if key in config),
+        ]
+        raise UsageError(f"{' '.join(words)} has changed since the run was planned; type the command again")
 
 
 def send(pipe: Connection, *message: Any) -> None:

@@ -87,7 +87,7 @@ def predict_footprint(cells: Sequence[Cell], data: Data, kind: str) -> Footprint
     """Predict the peak memory of stacks of such cells, allocating only random numbers and one network.
 
     Counts every tensor, and on a CPU also the data and the curves, which share its memory. Does not count Python, torch
-    itself, or ``Model.summarize`` on the host. ``precision=bfloat16`` is predicted as float32, which takes no less.
+    itself, or ``Task.summarize`` on the host. ``precision=bfloat16`` is predicted as float32, which takes no less.
 
     Args:
         cells: cells of one step program; one of each regularizer is run, and the largest peak counts.

@@ -12,7 +12,7 @@ from gradbench.functional.devices import name_of, shapes_alone
 from gradbench.grid.cell import Cell
 from gradbench.memory.estimate import HEADROOM, Footprint, free_memory, max_width, predict_footprint
 from gradbench.memory.saturation import saturating_bytes
-from gradbench.models import Model
+from gradbench.models import Task
 from gradbench.training.program import build
 
 AUTO = "auto"
@@ -79,7 +79,7 @@ def count_stacks(cells: Sequence[Cell], data: Data, device: torch.device) -> int
     return min(1 << (max(fewest, 2) - 1).bit_length(), len(cells))
 
 
-def count_parameters(model: Model) -> int:
+def count_parameters(model: Task) -> int:
     """Return the number of parameters of a model's largest network."""
     try:
         with shapes_alone():

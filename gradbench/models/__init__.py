@@ -1,7 +1,7 @@
 """Models: tasks with networks. A task says what is learned: batches, loss, metrics, where a penalty is measured.
 
 Everything here is written for ONE cell; the training loop adds the axis of K cells with ``vmap``. No model knows
-regularizers, optimizers, stacks or files. To add a model, write one file with a :class:`Model` and one YAML in
+regularizers, optimizers, stacks or files. To add a model, write one file with a :class:`Task` and one YAML in
 ``conf/model``. Most begin with :class:`gradbench.models.supervised.SupervisedTask`, which needs the loss alone.
 """
 
@@ -37,7 +37,7 @@ class Player:
     regularized: bool = True
 
 
-class Model(ABC):
+class Task(ABC):
     """A training task of one cell: networks, random draws, batches, loss and evaluation.
 
     These methods have defaults, which a model may replace: :meth:`carry` (no state between updates), :meth:`probe`
@@ -152,11 +152,11 @@ class Model(ABC):
         Raises:
             UsageError: if a network does not fit the task or the data, or if no penalty can be measured.
         """
-        if penalised and type(self).probe is Model.probe:
+        if penalised and type(self).probe is Task.probe:
             self.probe("", {}, {}, {})
 
 
-class MeanLoss(Model):
+class MeanLoss(Task):
     """A model whose loss is a mean over examples, and whose penalty is taken of each example's own loss.
 
     It implements :meth:`losses`; :meth:`loss` and :meth:`probe` follow from it, and one forward pass serves both.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gradbench.errors import UsageError, nearest
 from gradbench.functional.input_gradients import gradient_norms, slopes
 from gradbench.functional.seeding import generator
-from gradbench.models import Model, Networks, Player, Tensors
+from gradbench.models import Networks, Player, Task, Tensors
 from gradbench.models.factory import (
     TRIAL,
     NetworkFactory,
@@ -26,7 +26,7 @@ from gradbench.models.factory import (
     try_network,
 )
 from gradbench.models.networks.mlp import Perceptron
-from gradbench.models.sampling import gather_rows
+from gradbench.models.sampling import check_batch_size, check_floating, gather_rows
 from gradbench.models.supervised import averaged
 
 PLAYERS = ("critic", "generator")
@@ -50,7 +50,7 @@ MAX_COUNTED = 1e300
 """Largest absolute parameter that the histogram counts: the width of its range must be a finite float."""
 
 
-class WassersteinGAN(Model):
+class WassersteinGAN(Task):
     """A critic D and a generator G: D's loss is E D(G(z)) - E D(x), G's is -E D(G(z)).
 
     A gradient penalty is taken of D at x' = a x + (1 - a) G(z), a ~ U[0, 1] per sample (Gulrajani et al. 2017).
@@ -92,8 +92,10 @@ class WassersteinGAN(Model):
     ) -> None:
         if generator not in ("trained", "fixed"):
             raise ValueError(f"model.generator must be trained or fixed, got {generator}")
-        if min(noise, critic_steps, batch_size, matched_points) < 1:
-            raise ValueError("model.noise, critic_steps, matched_points and batch_size must be >= 1")
+        if min(noise, critic_steps, matched_points) < 1:
+            raise ValueError("model.noise, critic_steps and matched_points must be >= 1")
+        check_batch_size(batch_size, arrays["train/x"])
+        check_floating(arrays["train/x"])
         self.inputs, self.noise, self.batch_size = sizes["inputs"], noise, batch_size
         self.matched_points = matched_points
         self.shape = (hidden, depth)

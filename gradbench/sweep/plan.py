@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gradbench.config.compose import GROUPS, Configs, Experiment
 from gradbench.config.hashing import canonical, digest
 from gradbench.config.identity import WEIGHTS, foreign_targets
-from gradbench.config.instantiate import fingerprint, load_once
+from gradbench.config.instantiate import describe_data, load_once
 from gradbench.config.overrides import Overrides, one_line
 from gradbench.data import Data, Description
 from gradbench.errors import ExitError, UsageError, exits_as_errors, nearest
@@ -27,7 +27,7 @@ from gradbench.storage.sanitize import escape_controls
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gradbench.models import Model
+    from gradbench.models import Task
 
 RESULTS = Path("results")
 """Default parent of results folders, relative to the working directory."""
@@ -50,7 +50,7 @@ class Plan:
         stacks: the same cells grouped into stacks; stacks with unfinished cells are trained.
         statuses: cell id -> status, for the cells that have a row in the results folder.
         devices: names of the devices to train on.
-        notes: lines for the user on how networks of their own are trained.
+        notes: lines for the user on what was made of their data, and how networks of their own are trained.
     """
 
     experiment: Experiment
@@ -106,19 +106,28 @@ def make_plan(
     experiment = configs.experiment(experiment_name) if experiment_name else Experiment("sweep")
     typed = configs.parse(words)
     parsed = experiment.apply_scale(typed)
+    descriptions: dict[str, Description] = {}
+
+    def fingerprint(config: Mapping[str, Any]) -> str:
+        key = canonical(config["data"])
+        if key not in descriptions:
+            try:
+                descriptions[key] = call(describe_data, key)
+            except ExitError as error:
+                raise UsageError(f"data={config['data']['name']} {error}") from error
+        return descriptions[key].fingerprint
+
     cells = expand(configs, experiment, parsed, fingerprint)
     device = only_value("device", [cell.runtime["device"] for cell in cells])
     stored = Results(results or RESULTS / folder_name(experiment, typed))
     stored.check()
     statuses = stored.statuses()
     groups = group_by_program(cells)
-    keys = {canonical(cell.config["data"]) for cell in cells}
     try:
-        devices, counts, notes = call(
-            fit_to_devices, groups, device, {key: Description.of(load_once(key)) for key in keys}
-        )
+        devices, counts, notes = call(fit_to_devices, groups, device, descriptions)
     except ExitError as error:
         raise UsageError(f"{own_code(cells) or 'planning'} {error}") from error
+    notes = [*dict.fromkeys(note for one in descriptions.values() for note in one.notes), *notes]
     grouped = [
         stack
         for members, count in zip(groups, counts, strict=True)
@@ -269,7 +278,7 @@ def validate(
 
 
 def try_networks(
-    model: "Model",
+    model: "Task",
     weights: Mapping[str, "Tensor"] | None = None,
     penalised: bool = False,
     tell: Callable[[str], None] = lambda _line: None,
@@ -301,7 +310,7 @@ def try_networks(
         return model.metric_names(networks) if names_its_metrics(model) else None
 
 
-def names_its_metrics(model: "Model") -> bool:
+def names_its_metrics(model: "Task") -> bool:
     """Return whether the names that a model gives cover all that it reports: a subclass may report more."""
     for kind in type(model).__mro__:
         if "metric_names" in vars(kind):

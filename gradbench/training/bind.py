@@ -21,7 +21,7 @@ from gradbench.functional.seeding import all_seeded, derive
 from gradbench.functional.sequential_vmap import sequential_vmap
 from gradbench.functional.torch_internals import tree_map
 from gradbench.grid.cell import Cell
-from gradbench.models import Model, Networks
+from gradbench.models import Networks, Task
 from gradbench.tracing.cache import traced
 from gradbench.training.divergence import Divergence, init_divergence_state
 from gradbench.training.draws import stack_draws
@@ -209,7 +209,7 @@ def build_evaluation(
 
     # a state is carried through all of a text, and the trace of that would be as long
     evaluate = for_stack(model.evaluate, at_once=not model.carry())
-    if type(model).sample is Model.sample:
+    if type(model).sample is Task.sample:
         return evaluate, lambda _: {}
     return evaluate, for_stack(model.sample, at_once=False)
 
@@ -270,7 +270,7 @@ def init_state(context: StackContext) -> State:
 
 
 def seeded_networks(
-    model: Model, seed: int, weights: Mapping[str, Tensor] | None = None
+    model: Task, seed: int, weights: Mapping[str, Tensor] | None = None
 ) -> dict[str, nn.Module]:
     """Return new networks, one per player, as a cell of this seed begins with them.
 

@@ -16,7 +16,7 @@ from torch.func import vmap
 from gradbench.functional.flat_params import Network, Tensors, Weights
 from gradbench.functional.input_gradients import Evaluated
 from gradbench.functional.noise import CounterNoise
-from gradbench.models import MeanLoss, Model, Player
+from gradbench.models import MeanLoss, Player, Task
 from gradbench.regularizers import Penalty
 from gradbench.training.execution import StackProgram
 
@@ -132,7 +132,7 @@ class OneNetwork:
         return penalty.to(own.parameters.dtype)
 
 
-def probe_of(model: Model, player: str, nets: dict[str, Network], batch: Tensors, carry: Tensors) -> Probe:
+def probe_of(model: Task, player: str, nets: dict[str, Network], batch: Tensors, carry: Tensors) -> Probe:
     """Return where a model has a penalty measured: its losses, where its loss is the mean of them."""
     if isinstance(model, MeanLoss):
         return model.losses(player, nets, batch, carry)

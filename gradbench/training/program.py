@@ -9,7 +9,7 @@ import torch
 from gradbench.config.instantiate import instantiate_group
 from gradbench.data import Data
 from gradbench.grid.cell import schedule_numbers
-from gradbench.models import Model
+from gradbench.models import Task
 from gradbench.optimizers import Optimizer, Schedule
 from gradbench.regularizers import Regularizer
 
@@ -29,7 +29,7 @@ class Program:
         precision: of the arithmetic.
     """
 
-    model: Model
+    model: Task
     optimizer: Optimizer
     schedule: Schedule | None
     accumulate: int

@@ -21,7 +21,7 @@ from gradbench.functional.noise import CounterNoise, subkey
 from gradbench.functional.seeding import all_seeded, derive
 from gradbench.functional.written_out import written_out
 from gradbench.grid.cell import Cell
-from gradbench.models import Model, Player
+from gradbench.models import Player, Task
 from gradbench.regularizers import Regularizer
 from gradbench.training.draws import CHUNK
 from gradbench.training.program import build, build_regularizer
@@ -141,7 +141,7 @@ def unmoved(networks: Mapping[str, nn.Module]) -> dict[str, Network | nn.Module]
 
 
 def draw(
-    model: Model, player: Player, several: int, seed: int, step: int, data: Data, dtype: torch.dtype
+    model: Task, player: Player, several: int, seed: int, step: int, data: Data, dtype: torch.dtype
 ) -> list[dict[str, Tensor]]:
     """Return the random numbers of each of a player's batches in a step, drawn for CHUNK steps together."""
     place, of_step = step % CHUNK, player.steps * several

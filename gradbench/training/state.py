@@ -14,7 +14,7 @@ from torch import Tensor
 from gradbench.config.identity import WEIGHTS
 from gradbench.functional.flat_params import Layout, Tensors, Weights
 from gradbench.grid.cell import Cell
-from gradbench.models import Model
+from gradbench.models import Task
 from gradbench.optimizers import Optimizer
 from gradbench.regularizers import State as RegularizerState
 from gradbench.training.divergence import Divergence, DivergenceState
@@ -178,7 +178,7 @@ class StackContext:
     eval_every: int
     record_every: int
     divergence: Divergence
-    model: Model
+    model: Task
     optimizer: Optimizer
     players: list[PlayerStep]
     layouts: dict[str, Layout]

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -16,6 +18,7 @@ from rich.console import Console
 
 from gradbench.cli import main as cli
 from gradbench.cli.progress import QuietDisplay
+from gradbench.config.instantiate import load_once
 from gradbench.launchers import forkserver, local
 from gradbench.launchers.forkserver import PRELOADED, describe_exit
 from gradbench.signals import Interruption
@@ -385,3 +388,27 @@ def test_a_checkpoint_that_is_asked_to_stop_is_due_at_once_and_saved_first(tmp_p
 )
 def test_a_death_is_named(code, said):
     assert describe_exit(code) == said
+
+
+def test_cells_whose_data_change_between_plan_and_training_fail_and_nothing_is_filed_under_their_ids(home):
+    def planned():
+        load_once.cache_clear()
+        return make_plan(None, words, home / "out")
+
+    def train(plan):
+        with QuietDisplay(plan.todo(), Console(file=io.StringIO(), width=300)) as watcher:
+            assert execute(plan, "gradbench run", watcher, 1, fail_fast=False)
+        return watcher.console.file.getvalue(), pd.read_parquet("out/cells").set_index("cell")["status"]
+
+    x, y = np.random.default_rng(0).random((80, 2)), np.arange(80) % 2
+    words = ["model=mlp", "data=npz", "data.path=mine.npz", "steps=2", "eval_every=2", "seed=0,1"]
+    np.savez("mine.npz", x=x, y=y)
+    before = planned()
+    np.savez("mine.npz", x=x + 1, y=y)
+    said, statuses = train(before)
+    assert "data=npz data.path=mine.npz has changed since the run was planned; type the command again" in said
+    assert set(statuses) == {"failed"}
+    after = planned()
+    _, statuses = train(after)
+    assert set(statuses[[cell.id for cell in after.cells]]) == {"completed"}
+    assert set(statuses[[cell.id for cell in before.cells]]) == {"failed"}

@@ -1,10 +1,9 @@
 """Say on one line what the user's own code raised, and where."""
 
-import inspect
+import os
 import traceback
+from importlib.util import find_spec
 from pathlib import Path
-
-import torch
 
 from gradbench.errors import ExitError
 
@@ -23,13 +22,14 @@ def place_of(error: BaseException) -> str:
     return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
 
 
-OWN = (
-    *(str(Path(file).parent) for file in (str(torch.__file__), inspect.__file__)),
-    str(Path(__file__).parents[1]),
+KNOWN = tuple(
+    f"{Path(str(spec.origin)).parent}{os.sep}"
+    for spec in map(find_spec, ("torch", "inspect", "gradbench"))
+    if spec
 )
 """Folders of torch, the standard library and gradbench, whose lines tell a user nothing."""
 
 
 def is_foreign(file: str) -> bool:
     """Return whether a file is neither gradbench's nor torch's nor the standard library's."""
-    return not file.startswith((*OWN, "<"))
+    return not file.startswith((*KNOWN, "<"))
