@@ -124,7 +124,8 @@ TITLE = """# Every choice and its keys
 <!-- Made by `python -m gradbench.cli.catalog > conf/README.md` from the comments of the YAML files beside it. -->
 
 `gradbench run model=mlp regularizer=clip_norm,gp regularizer.threshold=0.1,1` chooses and sweeps. Overrides are
-[Hydra's grammar](https://hydra.cc/docs/advanced/override_grammar/basic/): `key=value`, `key=a,b`, `'key=range(5)'`.
+[Hydra's grammar](https://hydra.cc/docs/advanced/override_grammar/basic/): `key=value`, `key=a,b`, `'key=range(5)'`;
+`'regularizer.threshold=${optimizer.lr}'` has one key follow another. What nothing reads is refused.
 `gradbench info` prints these tables in short.
 
 Sections: [every cell](#every-cell) · [code of your own](#code-of-your-own) ·
