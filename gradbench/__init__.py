@@ -8,6 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gradbench.api.results import Results, load
+    from gradbench.api.run import run
     from gradbench.data import Data
     from gradbench.errors import UsageError
     from gradbench.functional.flat_params import Layout
@@ -26,6 +28,9 @@ FORMAT = 2
 """Version of the results format; part of every cell's id."""
 
 PUBLIC = {
+    "run": "gradbench.api.run",
+    "load": "gradbench.api.results",
+    "Results": "gradbench.api.results",
     "Task": "gradbench.models",
     "Player": "gradbench.models",
     "SupervisedTask": "gradbench.models.supervised",
@@ -50,10 +55,13 @@ __all__ = [
     "Player",
     "RegressionTask",
     "Regularizer",
+    "Results",
     "SupervisedTask",
     "Task",
     "UsageError",
     "WassersteinGAN",
+    "load",
+    "run",
 ]
 
 

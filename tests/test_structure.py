@@ -45,6 +45,7 @@ def within(name, *packages):
 
 PACKAGES = (
     "cli",
+    "api",
     "profiling",
     "sweep",
     "launchers",
@@ -70,6 +71,7 @@ BASICS = (
     "gradbench",
     "gradbench.__main__",
     "gradbench.errors",
+    "gradbench.local_code",
     "gradbench.named_code",
     "gradbench.user_errors",
     "gradbench.cpu_count",
@@ -142,6 +144,7 @@ def test_components_are_found_by_their_yaml_and_imported_by_no_other_part(folder
 @pytest.mark.parametrize(
     ("statement", "heavy"),
     [
+        ("import gradbench", ["torch", "numpy", "pandas", "hydra", "rich", "multiprocessing"]),
         ("import gradbench.cli.main", ["torch", "hydra", "pandas", "matplotlib", "sklearn"]),
         ("import gradbench.launchers.forkserver", ["torch", "hydra", "pandas", "numpy"]),
         ("import gradbench.report, gradbench.stats.selection", ["torch", "torchvision", "sklearn"]),

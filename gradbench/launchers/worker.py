@@ -50,6 +50,26 @@ def serve(pipe: Connection, folder: Path, device_name: str) -> None:
     signals.ignore()
     device = torch.device(device_name)
     configure_process(device)
+    serve_stacks(pipe, folder, device)
+
+
+def serve_in_thread(pipe: Connection, folder: Path, device_name: str) -> None:
+    """Serve as :func:`serve` does, in a thread of a process that goes on with its own settings afterwards."""
+    device, threads, keeps = torch.device(device_name), torch.get_num_threads(), keep_uninitialized_memory()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warns_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    load_recent.cache_clear()  # a file may have changed since the last run
+    configure_process(device)
+    try:
+        serve_stacks(pipe, folder, device)
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warns_only)
+        keep_uninitialized_memory(keeps)
+
+
+def serve_stacks(pipe: Connection, folder: Path, device: torch.device) -> None:
+    """Train the received stacks, and send what comes of each, until there are no more."""
     while (cells := receive_cells(pipe)) is not None:
         send(pipe, *train_and_store(cells, folder, device, pipe))
 
