@@ -49,6 +49,7 @@ PACKAGES = (
     "profiling",
     "sweep",
     "launchers",
+    "trackers",
     "memory",
     "training",
     "tracing",

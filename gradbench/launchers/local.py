@@ -106,6 +106,7 @@ class Pool:
         self.workers: list[Worker] = []
         self.starter = starter
         self.finished_cells = FinishedCells(folder)
+        self.told = set[tuple[str, ...]]()
         self.stopping = self.waiting_reported = self.short = False
 
     def run(self, devices: Sequence[str]) -> None:
@@ -222,7 +223,9 @@ class Pool:
             self.watcher.progress(stack, *about)
             return
         if what == "notify":
-            self.watcher.notify(*about)
+            if tuple(about) not in self.told:  # of a tracker that has stopped every worker tells
+                self.watcher.notify(*about)
+            self.told.add(tuple(about))
             return
         worker.stack = None
         if what == "done":

@@ -9,13 +9,14 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from gradbench import signals
@@ -30,8 +31,9 @@ from gradbench.memory.stack_width import is_too_large
 from gradbench.storage.provenance import now
 from gradbench.storage.results import Results
 from gradbench.storage.schema import part_name
+from gradbench.trackers.tracker import make_tracker
 from gradbench.training.checkpoint import Checkpoint, StoppedError
-from gradbench.training.loop import train
+from gradbench.training.loop import Listener, train
 from gradbench.training.state import State
 
 
@@ -87,15 +89,19 @@ def train_and_store(
         ``("no room", reason)``: the results cannot be written; the stack will be resumed from its checkpoint.
     """
     started, results = now(), Results(folder)
-    checkpoint = checkpoint_of(cells, folder, device, pipe.poll, lambda line: send(pipe, "notify", line))
+
+    def warn(line: str) -> None:
+        send(pipe, "notify", line)
+
+    checkpoint = checkpoint_of(cells, folder, device, pipe.poll, warn)
     try:
         data = load_recent(canonical(cells[0].config["data"]))
         check_unchanged(cells[0], data)
         if len(cells) > 1 and is_too_large(cells, data, device):
             return ("too large",)
-        outcome = train(
-            cells, data, device, lambda step, losses: send(pipe, "progress", step, losses), checkpoint
-        )
+        with make_tracker(cells, folder, warn, (StoppedError,)) as tracker:
+            listeners: list[Listener] = [Progress(pipe), *([tracker] if tracker else [])]
+            outcome = train(cells, data, device, listeners, checkpoint)
         rows = finished_rows(cells, outcome, data, device, started)
         results.write(rows, curves_of(cells, outcome), arrays_of(cells, outcome, data))
         checkpoint.remove()
@@ -112,6 +118,23 @@ def train_and_store(
         with contextlib.suppress(StorageError):  # without a row the cells count as unfinished, which is true
             results.write_failures(rows)
         return "failed", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
+class Progress:
+    """Tells the parent of a stack's progress."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self.pipe = pipe
+
+    def on_chunk(self, step: int, series: Mapping[str, np.ndarray]) -> None:
+        """Send the step and the loss of each cell."""
+        send(self.pipe, "progress", step, series["loss"][-1].tolist())
+
+    def on_evaluation(self, step: int, metrics: Mapping[str, np.ndarray]) -> None:
+        """Send nothing."""
+
+    def on_end(self, statuses: Sequence[str]) -> None:
+        """Send nothing: the stack is not stored yet."""
 
 
 def check_unchanged(cell: Cell, data: Data) -> None:

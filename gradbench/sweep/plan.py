@@ -17,6 +17,7 @@ from gradbench.grid.cell import RUNTIME, Cell
 from gradbench.grid.expand import expand
 from gradbench.grid.stacks import Stack, group_by_program, split_into_stacks
 from gradbench.storage.results import FINISHED, Results
+from gradbench.trackers import check_installed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,6 +108,7 @@ def make_plan(
 
     cells = expand(configs, experiment, parsed, fingerprint)
     device = only_value("device", [cell.runtime["device"] for cell in cells])
+    check_installed(cells[0].runtime["tracker"])
     stored = Results(results or RESULTS / folder_name(experiment, typed))
     stored.check()
     statuses = stored.statuses()
