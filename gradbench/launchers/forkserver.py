@@ -154,7 +154,7 @@ class WorkerStarter:
         Raises:
             ShortageError: if the machine has no room for it.
         """
-        process, pipe = start_process(self.context, run_worker, folder, device)
+        process, pipe = start_process(self.context, run_worker, folder, device, dict(os.environ))
         return Worker(process, pipe, device)
 
 
@@ -182,8 +182,12 @@ def start_process(
     return process, ours
 
 
-def run_worker(pipe: Connection, folder: Path, device: str) -> None:
-    """Serve as a worker; its heavy imports happen in the worker's own process."""
+def run_worker(pipe: Connection, folder: Path, device: str, environment: dict[str, str]) -> None:
+    """Serve as a worker; its heavy imports happen in the worker's own process.
+
+    Its environment is that of the caller, which may have changed since the server was started.
+    """
+    os.environ.update(environment | ENVIRONMENT)
     from gradbench.launchers.worker import serve
 
     serve(pipe, folder, device)
