@@ -1,9 +1,12 @@
 """Errors that the command line prints as one line: user mistakes, damaged files, unwritable disks."""
 
+import contextlib
 import difflib
 import errno
 import re
-from collections.abc import Iterable
+import signal
+import traceback
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 MAX_LENGTH = 4096
@@ -38,6 +41,39 @@ class StorageError(Exception):
 
     The command line prints the message, one line, and exits with status 1.
     """
+
+
+class ExitError(Exception):
+    """Code of the user's own asked for the end of the process; the message says how and where."""
+
+
+@contextlib.contextmanager
+def exits_as_errors() -> Iterator[None]:
+    """Turn what would end this process, raised by code of the user's own in the block, into an ``ExitError``.
+
+    A Ctrl-C of the user's stays what it is.
+
+    Raises:
+        ExitError: in place of ``SystemExit``, ``KeyboardInterrupt`` and other exceptions that are no ``Exception``.
+    """
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and hears_interrupts():
+            raise
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        did = f"raised {type(error).__name__}"
+        if isinstance(error, SystemExit):
+            did = f"called sys.exit({error.code!r})"
+        raise ExitError(f"{did} ({Path(frame.filename).name}:{frame.lineno})") from error
+
+
+def hears_interrupts() -> bool:
+    """Return whether Ctrl-C raises ``KeyboardInterrupt`` in this process."""
+    heard = signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    return heard and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def excerpt(text: str, most: int = 500) -> str:

@@ -1,11 +1,13 @@
 """Code of the user's own by its dotted name: found, checked before it is called, and called. Nothing imports torch."""
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from gradbench.errors import UsageError, nearest
+from gradbench.errors import UsageError, exits_as_errors, nearest
 from gradbench.local_code import REGISTERED
 from gradbench.user_errors import described
 
@@ -50,7 +52,8 @@ class NamedCode:
         for length in range(len(parts) - 1, 0, -1):
             module = ".".join(parts[:length])
             try:
-                found: Any = import_module(module)
+                with exits_as_errors():
+                    found: Any = import_module(module)
             except ModuleNotFoundError as error:
                 if error.name and f"{module}.".startswith(f"{error.name}."):
                     continue  # a shorter name may be the module's
@@ -60,7 +63,8 @@ class NamedCode:
             for part in parts[length:]:
                 if not hasattr(found, part):
                     known = [name for name in dir(found) if not name.startswith("_")]
-                    raise UsageError(f"{self.typed}: {module} has no {part}{nearest(part, known)}")
+                    hint = passed_over(parts[0]) or nearest(part, known)
+                    raise UsageError(f"{self.typed}: {module} has no {part}{hint}")
                 found = getattr(found, part)
             return found
         raise UsageError(
@@ -98,7 +102,19 @@ class NamedCode:
 
     def failed(self, doing: str, error: Exception) -> UsageError:
         """Return the error that says on one line what the user's code raised, and where."""
-        return UsageError(f"{self.typed}: {doing} raised {described(error)}")
+        return UsageError(f"{self.typed}: {doing} {described(error)}")
+
+
+def passed_over(name: str) -> str:
+    """Return which file a module is, where one of the working folder was passed over; else an empty string."""
+    own = next((path for path in (Path(f"{name}.py"), Path(name)) if path.exists()), None)
+    file = getattr(sys.modules.get(name), "__file__", None)
+    here = Path(file).resolve().is_relative_to(Path.cwd()) if file else name not in sys.builtin_module_names
+    if own is None or here:
+        return ""
+    return (
+        f"; {name} is {file or 'part of Python'}, and {own} in the working folder is passed over: rename it"
+    )
 
 
 def is_named(parameter: inspect.Parameter) -> bool:

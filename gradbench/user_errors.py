@@ -5,11 +5,15 @@ import traceback
 from importlib.util import find_spec
 from pathlib import Path
 
+from gradbench.errors import ExitError
+
 
 def described(error: BaseException) -> str:
-    """Return an error of the user's code on one line: its type, its first line, and where it was raised."""
+    """Return on one line what the user's code did: raised which error, its first line, and where; or exited."""
+    if isinstance(error, ExitError):
+        return str(error)
     reason = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}{f': {reason}' if reason else ''}{place_of(error)}"
+    return f"raised {type(error).__name__}{f': {reason}' if reason else ''}{place_of(error)}"
 
 
 def place_of(error: BaseException) -> str:

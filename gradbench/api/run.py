@@ -68,7 +68,7 @@ def run(
     folder, own = (Path(path) if path is not None else None for path in (results, config_dir))
     console = notebook_or_terminal()
     typed = [*words, *given.words]
-    call = call_here if given.local else forkserver.run_in_forkserver
+    call = forkserver.call_here if given.local else forkserver.run_in_forkserver
     plan = plan_grid(typed, folder, own, call)
     trained = train(
         plan,
@@ -85,11 +85,6 @@ def run(
     if not trained.complete:
         raise KeyboardInterrupt
     return Results(trained.plan.folder)
-
-
-def call_here(function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function in this process."""
-    return function(*args)
 
 
 def split_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -109,7 +104,7 @@ def plan_grid(
     words: Sequence[str],
     results: Path | None,
     config_dir: Path | None,
-    call: Callable[..., Any] = call_here,
+    call: Callable[..., Any] = forkserver.call_here,
 ) -> "Plan":
     """Plan a grid; see :func:`gradbench.sweep.plan.make_plan`.
 

@@ -55,6 +55,8 @@ def catalog_sections(kind: str | None, config_dir: Path | None) -> list[CatalogS
         UsageError: for an unknown kind.
     """
     kinds = [*KINDS, "experiments"]
+    singular = {"experiment": "experiments"} | {group: title for title, group in KINDS.items()}
+    kind = singular.get(kind, kind) if kind else None
     if kind is not None and kind not in kinds:
         raise UsageError(f"info lists {', '.join(kinds)}; got '{kind}'{nearest(kind, kinds)}")
     configs = Configs(config_dir)
@@ -122,7 +124,8 @@ TITLE = """# Every choice and its keys
 <!-- Made by `python -m gradbench.cli.catalog > conf/README.md` from the comments of the YAML files beside it. -->
 
 `gradbench run model=mlp regularizer=clip_norm,gp regularizer.threshold=0.1,1` chooses and sweeps. Overrides are
-[Hydra's grammar](https://hydra.cc/docs/advanced/override_grammar/basic/): `key=value`, `key=a,b`, `'key=range(5)'`.
+[Hydra's grammar](https://hydra.cc/docs/advanced/override_grammar/basic/): `key=value`, `key=a,b`, `'key=range(5)'`;
+`'regularizer.threshold=${optimizer.lr}'` has one key follow another. What nothing reads is refused.
 `gradbench info` prints these tables in short.
 
 Sections: [every cell](#every-cell) · [code of your own](#code-of-your-own) ·
@@ -136,7 +139,10 @@ OWN_WORDS = {
     ),
     "`model.network.KEY=value`": "an argument of it",
     "`model.networks.NAME=my_pkg.Net`": "one of a model's several networks, such as `critic`; also with `.KEY`",
-    "`model.metrics.NAME=my_pkg.f`": "a further metric: a function, reported as `train/NAME` and `test/NAME`",
+    "`model.loss=my_pkg.f`": "the loss of each example of a regression; also with `.KEY`",
+    "`model.metrics.NAME=my_pkg.f`": "a further metric: a function, reported as `train/NAME` and `test/NAME` in "
+    "the table of cells and the report's section “Further metrics”; `model.metric=test/NAME model.goal=max` (or `min`) "
+    "compares by it",
     "`data.loader=my_pkg.load`": (
         "a function that returns [data of your own](#data-of-your-own); `data.loader.KEY=value` is an argument of it"
     ),

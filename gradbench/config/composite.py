@@ -4,6 +4,7 @@
     model.network.KEY=value          ->  model.network.KEY: value, an argument of it
     model.networks.NAME=my_pkg.Net   ->  the same for each network of a model that has several, also with .KEY
     model.metrics.NAME=my_pkg.f      ->  model.metrics.NAME._target_: my_pkg.f
+    model.loss=my_pkg.f              ->  model.loss._target_: my_pkg.f, also with .KEY; a plain word stays one
     data.loader=my_pkg.load          ->  data.loader._target_: my_pkg.load, and arguments as of a network
 
 Words, axes, commands and tables have the form on the left, resolved configs the one on the right.
@@ -24,11 +25,14 @@ GIVEN_LATER = "???"
 """The value of a key that must be given."""
 
 NAME = r"[^\W\d]\w*"
-RESERVED = re.compile(r"(?:model\.(network|networks|metrics)|data\.(loader))(?:\.|$)")
-COMPOSITE = re.compile(rf"(model\.(?:network|(?:networks|metrics)\.{NAME})|data\.loader)((?:\.{NAME})*)")
+RESERVED = re.compile(r"(?:model\.(network|networks|metrics|loss)|data\.(loader))(?:\.|$)")
+COMPOSITE = re.compile(rf"(model\.(?:network|loss|(?:networks|metrics)\.{NAME})|data\.loader)((?:\.{NAME})*)")
 """Matches a composite key: the node that names code, and what follows of an argument's key."""
 
-EXAMPLES = {"metrics": "my_pkg.f", "loader": "my_pkg.load"}
+WORD_OR_CODE = "model.loss"
+"""The composite key that also takes plain words, such as ``squared``."""
+
+EXAMPLES = {"metrics": "my_pkg.f", "loss": "my_pkg.f", "loader": "my_pkg.load"}
 """Part of a composite key -> a name like those that it takes; the others take one like ``my_pkg.Net``."""
 
 
@@ -39,8 +43,13 @@ def node_of(key: str) -> str | None:
 
 
 def names_code(key: str) -> bool:
-    """Return whether the value of a key is the dotted name of code."""
+    """Return whether a key takes the dotted name of code."""
     return node_of(key) == key
+
+
+def is_code(key: str, value: object) -> bool:
+    """Return whether the value of a key is the dotted name of code."""
+    return names_code(key) and (key != WORD_OR_CODE or is_dotted_name(value))
 
 
 def required_node(key: str) -> str | None:
@@ -49,9 +58,9 @@ def required_node(key: str) -> str | None:
     return "model.metrics" if node and node.startswith("model.metrics.") else node
 
 
-def plain(key: str) -> str:
-    """Return the key of the config that a typed key sets."""
-    return f"{key}.{TARGET}" if names_code(key) else key
+def plain(key: str, value: object) -> str:
+    """Return the key of the config that a typed key sets to a value."""
+    return f"{key}.{TARGET}" if is_code(key, value) else key
 
 
 def typed(key: str) -> str:
@@ -62,7 +71,7 @@ def typed(key: str) -> str:
 
 def to_word(key: str, value: Any) -> str:
     """Return an override that gives a typed key a value; names of code stand without quotes, which are for shells."""
-    return f"{key}={value}" if names_code(key) and str(value).isascii() else f"{key}={literal(value)}"
+    return f"{key}={value}" if is_code(key, value) and str(value).isascii() else f"{key}={literal(value)}"
 
 
 def is_dotted_name(value: object) -> bool:
@@ -79,7 +88,8 @@ def check(axis: Axis) -> None:
     what, node, values = reserved[1] or reserved[2], node_of(axis.key), ",".join(map(literal, axis.values))
     example = EXAMPLES.get(what, "my_pkg.Net")
     if node is None:
-        named = {"network": "model.network", "loader": "data.loader"}.get(what, f"model.{what}.NAME")
+        single = {"network": "model.network", "loss": "model.loss", "loader": "data.loader"}
+        named = single.get(what, f"model.{what}.NAME")
         raise UsageError(
             f"{axis.key}={values}: expected {named}={example}; a name is made of letters, digits and _"
         )
@@ -90,7 +100,7 @@ def check(axis: Axis) -> None:
         raise UsageError(
             f"{axis.key}: a metric takes no keys; write {node}={example}, a function that needs none"
         )
-    for value in axis.values if node == axis.key else ():
+    for value in axis.values if node == axis.key != WORD_OR_CODE else ():
         if not is_dotted_name(value):
             raise UsageError(f"{axis.key} must be a dotted name like {example}, got {literal(value)}")
 
@@ -112,6 +122,8 @@ def expand_short_forms(config: dict[str, Any]) -> None:
         return
     if "network" in model:
         model["network"] = full_form("model.network", model["network"])
+    if is_dotted_name(model.get("loss")):
+        model["loss"] = full_form(WORD_OR_CODE, model["loss"])
     for group in {"networks", "metrics"} & model.keys():
         named = model[group]
         if named is not None and not isinstance(named, dict):

@@ -147,7 +147,8 @@ def hash_weights(path: str) -> str:
     try:
         if Path(path).is_file():
             return file_sha256(path)
-        what = "no such file"
+        what = "no regular file" if Path(path).exists() else "no such file"
+        what = "a folder" if Path(path).is_dir() else what
     except OSError as error:
         what = str(error.strerror)
     raise UsageError(

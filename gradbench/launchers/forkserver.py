@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from gradbench import signals
-from gradbench.errors import ShortageError
+from gradbench.errors import ExitError, ShortageError, exits_as_errors
 
 if TYPE_CHECKING:  # at run time this import would delay the start of the server
     from gradbench.grid.cell import Cell
@@ -26,6 +26,9 @@ T = TypeVar("T")
 
 USES_FORKSERVER = sys.platform == "linux"
 """Whether workers are forked from a server; on macOS, where forking is unsafe, each worker is spawned."""
+
+KILLED = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT)
+"""Exit codes of a process that was killed from outside; code of the user's own may end it in any other way."""
 
 PRELOADED = ["gradbench.launchers.preload"]
 """Modules that the forkserver imports before it forks workers."""
@@ -154,7 +157,7 @@ class WorkerStarter:
         Raises:
             ShortageError: if the machine has no room for it.
         """
-        process, pipe = start_process(self.context, run_worker, folder, device, dict(os.environ))
+        process, pipe = start_process(self.context, run_worker, folder, device)
         return Worker(process, pipe, device)
 
 
@@ -169,7 +172,8 @@ def start_process(
     try:
         ours, theirs = context.Pipe()
         with theirs:  # closed here, reading from a dead process's pipe raises EOFError
-            process = context.Process(target=function, args=(theirs, *args), daemon=True)
+            given = function, dict(os.environ), theirs, *args
+            process = context.Process(target=call_with_environment, args=given, daemon=True)
             with signals.blocked(), environment_of_workers(), without_main_module():
                 process.start()
     except (EOFError, ConnectionError) as error:
@@ -182,21 +186,30 @@ def start_process(
     return process, ours
 
 
-def run_worker(pipe: Connection, folder: Path, device: str, environment: dict[str, str]) -> None:
-    """Serve as a worker; its heavy imports happen in the worker's own process.
-
-    Its environment is that of the caller, which may have changed since the server was started.
-    """
+def call_with_environment(
+    function: Callable[..., None], environment: dict[str, str], pipe: Connection, *args: Any
+) -> None:
+    """Call a function in a process whose variables are the caller's of now, not of when the server was started."""
     os.environ.update(environment | ENVIRONMENT)
+    function(pipe, *args)
+
+
+def run_worker(pipe: Connection, folder: Path, device: str) -> None:
+    """Serve as a worker; its heavy imports happen in the worker's own process."""
     from gradbench.launchers.worker import serve
 
     serve(pipe, folder, device)
 
 
+def call_here(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function in this process."""
+    return function(*args, **kwargs)
+
+
 def run_in_forkserver(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function in a process forked from the server, which has imported torch so that this one need not.
 
-    If that process is killed, the function is called in this one.
+    If that process is killed from outside, the function is called in this one.
 
     Args:
         function: a module-level function; it, its arguments and its result or exception are pickled.
@@ -205,6 +218,7 @@ def run_in_forkserver(function: Callable[P, T], *args: P.args, **kwargs: P.kwarg
 
     Raises:
         ShortageError: if the machine has no room for a process.
+        ExitError: if the process has ended by itself, or crashed.
     """
     if not USES_FORKSERVER:
         return function(*args, **kwargs)
@@ -213,6 +227,9 @@ def run_in_forkserver(function: Callable[P, T], *args: P.args, **kwargs: P.kwarg
     try:
         returned, outcome = ours.recv()
     except (EOFError, ConnectionError):
+        process.join()
+        if process.exitcode not in KILLED:
+            raise ExitError(f"ended its process ({describe_exit(process.exitcode)})") from None
         return function(*args, **kwargs)
     finally:
         process.kill()  # it has sent its result or was interrupted, and ignores SIGINT and SIGTERM
@@ -225,8 +242,10 @@ def run_in_forkserver(function: Callable[P, T], *args: P.args, **kwargs: P.kwarg
 
 def _run_and_send(pipe: Connection, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
     """Call a function and send ``(True, result)`` or ``(False, exception)``; a closed pipe is ignored."""
+    signals.ignore()  # Ctrl-C reaches the whole process group, but the parent decides what happens
     try:
-        outcome = True, function(*args, **kwargs)
+        with exits_as_errors():
+            outcome = True, function(*args, **kwargs)
     except Exception as error:
         outcome = False, error
     with contextlib.suppress(OSError):

@@ -21,12 +21,15 @@ import torch
 
 from gradbench import signals
 from gradbench.config.hashing import canonical
+from gradbench.config.identity import foreign_targets
 from gradbench.config.instantiate import load_data
+from gradbench.config.sources import imported_sha256
 from gradbench.data import Data
-from gradbench.errors import StorageError, UsageError
+from gradbench.errors import StorageError, UsageError, exits_as_errors
 from gradbench.functional.torch_internals import keep_uninitialized_memory
 from gradbench.grid.cell import Cell
 from gradbench.launchers.rows import arrays_of, curves_of, failed_rows, finished_rows
+from gradbench.local_code import REGISTERED
 from gradbench.memory.stack_width import is_too_large
 from gradbench.storage.provenance import now
 from gradbench.storage.results import Results
@@ -95,13 +98,15 @@ def train_and_store(
 
     checkpoint = checkpoint_of(cells, folder, device, pipe.poll, warn)
     try:
-        data = load_recent(canonical(cells[0].config["data"]))
-        check_unchanged(cells[0], data)
-        if len(cells) > 1 and is_too_large(cells, data, device):
-            return ("too large",)
-        with make_tracker(cells, folder, warn, (StoppedError,)) as tracker:
-            listeners: list[Listener] = [Progress(pipe), *([tracker] if tracker else [])]
-            outcome = train(cells, data, device, listeners, checkpoint)
+        with exits_as_errors():
+            check_code(cells)
+            data = load_recent(canonical(cells[0].config["data"]))
+            check_unchanged(cells[0], data)
+            if len(cells) > 1 and is_too_large(cells, data, device):
+                return ("too large",)
+            with make_tracker(cells, folder, warn, (StoppedError,)) as tracker:
+                listeners: list[Listener] = [Progress(pipe), *([tracker] if tracker else [])]
+                outcome = train(cells, data, device, listeners, checkpoint)
         rows = finished_rows(cells, outcome, data, device, started)
         results.write(rows, curves_of(cells, outcome), arrays_of(cells, outcome, data))
         checkpoint.remove()
@@ -135,6 +140,27 @@ class Progress:
 
     def on_end(self, statuses: Sequence[str]) -> None:
         """Send nothing: the stack is not stored yet."""
+
+
+def check_code(cells: Sequence[Cell]) -> None:
+    """Import the code of the user's own, and refuse another source than the one that the cells' ids name.
+
+    Code that only this process has is the code that was hashed.
+
+    Raises:
+        UsageError: if a source was edited since the cells were planned.
+    """
+    planned = {
+        target: cell.sources[node]
+        for cell in cells
+        for node, target in foreign_targets(cell.config)
+        if node in cell.sources and target not in REGISTERED
+    }
+    for target, sha256 in planned.items():
+        if imported_sha256(target) != sha256:
+            raise UsageError(
+                f"the source of {target} has changed since the run was planned; type the command again"
+            )
 
 
 def check_unchanged(cell: Cell, data: Data) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gradbench.errors import UsageError, nearest
+from gradbench.errors import UsageError, excerpt, exits_as_errors, nearest
 from gradbench.functional.network_checks import call_twice, refuse_unfit
 from gradbench.named_code import NamedCode, is_named
 from gradbench.user_errors import described
@@ -59,9 +59,11 @@ class NetworkFactory(NamedCode):
         target = self.check()
         arguments = self.arguments(target, available)
         try:
-            network = target(**arguments)
+            with exits_as_errors():
+                network = target(**arguments)
         except Exception as error:
-            raise self.failed(f"building it with {', '.join(arguments) or 'no arguments'}", error) from error
+            given = ", ".join(f"{name}={excerpt(repr(value), 40)}" for name, value in arguments.items())
+            raise self.failed(f"building it with {given or 'no arguments'}", error) from error
         if not isinstance(network, nn.Module):
             raise UsageError(f"{self.typed} returned a {type(network).__name__}, expected a torch.nn.Module")
         try:
@@ -109,14 +111,15 @@ def try_network(key: str, network: Callable[..., Any], *inputs: Tensor, **furthe
         UsageError: if it raises, or if a network keeps anything from call to call.
     """
     try:
-        if isinstance(network, nn.Module):
-            return call_twice(network, inputs, further)
-        return network(*inputs, **further)
+        with exits_as_errors():
+            if isinstance(network, nn.Module):
+                return call_twice(network, inputs, further)
+            return network(*inputs, **further)
     except UsageError as error:
         raise UsageError(f"{key} {error}") from None
     except Exception as error:
         shapes = ", ".join(f"{type_text(one)} {shape_text(one.shape)}" for one in inputs)
-        raise UsageError(f"{key} called with {shapes} raised {described(error)}") from error
+        raise UsageError(f"{key} called with {shapes} {described(error)}") from error
 
 
 def check_tensor(key: str, outputs: Any, expected: str, shapes: Sequence[tuple[int, ...]] | None) -> None:

@@ -47,6 +47,11 @@ OUTCOMES = (
     "answers above are for deciding."
 )
 
+FURTHER = (
+    "Means over the seeds that completed, with 95% Student t intervals. To compare treatments by one of these metrics, "
+    "add model.metric=test/NAME and model.goal=min or model.goal=max to the command."
+)
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -101,6 +106,8 @@ def build_sections(
     judged, strengths = tables["comparisons.csv"], tables["strengths.csv"]
     found = [ReportSection("Treatments", [_judgement_table(judged)])] if len(judged) else []
     found += claims
+    if "metrics.csv" in tables:
+        found.append(ReportSection("Further metrics", [_metrics_table(tables["metrics.csv"])]))
     left_out = _note_left_out(comparisons, shown)
     for title, drawings in pictures.items():
         listed = [_settings_table(strengths)] if title == "Strengths" else []
@@ -162,6 +169,30 @@ def _judgement_entries(row: Mapping[Hashable, Any]) -> tuple[TableEntry, ...]:
     )
 
 
+def _metrics_table(table: pd.DataFrame) -> Table:
+    """Build the table of the user's own metrics that are not compared, at most ``MAX_SETTINGS`` rows."""
+    rows = tuple(
+        (
+            TableEntry(str(row["comparison"])),
+            TableEntry(_format_setting_of(row)),
+            TableEntry(str(row["metric"])),
+            TableEntry(str(row["completed"]), float(row["completed"])),
+            _interval_entry(row, "mean", row["completed"]),
+        )
+        for row in table.iloc[:MAX_SETTINGS].to_dict("records")
+    )
+    return Table(
+        "Your own metrics", ("group", "setting", "metric", "n", "mean"), rows, FURTHER, "metrics.csv"
+    )
+
+
+def _format_setting_of(row: Mapping[Hashable, Any]) -> str:
+    strength = float(row["strength"]) if row["strength"] is not None else math.nan
+    return format_setting(
+        str(row["treatment"]), str(row["quantity"]), [] if math.isnan(strength) else [strength]
+    )
+
+
 def _settings_table(table: pd.DataFrame) -> Table:
     """Build the table of settings, at most ``MAX_SETTINGS`` rows."""
     columns = ("group", "setting", "n", "diverged", "mean", "interquartile mean", "P(better than none)")
@@ -173,11 +204,9 @@ def _settings_table(table: pd.DataFrame) -> Table:
 
 def _setting_entries(row: Mapping[Hashable, Any]) -> tuple[TableEntry, ...]:
     ran = row["completed"] + row["diverged"]
-    strength = float(row["strength"]) if row["strength"] is not None else float("nan")
-    strengths = [] if math.isnan(strength) else [strength]
     return (
         TableEntry(str(row["comparison"])),
-        TableEntry(format_setting(str(row["treatment"]), str(row["quantity"]), strengths)),
+        TableEntry(_format_setting_of(row)),
         TableEntry(str(ran), float(ran)),
         TableEntry(f"{row['diverged']}/{ran}", row["diverged"] / ran if ran else float("nan")),
         _interval_entry(row, "mean", row["completed"]),
