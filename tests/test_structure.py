@@ -145,7 +145,6 @@ def test_components_are_found_by_their_yaml_and_imported_by_no_other_part(folder
 @pytest.mark.parametrize(
     ("statement", "heavy"),
     [
-        ("import gradbench", ["torch", "numpy", "pandas", "hydra", "rich", "multiprocessing"]),
         ("import gradbench.cli.main", ["torch", "hydra", "pandas", "matplotlib", "sklearn"]),
         ("import gradbench.launchers.forkserver", ["torch", "hydra", "pandas", "numpy"]),
         ("import gradbench.report, gradbench.stats.selection", ["torch", "torchvision", "sklearn"]),
