@@ -1,8 +1,8 @@
 """gradbench: clip the gradients, penalise them, or leave them alone, and how strongly?
 
-``gradbench.run(…)`` runs a grid, and ``gradbench.load(folder)`` opens its results. What code of your own imports is here,
-too, under names that stay when files move: ``gradbench.SupervisedTask``, ``gradbench.Data``, ``gradbench.Regularizer``, …
-The guide shows each of them at work: ``gradbench/README.md``.
+``gradbench.run(…)`` runs a grid, ``gradbench.load(folder)`` opens its results. What code of your own imports is here,
+too, under names that stay when files move: ``gradbench.SupervisedTask``, ``gradbench.Data``, ``gradbench.Regularizer``,
+… The guide shows each of them at work: ``gradbench/README.md``.
 """
 
 from importlib import import_module

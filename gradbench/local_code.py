@@ -116,16 +116,13 @@ def read_sources(code: Any) -> Iterator[tuple[str, str, str]]:
         yield "source", dotted_name(one), source_of(one)
         bases = [("", base) for base in one.__mro__[1:]] if inspect.isclass(one) else []
         for name, value in [*bases, *referred(one)]:
-            if inspect.isclass(value) or isinstance(value, FunctionType):
-                if is_read(value):
-                    waiting.append(value)
-                else:
-                    yield "module", str(value.__module__), ""
-            elif isinstance(value, ModuleType):
-                yield "module", value.__name__, ""
-            elif (text := value_text(value)) is not None:
+            kind = value if inspect.isclass(value) or isinstance(value, FunctionType) else type(value)
+            if is_read(kind):
+                waiting.append(kind)
+            elif isinstance(value, ModuleType) or kind is value:
+                yield "module", str(value.__name__ if isinstance(value, ModuleType) else value.__module__), ""
+            if (text := value_text(value)) is not None:
                 yield "value", f"{dotted_name(one)}: {name}", text
-            waiting += [type(value)] if is_read(type(value)) else []
 
 
 def referred(code: Any) -> Iterator[tuple[str, Any]]:
@@ -173,12 +170,16 @@ def names_in(code: CodeType) -> Iterator[str]:
 
 
 def value_text(value: Any) -> str | None:
-    """Return text that is equal for equal numbers, texts, arrays, and containers and records of them.
+    """Return text that is equal for equal numbers, texts, arrays, names of code, and containers and records of them.
 
     Returns ``None`` for anything else.
     """
     if value is None or isinstance(value, bool | int | float | complex | str | bytes):
         return repr(value)
+    if isinstance(value, ModuleType):
+        return value.__name__
+    if inspect.isclass(value) or inspect.isroutine(value):
+        return f"{getattr(value, '__module__', '')}.{value.__qualname__}"
     if isinstance(value, dict):
         return value_text(list(value.items()))
     if isinstance(value, list | tuple | set | frozenset):

@@ -4,6 +4,7 @@ import linecache
 import sys
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,12 +23,22 @@ def helper(x): return x {sign} OFFSET
 
 class Net(Base):
     kind = "{kind}"
-    def forward(self, x, by={by}): return [helper(x) for _ in range(SIZES[0] + RECORD.count)]
+    def forward(self, x, by={by}): return [helper(x) for _ in range(SIZES[0] + RECORD.count)], ACT
 
     class Net:
         pass
 """
-PLAIN = {"scale": 1, "sign": "+", "kind": "a", "by": 2, "OFFSET": 3, "SIZES": (2, 4), "count": 1, "unread": 0}
+PLAIN = {
+    "scale": 1,
+    "sign": "+",
+    "kind": "a",
+    "by": 2,
+    "OFFSET": 3,
+    "SIZES": (2, 4),
+    "count": 1,
+    "ACT": torch.tanh,
+    "unread": 0,
+}
 
 
 def in_notebook(monkeypatch, **changed):
@@ -37,7 +48,7 @@ def in_notebook(monkeypatch, **changed):
     file = f"/tmp/ipykernel_1/{abs(hash(text))}.py"
     linecache.cache[file] = len(text), None, text.splitlines(keepends=True), file
     names = {"__name__": "__main__", "dataclass": dataclass} | {
-        name: values[name] for name in ("OFFSET", "SIZES", "unread")
+        name: values[name] for name in ("OFFSET", "SIZES", "ACT", "unread")
     }
     exec(compile(text, file, "exec"), names)
     names["RECORD"] = names["Sizes"](values["count"])
@@ -63,6 +74,10 @@ def test_a_class_of_a_notebook_is_found_by_its_dotted_name(monkeypatch):
         {"OFFSET": 4},
         {"SIZES": (3, 4)},
         {"count": 2},
+        {"ACT": torch.relu},
+        {"ACT": torch.nn.Tanh},
+        {"ACT": torch.nn.ReLU},
+        {"ACT": np.arange(3)},
     ],
 )
 def test_what_a_class_computes_is_in_its_hash_wherever_it_stands(monkeypatch, changed):

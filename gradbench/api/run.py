@@ -1,6 +1,7 @@
 """Run a grid of cells: what the command line and Python have in common, and ``gradbench.run``."""
 
 import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,20 +51,18 @@ def run(
 
     Raises:
         UsageError: for a mistake in the arguments, in one line.
+        StorageError: if the results folder cannot be written.
         KeyboardInterrupt: after Ctrl-C, when what runs is saved; the same call goes on from there.
     """
     forkserver.warm_up()
     from gradbench.api.progress import display_for, notebook_or_terminal
     from gradbench.api.results import Results
     from gradbench.api.words import check_words, to_words
-    from gradbench.config.instantiate import load_once
-    from gradbench.config.sources import file_sha256, source_sha256
 
     check_words(words)
     if jobs is not None and jobs < 1:
         raise UsageError(f"jobs must be >= 1, got {jobs}")
-    for remembered in (load_once, file_sha256, source_sha256):  # files may have changed since the last call
-        remembered.cache_clear()
+    forget()
     given = to_words(keys)
     folder, own = (Path(path) if path is not None else None for path in (results, config_dir))
     console = notebook_or_terminal()
@@ -85,6 +84,25 @@ def run(
     if not trained.complete:
         raise KeyboardInterrupt
     return Results(trained.plan.folder)
+
+
+REMEMBERED = {
+    "gradbench.config.instantiate": ("load_once",),
+    "gradbench.config.sources": ("file_sha256", "source_sha256"),
+    "gradbench.launchers.worker": ("load_recent",),
+    "gradbench.training.weights": ("read_weights",),
+}
+"""Module -> functions that remember what they returned."""
+
+
+def forget() -> None:
+    """Drop what this process remembers of files and of code, which may have changed since the last run."""
+    for module, functions in REMEMBERED.items():
+        for name in functions if module in sys.modules else ():
+            getattr(sys.modules[module], name).cache_clear()
+    for module, name in (("gradbench.tracing.cache", "TRACE_CACHE"), ("gradbench.training.trial", "TRIED")):
+        if module in sys.modules:
+            getattr(sys.modules[module], name).clear()
 
 
 def split_words(words: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -63,7 +63,6 @@ def serve_in_thread(pipe: Connection, folder: Path, device_name: str) -> None:
     device, threads, keeps = torch.device(device_name), torch.get_num_threads(), keep_uninitialized_memory()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warns_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    load_recent.cache_clear()  # a file may have changed since the last run
     configure_process(device)
     try:
         serve_stacks(pipe, folder, device)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import gradbench
+from gradbench.api import run
 from gradbench.cli import main as cli
 
 SMALL = {"steps": 20, "eval_every": 10, "quiet": True}
@@ -28,11 +29,11 @@ def _home(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def make_net(width=4):
+def make_net(width=4, activation=nn.Tanh):
     class Net(nn.Module):
         def __init__(self, inputs: int, outputs: int) -> None:
             super().__init__()
-            self.layers = nn.Sequential(nn.Linear(inputs, width), nn.Tanh(), nn.Linear(width, outputs))
+            self.layers = nn.Sequential(nn.Linear(inputs, width), activation(), nn.Linear(width, outputs))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.layers(x)
@@ -80,14 +81,19 @@ def test_a_class_of_this_process_trains_in_it_to_the_numbers_of_the_same_class_i
     assert bool((denormal * 0.01 > 0).all()), "this process goes on with its own arithmetic"
 
 
-def test_an_edited_class_is_trained_again_and_an_equal_one_is_not():
+def test_an_edited_class_is_trained_again_to_its_own_numbers_and_an_equal_one_is_not():
     settings = {"data": (X, Y), "results": "out"} | SMALL
     first = gradbench.run(model=make_net(), **settings).cells
     again = gradbench.run(model=make_net(), **settings).cells
-    assert again["cell"].tolist() == first["cell"].tolist()
-    assert again["finished"].tolist() == first["finished"].tolist()
-    wider = gradbench.run(model=make_net(8), **settings).cells
-    assert len(set(wider["cell"])) == 2
+    pd.testing.assert_frame_equal(again, first)
+    for edited in ({"width": 8}, {"activation": nn.ReLU}):  # other shapes, and the same ones
+        before, again = again, gradbench.run(model=make_net(**edited), **settings).cells
+        new = again[~again["cell"].isin(before["cell"])]
+        run.forget()
+        alone = gradbench.run(model=make_net(**edited), **settings | {"results": f"out-{len(again)}"}).cells
+        pd.testing.assert_frame_equal(
+            values(new)[alone.columns.intersection(values(new).columns)], values(alone)
+        )
 
 
 def test_a_file_that_changes_between_two_runs_is_read_again():
@@ -100,6 +106,27 @@ def test_a_file_that_changes_between_two_runs_is_read_again():
         assert (cells["status"] == "completed").all()
         assert set(gradbench.run(**settings).cells["status"]) == {"completed"}
     assert fingerprints[0] < fingerprints[1]
+
+
+def test_a_module_that_was_edited_since_it_was_imported_is_refused_as_what_a_class_of_this_process_uses(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "my_layers.py").write_text("WIDTH = 4")
+    monkeypatch.syspath_prepend(tmp_path)
+    import my_layers
+
+    class Net(make_net()):
+        def forward(self, x):
+            return super().forward(x) * my_layers.WIDTH
+
+    first = gradbench.run(model=Net, data=(X, Y), **SMALL).cells["cell"].item()
+    (tmp_path / "my_layers.py").write_text("WIDTH = 5")
+    with pytest.raises(
+        gradbench.UsageError, match="my_layers has changed since it was imported; restart Python"
+    ):
+        gradbench.run(model=Net, data=(X, Y), **SMALL)
+    (tmp_path / "my_layers.py").write_text("WIDTH = 4")
+    assert gradbench.run(model=Net, data=(X, Y), **SMALL).cells["cell"].item() == first
 
 
 def test_a_metric_of_this_process_is_reported():
