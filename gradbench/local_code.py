@@ -19,6 +19,8 @@ from gradbench.errors import UsageError
 
 LOCALS = ".<locals>"
 
+CONTAINERS = (list, tuple, set, frozenset)
+
 GENERATED = "<string>"
 """The file of methods that Python writes for a dataclass."""
 
@@ -113,16 +115,30 @@ def read_sources(code: Any) -> Iterator[tuple[str, str, str]]:
         if id(one) in seen:
             continue
         seen.add(id(one))
-        yield "source", dotted_name(one), source_of(one)
+        place = f"{one.__module__}.{one.__qualname__}"
+        yield "source", place, source_of(one)
         bases = [("", base) for base in one.__mro__[1:]] if inspect.isclass(one) else []
         for name, value in [*bases, *referred(one)]:
-            kind = value if inspect.isclass(value) or isinstance(value, FunctionType) else type(value)
-            if is_read(kind):
-                waiting.append(kind)
-            elif isinstance(value, ModuleType) or kind is value:
-                yield "module", str(value.__name__ if isinstance(value, ModuleType) else value.__module__), ""
+            for part in parts_of(value):
+                kind = part if inspect.isclass(part) or isinstance(part, FunctionType) else type(part)
+                if is_read(kind):
+                    waiting.append(kind)
+                elif isinstance(part, ModuleType) or kind is part:
+                    yield (
+                        "module",
+                        str(part.__name__ if isinstance(part, ModuleType) else part.__module__),
+                        "",
+                    )
             if (text := value_text(value)) is not None:
-                yield "value", f"{dotted_name(one)}: {name}", text
+                yield "value", f"{place}: {name}", text
+
+
+def parts_of(value: Any, depth: int = 3) -> Iterator[Any]:
+    """Yield a value, and what containers hold."""
+    yield value
+    held = value.values() if isinstance(value, dict) else value if isinstance(value, CONTAINERS) else ()
+    for part in held if depth else ():
+        yield from parts_of(part, depth - 1)
 
 
 def referred(code: Any) -> Iterator[tuple[str, Any]]:
@@ -182,18 +198,19 @@ def value_text(value: Any) -> str | None:
         return f"{getattr(value, '__module__', '')}.{value.__qualname__}"
     if isinstance(value, dict):
         return value_text(list(value.items()))
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, CONTAINERS):
         texts = [value_text(item) for item in value]
         if None in texts:
             return None
         return repr(sorted(map(str, texts)) if isinstance(value, set | frozenset) else texts)
     if isinstance(value, SimpleNamespace) or is_dataclass(type(value)) or is_in_no_module(type(value)):
         return value_text(vars(value)) if hasattr(value, "__dict__") else None
-    if not hasattr(value, "__array__"):
+    try:
+        array = (value.detach().cpu() if hasattr(value, "detach") else value).__array__()
+    except Exception:  # it is no array, or NumPy has none of its type
         return None
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-    array = value.__array__()
+    if array.dtype.hasobject:  # whose bytes are addresses
+        return None
     return f"{array.dtype} {array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
 
 

@@ -78,6 +78,8 @@ def test_a_class_of_a_notebook_is_found_by_its_dotted_name(monkeypatch):
         {"ACT": torch.nn.Tanh},
         {"ACT": torch.nn.ReLU},
         {"ACT": np.arange(3)},
+        {"ACT": [lambda x: x]},
+        {"ACT": {"a": [torch.relu]}},
     ],
 )
 def test_what_a_class_computes_is_in_its_hash_wherever_it_stands(monkeypatch, changed):
@@ -88,6 +90,25 @@ def test_what_a_class_computes_is_in_its_hash_wherever_it_stands(monkeypatch, ch
 
 def test_what_a_class_does_not_read_is_not_in_its_hash(monkeypatch):
     assert sha256(monkeypatch, unread=1) == sha256(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [object(), torch.zeros(2, dtype=torch.bfloat16), np.array([object()]), torch.nn.Linear(1, 1), print],
+)
+def test_a_value_of_any_kind_may_be_read(monkeypatch, value):
+    assert sha256(monkeypatch, ACT=value) == sha256(monkeypatch, ACT=value)
+
+
+def test_the_source_of_a_function_in_a_container_is_in_the_hash(monkeypatch):
+    found = set()
+    for held in (
+        lambda x: x + 1,
+        lambda x: x + 2,
+    ):
+        held.__module__ = "__main__"
+        found.add(sha256(monkeypatch, ACT={"first": [held]}))
+    assert len(found) == 2
 
 
 def test_code_without_source_is_refused_in_one_line():
