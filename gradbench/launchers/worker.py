@@ -8,6 +8,7 @@ import ctypes
 import json
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -175,8 +176,12 @@ def check_unchanged(cell: Cell, data: Data) -> None:
 
 def send(pipe: Connection, *message: Any) -> None:
     """Send a message to the parent; if it has ended, the next receive will report that."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), SENDING:
         pipe.send(message)
+
+
+SENDING = threading.Lock()
+"""Held while a message is sent: a tracker's thread sends too."""
 
 
 def checkpoint_of(
