@@ -1,13 +1,16 @@
 """gradbench: clip the gradients, penalise them, or leave them alone, and how strongly?
 
-What code of your own imports is here, under names that stay when files move: ``gradbench.SupervisedTask``,
-``gradbench.Data``, ``gradbench.Regularizer``, … The guide shows each of them at work: ``gradbench/README.md``.
+``gradbench.run(…)`` runs a grid, ``gradbench.load(folder)`` opens its results. What code of your own imports is here,
+too, under names that stay when files move: ``gradbench.SupervisedTask``, ``gradbench.Data``, ``gradbench.Regularizer``,
+… The guide shows each of them at work: ``gradbench/README.md``.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gradbench.api.results import Results, load
+    from gradbench.api.run import run
     from gradbench.data import Data
     from gradbench.errors import UsageError
     from gradbench.functional.flat_params import Layout
@@ -26,6 +29,9 @@ FORMAT = 2
 """Version of the results format; part of every cell's id."""
 
 PUBLIC = {
+    "run": "gradbench.api.run",
+    "load": "gradbench.api.results",
+    "Results": "gradbench.api.results",
     "Task": "gradbench.models",
     "Player": "gradbench.models",
     "SupervisedTask": "gradbench.models.supervised",
@@ -50,10 +56,13 @@ __all__ = [
     "Player",
     "RegressionTask",
     "Regularizer",
+    "Results",
     "SupervisedTask",
     "Task",
     "UsageError",
     "WassersteinGAN",
+    "load",
+    "run",
 ]
 
 

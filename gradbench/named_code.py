@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gradbench.errors import UsageError, exits_as_errors, nearest
+from gradbench.local_code import REGISTERED
 from gradbench.user_errors import described
 
 TARGET = "_target_"
@@ -40,11 +41,13 @@ class NamedCode:
         return f"{self.key}={self.target}"
 
     def find(self) -> Any:
-        """Import what the dotted name names.
+        """Import what the dotted name names, unless it is registered as code of this process alone.
 
         Raises:
             UsageError: if there is no such thing, or its module cannot be imported.
         """
+        if self.target in REGISTERED:
+            return REGISTERED[self.target].code
         parts = self.target.split(".")
         for length in range(len(parts) - 1, 0, -1):
             module = ".".join(parts[:length])

@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from types import FrameType
 
@@ -32,7 +33,12 @@ def leave_on_interrupt() -> None:
 
 
 def _heard() -> list[signal.Signals]:
-    """Return the signals that this process was not started to ignore, as nohup and a script's ``&`` do."""
+    """Return the signals that this process was not started to ignore, as nohup and a script's ``&`` do.
+
+    In a thread there are none: Python hears signals in the main one alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return []
     return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 

@@ -24,9 +24,9 @@ from small import CPU, cells
 
 import gradbench.launchers.worker
 from gradbench import FORMAT
+from gradbench.api.progress import LineDisplay
 from gradbench.atomic import set_aside
 from gradbench.cli import main as cli
-from gradbench.cli.progress import LineDisplay
 from gradbench.errors import DamagedError
 from gradbench.launchers.forkserver import Worker
 from gradbench.launchers.worker import receive_cells, send, train_and_store

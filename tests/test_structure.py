@@ -45,9 +45,11 @@ def within(name, *packages):
 
 PACKAGES = (
     "cli",
+    "api",
     "profiling",
     "sweep",
     "launchers",
+    "trackers",
     "memory",
     "training",
     "tracing",
@@ -70,6 +72,7 @@ BASICS = (
     "gradbench",
     "gradbench.__main__",
     "gradbench.errors",
+    "gradbench.local_code",
     "gradbench.named_code",
     "gradbench.user_errors",
     "gradbench.cpu_count",

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import gc
 import resource
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -151,66 +150,51 @@ def run(
     A key that one regularizer lacks applies to the cells that have it. The same command again trains only what
     is not finished. Exit status: 0 all cells completed or diverged, 1 some failed, 2 usage, 130 interrupted.
     """  # noqa: E501 - a command stands on one line
-    experiment, overrides = split_words(words or [])
+    from gradbench.api.run import command_of, plan_grid, train
     from gradbench.launchers import forkserver
 
+    typed = words or []
     if dry_run:
         with gc_paused():
             from gradbench.config.composite import names_code
-            from gradbench.sweep.plan import make_plan
 
             call: Callable[..., Any] = forkserver.call_here
-            if config_dir is not None or any(names_code(word.partition("=")[0]) for word in overrides):
+            if config_dir is not None or any(names_code(word.partition("=")[0]) for word in typed):
                 forkserver.warm_up()  # code of the user's own is tried out in a process that it may end
                 call = forkserver.run_in_forkserver
-            plan = make_plan(experiment, overrides, results, config_dir, call)
+            plan = plan_grid(typed, results, config_dir, call)
         print_plan(plan, jobs)
         for note in plan.notes:
             print_note(note)
         return
     forkserver.warm_up()  # the server imports torch while this process imports the rest and composes configs
     with gc_paused():
-        from gradbench.cli.progress import display_for
-        from gradbench.sweep.execute import execute, prepare_folder
-        from gradbench.sweep.plan import make_plan
+        from gradbench.api.progress import display_for
 
-        plan = make_plan(experiment, overrides, results, config_dir, forkserver.run_in_forkserver)
-    plan, notes = prepare_folder(plan)
-    for line in notes:
-        print_note(line)
-    given = {"--config-dir": config_dir, "--results": results}
-    options = [text for option, value in given.items() if value for text in (option, str(value))]
-    command = shlex.join(["gradbench", "run", *(words or []), *options])
-    on_idle_core = None if no_report else import_report
-    with display_for(plan.todo(), err, quiet=quiet) as watcher:
-        complete = execute(plan, command, watcher, jobs, fail_fast=fail_fast, on_idle_core=on_idle_core)
+        plan = plan_grid(typed, results, config_dir, forkserver.run_in_forkserver)
+    trained = train(
+        plan,
+        command_of(typed, {"--config-dir": config_dir, "--results": results}),
+        lambda stacks: display_for(stacks, err, quiet=quiet),
+        print_note,
+        jobs,
+        fail_fast=fail_fast,
+        on_idle_core=None if no_report else import_report,
+    )
+    plan, failed = trained.plan, trained.statuses.get("failed", 0) > 0
     if not quiet:
-        print_outcome(plan, dict(watcher.statuses))
-    failed = watcher.statuses["failed"] > 0
+        print_outcome(plan, trained.statuses)
     if not no_report:
         try:
             write_report(plan.folder, quiet=quiet, optional=not plan.todo())
         except (StorageError, UsageError):
             # after a failure or an interrupt there may be nothing to report on, and the reason has been printed
-            if complete and not failed:
+            if trained.complete and not failed:
                 raise
-    if not complete:
+    if not trained.complete:
         raise typer.Exit(INTERRUPTED)
     if failed:
         raise typer.Exit(FAILED)
-
-
-def split_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Split the arguments of ``run`` into an experiment, or ``None``, and overrides; without any, it is ``quick``.
-
-    Raises:
-        UsageError: if there is more than one experiment.
-    """
-    names = [word for word in words if "=" not in word and not word.startswith("~")]
-    overrides = [word for word in words if word not in names]
-    if len(names) > 1:
-        raise UsageError(f"one experiment at a time, got {', '.join(names)}; overrides look like key=value")
-    return names[0] if names else None if overrides else "quick", overrides
 
 
 @contextlib.contextmanager
@@ -234,7 +218,7 @@ def import_report() -> None:
 
 def print_plan(plan: "Plan", jobs: int | None) -> None:
     """Print the plan of a sweep: stacks, cells, steps, workers, expected time."""
-    from gradbench.cli.progress import pluralize, stack_kind
+    from gradbench.api.progress import pluralize, stack_kind
     from gradbench.launchers.local import worker_count
     from gradbench.sweep.estimate import expected_seconds
 
@@ -285,7 +269,7 @@ def format_duration(seconds: float) -> str:
 
 def print_outcome(plan: "Plan", trained: dict[str, int]) -> None:
     """Print the number of cells by status, and where the tables are."""
-    from gradbench.cli.progress import pluralize
+    from gradbench.api.progress import pluralize
 
     parts = [f"{number} {status}" for status, number in sorted(trained.items())]
     if before := sum(map(plan.is_finished, plan.cells)):
@@ -303,20 +287,12 @@ def write_report(folder: Path, *, quiet: bool = False, optional: bool = False) -
         quiet: print nothing.
         optional: where the report cannot be written, say so and print the answers all the same.
     """
-    from gradbench import report
-    from gradbench.report.claims.output import write_csv
-    from gradbench.report.claims.section import build_sections
+    from gradbench.api import results
 
-    sections, judged = build_sections(folder)
-    try:
-        built = report.build(folder, sections)
-        if judged:
-            write_csv(folder / "report" / "tables", judged)
-    except StorageError as error:
-        if not optional:
-            raise
+    def note(error: StorageError) -> None:
         print_note(f"the report is not written anew: {error}")
-        built = report.Report(folder / "report" / "index.html", tuple(report.answers(folder)))
+
+    built, judged = results.write_report(folder, note if optional else None)
     if not quiet:
         print_claims(judged)
         print_report(built)

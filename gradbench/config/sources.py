@@ -12,6 +12,9 @@ from functools import cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
+from gradbench.errors import UsageError
+from gradbench.local_code import REGISTERED, LocalCode
+
 OWN = __name__.partition(".")[0]
 """This package, which is never hashed: the results format identifies what it computes."""
 
@@ -52,7 +55,8 @@ def hash_source(target: str) -> str | None:
 
     The hash covers the modules along the name and, transitively, the modules that they import from the folder of the
     outermost one: the rest of its package, and modules beside it. An installed package counts as a whole. Names of
-    modules are hashed but not their paths, so code keeps its hash when it is moved to another folder.
+    modules are hashed but not their paths, so code keeps its hash when it is moved to another folder. Of code that only
+    this process has, it covers what :mod:`gradbench.local_code` reads, and the modules of the user's own that it uses.
 
     Args:
         target: for example ``my_pkg.Net``, with ``Net`` defined in ``my_pkg/__init__.py`` or imported there.
@@ -60,6 +64,8 @@ def hash_source(target: str) -> str | None:
     Returns:
         64 hex digits; ``None`` if there is no source: not found, built in, or of the standard library.
     """
+    if target in REGISTERED:
+        return local_sha256(REGISTERED[target])
     modules = dict(modules_in(target))
     root = parent_folder(next(iter(modules.values()))) if modules else None
     if root is None or is_standard(root):
@@ -71,6 +77,24 @@ def hash_source(target: str) -> str | None:
     for name, content in sorted(contents.items()):
         whole.update(f"{name} {hashlib.sha256(content).hexdigest()}\n".encode())
     return whole.hexdigest() if contents else None
+
+
+def local_sha256(local: LocalCode) -> str:
+    """Hash the source of code that only this process has, and of the modules that it uses, installed ones excepted.
+
+    Raises:
+        UsageError: if such a module was edited since its source was read first, and this process still has the old one.
+    """
+    whole = hashlib.sha256(local.sha256.encode())
+    for module in local.modules:
+        root = next((parent_folder(spec) for _, spec in modules_in(module)), None)
+        if root and not is_standard(root) and not is_installed(root) and module.partition(".")[0] != OWN:
+            if imported_sha256(module) != source_sha256(module):
+                raise UsageError(
+                    f"{module} has changed since it was imported; restart Python, or the notebook's kernel"
+                )
+            whole.update(f"{module} {source_sha256(module)}\n".encode())
+    return whole.hexdigest()
 
 
 @cache

@@ -80,6 +80,11 @@ RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
     "data.test": ("at most 10 million", lambda v: v <= 10**7, "give a number of points like 4096"),
     "data.path": ("a file's name", lambda v: isinstance(v, str), "a name that is a number is written ./3"),
     "device": ("a name", lambda v: isinstance(v, str), "give auto, cpu, cuda, cuda:1 or mps"),
+    "tracker": (
+        "one of null, tensorboard, mlflow",
+        lambda v: v in (None, "tensorboard", "mlflow"),
+        "null shows runs nowhere else",
+    ),
     "regularizer.family": (
         "one of none, clipping, penalty, projection",
         lambda v: v in ("none", "clipping", "penalty", "projection"),

@@ -109,6 +109,11 @@ def clear_cublas_workspaces() -> None:
     torch._C._cuda_clearCublasWorkspaces()
 
 
-def keep_uninitialized_memory() -> None:
-    """Leave new memory as it is under deterministic algorithms. Documented, but not annotated by torch."""
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+def keep_uninitialized_memory(keep: bool = True) -> bool:
+    """Leave new memory as it is under deterministic algorithms, or fill it; return whether it was left before.
+
+    Documented, but not annotated by torch.
+    """
+    before = not torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.utils.deterministic.fill_uninitialized_memory = not keep  # type: ignore[attr-defined]
+    return before

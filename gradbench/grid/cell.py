@@ -13,7 +13,7 @@ from gradbench.config.compose import Config
 from gradbench.config.hashing import canonical, digest
 from gradbench.config.identity import identity
 
-RUNTIME = ("device", "checkpoint_seconds", "stack_width")
+RUNTIME = ("device", "checkpoint_seconds", "stack_width", "tracker")
 """Top-level keys that determine how a cell is run, not what it computes."""
 
 SHARED_PASS = ("none", "clipping", "projection")

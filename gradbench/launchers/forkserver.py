@@ -12,7 +12,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from gradbench import signals
 from gradbench.errors import ExitError, ShortageError, exits_as_errors
@@ -33,18 +34,39 @@ PRELOADED = ["gradbench.launchers.preload"]
 """Modules that the forkserver imports before it forks workers."""
 
 
+class Process(Protocol):
+    """What runs a worker: a process, or a thread of this one."""
+
+    @property
+    def exitcode(self) -> int | None:
+        """The exit status, if it has ended as a process does."""
+
+    def join(self) -> None:
+        """Wait until it has ended."""
+
+    def kill(self) -> None:
+        """End it, if that can be."""
+
+
+class Starter(Protocol):
+    """Starts workers."""
+
+    def start(self, folder: Path, device: str) -> "Worker":
+        """Start a worker that writes to a results folder and trains on a device."""
+
+
 @dataclass
 class Worker:
-    """A worker process.
+    """A worker.
 
     Attributes:
-        process: the process.
+        process: what runs it.
         pipe: connection to it.
         device: name of the device that it trains on.
         stack: index of the stack that it trains; ``None`` if it is idle.
     """
 
-    process: BaseProcess
+    process: Process
     pipe: Connection
     device: str
     stack: int | None = None
@@ -70,30 +92,48 @@ def warm_up() -> None:
     A fork of this process would inherit CUDA contexts and locked mutexes. The server has neither, because it only
     imports. It ends with this process, however this process ends.
     """
-    os.environ["OMP_NUM_THREADS"] = "1"
     if USES_FORKSERVER:
         multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
         resource_tracker.ensure_running()  # it unblocks signals once it runs
-        with signals.blocked(), working_folder_not_first():
+        with signals.blocked(), environment_of_workers():
             forkserver.ensure_running()
 
 
-@contextlib.contextmanager
-def working_folder_not_first() -> Iterator[None]:
-    """Have Python processes that are started in the block leave the working folder off the front of their import path.
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
+"""Variables of the processes that are started: one thread each, and an import path without the working folder in front.
 
-    Otherwise a file there that is named like a module of Python or torch, such as profile.py, would be imported in
-    place of it. A forked worker's import path is that of this process.
-    """
-    before = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"
+Otherwise a file there that is named like a module of Python or torch, such as profile.py, would be imported in place of
+it. A forked worker's import path is that of this process.
+"""
+
+
+@contextlib.contextmanager
+def environment_of_workers() -> Iterator[None]:
+    """Set the variables of ``ENVIRONMENT`` for the processes that are started in the block, and not for this one."""
+    before = {name: os.environ.get(name) for name in ENVIRONMENT}
+    os.environ.update(ENVIRONMENT)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["PYTHONSAFEPATH"]
-        else:
-            os.environ["PYTHONSAFEPATH"] = before
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def without_main_module() -> Iterator[None]:
+    """Keep processes that are started in the block from running this process's script again.
+
+    They need nothing of it, and a script that trains without asking for its ``__name__`` would start a run in each.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 class WorkerStarter:
@@ -132,8 +172,9 @@ def start_process(
     try:
         ours, theirs = context.Pipe()
         with theirs:  # closed here, reading from a dead process's pipe raises EOFError
-            process = context.Process(target=function, args=(theirs, *args), daemon=True)
-            with signals.blocked():
+            given = function, dict(os.environ), theirs, *args
+            process = context.Process(target=call_with_environment, args=given, daemon=True)
+            with signals.blocked(), environment_of_workers(), without_main_module():
                 process.start()
     except (EOFError, ConnectionError) as error:
         raise ShortageError(
@@ -143,6 +184,14 @@ def start_process(
     except OSError as error:
         raise ShortageError(f"cannot start a process ({error.strerror}); see: ulimit -a") from error
     return process, ours
+
+
+def call_with_environment(
+    function: Callable[..., None], environment: dict[str, str], pipe: Connection, *args: Any
+) -> None:
+    """Call a function in a process whose variables are the caller's of now, not of when the server was started."""
+    os.environ.update(environment | ENVIRONMENT)
+    function(pipe, *args)
 
 
 def run_worker(pipe: Connection, folder: Path, device: str) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from gradbench.cpu_count import cores
 from gradbench.errors import ShortageError, StorageError
 from gradbench.launchers import Cells, Watcher
-from gradbench.launchers.forkserver import Worker, WorkerStarter
+from gradbench.launchers.forkserver import Starter, Worker, WorkerStarter
+from gradbench.launchers.thread import ThreadStarter
 from gradbench.signals import Interruption
 from gradbench.storage.locks import FinishedCells, Reservations
 from gradbench.storage.provenance import now
@@ -47,6 +48,7 @@ def run(
     *,
     fail_fast: bool = False,
     on_idle_core: Callable[[], None] | None = None,
+    in_process: bool = False,
 ) -> bool:
     """Train stacks in worker processes, in the given order.
 
@@ -60,6 +62,7 @@ def run(
         fail_fast: save running stacks and stop at the first failure.
         on_idle_core: called at most once, when a core becomes idle because no stack is waiting; messages of the
             workers are not read until it returns.
+        in_process: train in a thread of this process, one stack after another.
 
     Returns:
         ``False`` if Ctrl-C or SIGTERM interrupted the sweep; running stacks have been saved.
@@ -71,10 +74,12 @@ def run(
     with Interruption() as interruption:
         pool = Pool(
             *(stacks, folder, watcher, reservations, interruption),
+            starter=ThreadStarter() if in_process else WorkerStarter(),
             fail_fast=fail_fast,
             on_idle_core=on_idle_core,
         )
-        pool.run([devices[index % len(devices)] for index in range(worker_count(devices, len(stacks), jobs))])
+        count = worker_count(devices, len(stacks), 1 if in_process else jobs)
+        pool.run([devices[index % len(devices)] for index in range(count)])
     return not interruption.requested
 
 
@@ -88,6 +93,7 @@ class Pool:
         watcher: Watcher,
         reservations: Reservations,
         interruption: Interruption,
+        starter: Starter,
         *,
         fail_fast: bool = False,
         on_idle_core: Callable[[], None] | None = None,
@@ -98,8 +104,9 @@ class Pool:
         self.waiting = deque(range(len(stacks)))
         self.tries = [0] * len(stacks)
         self.workers: list[Worker] = []
-        self.starter = WorkerStarter()
+        self.starter = starter
         self.finished_cells = FinishedCells(folder)
+        self.told = set[tuple[str, ...]]()
         self.stopping = self.waiting_reported = self.short = False
 
     def run(self, devices: Sequence[str]) -> None:
@@ -216,7 +223,9 @@ class Pool:
             self.watcher.progress(stack, *about)
             return
         if what == "notify":
-            self.watcher.notify(*about)
+            if tuple(about) not in self.told:  # of a tracker that has stopped every worker tells
+                self.watcher.notify(*about)
+            self.told.add(tuple(about))
             return
         worker.stack = None
         if what == "done":

@@ -38,7 +38,7 @@ def finished_rows(
         rows.append(
             describe(cell)
             | {
-                "status": "diverged" if diverged_at else "completed",
+                "status": outcome.statuses[k],
                 "diverged_at": diverged_at or None,
                 "error": None,
                 "step_seconds": outcome.step_seconds,

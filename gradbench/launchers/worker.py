@@ -8,14 +8,16 @@ import ctypes
 import json
 import os
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from gradbench import signals
@@ -28,12 +30,14 @@ from gradbench.errors import StorageError, UsageError, exits_as_errors
 from gradbench.functional.torch_internals import keep_uninitialized_memory
 from gradbench.grid.cell import Cell
 from gradbench.launchers.rows import arrays_of, curves_of, failed_rows, finished_rows
+from gradbench.local_code import REGISTERED
 from gradbench.memory.stack_width import is_too_large
 from gradbench.storage.provenance import now
 from gradbench.storage.results import Results
 from gradbench.storage.schema import part_name
+from gradbench.trackers.tracker import make_tracker
 from gradbench.training.checkpoint import Checkpoint, StoppedError
-from gradbench.training.loop import train
+from gradbench.training.loop import Listener, train
 from gradbench.training.state import State
 
 
@@ -52,6 +56,25 @@ def serve(pipe: Connection, folder: Path, device_name: str) -> None:
     signals.ignore()
     device = torch.device(device_name)
     configure_process(device)
+    serve_stacks(pipe, folder, device)
+
+
+def serve_in_thread(pipe: Connection, folder: Path, device_name: str) -> None:
+    """Serve as :func:`serve` does, in a thread of a process that goes on with its own settings afterwards."""
+    device, threads, keeps = torch.device(device_name), torch.get_num_threads(), keep_uninitialized_memory()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warns_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    configure_process(device)
+    try:
+        serve_stacks(pipe, folder, device)
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warns_only)
+        keep_uninitialized_memory(keeps)
+
+
+def serve_stacks(pipe: Connection, folder: Path, device: torch.device) -> None:
+    """Train the received stacks, and send what comes of each, until there are no more."""
     while (cells := receive_cells(pipe)) is not None:
         send(pipe, *train_and_store(cells, folder, device, pipe))
 
@@ -69,7 +92,11 @@ def train_and_store(
         ``("no room", reason)``: the results cannot be written; the stack will be resumed from its checkpoint.
     """
     started, results = now(), Results(folder)
-    checkpoint = checkpoint_of(cells, folder, device, pipe.poll, lambda line: send(pipe, "notify", line))
+
+    def warn(line: str) -> None:
+        send(pipe, "notify", line)
+
+    checkpoint = checkpoint_of(cells, folder, device, pipe.poll, warn)
     try:
         with exits_as_errors():
             check_code(cells)
@@ -77,9 +104,9 @@ def train_and_store(
             check_unchanged(cells[0], data)
             if len(cells) > 1 and is_too_large(cells, data, device):
                 return ("too large",)
-            outcome = train(
-                cells, data, device, lambda step, losses: send(pipe, "progress", step, losses), checkpoint
-            )
+            with make_tracker(cells, folder, warn, (StoppedError,)) as tracker:
+                listeners: list[Listener] = [Progress(pipe), *([tracker] if tracker else [])]
+                outcome = train(cells, data, device, listeners, checkpoint)
         rows = finished_rows(cells, outcome, data, device, started)
         results.write(rows, curves_of(cells, outcome), arrays_of(cells, outcome, data))
         checkpoint.remove()
@@ -98,8 +125,27 @@ def train_and_store(
         return "failed", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
+class Progress:
+    """Tells the parent of a stack's progress."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self.pipe = pipe
+
+    def on_chunk(self, step: int, series: Mapping[str, np.ndarray]) -> None:
+        """Send the step and the loss of each cell."""
+        send(self.pipe, "progress", step, series["loss"][-1].tolist())
+
+    def on_evaluation(self, step: int, metrics: Mapping[str, np.ndarray]) -> None:
+        """Send nothing."""
+
+    def on_end(self, statuses: Sequence[str]) -> None:
+        """Send nothing: the stack is not stored yet."""
+
+
 def check_code(cells: Sequence[Cell]) -> None:
     """Import the code of the user's own, and refuse another source than the one that the cells' ids name.
+
+    Code that only this process has is the code that was hashed.
 
     Raises:
         UsageError: if a source was edited since the cells were planned.
@@ -108,7 +154,7 @@ def check_code(cells: Sequence[Cell]) -> None:
         target: cell.sources[node]
         for cell in cells
         for node, target in foreign_targets(cell.config)
-        if node in cell.sources
+        if node in cell.sources and target not in REGISTERED
     }
     for target, sha256 in planned.items():
         if imported_sha256(target) != sha256:
@@ -133,8 +179,12 @@ def check_unchanged(cell: Cell, data: Data) -> None:
 
 def send(pipe: Connection, *message: Any) -> None:
     """Send a message to the parent; if it has ended, the next receive will report that."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), SENDING:
         pipe.send(message)
+
+
+SENDING = threading.Lock()
+"""Held while a message is sent: a tracker's thread sends too."""
 
 
 def checkpoint_of(

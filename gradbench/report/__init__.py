@@ -14,13 +14,13 @@ from gradbench.atomic import make_shared_folder, unwritable, write_atomically
 from gradbench.report import figures
 from gradbench.report.analysis.answer import Answer, answer_comparison
 from gradbench.report.analysis.audit import audit, note_widths
-from gradbench.report.analysis.comparison import list_comparisons
+from gradbench.report.analysis.comparison import ComparisonGroup, list_comparisons
 from gradbench.report.analysis.profiles import profile_table
 from gradbench.report.analysis.tables import build_tables
 from gradbench.report.diff.page import build_contents, check_distinct, report_folder
 from gradbench.report.diff.pairing import short_names
 from gradbench.report.figures.style import assign_looks
-from gradbench.report.load.cells import load_results
+from gradbench.report.load.cells import LoadedResults, load_results
 from gradbench.report.load.curves import scan_curves
 from gradbench.report.render import contents
 from gradbench.report.render.blocks import ReportSection
@@ -30,7 +30,7 @@ from gradbench.report.render.markdown import render_markdown
 from gradbench.report.render.samples import text_sections
 from gradbench.storage.sanitize import check_folder
 
-__all__ = ["Answer", "Report", "answers", "build", "compare"]
+__all__ = ["Answer", "Report", "answers", "build", "compare", "draw"]
 
 
 @dataclass(frozen=True)
@@ -67,17 +67,8 @@ def build(results: Path, claims: Sequence[ReportSection] = ()) -> Report:
 
     """
     loaded = load_results(results)
-    comparisons = list_comparisons(loaded)
-    found = [answer_comparison(comparison) for comparison in comparisons]
-    drawn = contents.choose_drawn(comparisons, found)
-    shown = [
-        group.cells_at(group.chosen_setting(treatment)) for group in drawn for treatment in group.treatments
-    ]
-    wanted = {cell for cells in shown for cell in cells["cell"]}
-    points = points_per_curve(len(loaded.cells))
-    scanned = scan_curves(results, loaded.cells, wanted, points, MAX_CELLS)
-    drawn_answers = [found[comparisons.index(group)] for group in drawn]
-    context = figures.Context(loaded, scanned, drawn, drawn_answers, assign_looks(comparisons))
+    comparisons, found, context = _prepare_drawing(loaded, points_per_curve(len(loaded.cells)))
+    drawn, scanned = context.comparisons, context.curves
     pictures = figures.start_drawing(context)
     tables = build_tables(loaded, comparisons, scanned.action)
     tables["profiles.csv"] = profile_table(drawn)
@@ -97,6 +88,55 @@ def build(results: Path, claims: Sequence[ReportSection] = ()) -> Report:
     )
     written = _write_report(results / "report", page, tables)
     return replace(written, remarks=tuple(line for group in comparisons for line in note_widths(group)))
+
+
+def draw(results: Path, name: str = "") -> dict[str, figures.Drawing]:
+    """Draw the figures of a report, and write nothing.
+
+    Args:
+        results: the results folder.
+        name: of a figure; of the others, only those that are drawn with it are returned.
+
+    Returns:
+        Name -> drawing.
+
+    Raises:
+        UsageError: the folder holds nothing to report on.
+
+    """
+    from gradbench.report.claims.section import draw_forest
+    from gradbench.report.claims.verdicts import judge_folder
+
+    _, _, context = _prepare_drawing(load_results(results), 0)
+    drawn = figures.draw([] if name == "claims" else figures.named(name), context)
+    if name in ("", "claims") and (verdicts := judge_folder(results)):
+        drawn |= figures.draw([lambda _context: draw_forest(verdicts)], context)
+    return drawn
+
+
+def _prepare_drawing(
+    loaded: LoadedResults, points: int
+) -> tuple[list[ComparisonGroup], list[Answer], figures.Context]:
+    """Return the comparisons of some results, the answer of each, and what figures are drawn from.
+
+    Args:
+        loaded: the results.
+        points: of a sparkline; 0 makes none.
+    """
+    comparisons = list_comparisons(loaded)
+    found = [answer_comparison(comparison) for comparison in comparisons]
+    drawn = contents.choose_drawn(comparisons, found)
+    shown = [
+        group.cells_at(group.chosen_setting(treatment)) for group in drawn for treatment in group.treatments
+    ]
+    wanted = {cell for cells in shown for cell in cells["cell"]}
+    scanned = scan_curves(loaded.path, loaded.cells, wanted, points, MAX_CELLS)
+    drawn_answers = [found[comparisons.index(group)] for group in drawn]
+    return (
+        comparisons,
+        found,
+        figures.Context(loaded, scanned, drawn, drawn_answers, assign_looks(comparisons)),
+    )
 
 
 def compare(folders: Sequence[Path], out: Path | None = None) -> Report:

@@ -50,6 +50,7 @@ def execute(
     *,
     fail_fast: bool,
     on_idle_core: Callable[[], None] | None = None,
+    in_process: bool = False,
 ) -> bool:
     """Train the unfinished cells of a plan.
 
@@ -60,6 +61,7 @@ def execute(
         jobs: number of workers; ``None`` for one per CPU core, or one per GPU.
         fail_fast: save running stacks and stop at the first failure.
         on_idle_core: called at most once, when a core becomes idle because no stack is waiting.
+        in_process: train in this process, which alone has the code.
 
     Returns:
         ``False`` if the sweep was interrupted.
@@ -91,6 +93,7 @@ def execute(
                     *(todo, plan.folder, plan.devices, jobs, watcher, reservations),
                     fail_fast=fail_fast,
                     on_idle_core=on_idle_core,
+                    in_process=in_process,
                 )
             with reservations.exclusive():
                 repair.remove_stale_curves(plan.folder)

@@ -23,6 +23,7 @@ from gradbench.grid.stacks import Stack, group_by_program, split_into_stacks
 from gradbench.launchers.forkserver import call_here
 from gradbench.storage.results import FINISHED, Results
 from gradbench.storage.sanitize import escape_controls
+from gradbench.trackers import check_installed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,6 +120,7 @@ def make_plan(
 
     cells = expand(configs, experiment, parsed, fingerprint)
     device = only_value("device", [cell.runtime["device"] for cell in cells])
+    check_installed(cells[0].runtime["tracker"])
     stored = Results(results or RESULTS / folder_name(experiment, typed))
     stored.check()
     statuses = stored.statuses()

@@ -5,10 +5,10 @@ regularizers are written for one network, and ``vmap`` adds the axis. Values rea
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -33,8 +33,23 @@ MAX_METRICS, TENSOR, SLACK = 64, 1024, 2**26
 """Bounds for the size of a checkpoint: metrics of an evaluation, bytes that a saved tensor adds to its numbers, and
 bytes that a checkpoint may have however small its stack is."""
 
-OnProgress = Callable[[int, list[float]], None]
-"""``on_progress(step, losses)``: called once per chunk of steps; the loss of a cell that has diverged is NaN."""
+
+class Listener(Protocol):
+    """Is told of the training of a stack of N cells, from numbers that are on the host anyway; it must not raise."""
+
+    def on_chunk(self, step: int, series: Mapping[str, np.ndarray]) -> None:
+        """Handle the series of the steps since the last chunk, up to ``step``.
+
+        Args:
+            step: last step of the chunk, counted from 1.
+            series: name -> [steps, N]; NaN after a cell has diverged. To be read only.
+        """
+
+    def on_evaluation(self, step: int, metrics: Mapping[str, np.ndarray]) -> None:
+        """Handle the metrics after a step, name -> [N]; NaN where a cell has none."""
+
+    def on_end(self, statuses: Sequence[str]) -> None:
+        """Handle that training has ended, each cell as ``completed`` or ``diverged``."""
 
 
 @dataclass
@@ -59,12 +74,17 @@ class Outcome:
     seconds: float = 0.0
     exact: bool = False
 
+    @property
+    def statuses(self) -> list[str]:
+        """How each cell has ended."""
+        return ["diverged" if step else "completed" for step in self.diverged_at]
+
 
 def train(
     cells: Sequence[Cell],
     data: Data,
     device: torch.device,
-    on_progress: OnProgress = lambda _s, _l: None,
+    listeners: Sequence[Listener] = (),
     checkpoint: Checkpoint | None = None,
 ) -> Outcome:
     """Train one stack.
@@ -74,7 +94,7 @@ def train(
             regularizer where none has a penalty.
         data: what they train on.
         device: device the stack trains on.
-        on_progress: called with the step and each cell's loss, once per chunk.
+        listeners: told of each chunk of steps, each evaluation and the end.
         checkpoint: resumed from where it holds something, and saved to when it is due.
     """
     started = time.perf_counter()
@@ -106,12 +126,16 @@ def train(
                 break
         if state.step % CHUNK == 0 and state.step < context.steps:  # while a GPU is still busy
             draws = draw_chunk(context, state.step)
-        on_progress(state.step, telemetry.flush(state))
+        telemetry.flush(state)
+        for listener in listeners:
+            listener.on_chunk(state.step, telemetry.since(before, state.step))
         chunk_seconds.append((time.perf_counter() - tick) / (state.step - before) / len(context.cell_indices))
         # a stack whose cells all diverge before their first evaluation has one, for the names of the metrics
         only_one = not telemetry.any_active and not outcome.evaluations
         if state.step % context.eval_every == 0 or state.step == context.steps or only_one:
             outcome.evaluations[state.step], outcome.arrays = evaluate(stepper, state)
+            for listener in listeners:
+                listener.on_evaluation(state.step, outcome.evaluations[state.step])
         unfinished = state.step < context.steps and telemetry.any_active
         if checkpoint is not None and unfinished and checkpoint.due():
             checkpoint.save(checkpoint_of(context, state, telemetry, outcome))
@@ -127,6 +151,8 @@ def train(
     outcome.step_seconds = float(np.median(chunk_seconds))
     outcome.seconds = time.perf_counter() - started
     outcome.exact = context.is_exact
+    for listener in listeners:
+        listener.on_end(outcome.statuses)
     return outcome
 
 

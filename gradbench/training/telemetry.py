@@ -110,8 +110,8 @@ class Telemetry:
         often = rest == 0 and (row == 1 or row % self.compare_every == 0)
         return often or step == self.steps
 
-    def flush(self, state: State) -> list[float]:
-        """Bring what was recorded since the last flush to the host; return the last loss of each of the N cells.
+    def flush(self, state: State) -> None:
+        """Bring what was recorded since the last flush to the host.
 
         This is where the loop waits for the device.
         """
@@ -128,10 +128,10 @@ class Telemetry:
         for rows in self.rows.values():
             rows.clear()
         self._flushed = state.step
-        last: list[float] = np.where(
-            self.diverged_at == 0, self.curves["loss"][state.step - 1], np.nan
-        ).tolist()
-        return last
+
+    def since(self, before: int, step: int) -> dict[str, np.ndarray]:
+        """Return the series of the steps after ``before`` up to ``step``, which was flushed: name -> [steps, N]."""
+        return {name: curve[before:step] for name, curve in self.curves.items()}
 
     def state_dict(self, state: State) -> Tensors:
         """Return the curves so far, for a checkpoint; everything must have been flushed."""

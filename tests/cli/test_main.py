@@ -14,8 +14,8 @@ import typer
 import yaml
 from rich.console import Console
 
+from gradbench.api.progress import LineDisplay, LiveDisplay, QuietDisplay, display_for
 from gradbench.cli import main as cli
-from gradbench.cli.progress import LineDisplay, LiveDisplay, QuietDisplay, display_for
 from gradbench.config.compose import Configs
 from gradbench.grid.cell import Cell
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradbench.cli.progress import stack_kind
+from gradbench.api.progress import stack_kind
 from gradbench.cli.show import copyable_texts
 from gradbench.config import composite
 from gradbench.config.compose import Configs, Experiment

@@ -1,8 +1,11 @@
 """What the processes of a sweep import: the same modules everywhere, and none of the working folder's by accident."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+from gradbench.launchers import forkserver
 
 SCRIPT = """
 import pydoc
@@ -35,3 +38,11 @@ def test_modules_of_the_working_folder_are_found_by_every_process_and_stand_in_f
     assert installed == ["yaml", "yaml"]
     assert len(set(standard)) == 1
     assert not Path(standard[0]).is_relative_to(tmp_path)
+
+
+def test_a_process_has_the_environment_of_its_caller_and_not_of_the_first_one(monkeypatch):
+    """A notebook sets a variable, and its next run reads it."""
+    forkserver.warm_up()
+    for value in ("first", "second"):
+        monkeypatch.setenv("GRADBENCH_TEST", value)
+        assert forkserver.run_in_forkserver(os.getenv, "GRADBENCH_TEST") == value

@@ -16,8 +16,8 @@ import pytest
 import torch
 from rich.console import Console
 
+from gradbench.api.progress import QuietDisplay
 from gradbench.cli import main as cli
-from gradbench.cli.progress import QuietDisplay
 from gradbench.config.instantiate import load_once
 from gradbench.launchers import forkserver, local
 from gradbench.launchers.forkserver import PRELOADED, describe_exit
@@ -253,7 +253,9 @@ def test_a_dry_run_starts_no_server_where_no_code_of_ones_own_can_be_named(home,
 def test_a_core_is_idle_once_nothing_waits_and_fewer_stacks_run_than_there_are_cores(monkeypatch, tmp_path):
     monkeypatch.setattr(local, "cores", lambda: 2)
     monkeypatch.setattr(local, "WorkerStarter", object)
-    pool = local.Pool([(), ()], tmp_path, QuietDisplay([], Console()), None, Interruption())
+    pool = local.Pool(
+        [(), ()], tmp_path, QuietDisplay([], Console()), None, Interruption(), forkserver.WorkerStarter()
+    )
     worker = forkserver.Worker(None, None, torch.device("cpu"), stack=0)
     pool.workers = [worker]
     assert not pool.is_core_idle(), "the second stack waits"

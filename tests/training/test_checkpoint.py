@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 from small import CONFIGS, CPU, cells, data_of, every_update
-from stopping import StopError, always, assert_same_outcome, stop_at
+from stopping import Heard, StopError, always, assert_same_outcome, stop_at
 
 from gradbench.training.checkpoint import Checkpoint
 from gradbench.training.loop import SLACK, largest_checkpoint, tensor_bytes, train
@@ -35,9 +35,9 @@ def test_a_stopped_stack_goes_on_to_the_same_bits(model, regularizer, tmp_path):
             train(stack, data, CPU, stop_at(step), always(path))
     saved = always(path).load(CPU)
     assert tensor_bytes(saved) <= largest_checkpoint(stack, data, CPU) - SLACK
-    resumed = []
-    outcome = train(stack, data, CPU, lambda step, _losses: resumed.append(step), always(path))
-    assert resumed[0] == 18, "the checkpoint of step 12 must have been gone on from"
+    heard = Heard()
+    outcome = train(stack, data, CPU, [heard], always(path))
+    assert min(heard.chunks) == 18, "the checkpoint of step 12 must have been gone on from"
     assert_same_outcome(outcome, whole)
 
 

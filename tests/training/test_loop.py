@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from small import CONFIGS, CPU, DEAR, advance, cells, data_of
+from stopping import Heard, assert_same_outcome
 from torch import nn
 
 from gradbench.functional.flat_params import Layout
@@ -109,11 +110,29 @@ def test_training_ends_early_once_every_cell_has_diverged():
         eval_every=5 * CHUNK,
         seed=[0, 1],
     )
-    told = []
-    outcome = train(stack, data_of(stack[0]), CPU, lambda step, losses: told.append((step, losses)))
-    assert [step for step, _ in told] == [LOOK_EVERY] > [max(outcome.diverged_at)]
-    assert all(math.isnan(loss) for loss in told[0][1])
+    heard = Heard()
+    outcome = train(stack, data_of(stack[0]), CPU, [heard])
+    assert list(heard.chunks) == [LOOK_EVERY] > [max(outcome.diverged_at)]
+    assert np.isnan(heard.chunks[LOOK_EVERY]["loss"][-1]).all()
     assert outcome.diverged_at.all()
+    assert heard.statuses == ["diverged", "diverged"]
+
+
+def test_a_listener_hears_every_number_once_and_changes_none():
+    stack = cells("wgan", "gp", steps=2 * CHUNK + 7, eval_every=30, seed=[0, 1], precision="float32")
+    data, heard = data_of(stack[0]), Heard()
+    assert_same_outcome(train(stack, data, CPU, [heard]), outcome := train(stack, data, CPU))
+    whole = {
+        name: np.concatenate([chunk[name] for chunk in heard.chunks.values()]) for name in outcome.curves
+    }
+    for name, curve in outcome.curves.items():
+        np.testing.assert_array_equal(whole[name], curve, err_msg=name)
+    assert max(map(len, (chunk["loss"] for chunk in heard.chunks.values()))) <= CHUNK
+    assert list(heard.evaluations) == [30, 60, 90, 107]
+    for step, metrics in outcome.evaluations.items():
+        for name, values in metrics.items():
+            np.testing.assert_array_equal(heard.evaluations[step][name], values, err_msg=name)
+    assert heard.statuses == ["completed", "completed"]
 
 
 def test_evaluations_fall_on_multiples_of_eval_every_and_on_the_last_step():

@@ -33,7 +33,7 @@ from gradbench.report.figures.panels import Context, Drawing
 from gradbench.report.figures.style import RC
 from gradbench.report.render.blocks import Picture
 
-__all__ = ["SECTIONS", "Context", "render_pictures", "start_drawing"]
+__all__ = ["SECTIONS", "Context", "Drawing", "draw", "named", "render_pictures", "start_drawing"]
 
 Draw = Callable[[Context], list[Drawing]]
 Pictures = dict[str, list[Picture]]  # by section
@@ -55,6 +55,20 @@ EFFORT: dict[Draw, int] = {
     profiles.draw: 3,
 }
 """Relative drawing time of the slow figures; 1 for any other."""
+
+
+def named(name: str) -> list[Draw]:
+    """Return what draws the figure of a name: one module, or all where the name does not tell which."""
+    draws = [draw for group in SECTIONS.values() for draw in group]
+    return [
+        draw for draw in draws if name and name.startswith(_figure_name(draw).rpartition(".")[2])
+    ] or draws
+
+
+def draw(draws: Sequence[Draw], context: Context) -> dict[str, Drawing]:
+    """Draw figures, by name."""
+    with mpl.rc_context(RC):
+        return {drawing.name: drawing for draw in draws for drawing in draw(context)}
 
 
 def start_drawing(context: Context) -> Callable[[], Pictures]:

@@ -1,10 +1,13 @@
-"""Display a sweep's progress: bars on a terminal, plain lines elsewhere, only failures with --quiet."""
+"""Display a sweep's progress: bars on a terminal and in a notebook, plain lines elsewhere, only failures when quiet."""
 
+import html
+import io
 import math
 import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,6 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from gradbench.config.composite import networks_of
 from gradbench.launchers import Cells
+
+REFRESH_SECONDS = 0.25
+"""Seconds, at least, between two updates of what a notebook shows."""
 
 
 def stack_kind(cells: Cells) -> str:
@@ -200,8 +206,64 @@ class LiveDisplay(QuietDisplay):
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+class NotebookDisplay(LiveDisplay):
+    """Show the same bars in a notebook, in an output of the cell that is replaced as they advance."""
+
+    def __init__(self, stacks: Sequence[Cells], console: Console) -> None:
+        self.shown: Any = None
+        self.drawn = -math.inf
+        super().__init__(stacks, console)
+
+    def __enter__(self) -> "NotebookDisplay":
+        if self.stacks:
+            from IPython.display import display
+
+            self.shown = display(self, display_id=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for task in self.tasks.values():
+            self.bars.remove_task(task)
+        self.drawn = -math.inf
+        self.draw()
+
+    def note(self) -> None:
+        """Update the number of stacks done, running and waiting, and what is shown."""
+        super().note()
+        self.draw()
+
+    def progress(self, stack: int, step: int, losses: list[float]) -> None:
+        """Advance the bars of the stack and of the sweep."""
+        super().progress(stack, step, losses)
+        self.draw()
+
+    def draw(self) -> None:
+        """Show the bars as they are now, a few times per second."""
+        if self.shown is not None and time.monotonic() - self.drawn >= REFRESH_SECONDS:
+            self.drawn = time.monotonic()
+            self.shown.update(self)
+
+    def __repr__(self) -> str:
+        """Return the bars as text."""
+        console = Console(file=io.StringIO(), width=100, color_system=None, force_jupyter=False)
+        console.print(self.bars.get_renderable())
+        return str(console.file.getvalue())  # type: ignore[attr-defined]
+
+    def _repr_html_(self) -> str:
+        """Return the bars as HTML."""
+        return f"<pre>{html.escape(repr(self))}</pre>"
+
+
+def notebook_or_terminal() -> Console:
+    """Return a console for what is printed: a notebook's cell, or this process's stderr."""
+    notebook = Console()
+    return notebook if notebook.is_jupyter else Console(stderr=True)
+
+
 def display_for(stacks: Sequence[Cells], console: Console, *, quiet: bool) -> QuietDisplay:
     """Return the display that fits the console."""
     if quiet:
         return QuietDisplay(stacks, console)
+    if console.is_jupyter:
+        return NotebookDisplay(stacks, console)
     return LiveDisplay(stacks, console) if console.is_terminal else LineDisplay(stacks, console)

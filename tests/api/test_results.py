@@ -1,0 +1,63 @@
+"""Results hold what the report shows, and come from any results folder."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+import gradbench
+from gradbench import report
+
+ROOT = Path(__file__).parents[2] / "results"
+QUICK = ROOT / "reference" / "quick"
+
+
+def test_tables_are_those_of_the_folder():
+    results = gradbench.load(QUICK)
+    pd.testing.assert_frame_equal(
+        results.cells.sort_values("cell", ignore_index=True),
+        pd.read_parquet(QUICK / "cells").sort_values("cell", ignore_index=True),
+    )
+    key = ["cell", "step"]
+    pd.testing.assert_frame_equal(
+        results.curves.sort_values(key, ignore_index=True),
+        pd.read_parquet(QUICK / "curves").sort_values(key, ignore_index=True),
+    )
+
+
+def test_answers_are_those_of_the_report_and_a_notebook_shows_them_with_the_counts():
+    results = gradbench.load(str(QUICK))
+    answers = results.answers()
+    assert answers.to_dict("records") == [vars(answer) for answer in report.answers(QUICK)]
+    assert repr(results) == f"Results('{QUICK}'): 117 cells: 99 completed, 18 diverged"
+    page = results._repr_html_()
+    assert "117 cells: 99 completed, 18 diverged" in page
+    assert all(model in page for model in answers["model"])
+
+
+def test_claims_have_a_row_per_condition_and_none_where_nothing_is_claimed():
+    claims = gradbench.load(ROOT / "article" / "generalise").claims()
+    assert {"claim", "verdict", "effect", "n"} <= set(claims)
+    assert len(claims)
+    assert gradbench.load(QUICK).claims().empty
+
+
+@pytest.mark.parametrize("name", ["strengths", "penalty", "cost"])
+def test_a_figure_is_drawn_by_its_name_in_the_report(name):
+    figure = gradbench.load(QUICK).figure(name)
+    assert isinstance(figure, Figure)
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_figure_that_there_is_not_is_answered_with_those_that_there_are(monkeypatch):
+    with pytest.raises(
+        gradbench.UsageError, match=r"did you mean 'strengths'.*strengths, profiles, learning"
+    ):
+        gradbench.load(QUICK).figure("strength")
+
+
+def test_a_folder_without_results_is_refused_in_one_line(tmp_path):
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(gradbench.UsageError, match=f"no results at {folder}"):
+            gradbench.load(folder)
