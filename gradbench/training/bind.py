@@ -3,6 +3,7 @@
 K cells, P parameters of a player, U different seeds.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
@@ -78,7 +79,7 @@ def bind_stack(
         groups=groups,
         seeds=seeds,
         seed_of_cell=seed_of_cell,
-        strength=torch.tensor([cell.strength for cell in cells], dtype=dtype).to(device),
+        strength=stack_strengths(cells, dtype).to(device),
         lr=torch.tensor([[cell.lr] for cell in cells], dtype=dtype).to(device),
         schedule={
             key: torch.tensor(
@@ -94,6 +95,13 @@ def bind_stack(
         evaluate=evaluate,
         sample=sample,
     )
+
+
+def stack_strengths(cells: Sequence[Cell], dtype: torch.dtype) -> Tensor:
+    """Return each cell's strengths, [K, S]; NaN where its regularizer has fewer than another's."""
+    S = max(len(cell.strengths) for cell in cells)
+    rows = [[*cell.strengths, *[math.nan] * (S - len(cell.strengths))] for cell in cells]
+    return torch.tensor(rows, dtype=dtype)
 
 
 def noise_keys(cells: Sequence[Cell], purpose: str, device: torch.device) -> Tensor:

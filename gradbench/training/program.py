@@ -6,12 +6,15 @@ from typing import Any
 
 import torch
 
+from gradbench.config.composite import regularizers_of
 from gradbench.config.instantiate import instantiate_group
 from gradbench.data import Data
+from gradbench.errors import UsageError
 from gradbench.grid.cell import schedule_numbers
 from gradbench.models import Task
 from gradbench.optimizers import Optimizer, Schedule
 from gradbench.regularizers import Regularizer
+from gradbench.regularizers.chain import chain
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
 """Precision -> type of parameters, gradients and norms; bfloat16 is autocast over float32."""
@@ -54,13 +57,22 @@ def build(config: Mapping[str, Any], data: Data) -> Program:
 
 
 def build_regularizer(config: Mapping[str, Any]) -> Regularizer:
-    """Build the regularizer of a resolved config, without its strength, which is a number per cell.
+    """Build the regularizer of a resolved config, without its strengths, which are numbers per cell.
 
     Raises:
         UsageError: where it cannot be made.
     """
-    strength = config["regularizer"]["strength"]
-    regularizer: Regularizer = instantiate_group(
-        config, "regularizer", without={strength} if strength else ()
-    )
-    return regularizer
+    parts = build_parts(config)
+    return parts[0] if len(parts) == 1 else chain(*parts)
+
+
+def build_parts(config: Mapping[str, Any]) -> list[Regularizer]:
+    """Build the regularizers that a resolved config composes, or its single one; raises as :func:`build_regularizer`."""
+    found = []
+    for at, node in regularizers_of(config["regularizer"]).items():
+        without = {node["strength"]} if node["strength"] else ()
+        try:
+            found.append(instantiate_group({**config, "regularizer": node}, "regularizer", without=without))
+        except UsageError as error:
+            raise UsageError(str(error).replace("regularizer.", f"regularizer.{at}")) from error
+    return found

@@ -1,4 +1,4 @@
-"""Apply each regularizer to the cells of a stack that it owns. K cells, P parameters of a player."""
+"""Apply each regularizer to the cells of a stack that it owns. K cells, P parameters of a player, S strengths."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from gradbench.regularizers import State as RegularizerState
 from gradbench.training.program import build_regularizer
 
 Transform = Callable[[Tensor, Tensor, list[RegularizerState], Tensor], tuple[Tensor, list[RegularizerState]]]
-"""``(gradient [K, P], strength [K], states of the groups, parameters [K, P]) -> gradient, states``."""
+"""``(gradient [K, P], strength [K, S], states of the groups, parameters [K, P]) -> gradient, states``."""
 
 Projection = Callable[[Tensor, Tensor], Tensor]
-"""``(parameters [K, P], strength [K]) -> parameters``."""
+"""``(parameters [K, P], strength [K, S]) -> parameters``."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def stack_transforms(groups: Sequence[RegularizerGroup], layout: Layout) -> Tran
             raw, act = gradient[group.cells], group.regularizer.transform
             if act is not None:
                 one = vmap(lambda g, c, s, p, act=act: act(g, c, s, p, layout), randomness="different")
-                raw, state = one(raw, strength[group.cells], state, parameters[group.cells])
+                own = group.regularizer.own(strength[group.cells])
+                raw, state = one(raw, own, state, parameters[group.cells])
             used.append(raw)
             after.append(state)
         return concat_groups(used), after
@@ -85,7 +86,7 @@ def stack_projections(groups: Sequence[RegularizerGroup], layout: Layout) -> Pro
             part, act = parameters[group.cells], group.regularizer.project
             if act is not None:
                 one = vmap(lambda p, c, act=act: act(p, c, layout), randomness="different")
-                part = one(part, strength[group.cells])
+                part = one(part, group.regularizer.own(strength[group.cells]))
             parts.append(part)
         return concat_groups(parts)
 

@@ -1,6 +1,6 @@
 """The parts of a stack: those that are fixed, and those that change from step to step.
 
-K cells, P parameters of a player, U different seeds.
+K cells, P parameters of a player, U different seeds, S strengths: as many as any of the cells' regularizers has.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +47,7 @@ class UpdateInputs(NamedTuple):
         others: the other players' weights, by name.
         batch: tensors [K, B, ...]; [K, batches, B, ...] where an update takes several.
         carry: what the last update handed on, such as a recurrent state, [K, ...] each.
-        strength: threshold or lambda, [K]; NaN where a regularizer has none.
+        strength: thresholds or lambdas, [K, S]; NaN where a regularizer has none, or fewer than S.
         regularizer_state: of each group's regularizer, tensors [k, ...].
         lr: learning rate, [K, 1]; a schedule's share of it is found in the update.
         schedule: numbers of the schedule, by key, [K, 1] each, float64.
@@ -160,7 +160,7 @@ class StackContext:
         groups: cells that share a regularizer.
         seeds: the U different seeds.
         seed_of_cell: [K], index into ``seeds``.
-        strength: threshold or lambda, [K]; NaN where a regularizer has none.
+        strength: thresholds or lambdas, [K, S]; NaN where a regularizer has none, or fewer than S.
         lr: learning rate, [K, 1].
         schedule: numbers of the schedule, by key, [K, 1] each, float64.
         data: on the device.

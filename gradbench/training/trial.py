@@ -110,7 +110,8 @@ class Trial:
 
     def __init__(self, program: Program, cell: Cell, data: Data) -> None:
         self.program, self.cell, self.data = program, cell, data
-        self.penalty = build_regularizer(cell.config).penalty
+        self.regularizer = build_regularizer(cell.config)
+        self.penalty = self.regularizer.penalty
 
     def choose(self, execution: Execution, device: torch.device) -> Execution:
         """Return the fastest way to run the cell that works on a device; raises whatever the last one raises."""
@@ -197,6 +198,7 @@ class Trial:
         draw = {name: to_device(tensor[0], device, dtype) for name, tensor in drawn.items()}
         carry = {name: to_device(tensor, device, dtype) for name, tensor in model.carry().items()}
         penalty = self.penalty if player.regularized else None
+        strength = to_device(torch.tensor(self.cell.strengths), device, dtype)
         layouts = {name: Layout(net) for name, net in nets.items()}
         weights = {
             name: tree_map(lambda one: to_device(one, device, dtype), layout.weights_of(layout.module))
@@ -225,7 +227,7 @@ class Trial:
                 if penalty is not None:
                     f, points = model.probe(player.name, bound(), batch, carry)
                     total = loss + penalty(
-                        f, points, to_device(torch.tensor(self.cell.strength), device, dtype)
+                        f, points, self.regularizer.own(strength)
                     )
                     if has_once_differentiable(total):
                         raise UsageError(
