@@ -169,7 +169,9 @@ class Configs:
         config = OmegaConf.to_container(composed)
         assert isinstance(config, dict)
         named = {str(key): value for key, value in config.items()}
-        if parts:
+        if parts and composite.REGULARIZER not in choices:  # deleted by a word like ~regularizer
+            named.pop(composite.REGULARIZER, None)
+        elif parts:
             named[composite.REGULARIZER] = composite.compose_parts(named[composite.REGULARIZER], parts)
             choices[composite.REGULARIZER] = named[composite.REGULARIZER]["name"]
         neutral = pop_neutral(named)

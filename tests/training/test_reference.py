@@ -11,7 +11,18 @@ from itertools import groupby
 import numpy as np
 import pytest
 import torch
-from small import CONFIGS, CPU, MODELS, QUICK_UPDATES, REGULARIZERS, UPDATES, advance, cells, data_of
+from small import (
+    COMPOSED_PAIRS,
+    CPU,
+    MODELS,
+    QUICK_UPDATES,
+    REGULARIZERS,
+    UPDATES,
+    advance,
+    cells,
+    data_of,
+    default_strengths,
+)
 from torch import nn
 
 from gradbench.errors import UsageError
@@ -32,7 +43,11 @@ every_model = pytest.mark.parametrize("model", MODELS)
 # rounding grows where training is chaotic: a calm learning rate
 CALM = {"optimizer__lr": [0.01, 0.02]}
 
-SOONER = {"zclip": {"regularizer__warmup": 5}, "gp_lp": {"regularizer__center": 0.01}}
+SOONER = {
+    "zclip": {"regularizer__warmup": 5},
+    "gp_lp": {"regularizer__center": 0.01},
+    "gp+gp_lp+zclip": {"regularizer__zclip__warmup": 5, "regularizer__gp_lp__center": 0.01},
+}
 """Options with which a regularizer acts on a small network within a few steps."""
 
 RELATIVE, ABSOLUTE = 1e-11, 1e-12
@@ -41,10 +56,8 @@ RELATIVE, ABSOLUTE = 1e-11, 1e-12
 
 @cache
 def strengths(regularizer):
-    """Return a regularizer's default strength and a third of it, as an axis."""
-    node = CONFIGS.compose((f"regularizer={regularizer}",))[0]["regularizer"]
-    key = node["strength"]
-    return {f"regularizer__{key}": [node[key], node[key] / 3]} if key else {}
+    """Return a regularizer's default strengths and a third of them, as axes."""
+    return {key: [value, value / 3] for key, value in default_strengths(regularizer).items()}
 
 
 def pair(model, regularizer, **values):
@@ -107,7 +120,13 @@ def assert_follows(stack):
 
 
 @pytest.mark.parametrize(
-    ("model", "regularizer"), [(model, regularizer) for model in MODELS for regularizer in REGULARIZERS]
+    ("model", "regularizer"),
+    [(model, regularizer) for model in MODELS for regularizer in REGULARIZERS]
+    + [
+        # the default suite follows each of them with one model
+        pytest.param(*pair, marks=[] if (index % 5 + index // 5) % 3 == 0 else pytest.mark.slow)
+        for index, pair in enumerate(COMPOSED_PAIRS)
+    ],
 )
 def test_every_cell_of_a_stack_follows_the_reference_step_by_step(model, regularizer):
     treated, plain = assert_follows(pair(model, regularizer)), untreated(model)
