@@ -158,7 +158,12 @@ CHAIN = "gradbench.regularizers.chain.chain"
 FAMILIES = ("penalty", "clipping", "projection")
 """Families in the order in which they act."""
 
-RESERVED_PARTS = ("none", "name", "family", "strength", TARGET)
+PLAYERS = "players"
+"""The key that says which networks a regularizer acts on."""
+
+NEUTRAL = "neutral"
+
+RESERVED_PARTS = ("none", "name", "family", "strength", TARGET, PLAYERS, NEUTRAL)
 """Names that no part has: ``none`` does nothing, the others are keys of the composition."""
 
 
@@ -238,12 +243,10 @@ def compose_parts(node: Any, parts: Sequence[str]) -> dict[str, Any]:
 
     ordered = sorted(parts, key=place)
     name, first = JOINT.join(ordered), node[ordered[0]]
-    composed = {
-        "name": name,
-        "family": first["family"],
-        TARGET: CHAIN,
-        **{part: node[part] for part in ordered},
-    }
+    for part in parts:  # what conf/config.yaml gives a single one
+        node[part] = {PLAYERS: node[PLAYERS], **node[part]}
+        node[part][NEUTRAL] = {PLAYERS: node[NEUTRAL][PLAYERS], **node[part].get(NEUTRAL, {})}
+    composed = {"name": name, "family": first["family"], TARGET: CHAIN} | {part: node[part] for part in ordered}
     return composed | {"strength": JOINT.join(strength_keys(composed)) or None}
 
 

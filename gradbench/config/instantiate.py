@@ -10,7 +10,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from gradbench.config.compose import Config
-from gradbench.config.composite import TARGET
+from gradbench.config.composite import PLAYERS, TARGET
 from gradbench.config.hashing import canonical
 from gradbench.config.identity import VERSION
 from gradbench.config.sources import OWN
@@ -19,7 +19,7 @@ from gradbench.errors import UsageError
 
 NO_ARGUMENTS = {
     "model": {"name", "metric", "goal", "unit", "gradient_center", "weights"},
-    "regularizer": {"name", "family", "strength"},
+    "regularizer": {"name", "family", "strength", PLAYERS},
     "optimizer": {"name", "lr"},
     "schedule": {"name"},
     "data": {"name"},

@@ -84,6 +84,11 @@ RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
     "data.test": ("at most 10 million", lambda v: v <= 10**7, "give a number of points like 4096"),
     "data.path": ("a file's name", lambda v: isinstance(v, str), "a name that is a number is written ./3"),
     "device": ("a name", lambda v: isinstance(v, str), "give auto, cpu, cuda, cuda:1 or mps"),
+    "regularizer.players": (
+        "a network's name, both or null",
+        lambda v: v is None or isinstance(v, str),
+        "null is the network that the model says",
+    ),
     "regularizer.family": (
         "one of none, clipping, penalty, projection",
         lambda v: v in ("none", "clipping", "penalty", "projection"),

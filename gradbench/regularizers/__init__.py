@@ -51,6 +51,11 @@ class Regularizer:
     strengths: int = 1
 
     @property
+    def acts(self) -> bool:
+        """True if it has a hook."""
+        return bool(self.penalty or self.transform or self.project)
+
+    @property
     def changes_direction(self) -> bool:
         """True if the transform may change a gradient's direction."""
         return self.transform is not None and not self.preserves_direction

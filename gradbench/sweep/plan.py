@@ -197,7 +197,7 @@ def validate(
     import torch
 
     from gradbench.training.execution import choose_execution
-    from gradbench.training.program import build, build_regularizer
+    from gradbench.training.program import build, build_regularizers
     from gradbench.training.trial import adapt
     from gradbench.training.weights import initial_weights
 
@@ -205,7 +205,8 @@ def validate(
     notes: dict[str, None] = {}
     for cell in programs.values():
         program = build(cell.config, data_of(cell))
-        penalised = build_regularizer(cell.config).penalty is not None
+        regularizers = build_regularizers(cell.config, program.model.players)
+        penalised = any(regularizer.penalty for regularizer in regularizers.values())
         try:
             names = try_networks(program.model, initial_weights(cell), penalised)
         except UsageError as error:

@@ -53,7 +53,7 @@ def bind_stack(
     """
     cells = [stack[index] for index in cell_indices]
     config, device, dtype = cells[0].config, execution.device, program.dtype
-    groups = group_by_regularizer(cells)
+    groups = group_by_regularizer(cells, program.model.players)
     layouts = layouts_of(program, execution, execution.fused)
     shared = StackProgram(
         cells[0].program, program, layouts, groups, execution, Divergence(**config["divergence"])
@@ -254,13 +254,15 @@ def init_state(context: StackContext) -> State:
     optimizer_state = {
         name: context.optimizer.init(vectors, context.layouts[name]) for name, vectors in parameters.items()
     }
-    regularized = next(player.name for player in context.players if player.regularized)
-    regularizer_state = [
-        vmap(lambda p, init=group.regularizer.init: init(p, context.layouts[regularized]))(
-            parameters[regularized][group.cells]
-        )
-        for group in context.groups
-    ]
+    regularizer_state = {
+        name: [
+            vmap(lambda p, init=group.by_player[name].init, layout=layout: init(p, layout))(
+                parameters[name][group.cells]
+            )
+            for group in context.groups
+        ]
+        for name, layout in context.layouts.items()
+    }
     return State(
         step=0,
         parameters=parameters,

@@ -55,7 +55,7 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
     Raises:
         UsageError: for an optimizer or a schedule that is not one of gradbench's own.
     """
-    program, regularizers = build(cell.config, data), build_parts(cell.config)  # one, or several in order
+    program = build(cell.config, data)
     model, dtype, several = program.model, program.dtype, program.accumulate  # batches per update
     examples = {name: as_tensor(array, dtype) for name, array in data.arrays.items()}
     strengths = torch.tensor(cell.strengths, dtype=dtype)  # threshold or lambda of each
@@ -66,15 +66,20 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
     networks = {name: network.to(dtype) for name, network in networks.items()}
     optimizers = {name: make_optimizer(cell, network) for name, network in networks.items()}
     schedulers = [make_scheduler(cell, optimizer) for optimizer in optimizers.values()]
-    (regularized,) = (networks[player.name] for player in model.players if player.regularized)
-    layout = Layout(regularized)
-    states = [one.init(flatten(regularized), layout) for one in regularizers]  # a transform's own
+    # what acts on each player: one regularizer, or several in order, with states of their own
+    regularizers = {player.name: build_parts(cell.config, player) for player in model.players}
+    layouts = {name: Layout(network) for name, network in networks.items()}
+    states_of = {
+        name: [one.init(flatten(networks[name]), layouts[name]) for one in parts]
+        for name, parts in regularizers.items()
+    }
     carry = {name: tensor.to(dtype) for name, tensor in model.carry().items()}  # a recurrent state
 
     for step in range(cell.config["steps"]):
         for player in model.players:
             network, optimizer = networks[player.name], optimizers[player.name]
-            acting = list(enumerate(regularizers)) if player.regularized else []
+            acting = list(enumerate(regularizers[player.name]))
+            layout, states = layouts[player.name], states_of[player.name]
             draws = draw(model, player, several, cell.seed, step, data, dtype)
             numbers = range(step * len(draws) + 1, (step + 1) * len(draws) + 1)  # of batches, counted from 1
             noise = torch.tensor(

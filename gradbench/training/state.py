@@ -223,7 +223,7 @@ class State:
         parameters: player -> [K, P]; those of a cell that has diverged mean nothing.
         buffers: player -> buffers and frozen parameters of its network, by name, [K, ...] each.
         optimizer_state: player -> tensors [K, ...].
-        regularizer_state: of each group's regularizer.
+        regularizer_state: player -> of each group's regularizer, tensors [k, ...].
         carry: handed from update to update, [K, ...] each.
         divergence_state: of the K cells.
         loss_limit: [K], the loss above which a cell is about to have diverged.
@@ -234,7 +234,7 @@ class State:
     parameters: Tensors
     buffers: dict[str, Tensors]
     optimizer_state: dict[str, Tensors]
-    regularizer_state: list[RegularizerState]
+    regularizer_state: dict[str, list[RegularizerState]]
     carry: Tensors
     divergence_state: DivergenceState
     loss_limit: Tensor
@@ -268,11 +268,12 @@ class State:
                 {name: of(item) for name, item in value.items()} if isinstance(value, dict) else value[index]
             )
 
-        regularizer_state = []
-        for group, state in zip(groups, self.regularizer_state, strict=True):
+        regularizer_state: dict[str, list[RegularizerState]] = {name: [] for name in self.regularizer_state}
+        for place, group in enumerate(groups):
             inside = [k - group.cells.start for k in kept if group.cells.start <= k < group.cells.stop]
-            if inside:
-                regularizer_state.append({name: tensor[inside] for name, tensor in state.items()})
+            for player, states in self.regularizer_state.items() if inside else ():
+                picked = {name: tensor[inside] for name, tensor in states[place].items()}
+                regularizer_state[player].append(picked)
         return State(
             step=self.step,
             parameters=of(self.parameters),
@@ -289,5 +290,5 @@ class State:
         self.parameters = self.parameters | {player: update.own.parameters}
         self.buffers = self.buffers | {player: update.own.buffers}
         self.optimizer_state = self.optimizer_state | {player: update.own.optimizer_state}
-        self.regularizer_state = update.regularizer_state
+        self.regularizer_state = self.regularizer_state | {player: update.regularizer_state}
         self.carry, self.divergence_state = update.carry, update.divergence_state

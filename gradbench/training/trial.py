@@ -110,8 +110,7 @@ class Trial:
 
     def __init__(self, program: Program, cell: Cell, data: Data) -> None:
         self.program, self.cell, self.data = program, cell, data
-        self.regularizer = build_regularizer(cell.config)
-        self.penalty = self.regularizer.penalty
+        self.penalty = build_regularizer(cell.config).penalty
 
     def choose(self, execution: Execution, device: torch.device) -> Execution:
         """Return the fastest way to run the cell that works on a device; raises whatever the last one raises."""
@@ -197,7 +196,8 @@ class Trial:
         drawn = model.draw(player.name, 0, 0, 1, self.data.arrays)
         draw = {name: to_device(tensor[0], device, dtype) for name, tensor in drawn.items()}
         carry = {name: to_device(tensor, device, dtype) for name, tensor in model.carry().items()}
-        penalty = self.penalty if player.regularized else None
+        regularizer = build_regularizer(self.cell.config, player)
+        penalty = regularizer.penalty
         strength = to_device(torch.tensor(self.cell.strengths), device, dtype)
         layouts = {name: Layout(net) for name, net in nets.items()}
         weights = {
@@ -227,7 +227,7 @@ class Trial:
                 if penalty is not None:
                     f, points = model.probe(player.name, bound(), batch, carry)
                     total = loss + penalty(
-                        f, points, self.regularizer.own(strength)
+                        f, points, regularizer.own(strength)
                     )
                     if has_once_differentiable(total):
                         raise UsageError(

@@ -19,6 +19,7 @@ from gradbench.training.bind import init_state
 from gradbench.training.divergence import Divergence, init_divergence_state, update_divergence_state
 from gradbench.training.draws import CHUNK, draw_chunk
 from gradbench.training.loop import train, until
+from gradbench.models import Player
 from gradbench.training.program import build_regularizer
 from gradbench.training.regularize import group_by_regularizer
 from gradbench.training.series import FULL, effect, effect_from_norms
@@ -235,7 +236,7 @@ def test_purposes_and_seeds_give_unrelated_generators():
 
 def test_cells_with_different_penalties_never_share_a_stack():
     with pytest.raises(ValueError, match="different penalties were grouped"):
-        group_by_regularizer([*cells("mlp", "gp"), *cells("mlp", "none")])
+        group_by_regularizer([*cells("mlp", "gp"), *cells("mlp", "none")], [Player("mlp")])
 
 
 @pytest.mark.parametrize("regularizer", ["clip_norm", "weight_clip"])
