@@ -1,9 +1,12 @@
 """Errors that the command line prints as one line: user mistakes, damaged files, unwritable disks."""
 
+import contextlib
 import difflib
 import errno
 import re
-from collections.abc import Iterable
+import signal
+import traceback
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 MAX_LENGTH = 4096
@@ -38,6 +41,39 @@ class StorageError(Exception):
 
     The command line prints the message, one line, and exits with status 1.
     """
+
+
+class ExitError(Exception):
+    """Code of the user's own asked for the end of the process; the message says how and where."""
+
+
+@contextlib.contextmanager
+def exits_as_errors() -> Iterator[None]:
+    """Turn what would end this process, raised by code of the user's own in the block, into an ``ExitError``.
+
+    A Ctrl-C of the user's stays what it is.
+
+    Raises:
+        ExitError: in place of ``SystemExit``, ``KeyboardInterrupt`` and other exceptions that are no ``Exception``.
+    """
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and hears_interrupts():
+            raise
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        did = f"raised {type(error).__name__}"
+        if isinstance(error, SystemExit):
+            did = f"called sys.exit({error.code!r})"
+        raise ExitError(f"{did} ({Path(frame.filename).name}:{frame.lineno})") from error
+
+
+def hears_interrupts() -> bool:
+    """Return whether Ctrl-C raises ``KeyboardInterrupt`` in this process."""
+    heard = signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    return heard and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def excerpt(text: str, most: int = 500) -> str:
@@ -96,3 +132,12 @@ def nearest(given: str, known: Iterable[str]) -> str:
     names = {name.lower(): name for name in known}
     close = difflib.get_close_matches(given.lower(), list(names), n=1, cutoff=0.5)
     return f"; did you mean '{names[close[0]]}'?" if close else ""
+
+
+def nearest_first(given: str, known: Iterable[str], most: int = 12) -> str:
+    """Return the known names as text, those most like ``given`` first; of many, how many more there are."""
+    names = sorted(
+        known, key=lambda name: -difflib.SequenceMatcher(None, given.lower(), name.lower()).ratio()
+    )
+    rest = len(names) - most
+    return (", ".join(map(excerpt, names[:most])) or "none") + (f" and {rest} more" if rest > 0 else "")

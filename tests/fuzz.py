@@ -30,7 +30,7 @@ OPTIONS = {
     "regularizer": ["none", "clip_norm", "gp", "autoclip", "spectral_norm"],
     "optimizer": ["sgd", "adam", "muon"],
     "schedule": ["constant", "warmup_cosine", "milestones"],
-    "data": ["digits", "gaussians8", "bible", "text", "ptb", "mnist"],
+    "data": ["digits", "gaussians8", "bible", "text", "ptb", "mnist", "npz", "csv", "loader"],
 }
 
 
@@ -101,7 +101,8 @@ odd_keys = among(
     "model._args_ regularizer._partial_ data._recursive_ optimizer._convert_ model.x._target_ ~ $ é 0 "
     "model@other regularizer@_global_ data@:other model@a:b optimizer@hydra /model model/ seed.x "
     "a[0] stack_width[cpu] config defaults experiments model.network model.network. model.network._target_ "
-    "model.network.a model.networks model.networks.a model.networks.a.b model.metrics model.metrics.f model.weights",
+    "model.network.a model.networks model.networks.a model.networks.a.b model.metrics model.metrics.f model.weights "
+    "data.loader data.loader.a data.input data.target",
     "",
 )
 keys = mixed(

@@ -11,7 +11,7 @@ import torch
 from gradbench.config.compose import Axis, Configs, Experiment, Overrides
 from gradbench.config.composite import strength_keys
 from gradbench.config.hashing import canonical
-from gradbench.config.instantiate import load_data
+from gradbench.config.instantiate import fingerprint, load_data
 from gradbench.data import Data
 from gradbench.grid.cell import Cell
 from gradbench.grid.expand import expand
@@ -177,7 +177,7 @@ def cells(model: str, regularizer: str, **values: object) -> list[Cell]:
         for key, value in settings.items()
     )
     configs = CONFIGS if model in MODELS else OWN_CONFIGS
-    return expand(configs, Experiment("small"), Overrides(axes), lambda config: "unread")
+    return expand(configs, Experiment("small"), Overrides(axes), fingerprint)
 
 
 @cache

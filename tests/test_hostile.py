@@ -602,7 +602,7 @@ def test_report_prints_escapes_as_they_are_written_and_its_page_runs_one_script(
     assert gradbench("claims", wild) == 0
     shown = "".join(capsys.readouterr())
     assert_tame(shown)
-    assert shown.count("not offered for pasting") == 2
+    assert shown.count("It runs code named by ") == 2
     assert "[red]markup[/]" in shown
     page = (wild / "report/index.html").read_text()
     assert_tame(page)
@@ -665,8 +665,9 @@ FOREIGN = {
 @pytest.mark.parametrize("command", FOREIGN)
 def test_words_of_a_stored_command_that_name_code_are_found(command):
     assert sanitize.is_command(command)
-    why = f"not offered for pasting: {FOREIGN[command]} may name somebody else's code"
+    why = f"It runs code named by {FOREIGN[command]}, which is looked for in the folder where it is typed."
     assert sanitize.caution(command) == why
+    assert not sanitize.is_offered(command)
 
 
 def test_a_stored_command_that_names_code_is_shown_and_not_offered(folder, capsys, monkeypatch):
@@ -686,7 +687,7 @@ def test_a_stored_command_that_names_code_is_shown_and_not_offered(folder, capsy
         assert said[said.index(f"command: {command}") + 1].strip() == why
     assert gradbench("show", data["rows"][0][0], "--results", folder) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[said.index(command) - 1].strip() == f"its command, {why}"
+    assert said[said.index(command) - 1].strip() == f"its command. {why}"
     assert why in html.unescape((folder / "report/index.html").read_text().partition("<nav")[0])
     assert why in (folder / "report/report.md").read_text().replace("\\", "")
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+import runpy
 import shlex
 import string
 from collections import Counter
@@ -10,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import typer
-import yaml
+from guide import write_files
 
 from gradbench.cli import main as cli
 from gradbench.cli.catalog import markdown
@@ -26,12 +27,16 @@ DOCUMENTS = {
         {
             *ROOT.glob("*.md"),
             *ROOT.glob("results/*/README.md"),
-            *(path for name in ("conf", "experiments", "tests") for path in ROOT.glob(f"{name}/**/*.md")),
+            *(
+                path
+                for name in ("conf", "experiments", "gradbench", "tests")
+                for path in ROOT.glob(f"{name}/**/*.md")
+            ),
             ROOT / "results" / "README.md",
         }
     )
 }
-README, CONTRIBUTING = DOCUMENTS["README.md"], DOCUMENTS["CONTRIBUTING.md"]
+README = DOCUMENTS["README.md"]
 EXPERIMENTS = DOCUMENTS["experiments/README.md"]
 COMMANDS = typer.main.get_command(cli.app).commands
 BLOCKS = re.compile(r"^ *```(?:sh)\n(.*?)^ *```", flags=re.MULTILINE | re.DOTALL)
@@ -89,24 +94,7 @@ def cells_of(words):
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A folder with the files that the documents have a reader write."""
-    blocks = re.findall(r"```(?:python|yaml)\n(.*?)```", CONTRIBUTING, flags=re.DOTALL)
-    code, config, optimizer, schedule, numbers, task = blocks
-    strip = len("   ")
-    code, config = ("\n".join(line[strip:] for line in text.splitlines()) + "\n" for text in (code, config))
-    (tmp_path / "my_pkg.py").write_text(code)
-    (tmp_path / "my_task.py").write_text(task)
-    folder = tmp_path / "my_conf" / "regularizer"
-    folder.mkdir(parents=True)
-    node = yaml.safe_load(config) | {"_target_": "my_pkg.my_clip"}
-    for name in ("my_clip", "mine"):
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(node | {"name": name}))
-    (tmp_path / "my_updates.py").write_text(f"{optimizer}\n{schedule}")
-    for group, updates in {
-        "optimizer": {"name": "sign", "lr": 0.25, "_target_": "my_updates.sign"},
-        "schedule": yaml.safe_load(numbers) | {"_target_": "my_updates.linear"},
-    }.items():
-        (tmp_path / "my_conf" / group).mkdir()
-        (tmp_path / "my_conf" / group / "mine.yaml").write_text(yaml.safe_dump(updates))
+    write_files(tmp_path)
     (question,) = re.findall(r"```yaml\n(.*?)```", EXPERIMENTS, flags=re.DOTALL)
     (tmp_path / "depth.yaml").write_text(question)
     monkeypatch.syspath_prepend(tmp_path)
@@ -181,7 +169,9 @@ def test_the_readme_is_short():
 def test_the_readme_names_every_model_and_regularizer(group):
     listed = set(re.findall(r"`(\w+)`", section(README, "What it compares")))
     assert set(Configs().groups[group]) <= listed
-    assert f"{len(Configs().groups['data'])} data sets" in README
+    written = [(ROOT / f"conf/data/{name}.yaml").read_text() for name in Configs().groups["data"]]
+    shipped = [text for text in written if "???" not in text and "defaults: [csv" not in text]
+    assert f"{len(shipped)} data sets" in README
 
 
 def test_the_readme_lists_every_command():
@@ -319,60 +309,20 @@ def test_the_numbers_of_injected_cases_are_those_of_the_tests():
     assert f"({kills} kills, and {mends} while mending)" in page
 
 
-def test_the_task_that_contributing_adds_works_as_written(home):
-    import my_task
-    import torch
-    from small import cells, data_of
-
-    data = data_of(cells("mlp", "none")[0])
-    network = {"_target_": "tasks.Autoencoder"}
-    task = my_task.Denoising(data.sizes, data.arrays, network=network, batch_size=4)
-    nets = task.networks()
-    task.check_networks(nets, penalised=True)
-    rows = {name: torch.as_tensor(array) for name, array in data.arrays.items()}
-    draw = {name: tensor[0] for name, tensor in task.draw("network", 0, 0, 1, data.arrays).items()}
-    batch = task.batch("network", nets, rows, draw)
-    assert torch.equal(batch["y"], rows["train/x"][draw["index"]])
-    assert float((batch["x"] - batch["y"]).std()) == pytest.approx(0.3, rel=0.2)
-    assert task.loss("network", nets, batch, {})[0].isfinite()
-
-
-def test_the_regularizer_that_contributing_adds_works_as_written(home):
-    import torch
-    from small import CPU, SIZES, data_of
-
-    from gradbench.training.loop import train
-
-    configs = Configs(home / "my_conf")
-    sizes = [
-        f"{key}={value}" for key, value in SIZES.items() if key in ("model.hidden", "steps", "eval_every")
-    ]
-    parsed = configs.parse(["model=mlp", "regularizer=my_clip", "regularizer.threshold=1e-3", *sizes])
-    (cell,) = expand(configs, Experiment("mine"), parsed, lambda config: "unread")
-    curves = train([cell], data_of(cell), CPU).curves
-    assert torch.as_tensor(curves["clipped"]).eq(1).all()
-    assert torch.as_tensor(curves["cosine"]).allclose(torch.ones(20, 1, dtype=torch.float64))
-
-
-def test_the_optimizer_and_the_schedule_that_contributing_adds_work_as_written(home):
-    import numpy as np
-    from small import CPU, SIZES, data_of
-
-    from gradbench.grid.stacks import group_by_program
-    from gradbench.training.loop import train
-
-    sizes = [
-        f"{key}={value}" for key, value in SIZES.items() if key in ("model.hidden", "steps", "eval_every")
-    ]
-    configs = Configs(home / "my_conf")
-    parsed = configs.parse(["model=mlp", "optimizer=mine", "schedule=mine", "schedule.until=10,40", *sizes])
-    grid = expand(configs, Experiment("mine"), parsed, lambda config: "unread")
-    assert {"optimizer", "schedule"} <= grid[0].sources.keys(), "edited code is trained again"
-    (members,) = group_by_program(grid)
-    curves = train(members, data_of(grid[0]), CPU).curves
-    for k, cell in enumerate(members):
-        until = cell.config["schedule"]["until"]
-        rates = [0.25 * max(1 - step / until, 0) for step in range(20)]
-        np.testing.assert_allclose(curves["lr"][:, k], rates, rtol=1e-6)
-        moved = curves["update_norm"][:, k] / curves["lr"][:, k].clip(1e-9)
-        assert (np.square(moved[:10]).round(3) % 1 == 0).all(), "every coordinate moves as far, or not at all"
+def test_each_example_of_data_of_ones_own_trains_as_it_is_shown(tmp_path, monkeypatch):
+    text = section(DOCUMENTS["conf/README.md"], "Data of your own")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for code in re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
+        (name,) = re.findall(r"^# (\w+\.py)", code)
+        (tmp_path / name).write_text(code)
+        if name.startswith("make_"):
+            runpy.run_path(name)
+    runs = [words for words in commands(text) if "data=huggingface" not in words and words[0] == "run"]
+    assert {word for words in runs for word in words if word.startswith("data=")} == {
+        *("data=npz", "data=csv", "data=images", "data=loader")
+    }
+    for words in runs:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([*words, "steps=2", "eval_every=2", "--no-report", "--jobs", "1"])
+        assert not stopped.value.code, words

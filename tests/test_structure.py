@@ -70,6 +70,8 @@ BASICS = (
     "gradbench",
     "gradbench.__main__",
     "gradbench.errors",
+    "gradbench.named_code",
+    "gradbench.user_errors",
     "gradbench.cpu_count",
     "gradbench.atomic",
     "gradbench.signals",

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from gradbench.cli.own_data import OWN_DATA
 from gradbench.config.comments import first_comment, header_comments, parse_comments
 from gradbench.config.compose import Configs, leaves, shipped_folder
 from gradbench.config.composite import typed
@@ -54,6 +55,8 @@ def catalog_sections(kind: str | None, config_dir: Path | None) -> list[CatalogS
         UsageError: for an unknown kind.
     """
     kinds = [*KINDS, "experiments"]
+    singular = {"experiment": "experiments"} | {group: title for title, group in KINDS.items()}
+    kind = singular.get(kind, kind) if kind else None
     if kind is not None and kind not in kinds:
         raise UsageError(f"info lists {', '.join(kinds)}; got '{kind}'{nearest(kind, kinds)}")
     configs = Configs(config_dir)
@@ -121,12 +124,13 @@ TITLE = """# Every choice and its keys
 <!-- Made by `python -m gradbench.cli.catalog > conf/README.md` from the comments of the YAML files beside it. -->
 
 `gradbench run model=mlp regularizer=clip_norm,gp regularizer.threshold=0.1,1` chooses and sweeps. Overrides are
-[Hydra's grammar](https://hydra.cc/docs/advanced/override_grammar/basic/): `key=value`, `key=a,b`, `'key=range(5)'`.
+[Hydra's grammar](https://hydra.cc/docs/advanced/override_grammar/basic/): `key=value`, `key=a,b`, `'key=range(5)'`;
+`'regularizer.threshold=${optimizer.lr}'` has one key follow another. What nothing reads is refused.
 `gradbench info` prints these tables in short.
 
-Sections: [every cell](#every-cell) · [code of your own](#code-of-your-own) · [models](#models) ·
-[regularizers](#regularizers) · [data](#data) · [optimizers](#optimizers) · [schedules](#schedules). To add an option,
-see [CONTRIBUTING](../CONTRIBUTING.md)."""
+Sections: [every cell](#every-cell) · [code of your own](#code-of-your-own) ·
+[data of your own](#data-of-your-own) · [models](#models) · [regularizers](#regularizers) · [data](#data) ·
+[optimizers](#optimizers) · [schedules](#schedules). To add an option, see [CONTRIBUTING](../CONTRIBUTING.md)."""
 
 
 OWN_WORDS = {
@@ -135,7 +139,13 @@ OWN_WORDS = {
     ),
     "`model.network.KEY=value`": "an argument of it",
     "`model.networks.NAME=my_pkg.Net`": "one of a model's several networks, such as `critic`; also with `.KEY`",
-    "`model.metrics.NAME=my_pkg.f`": "a further metric: a function, reported as `train/NAME` and `test/NAME`",
+    "`model.loss=my_pkg.f`": "the loss of each example of a regression; also with `.KEY`",
+    "`model.metrics.NAME=my_pkg.f`": "a further metric: a function, reported as `train/NAME` and `test/NAME` in "
+    "the table of cells and the report's section “Further metrics”; `model.metric=test/NAME model.goal=max` (or `min`) "
+    "compares by it",
+    "`data.loader=my_pkg.load`": (
+        "a function that returns [data of your own](#data-of-your-own); `data.loader.KEY=value` is an argument of it"
+    ),
     "`model.weights=FILE`": "weights to start from, instead of random ones",
 }
 """Word -> what it names."""
@@ -170,7 +180,7 @@ source, and of the content of a weights file, is part of a cell's id: what is ed
 def markdown() -> str:
     """Return the catalog of everything shipped with gradbench, as a page of Markdown."""
     configs = Configs()
-    parts = [TITLE, *general_section(), *own_code_section()]
+    parts = [TITLE, *general_section(), *own_code_section(), "## Data of your own", OWN_DATA]
     for title, group in KINDS.items():
         rows = [overview_row(configs, group, name) for name in configs.groups[group]]
         parts += [

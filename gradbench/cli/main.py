@@ -7,7 +7,7 @@ import resource
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -152,17 +152,22 @@ def run(
     is not finished. Exit status: 0 all cells completed or diverged, 1 some failed, 2 usage, 130 interrupted.
     """  # noqa: E501 - a command stands on one line
     experiment, overrides = split_words(words or [])
+    from gradbench.launchers import forkserver
+
     if dry_run:
         with gc_paused():
+            from gradbench.config.composite import names_code
             from gradbench.sweep.plan import make_plan
 
-            plan = make_plan(experiment, overrides, results, config_dir)
+            call: Callable[..., Any] = forkserver.call_here
+            if config_dir is not None or any(names_code(word.partition("=")[0]) for word in overrides):
+                forkserver.warm_up()  # code of the user's own is tried out in a process that it may end
+                call = forkserver.run_in_forkserver
+            plan = make_plan(experiment, overrides, results, config_dir, call)
         print_plan(plan, jobs)
         for note in plan.notes:
             print_note(note)
         return
-    from gradbench.launchers import forkserver
-
     forkserver.warm_up()  # the server imports torch while this process imports the rest and composes configs
     with gc_paused():
         from gradbench.cli.progress import display_for
@@ -335,7 +340,9 @@ def print_claims(judged: "Sequence[Verdict]") -> None:
 
 def print_report(built: "Report") -> None:
     """Print the answers of a report and the path of its page."""
-    table = Table("model", "answer", "metric", "evidence", title="Answer", title_justify="left")
+    table = Table(title="Answer", title_justify="left")
+    for column in ("model", "answer", "metric", "evidence"):
+        table.add_column(column, overflow="fold")  # a name that is cut could not be told from another
     for answer in built.answers:
         texts = answer.model, answer.treatment, answer.value, answer.sentence
         table.add_row(*map(escape, texts))

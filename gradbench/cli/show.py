@@ -50,7 +50,9 @@ def find_cell(begins: str, folder: Path | None) -> tuple[Results, "pd.Series[Any
         damaged = [damage.path for results, _ in tables for damage in find_damage(results.folder)]
         torn = f"; damaged and not read: {', '.join(map(str, damaged))}" if damaged else ""
         raise UsageError(
-            f"no cell begins with '{begins}' in {places}; ids are in the column 'cell' of the table of cells{torn}"
+            f"no cell begins with '{begins}' in {places}; ids are in the column 'cell' of the table of cells"
+            + ("" if folder else "; another folder is searched with --results FOLDER")
+            + torn
             + "".join(f"; not searched: {error}" for error in unread)
         )
     if len(found) > 1:
@@ -111,14 +113,14 @@ def sections(results: Results, row: "pd.Series[Any]") -> list[Section]:
 def copyable_texts(row: "pd.Series[Any]") -> list[tuple[str, str]]:
     """Return the (title, text) pairs that are printed for copying: the error, if any, and the command.
 
-    A stored command that is anything but a single ``gradbench run`` may be malicious, and is left out. One that may
-    name somebody else's code is shown under a title that says so.
+    A stored command that is anything but a single ``gradbench run`` may be malicious, and is left out. One that names
+    code is shown under a title that says so.
     """
     command = str(row.get("command"))
     command = command if is_command(command) else ""
     why = caution(command)
     titled = [("error", row.get("error"))]
-    titled += [(f"its command, {why}" if why else "rerun it alone", command)] if command else []
+    titled += [(f"its command. {why}" if why else "rerun it alone", command)] if command else []
     return [
         (escape_controls(title), escape_controls(str(value)))
         for title, value in titled

@@ -4,6 +4,8 @@
     model.network.KEY=value          ->  model.network.KEY: value, an argument of it
     model.networks.NAME=my_pkg.Net   ->  the same for each network of a model that has several, also with .KEY
     model.metrics.NAME=my_pkg.f      ->  model.metrics.NAME._target_: my_pkg.f
+    model.loss=my_pkg.f              ->  model.loss._target_: my_pkg.f, also with .KEY; a plain word stays one
+    data.loader=my_pkg.load          ->  data.loader._target_: my_pkg.load, and arguments as of a network
     regularizer=gp+clip_norm         ->  regularizer.gp: {lambda: 10, …}, regularizer.clip_norm: {threshold: 1, …}
 
 Words, axes, commands and tables have the form on the left, resolved configs the one on the right.
@@ -25,9 +27,15 @@ GIVEN_LATER = "???"
 """The value of a key that must be given."""
 
 NAME = r"[^\W\d]\w*"
-RESERVED = re.compile(r"model\.(network|networks|metrics)(?:\.|$)")
-COMPOSITE = re.compile(rf"(model\.(?:network|(?:networks|metrics)\.{NAME}))((?:\.{NAME})*)")
+RESERVED = re.compile(r"(?:model\.(network|networks|metrics|loss)|data\.(loader))(?:\.|$)")
+COMPOSITE = re.compile(rf"(model\.(?:network|loss|(?:networks|metrics)\.{NAME})|data\.loader)((?:\.{NAME})*)")
 """Matches a composite key: the node that names code, and what follows of an argument's key."""
+
+WORD_OR_CODE = "model.loss"
+"""The composite key that also takes plain words, such as ``squared``."""
+
+EXAMPLES = {"metrics": "my_pkg.f", "loss": "my_pkg.f", "loader": "my_pkg.load"}
+"""Part of a composite key -> a name like those that it takes; the others take one like ``my_pkg.Net``."""
 
 
 def node_of(key: str) -> str | None:
@@ -37,8 +45,13 @@ def node_of(key: str) -> str | None:
 
 
 def names_code(key: str) -> bool:
-    """Return whether the value of a key is the dotted name of code."""
+    """Return whether a key takes the dotted name of code."""
     return node_of(key) == key
+
+
+def is_code(key: str, value: object) -> bool:
+    """Return whether the value of a key is the dotted name of code."""
+    return names_code(key) and (key != WORD_OR_CODE or is_dotted_name(value))
 
 
 def required_node(key: str) -> str | None:
@@ -47,9 +60,9 @@ def required_node(key: str) -> str | None:
     return "model.metrics" if node and node.startswith("model.metrics.") else node
 
 
-def plain(key: str) -> str:
-    """Return the key of the config that a typed key sets."""
-    return f"{key}.{TARGET}" if names_code(key) else key
+def plain(key: str, value: object) -> str:
+    """Return the key of the config that a typed key sets to a value."""
+    return f"{key}.{TARGET}" if is_code(key, value) else key
 
 
 def typed(key: str) -> str:
@@ -60,7 +73,7 @@ def typed(key: str) -> str:
 
 def to_word(key: str, value: Any) -> str:
     """Return an override that gives a typed key a value; names of code stand without quotes, which are for shells."""
-    return f"{key}={value}" if names_code(key) and str(value).isascii() else f"{key}={literal(value)}"
+    return f"{key}={value}" if is_code(key, value) and str(value).isascii() else f"{key}={literal(value)}"
 
 
 def is_dotted_name(value: object) -> bool:
@@ -74,10 +87,11 @@ def check(axis: Axis) -> None:
     reserved = RESERVED.match(axis.key)
     if not reserved:
         return
-    what, node, values = reserved[1], node_of(axis.key), ",".join(map(literal, axis.values))
-    example = "my_pkg.f" if what == "metrics" else "my_pkg.Net"
+    what, node, values = reserved[1] or reserved[2], node_of(axis.key), ",".join(map(literal, axis.values))
+    example = EXAMPLES.get(what, "my_pkg.Net")
     if node is None:
-        named = "model.network" if what == "network" else f"model.{what}.NAME"
+        single = {"network": "model.network", "loss": "model.loss", "loader": "data.loader"}
+        named = single.get(what, f"model.{what}.NAME")
         raise UsageError(
             f"{axis.key}={values}: expected {named}={example}; a name is made of letters, digits and _"
         )
@@ -88,7 +102,7 @@ def check(axis: Axis) -> None:
         raise UsageError(
             f"{axis.key}: a metric takes no keys; write {node}={example}, a function that needs none"
         )
-    for value in axis.values if node == axis.key else ():
+    for value in axis.values if node == axis.key != WORD_OR_CODE else ():
         if not is_dotted_name(value):
             raise UsageError(f"{axis.key} must be a dotted name like {example}, got {literal(value)}")
 
@@ -102,11 +116,16 @@ def expand_short_forms(config: dict[str, Any]) -> None:
     Raises:
         UsageError: for a node that is neither a name, a mapping nor null.
     """
+    data = config.get("data")
+    if isinstance(data, dict) and "loader" in data:
+        data["loader"] = full_form("data.loader", data["loader"])
     model = config.get("model")
     if not isinstance(model, dict):
         return
     if "network" in model:
         model["network"] = full_form("model.network", model["network"])
+    if is_dotted_name(model.get("loss")):
+        model["loss"] = full_form(WORD_OR_CODE, model["loss"])
     for group in {"networks", "metrics"} & model.keys():
         named = model[group]
         if named is not None and not isinstance(named, dict):
@@ -126,7 +145,8 @@ def full_form(key: str, node: Any) -> Any:
         return {TARGET: node}
     if isinstance(node, dict):
         return {TARGET: GIVEN_LATER, **node}
-    raise UsageError(f"{key} must be a dotted name like my_pkg.Net, got {literal(node)} in its YAML file")
+    example = EXAMPLES.get(key.rpartition(".")[2], "my_pkg.Net")
+    raise UsageError(f"{key} must be a dotted name like {example}, got {literal(node)} in its YAML file")
 
 
 def say_missing(key: str, config: Mapping[str, Any]) -> str:
@@ -134,10 +154,10 @@ def say_missing(key: str, config: Mapping[str, Any]) -> str:
     word = typed(key)
     if not names_code(word):
         return f"{key} must be given: add {key}=…"
-    _, what, *name = word.split(".")
-    noun = "a network" if not name else f"the {what.removesuffix('s')} {name[0]}"
-    example = "my_pkg.f" if what == "metrics" else "my_pkg.Net"
-    return f"model={config['model'].get('name')} needs {noun}: add {word}={example}"
+    group, what, *name = word.split(".")
+    noun = f"a {what}" if not name else f"the {what.removesuffix('s')} {name[0]}"
+    example = EXAMPLES.get(what, "my_pkg.Net")
+    return f"{group}={config[group].get('name')} needs {noun}: add {word}={example}"
 
 
 def networks_of(config: Mapping[str, Any]) -> list[str]:

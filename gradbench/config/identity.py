@@ -14,7 +14,14 @@ from gradbench.config.sources import OWN, file_sha256, source_sha256
 from gradbench.errors import UsageError
 
 LABELS = frozenset(
-    ("model.metric", "model.goal", "model.unit", "model.gradient_center", "regularizer.family")
+    (
+        "model.metric",
+        "model.goal",
+        "model.unit",
+        "model.gradient_center",
+        "model.targets",
+        "regularizer.family",
+    )
 )
 """Keys that only describe a cell to reports and other keys; they do not affect what it computes."""
 
@@ -146,7 +153,8 @@ def hash_weights(path: str) -> str:
     try:
         if Path(path).is_file():
             return file_sha256(path)
-        what = "no such file"
+        what = "no regular file" if Path(path).exists() else "no such file"
+        what = "a folder" if Path(path).is_dir() else what
     except OSError as error:
         what = str(error.strerror)
     raise UsageError(

@@ -9,16 +9,16 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from gradbench.config.compose import Config
 from gradbench.config.composite import PLAYERS, TARGET
 from gradbench.config.hashing import canonical
 from gradbench.config.identity import VERSION
 from gradbench.config.sources import OWN
-from gradbench.data import Data
+from gradbench.data import Data, Description
+from gradbench.data.checks import check_data
 from gradbench.errors import UsageError
 
 NO_ARGUMENTS = {
-    "model": {"name", "metric", "goal", "unit", "gradient_center", "weights"},
+    "model": {"name", "metric", "goal", "unit", "gradient_center", "targets", "weights"},
     "regularizer": {"name", "family", "strength", PLAYERS},
     "optimizer": {"name", "lr"},
     "schedule": {"name"},
@@ -26,8 +26,8 @@ NO_ARGUMENTS = {
 }
 """Group -> keys that are no arguments of its ``_target_``."""
 
-PLAIN = ("network", "networks", "loss", "metrics")
-"""Keys of a model whose nodes are passed to it as mappings: it decides when to call their targets, and with what."""
+PLAIN = {"model": ("network", "networks", "loss", "metrics"), "data": ("loader",)}
+"""Group -> keys whose nodes are passed as mappings: the target decides when to call theirs, and with what."""
 
 
 def instantiate_group(
@@ -35,8 +35,8 @@ def instantiate_group(
 ) -> Any:
     """Call a group's ``_target_`` with the group's keys as arguments.
 
-    Hydra instantiates the nodes below it first, except a model's ``network``, ``networks``, ``loss`` and ``metrics``:
-    these are passed as plain dicts, without entries that are null.
+    Hydra instantiates the nodes below it first, except those of ``PLAIN``, such as a model's ``network``: these are
+    passed as plain dicts, without entries that are null.
 
     Args:
         config: resolved.
@@ -52,7 +52,7 @@ def instantiate_group(
     kept = {key: value for key, value in node.items() if key not in skipped}
     if group != "data":  # whose fingerprint is part of ids, and whose version may be an argument
         kept = without_versions(kept)
-    nodes = {key: kept.pop(key) for key in PLAIN if group == "model" and key in kept}
+    nodes = {key: kept.pop(key) for key in PLAIN.get(group, ()) if key in kept}
     for key in {"networks", "metrics"} & nodes.keys():
         nodes[key] = {name: node for name, node in (nodes[key] or {}).items() if node is not None}
     try:
@@ -113,10 +113,25 @@ def load_data(config: Mapping[str, Any]) -> Data:
 
 @cache
 def load_once(data: str) -> Data:
-    """Load data once per process, from the JSON of its config group."""
-    return load_data({"data": json.loads(data)})
+    """Load data once per process, from the JSON of its config group, and check it.
+
+    Raises:
+        UsageError: naming the first value that training could not take.
+    """
+    config = json.loads(data)
+    loaded = load_data({"data": config})
+    try:
+        check_data(loaded)
+    except UsageError as error:
+        raise UsageError(f"data={config['name']}: {error}") from error
+    return loaded
 
 
-def fingerprint(config: Config) -> str:
+def fingerprint(config: Mapping[str, Any]) -> str:
     """Return the fingerprint of a config's data."""
     return load_once(canonical(config["data"])).fingerprint
+
+
+def describe_data(data: str) -> Description:
+    """Load data as :func:`load_once` does, and describe it."""
+    return Description.of(load_once(data))

@@ -1,8 +1,9 @@
-"""Find and hash the source code of a user's own ``_target_``, without importing it."""
+"""Find and hash the source code of a user's own ``_target_``."""
 
 import ast
 import contextlib
 import hashlib
+import importlib
 import sys
 import sysconfig
 import warnings
@@ -22,7 +23,32 @@ STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
 
 @cache
 def source_sha256(target: str) -> str | None:
-    """Hash the source code of a dotted name, once per process.
+    """Hash the source code of a dotted name, once per process, as :func:`hash_source` does."""
+    return hash_source(target)
+
+
+@cache
+def imported_sha256(target: str) -> str | None:
+    """Import the modules along a dotted name, and return the hash of the source that was imported.
+
+    Once per process: what is edited later is not imported again.
+
+    Returns:
+        As :func:`hash_source`; ``None``, too, if the source was edited while it was imported.
+
+    Raises:
+        BaseException: whatever the modules raise.
+    """
+    before = hash_source(target)
+    for name, _ in modules_in(
+        target.rpartition(".")[0] or target
+    ):  # its last part is no module, but may look like one
+        importlib.import_module(name)
+    return before if hash_source(target) == before else None
+
+
+def hash_source(target: str) -> str | None:
+    """Hash the source code of a dotted name, without importing it.
 
     The hash covers the modules along the name and, transitively, the modules that they import from the folder of the
     outermost one: the rest of its package, and modules beside it. An installed package counts as a whole. Names of

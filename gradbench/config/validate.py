@@ -4,10 +4,12 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from gradbench.config.compose import GROUPS, Config, leaves
 from gradbench.config.composite import (
+    GIVEN_LATER,
     JOINT,
     TARGET,
     is_composition,
@@ -28,6 +30,9 @@ REQUIRED = {
     "schedule": ("name",),
 }
 """Group -> keys that each of its options must have, beside ``_target_``."""
+
+BUDGET = ("steps", "eval_every")
+"""Keys that each model's file must give beside its group."""
 
 WIDTH = (
     "auto or a whole number >= 1",
@@ -144,14 +149,8 @@ def check_config(config: Config, written: Mapping[str, Any], passed: CheckedLeav
     for key in COLUMNS.intersection(config):
         raise UsageError(f"{key} is a column of the table of cells and cannot be a key; choose another name")
     for group, keys in REQUIRED.items():
-        node = config.get(group)
-        if not isinstance(node, dict) or "_target_" not in node:
-            raise UsageError(f"the config has no {group} with a _target_; choose one with {group}=…")
+        node = config[group]
         for key in keys:
-            if key not in node:
-                raise UsageError(
-                    f"{group}={node.get('name', '?')} has no key {group}.{key}; add it to its YAML file"
-                )
             if key not in ("strength", "lr") and not isinstance(node[key], str):
                 raise UsageError(f"{group}.{key} must be a word, got {literal(node[key])}; leave it as it is")
     check_regularizer(config["regularizer"])
@@ -168,6 +167,33 @@ def check_config(config: Config, written: Mapping[str, Any], passed: CheckedLeav
         if not fine:
             raise UsageError(f"{key} must be {expected}, got {literal(values[key])}; {remedy}")
     check_schedule(values, written)
+
+
+def check_groups(config: Config, files: Mapping[str, Path]) -> None:
+    """Refuse options whose files lack keys, naming all of them, or have keys at a place where they are not read.
+
+    Args:
+        config: nested, before interpolations are resolved.
+        files: group -> file of its chosen option.
+
+    Raises:
+        UsageError: naming the file, the keys, and where they belong.
+    """
+    top = "begin it with the line '# @package _global_', write the model's keys under 'model:', and"
+    for group, keys in REQUIRED.items():
+        node, file = config.get(group), files.get(group)
+        if not isinstance(node, dict) or file is None:
+            raise UsageError(f"the config has no {group} with a _target_; choose one with {group}=…")
+        if group == "model" and isinstance(node.get("model"), dict):
+            raise UsageError(
+                f"{file} has its keys under 'model:' twice; begin it with the line '# @package _global_'"
+            )
+        for key in BUDGET:
+            if group == "model" and key in node and config.get(key) == GIVEN_LATER:
+                raise UsageError(f"{file} has {key} among the model's keys; {top} {key} beside it")
+        if missing := [f"{group}.{key}" for key in (TARGET, *keys) if key not in node]:
+            missing += [key for key in BUDGET if group == "model" and config.get(key) == GIVEN_LATER]
+            raise UsageError(f"{file} lacks {', '.join(missing)}; CONTRIBUTING.md shows a whole file")
 
 
 def unread_keys(composed: Mapping[str, Any], axes: Iterable[Axis]) -> list[tuple[str, Any]]:

@@ -6,7 +6,7 @@ Nothing here imports torch, or knows models and configs.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -27,11 +27,13 @@ class Data:
         sizes: name -> count, from which a model is built (``vocabulary``, ``inputs``, ``outputs``).
         facts: name -> number, which the table of cells shows as it shows metrics (``test/unknown``); no part of the
             fingerprint.
+        notes: lines for the user, on what was made of a file.
     """
 
     arrays: Mapping[str, Array]
     sizes: Mapping[str, int]
     facts: Mapping[str, float] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Raise ``UsageError`` for arrays of Python objects, whose bytes are addresses and have no stable hash."""
@@ -67,16 +69,20 @@ class Description:
     Args:
         arrays: name -> type and shape of an array.
         sizes: as of :class:`Data`.
+        fingerprint: as of :class:`Data`.
+        notes: as of :class:`Data`.
     """
 
     arrays: Mapping[str, tuple[np.dtype[np.generic], tuple[int, ...]]]
     sizes: Mapping[str, int]
+    fingerprint: str
+    notes: tuple[str, ...]
 
     @classmethod
     def of(cls, data: Data) -> "Description":
         """Describe data."""
         arrays = {name: (array.dtype, array.shape) for name, array in data.arrays.items()}
-        return cls(arrays, dict(data.sizes))
+        return cls(arrays, dict(data.sizes), data.fingerprint, tuple(data.notes))
 
     def blank(self) -> Data:
         """Return data of this description whose values are all zero, and take no memory."""

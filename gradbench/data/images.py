@@ -3,16 +3,21 @@
 N images, C channels, H × W pixels.
 """
 
+import inspect
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gradbench.data import Array, Data, splits
+from gradbench.data import Array, Data, folders, splits
 from gradbench.data.downloads import cache_folder
+from gradbench.data.examples import Examples, Preparation
+from gradbench.data.folders import Size
+from gradbench.data.prepare import prepare
 from gradbench.data.tables import read_package_csv
-from gradbench.errors import UsageError, nearest
+from gradbench.errors import UsageError, nearest, nearest_first
 
 BUNDLED = ("digits", "mnist5k")
 TORCHVISION = ("MNIST", "FashionMNIST", "CIFAR10")
@@ -58,6 +63,67 @@ def load_torchvision(source: str, root: str | None, download: bool) -> Data:
     folder = cache_folder(root)
     train, test = (_torchvision_split(datasets, source, folder, part, download) for part in (True, False))
     return labelled_data(train, test)
+
+
+def load_any(
+    source: str, root: str | None, download: bool, size: Size = None, mode: str | None = None, **keys: Any
+) -> Data:
+    """Load any of torchvision's data sets of labelled images that has training and test examples.
+
+    Args:
+        source: name of its class in ``torchvision.datasets``, such as ``SVHN``.
+        root: folder of the data set, ``None`` for the cache folder.
+        download: download it if it is missing.
+        size: as of :func:`gradbench.data.folders.load`; so is ``mode``.
+        mode: see there.
+        keys: those of :class:`Preparation`.
+
+    Returns:
+        The arrays and sizes of :func:`gradbench.data.prepare.prepare`, with ``x`` float32 [N, C, H, W] in [0, 1].
+    """
+    how = Preparation(**keys)
+    from torchvision import datasets  # imported here: it takes seconds and imports torch
+
+    kinds = {name: both for name in datasets.__all__ if (both := splits_of(getattr(datasets, name)))}
+    if source not in kinds:
+        raise UsageError(
+            f"data.source must be one of torchvision's {nearest_first(source, kinds)}; got {source!r}"
+        )
+    folders.check_mode(mode)
+    parts = []
+    for words in kinds[source]:
+        pairs = read_any(getattr(datasets, source), cache_folder(root), words, download)
+        named = ((f"{source}, {words}, image {index}", image) for index, (image, _) in enumerate(pairs))
+        x = folders.stack_images(named, folders.height_and_width(size), mode)
+        y = np.asarray([label for _, label in pairs])
+        name = f"{source} {', '.join(f'{key}={value}' for key, value in words.items())}"
+        parts.append(Examples.of_arrays(x, y, (f"{name}: x", f"{name}: y")))
+    return prepare(parts[0], parts[1], how)
+
+
+def splits_of(kind: type) -> tuple[dict[str, object], dict[str, object]] | None:
+    """Return the arguments with which a data set's class gives training and test examples, if it has such."""
+    parameters = inspect.signature(kind).parameters
+    needed = {name for name, one in parameters.items() if one.default is one.empty}
+    if not {"root", "download"} <= parameters.keys() or needed - {"root", "train", "split"}:
+        return None
+    if "train" in parameters:
+        return {"train": True}, {"train": False}
+    return ({"split": "train"}, {"split": "test"}) if "split" in parameters else None
+
+
+def read_any(kind: Any, folder: object, words: Mapping[str, object], download: bool) -> list[tuple[Any, Any]]:
+    """Read the (image, label) pairs of one split; raise ``UsageError`` if they are not there."""
+    try:
+        return list(kind(folder, download=download, **words))
+    except (RuntimeError, OSError, ValueError, ImportError) as error:  # missing, damaged, no such split
+        raise UsageError(missing_images(kind.__name__, folder, download)) from error
+
+
+def missing_images(source: str, folder: object, download: bool) -> str:
+    """Return the line that says that torchvision could not read a data set, and what to do."""
+    remedy = "check the network" if download else "fetch it with data.download=true"
+    return f"{source} could not be read from {folder}; {remedy}, or name the folder that holds it with data.root=FOLDER"
 
 
 def labelled_data(train: tuple[Array, Array], test: tuple[Array, Array]) -> Data:
@@ -107,11 +173,7 @@ def _torchvision_split(
     try:
         dataset = getattr(datasets, source)(folder, train=train, download=download)
     except (RuntimeError, OSError) as error:  # missing, damaged, or no network
-        remedy = "check the network" if download else "fetch it with data.download=true"
-        raise UsageError(
-            f"{source} could not be read from {folder}; {remedy}, "
-            "or name the folder that holds it with data.root=FOLDER"
-        ) from error
+        raise UsageError(missing_images(source, folder, download)) from error
     pixels = np.asarray(dataset.data)
     # MNIST is [N, H, W] and CIFAR10 [N, H, W, C]; torch's convolutions want channels first.
     x = pixels[:, np.newaxis] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)

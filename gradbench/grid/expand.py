@@ -3,16 +3,18 @@
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from gradbench.config import composite
 from gradbench.config.compose import GROUPS, Config, Configs, Experiment, leaves, resolve, set_key
 from gradbench.config.hints import say_unread
 from gradbench.config.identity import LABELS, foreign_targets, hash_sources
+from gradbench.config.metric import follow_metric
 from gradbench.config.overrides import MAX_VALUES, REFERENCE, Axis, Overrides, is_reference, literal
-from gradbench.config.validate import CheckedLeaves, check_config, is_beyond_int64, unread_keys
+from gradbench.config.validate import CheckedLeaves, check_config, check_groups, is_beyond_int64, unread_keys
 from gradbench.errors import UsageError
 from gradbench.grid.cell import RUNTIME, Cell
 
@@ -61,7 +63,7 @@ def expand(
     for axis in itertools.chain(*products):
         if axis.key not in used | configs.groups.keys():
             if composite.node_of(axis.key):
-                raise UsageError(say_not_taken(configs, axis.key, known, choices["model"]))
+                raise UsageError(say_not_taken(configs, axis.key, known, choices))
             if line := composite.say_set_by_part(axis.key, used):
                 raise UsageError(line)
             raise UsageError(say_unread(configs, axis.key, axis.values, known, choices))
@@ -86,7 +88,8 @@ def restrict_products(experiment: Experiment, words: Overrides, groups: set[str]
                 values = tuple(value for value in values if value in before.values)
             axes[axis.key] = replace(axis, values=values, added=axis.added or before.added)
         for axis in axes.values():
-            if composite.names_code(axis.key) and not axis.may_name_code:
+            names_code = any(composite.is_code(axis.key, value) for value in axis.values)
+            if names_code and not axis.may_name_code:
                 word = f"{axis.key}={','.join(map(str, axis.values))}"
                 raise UsageError(
                     f"experiment '{experiment.name}' names code, which only words that you type and files of your "
@@ -134,6 +137,7 @@ class Base:
         keys: dotted keys of the leaves and of the nodes above them.
         neutral: dotted key -> the value at which it changes nothing.
         targets: node -> its target, for targets outside gradbench.
+        files: group -> file of its option.
     """
 
     config: Config
@@ -144,6 +148,7 @@ class Base:
     keys: frozenset[str]
     neutral: dict[str, Any]
     targets: dict[str, str]
+    files: dict[str, Path]
 
     def takes(self, axis: Axis) -> bool:
         """Return whether an axis applies to the cells of this base."""
@@ -164,7 +169,8 @@ def compose_bases(configs: Configs, product: Sequence[Axis], verbatim: tuple[str
         defaults = dict(leaves(config))
         keys = dotted_keys(config)
         targets = dict(foreign_targets(config))
-        yield Base(config, choices, (*further, *verbatim), options, defaults, keys, neutral, targets)
+        files = {group: configs.path(group, option) for group, option in choices.items()}
+        yield Base(config, choices, (*further, *verbatim), options, defaults, keys, neutral, targets, files)
 
 
 def dotted_keys(config: Config) -> frozenset[str]:
@@ -184,9 +190,12 @@ def expand_base(base: Base, axes: Sequence[Axis], fingerprint: Callable[[Config]
     for values in itertools.product(*(axis.values for axis in axes)):
         config = {**base.config}
         config |= copy_config({key: config[key] for key in changed & config.keys()})
-        settings, written = apply_axes(base, config, list(zip(axes, values, strict=True)))
+        given = list(zip(axes, values, strict=True))
+        settings, written = apply_axes(base, config, given)
+        check_groups(config, base.files)
+        settings += follow_metric(config, base.defaults, {axis.key: value for axis, value in given})
         config = resolve(config)
-        for axis, value in zip(axes, values, strict=True):
+        for axis, value in given:
             if is_reference(value):
                 found = dict(leaves(config)).get(axis.key)
                 set_key(config, axis.key, convert_value(axis.key, found, base.defaults.get(axis.key)))
@@ -216,17 +225,20 @@ def apply_axes(
     """
     defaults, settings = base.defaults, list[str]()
     for axis, value in sorted(given, key=lambda pair: not composite.names_code(pair[0].key)):
-        key, node = composite.plain(axis.key), composite.node_of(axis.key)
+        key, node = composite.plain(axis.key, value), composite.node_of(axis.key)
         is_default = key in defaults and defaults[key] == value
-        if node == axis.key and not is_default:
+        if node and key != axis.key and not is_default:
             if defaults.get(key) != composite.GIVEN_LATER:
-                find_node(config, node).clear()
+                above, _, last = node.rpartition(".")
+                find_node(config, above)[last] = {}
                 defaults = {k: v for k, v in defaults.items() if not k.startswith(f"{node}.")}
             defaults = defaults | ({key: value} if axis.may_name_code else {})
+        if node and axis.key != node and not isinstance(find_node(config, node), dict):
+            raise UsageError(composite.say_missing(f"{node}.{composite.TARGET}", config))
         for leaf, item in leaves({key: value}):
             set_key(config, leaf, convert_value(leaf, item, default_of(leaf, defaults)))
-        if node and composite.TARGET not in find_node(config, node):
-            raise UsageError(composite.say_missing(composite.plain(node), config))
+        if node and node != composite.WORD_OR_CODE and composite.TARGET not in find_node(config, node):
+            raise UsageError(composite.say_missing(f"{node}.{composite.TARGET}", config))
         if axis.key.split(".")[0] not in RUNTIME and not is_default:
             exists = axis.key in base.keys or node
             settings.append(f"{'' if exists else '+'}{composite.to_word(axis.key, value)}")
@@ -246,25 +258,28 @@ def find_node(config: Config, key: str) -> Config:
     return config
 
 
-def say_not_taken(configs: Configs, key: str, known: Collection[str], models: Iterable[str]) -> str:
-    """Return the line that says that the chosen models do not take a composite key, and what takes it.
+def say_not_taken(
+    configs: Configs, key: str, known: Collection[str], choices: Mapping[str, Collection[str]]
+) -> str:
+    """Return the line that says that the chosen options do not take a composite key, and what takes it.
 
     Args:
-        configs: all models.
+        configs: all options.
         key: composite.
         known: keys of all cells.
-        models: the chosen ones.
+        choices: group -> its chosen options.
     """
     node = composite.required_node(key)
+    group = key.partition(".")[0]
     takers = []
-    for name in configs.groups["model"]:
+    for name in configs.groups[group]:
         with contextlib.suppress(UsageError):  # a broken file of the user's folder is not what was asked for
-            if node in dotted_keys(configs.compose((f"model={name}",)).config):
-                takers.append(f"model={name}")
-    own = sorted(filter(composite.names_code, known))
+            if node in dotted_keys(configs.compose((f"{group}={name}",)).config):
+                takers.append(f"{group}={name}")
+    own = sorted(one for one in known if composite.names_code(one) and one.startswith(f"{group}."))
     hint = f"; it takes {', '.join(own)}" if own else ""
     others = f"; {', '.join(takers)} would" if takers else ""
-    return f"model={','.join(sorted(models))} does not take {node}{hint}{others}"
+    return f"{group}={','.join(sorted(choices[group]))} does not take {node}{hint}{others}"
 
 
 def convert_value(key: str, value: Any, default: Any) -> Any:

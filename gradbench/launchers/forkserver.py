@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from gradbench import signals
-from gradbench.errors import ShortageError
+from gradbench.errors import ExitError, ShortageError, exits_as_errors
 
 if TYPE_CHECKING:  # at run time this import would delay the start of the server
     from gradbench.grid.cell import Cell
@@ -25,6 +25,9 @@ T = TypeVar("T")
 
 USES_FORKSERVER = sys.platform == "linux"
 """Whether workers are forked from a server; on macOS, where forking is unsafe, each worker is spawned."""
+
+KILLED = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT)
+"""Exit codes of a process that was killed from outside; code of the user's own may end it in any other way."""
 
 PRELOADED = ["gradbench.launchers.preload"]
 """Modules that the forkserver imports before it forks workers."""
@@ -149,10 +152,15 @@ def run_worker(pipe: Connection, folder: Path, device: str) -> None:
     serve(pipe, folder, device)
 
 
+def call_here(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function in this process."""
+    return function(*args, **kwargs)
+
+
 def run_in_forkserver(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function in a process forked from the server, which has imported torch so that this one need not.
 
-    If that process is killed, the function is called in this one.
+    If that process is killed from outside, the function is called in this one.
 
     Args:
         function: a module-level function; it, its arguments and its result or exception are pickled.
@@ -161,6 +169,7 @@ def run_in_forkserver(function: Callable[P, T], *args: P.args, **kwargs: P.kwarg
 
     Raises:
         ShortageError: if the machine has no room for a process.
+        ExitError: if the process has ended by itself, or crashed.
     """
     if not USES_FORKSERVER:
         return function(*args, **kwargs)
@@ -169,6 +178,9 @@ def run_in_forkserver(function: Callable[P, T], *args: P.args, **kwargs: P.kwarg
     try:
         returned, outcome = ours.recv()
     except (EOFError, ConnectionError):
+        process.join()
+        if process.exitcode not in KILLED:
+            raise ExitError(f"ended its process ({describe_exit(process.exitcode)})") from None
         return function(*args, **kwargs)
     finally:
         process.kill()  # it has sent its result or was interrupted, and ignores SIGINT and SIGTERM
@@ -181,8 +193,10 @@ def run_in_forkserver(function: Callable[P, T], *args: P.args, **kwargs: P.kwarg
 
 def _run_and_send(pipe: Connection, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
     """Call a function and send ``(True, result)`` or ``(False, exception)``; a closed pipe is ignored."""
+    signals.ignore()  # Ctrl-C reaches the whole process group, but the parent decides what happens
     try:
-        outcome = True, function(*args, **kwargs)
+        with exits_as_errors():
+            outcome = True, function(*args, **kwargs)
     except Exception as error:
         outcome = False, error
     with contextlib.suppress(OSError):

@@ -20,9 +20,11 @@ import torch
 
 from gradbench import signals
 from gradbench.config.hashing import canonical
+from gradbench.config.identity import foreign_targets
 from gradbench.config.instantiate import load_data
+from gradbench.config.sources import imported_sha256
 from gradbench.data import Data
-from gradbench.errors import StorageError
+from gradbench.errors import StorageError, UsageError, exits_as_errors
 from gradbench.functional.torch_internals import keep_uninitialized_memory
 from gradbench.grid.cell import Cell
 from gradbench.launchers.rows import arrays_of, curves_of, failed_rows, finished_rows
@@ -69,12 +71,15 @@ def train_and_store(
     started, results = now(), Results(folder)
     checkpoint = checkpoint_of(cells, folder, device, pipe.poll, lambda line: send(pipe, "notify", line))
     try:
-        data = load_recent(canonical(cells[0].config["data"]))
-        if len(cells) > 1 and is_too_large(cells, data, device):
-            return ("too large",)
-        outcome = train(
-            cells, data, device, lambda step, losses: send(pipe, "progress", step, losses), checkpoint
-        )
+        with exits_as_errors():
+            check_code(cells)
+            data = load_recent(canonical(cells[0].config["data"]))
+            check_unchanged(cells[0], data)
+            if len(cells) > 1 and is_too_large(cells, data, device):
+                return ("too large",)
+            outcome = train(
+                cells, data, device, lambda step, losses: send(pipe, "progress", step, losses), checkpoint
+            )
         rows = finished_rows(cells, outcome, data, device, started)
         results.write(rows, curves_of(cells, outcome), arrays_of(cells, outcome, data))
         checkpoint.remove()
@@ -91,6 +96,36 @@ def train_and_store(
         with contextlib.suppress(StorageError):  # without a row the cells count as unfinished, which is true
             results.write_failures(rows)
         return "failed", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
+def check_code(cells: Sequence[Cell]) -> None:
+    """Import the code of the user's own, and refuse another source than the one that the cells' ids name.
+
+    Raises:
+        UsageError: if a source was edited since the cells were planned.
+    """
+    planned = {
+        target: cell.sources[node]
+        for cell in cells
+        for node, target in foreign_targets(cell.config)
+        if node in cell.sources
+    }
+    for target, sha256 in planned.items():
+        if imported_sha256(target) != sha256:
+            raise UsageError(
+                f"the source of {target} has changed since the run was planned; type the command again"
+            )
+
+
+def check_unchanged(cell: Cell, data: Data) -> None:
+    """Raise ``UsageError`` unless data are those that a cell was planned with, which its id names."""
+    if data.fingerprint != cell.data_sha256:
+        config = cell.config["data"]
+        words = [
+            f"data={config['name']}",
+            *(f"data.{key}={config[key]}" for key in ("path", "source") if key in config),
+        ]
+        raise UsageError(f"{' '.join(words)} has changed since the run was planned; type the command again")
 
 
 def send(pipe: Connection, *message: Any) -> None:

@@ -5,103 +5,14 @@ import typing
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 from torch import Tensor, nn
 
-from gradbench.errors import UsageError, nearest
+from gradbench.errors import UsageError, excerpt, exits_as_errors, nearest
 from gradbench.functional.network_checks import call_twice, refuse_unfit
-from gradbench.functional.user_errors import described
-
-TARGET = "_target_"
-
-
-class NamedCode:
-    """A dotted name and its arguments, as a config has them: ``{_target_: my_pkg.f, KEY: value, …}``.
-
-    Args:
-        node: the node of the config.
-        key: its dotted key, for messages.
-        what: what is expected, for messages.
-
-    Raises:
-        UsageError: if the node names nothing.
-    """
-
-    what = "a function"
-
-    def __init__(self, node: object, key: str) -> None:
-        if not isinstance(node, Mapping) or not isinstance(node.get(TARGET), str):
-            given = "none" if node is None else repr(node)
-            raise UsageError(f"{key} must name {self.what}, got {given}; type {key}=my_pkg.name")
-        self.key, self.target = key, str(node[TARGET])
-        self.given = {str(name): value for name, value in node.items() if name != TARGET}
-
-    @property
-    def typed(self) -> str:
-        """The word of a command line that names the code."""
-        return f"{self.key}={self.target}"
-
-    def find(self) -> Any:
-        """Import what the dotted name names.
-
-        Raises:
-            UsageError: if there is no such thing, or its module cannot be imported.
-        """
-        parts = self.target.split(".")
-        for length in range(len(parts) - 1, 0, -1):
-            module = ".".join(parts[:length])
-            try:
-                found: Any = import_module(module)
-            except ModuleNotFoundError as error:
-                if error.name and f"{module}.".startswith(f"{error.name}."):
-                    continue  # a shorter name may be the module's
-                raise self.failed(f"importing {module}", error) from error
-            except Exception as error:
-                raise self.failed(f"importing {module}", error) from error
-            for part in parts[length:]:
-                if not hasattr(found, part):
-                    known = [name for name in dir(found) if not name.startswith("_")]
-                    raise UsageError(f"{self.typed}: {module} has no {part}{nearest(part, known)}")
-                found = getattr(found, part)
-            return found
-        raise UsageError(
-            f"{self.typed}: there is no module {parts[0]}; install its package, or set PYTHONPATH to its folder"
-        )
-
-    def arguments(self, target: Callable[..., Any], available: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the arguments of a call: those given, and of what is available those that the signature names.
-
-        Raises:
-            UsageError: if one is missing, or one that was given is unknown.
-        """
-        signature = inspect.signature(target)
-        names = {name for name, one in signature.parameters.items() if is_named(one)}
-        if self.target.startswith("torchvision.models."):  # its functions pass this on as one of **kwargs
-            names.add("num_classes")
-        takes_more = any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values())
-        shown = f"{self.target.rpartition('.')[2]}{signature_of(signature)}"
-        for name in () if takes_more else self.given:
-            if name not in names:
-                raise UsageError(
-                    f"{self.key}.{name}: {self.target} has no argument {name}{nearest(name, names)}; it is {shown}"
-                )
-        arguments = {name: value for name, value in available.items() if name in names} | self.given
-        missing = [
-            name
-            for name, one in signature.parameters.items()
-            if one.default is one.empty and name not in arguments and one.kind <= one.KEYWORD_ONLY
-            if one.kind is not one.VAR_POSITIONAL
-        ]
-        if missing:
-            words = " ".join(f"{self.key}.{name}=…" for name in missing)
-            raise UsageError(f"{self.typed} needs {', '.join(missing)}; type {words} (it is {shown})")
-        return arguments
-
-    def failed(self, doing: str, error: Exception) -> UsageError:
-        """Return the error that says on one line what the user's code raised, and where."""
-        return UsageError(f"{self.typed}: {doing} raised {described(error)}")
+from gradbench.named_code import NamedCode, is_named
+from gradbench.user_errors import described
 
 
 class NetworkFactory(NamedCode):
@@ -148,9 +59,11 @@ class NetworkFactory(NamedCode):
         target = self.check()
         arguments = self.arguments(target, available)
         try:
-            network = target(**arguments)
+            with exits_as_errors():
+                network = target(**arguments)
         except Exception as error:
-            raise self.failed(f"building it with {', '.join(arguments) or 'no arguments'}", error) from error
+            given = ", ".join(f"{name}={excerpt(repr(value), 40)}" for name, value in arguments.items())
+            raise self.failed(f"building it with {given or 'no arguments'}", error) from error
         if not isinstance(network, nn.Module):
             raise UsageError(f"{self.typed} returned a {type(network).__name__}, expected a torch.nn.Module")
         try:
@@ -185,17 +98,6 @@ def load_functions(nodes: Mapping[str, object] | None, key: str) -> dict[str, Ca
     return {name: load_function(node, f"{key}.{name}") for name, node in (nodes or {}).items()}
 
 
-def is_named(parameter: inspect.Parameter) -> bool:
-    """Return whether an argument can be passed by its name."""
-    return parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-
-
-def signature_of(signature: inspect.Signature) -> str:
-    """Return a signature as text, without annotations."""
-    plain = [one.replace(annotation=one.empty) for one in signature.parameters.values()]
-    return str(signature.replace(parameters=plain, return_annotation=signature.empty))
-
-
 # ---- what comes out of a network ---------------------------------------------------------------------------
 
 TRIAL = 3
@@ -209,14 +111,15 @@ def try_network(key: str, network: Callable[..., Any], *inputs: Tensor, **furthe
         UsageError: if it raises, or if a network keeps anything from call to call.
     """
     try:
-        if isinstance(network, nn.Module):
-            return call_twice(network, inputs, further)
-        return network(*inputs, **further)
+        with exits_as_errors():
+            if isinstance(network, nn.Module):
+                return call_twice(network, inputs, further)
+            return network(*inputs, **further)
     except UsageError as error:
         raise UsageError(f"{key} {error}") from None
     except Exception as error:
         shapes = ", ".join(f"{type_text(one)} {shape_text(one.shape)}" for one in inputs)
-        raise UsageError(f"{key} called with {shapes} raised {described(error)}") from error
+        raise UsageError(f"{key} called with {shapes} {described(error)}") from error
 
 
 def check_tensor(key: str, outputs: Any, expected: str, shapes: Sequence[tuple[int, ...]] | None) -> None:

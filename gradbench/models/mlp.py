@@ -12,6 +12,7 @@ from torch import Tensor
 from gradbench.models import Player
 from gradbench.models.classification import ClassificationTask
 from gradbench.models.networks.mlp import Perceptron
+from gradbench.models.sampling import check_floating
 
 
 class Classifier(ClassificationTask):
@@ -38,6 +39,7 @@ class Classifier(ClassificationTask):
         activation: str,
         **keys: Any,
     ) -> None:
+        check_floating(arrays["train/x"])
         layers = (sizes["inputs"], hidden, depth, sizes["outputs"], activation)
         super().__init__(sizes, arrays, network=lambda **_: Perceptron(*layers), **keys)
 

@@ -42,8 +42,8 @@ class RegressionTask(SupervisedTask):
     ) -> None:
         if isinstance(loss, str) and loss not in LOSSES:
             raise UsageError(
-                f"model.loss must be one of {', '.join(LOSSES)}, got {loss}{nearest(loss, LOSSES)}; a function of "
-                "your own is named in a YAML file of your --config-dir: loss: {_target_: my_pkg.f}"
+                f"model.loss must be one of {', '.join(LOSSES)}, or a function of your own like my_pkg.f, "
+                f"got {loss}{nearest(loss, LOSSES)}"
             )
         self.error_function = LOSSES[loss] if isinstance(loss, str) else None
         super().__init__(sizes, arrays, loss=None if self.error_function else loss, **keys)

@@ -1,9 +1,11 @@
 """Sampling of examples: shuffled epochs, computed from an update's number, so that training can start anywhere."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gradbench.errors import UsageError
 from gradbench.functional.seeding import generator
 
 
@@ -13,6 +15,23 @@ def gather_rows(table: Tensor, index: Tensor) -> Tensor:
     An embedding copies row by row, which takes a CPU a fourth of the time of indexing.
     """
     return F.embedding(index, table.reshape(len(table), -1)).view(*index.shape, *table.shape[1:])
+
+
+def check_batch_size(batch_size: int, x: np.ndarray) -> None:
+    """Raise ``UsageError`` unless a batch has at least one example, and at most as many as there are in x [N, ...]."""
+    if not 1 <= batch_size <= len(x):
+        raise UsageError(
+            f"model.batch_size must be from 1 to {len(x)}, the number of training examples, got {batch_size}"
+        )
+
+
+def check_floating(x: np.ndarray) -> None:
+    """Raise ``UsageError`` for inputs that a layer of floating numbers cannot take."""
+    if x.dtype.kind != "f":
+        raise UsageError(
+            f"the inputs must be floating numbers, and these data have {x.dtype}; save them as float32, or add "
+            "data.standardise=inputs"
+        )
 
 
 def epoch_indices(seed: int, examples: int, batch_size: int, first: int, count: int) -> Tensor:

@@ -22,7 +22,7 @@ from gradbench.models.factory import (
     load_functions,
     try_network,
 )
-from gradbench.models.sampling import epoch_indices, gather_rows
+from gradbench.models.sampling import check_batch_size, epoch_indices, gather_rows
 
 SPLITS = ("train", "test")
 
@@ -58,8 +58,7 @@ class SupervisedTask(MeanLoss):
         loss: object = None,
         metrics: Mapping[str, object] | None = None,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"model.batch_size must be >= 1, got {batch_size}")
+        check_batch_size(batch_size, arrays["train/x"])
         self.sizes, self.batch_size = sizes, batch_size
         x, y = arrays["train/x"], arrays["train/y"]
         self.shape, self.target_shape = x.shape[1:], y.shape[1:]

@@ -26,7 +26,7 @@ from gradbench.models.factory import (
     try_network,
 )
 from gradbench.models.networks.mlp import Perceptron
-from gradbench.models.sampling import gather_rows
+from gradbench.models.sampling import check_batch_size, check_floating, gather_rows
 from gradbench.models.supervised import averaged
 
 PLAYERS = ("critic", "generator")
@@ -92,8 +92,10 @@ class WassersteinGAN(Task):
     ) -> None:
         if generator not in ("trained", "fixed"):
             raise ValueError(f"model.generator must be trained or fixed, got {generator}")
-        if min(noise, critic_steps, batch_size, matched_points) < 1:
-            raise ValueError("model.noise, critic_steps, matched_points and batch_size must be >= 1")
+        if min(noise, critic_steps, matched_points) < 1:
+            raise ValueError("model.noise, critic_steps and matched_points must be >= 1")
+        check_batch_size(batch_size, arrays["train/x"])
+        check_floating(arrays["train/x"])
         self.inputs, self.noise, self.batch_size = sizes["inputs"], noise, batch_size
         self.matched_points = matched_points
         self.shape = (hidden, depth)

@@ -126,7 +126,9 @@ def split_command(text: str) -> list[str]:
 
 
 def caution(command: str) -> str:
-    """Return why a stored command is shown but not offered for pasting; an empty string if it may be pasted.
+    """Return a sentence on the code that a stored command names, which is why it is shown but not offered for pasting.
+
+    It is empty if the command may be pasted.
 
     Pasting a command runs the code that its words name, or that configs name which they lead to. A folder does not tell
     whether a stranger made it, so its owner's commands are treated alike.
@@ -137,7 +139,9 @@ def caution(command: str) -> str:
         for before, word in zip(["", *words], words, strict=False)
         if before in CONFIG_OPTIONS or names_code(word)
     ]
-    return f"not offered for pasting: {' '.join(named)} may name somebody else's code" if named else ""
+    if not named:
+        return ""
+    return f"It runs code named by {' '.join(named)}, which is looked for in the folder where it is typed."
 
 
 def is_offered(text: object) -> bool:

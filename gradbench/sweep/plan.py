@@ -1,22 +1,28 @@
 """Plan a sweep: its cells, their stacks and statuses, and the devices to train on."""
 
+import contextlib
 import re
+import sys
+import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradbench.config.compose import Configs, Experiment
+from gradbench.config.compose import GROUPS, Configs, Experiment
 from gradbench.config.hashing import canonical, digest
-from gradbench.config.instantiate import fingerprint, load_once
+from gradbench.config.identity import WEIGHTS, foreign_targets
+from gradbench.config.instantiate import describe_data, load_once
 from gradbench.config.overrides import Overrides, one_line
 from gradbench.data import Data, Description
-from gradbench.errors import UsageError, nearest
+from gradbench.errors import ExitError, UsageError, exits_as_errors, nearest
 from gradbench.grid.cell import RUNTIME, Cell
 from gradbench.grid.expand import expand
 from gradbench.grid.stacks import Stack, group_by_program, split_into_stacks
+from gradbench.launchers.forkserver import call_here
 from gradbench.storage.results import FINISHED, Results
+from gradbench.storage.sanitize import escape_controls
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +31,9 @@ if TYPE_CHECKING:
 
 RESULTS = Path("results")
 """Default parent of results folders, relative to the working directory."""
+
+PATIENCE_SECONDS = 5.0
+"""Seconds after which a line says which code of the user's own is being tried out."""
 
 MAX_NAME_LENGTH = 80
 """Number of characters of the overrides that are kept in a folder's name."""
@@ -41,7 +50,7 @@ class Plan:
         stacks: the same cells grouped into stacks; stacks with unfinished cells are trained.
         statuses: cell id -> status, for the cells that have a row in the results folder.
         devices: names of the devices to train on.
-        notes: lines for the user on how networks of their own are trained.
+        notes: lines for the user on what was made of their data, and how networks of their own are trained.
     """
 
     experiment: Experiment
@@ -79,7 +88,7 @@ def make_plan(
     words: list[str],
     results: Path | None = None,
     config_dir: Path | None = None,
-    call: Callable[..., Any] = lambda function, *args: function(*args),
+    call: Callable[..., Any] = call_here,
 ) -> Plan:
     """Plan the sweep of a command line.
 
@@ -97,16 +106,28 @@ def make_plan(
     experiment = configs.experiment(experiment_name) if experiment_name else Experiment("sweep")
     typed = configs.parse(words)
     parsed = experiment.apply_scale(typed)
+    descriptions: dict[str, Description] = {}
+
+    def fingerprint(config: Mapping[str, Any]) -> str:
+        key = canonical(config["data"])
+        if key not in descriptions:
+            try:
+                descriptions[key] = call(describe_data, key)
+            except ExitError as error:
+                raise UsageError(f"data={config['data']['name']} {error}") from error
+        return descriptions[key].fingerprint
+
     cells = expand(configs, experiment, parsed, fingerprint)
     device = only_value("device", [cell.runtime["device"] for cell in cells])
     stored = Results(results or RESULTS / folder_name(experiment, typed))
     stored.check()
     statuses = stored.statuses()
     groups = group_by_program(cells)
-    keys = {canonical(cell.config["data"]) for cell in cells}
-    devices, counts, notes = call(
-        fit_to_devices, groups, device, {key: Description.of(load_once(key)) for key in keys}
-    )
+    try:
+        devices, counts, notes = call(fit_to_devices, groups, device, descriptions)
+    except ExitError as error:
+        raise UsageError(f"{own_code(cells) or 'planning'} {error}") from error
+    notes = [*dict.fromkeys(note for one in descriptions.values() for note in one.notes), *notes]
     grouped = [
         stack
         for members, count in zip(groups, counts, strict=True)
@@ -151,6 +172,39 @@ def fit_to_devices(
 def data_of(cell: Cell) -> Data:
     """Load the data that a cell trains on; cached."""
     return load_once(canonical(cell.config["data"]))
+
+
+def own_code(cells: Iterable[Cell]) -> str:
+    """Return the code of the user's own that cells use, as it is typed; an empty text without any."""
+    named: dict[str, None] = {}
+    for cell in cells:
+        for node, target in foreign_targets(cell.config):
+            named[f"{node}={cell.config[node]['name'] if node in GROUPS else target}"] = None
+    return ", ".join(named)
+
+
+@contextlib.contextmanager
+def trying_out(cell: Cell) -> Iterator[None]:
+    """Say which code is tried out in the block: on stderr, if it takes long; in the error, if it exits.
+
+    Raises:
+        UsageError: if the code would end this process.
+    """
+    named = own_code([cell])
+    line = f"trying out {named} …; Ctrl-C stops"
+    timer = threading.Timer(
+        PATIENCE_SECONDS, lambda: print(escape_controls(line), file=sys.stderr, flush=True)
+    )
+    timer.daemon = True
+    if named:
+        timer.start()
+    try:
+        with exits_as_errors():
+            yield
+    except ExitError as error:
+        raise UsageError(f"{named or 'planning'} {error}") from error
+    finally:
+        timer.cancel()
 
 
 def only_value(key: str, values: Sequence[str]) -> str:
@@ -201,26 +255,34 @@ def validate(
     from gradbench.training.trial import adapt
     from gradbench.training.weights import initial_weights
 
-    programs = {(cell.program, cell.regularizer_program): cell for cell in cells}
-    notes: dict[str, None] = {}
-    for cell in programs.values():
+    def try_out(cell: Cell) -> list[str]:
         program = build(cell.config, data_of(cell))
         regularizers = build_regularizers(cell.config, program.model.players)
         penalised = any(regularizer.penalty for regularizer in regularizers.values())
+        notes: list[str] = []
         try:
-            names = try_networks(program.model, initial_weights(cell), penalised)
+            names = try_networks(program.model, initial_weights(cell), penalised, notes.append)
         except UsageError as error:
             raise UsageError(f"model={cell.config['model']['name']}: {error}") from error
         except Exception as error:  # a user's own model may raise anything
             raise UsageError(f"model={cell.config['model']['name']}: {one_line(error)}") from error
         check_metric(cell, names)
         execution = choose_execution(program, cell, torch.device(kind), kind)
-        notes |= dict.fromkeys(adapt(execution, program, cell, data_of(cell)).notes)
+        return [*notes, *adapt(execution, program, cell, data_of(cell)).notes]
+
+    programs = {(cell.program, cell.regularizer_program): cell for cell in cells}
+    notes: dict[str, None] = {}
+    for cell in programs.values():
+        with trying_out(cell):
+            notes |= dict.fromkeys(try_out(cell))
     return list(notes)
 
 
 def try_networks(
-    model: "Task", weights: Mapping[str, "Tensor"] | None = None, penalised: bool = False
+    model: "Task",
+    weights: Mapping[str, "Tensor"] | None = None,
+    penalised: bool = False,
+    tell: Callable[[str], None] = lambda _line: None,
 ) -> frozenset[str] | None:
     """Build a model's networks, let it check them, and return the names of its metrics, if they are known.
 
@@ -228,6 +290,7 @@ def try_networks(
         model: the model.
         weights: initial weights from a file, by name.
         penalised: whether a penalty acts on it.
+        tell: called with a line for the user.
 
     Raises:
         Exception: whatever the networks raise, or ``UsageError`` if they do not fit.
@@ -235,12 +298,15 @@ def try_networks(
     import torch
 
     from gradbench.functional.devices import shapes_alone
-    from gradbench.training.weights import apply_weights
+    from gradbench.training.weights import apply_weights, listed
 
     # a plan allocates nothing, unless there is code that must be called
     with torch.random.fork_rng(devices=[]) if model.has_own_code else shapes_alone():
         networks = model.networks()
-        apply_weights(networks, weights)
+        if drawn := apply_weights(networks, weights):
+            tell(
+                f"{WEIGHTS} lacks {len(drawn)} of the network's tensors, which each seed draws: {listed(drawn)}"
+            )
         model.check_networks(networks, penalised)
         return model.metric_names(networks) if names_its_metrics(model) else None
 

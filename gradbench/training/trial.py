@@ -22,7 +22,6 @@ from gradbench.functional.flat_params import Layout, Network
 from gradbench.functional.network_checks import has_once_differentiable, refuse_unregistered, refuse_unseeded
 from gradbench.functional.noise import CounterNoise
 from gradbench.functional.torch_internals import DispatchMode, storage_key, tree_leaves, tree_map
-from gradbench.functional.user_errors import place_of
 from gradbench.grid.cell import Cell
 from gradbench.models import Player
 from gradbench.tracing.aliasing import writes
@@ -32,6 +31,7 @@ from gradbench.training.draws import draw_chunk
 from gradbench.training.execution import Execution
 from gradbench.training.program import Program, build_regularizer
 from gradbench.training.step import EagerStepper
+from gradbench.user_errors import place_of
 
 META, CPU = torch.device("meta"), torch.device("cpu")
 

@@ -68,6 +68,7 @@ def python(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         (["info", "models", "--config-dir", "nowhere"], "is not a folder"),
         (["show", "abc"], "there are no results yet: gradbench run quick"),
         (["show", "abc", "--results", "nowhere"], "no cell begins with 'abc' in nowhere"),
+        (["show", "abc"], "another folder is searched with --results FOLDER"),
         (["show"], "CELL"),
         (["report", "nowhere"], "nowhere"),
         (["report", "."], "holds no finished cells"),
@@ -207,6 +208,8 @@ def test_info_lists_every_option_of_every_group_and_every_experiment(capsys, mon
     ]:
         assert re.search(rf"│ {re.escape(name)} +│ \S", shown), f"{name} says nothing"
     assert "center=model.gradient_center" in shown
+    assert gradbench("info", "model") == gradbench("info", "experiment") == 0
+    assert "classifier" in capsys.readouterr().out
     assert "$" not in shown
 
 

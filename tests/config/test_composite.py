@@ -175,7 +175,7 @@ def test_tables_plans_and_commands_show_what_was_typed(configs):
     assert stack_kind([one]) == "taker a.B · none"
     ((title, command),) = copyable_texts(pd.Series(row))
     assert command == one.command()
-    assert "not offered for pasting: model.network=a.B" in title
+    assert "It runs code named by model.network=a.B" in title
     assert "model.metrics.f=a.f" in title
 
 
@@ -418,6 +418,9 @@ def test_a_node_that_names_no_code_is_refused(tmp_path, text, said):
         ),
         ("model=gan model.networks={critic:a.B}", "expected model.networks.NAME=my_pkg.Net"),
         ("model=taker model.metrics=a.f", "expected model.metrics.NAME=my_pkg.f"),
+        ("model=regressor model.network=a.B model.loss.q=1", "needs a loss: add model.loss=my_pkg.f"),
+        ("model=regressor model.network=a.B model.loss._target_=a.f", "write model.loss=a.f"),
+        ("model=mlp model.loss=a.f", "does not take model.loss; model=regressor would"),
         ("~model steps=1 eval_every=1", "the config has no model with a _target_"),
         ("model=taker model.metrics.f.k=1", "a metric takes no keys; write model.metrics.f=my_pkg.f"),
         ("model=taker model.network=a.B model.network.c._target_=a.C", "only a config folder may"),
@@ -427,6 +430,27 @@ def test_a_node_that_names_no_code_is_refused(tmp_path, text, said):
 )
 def test_a_mistake_is_refused_with_what_to_type(configs, words, said):
     assert said in refused(configs, *words.split())
+
+
+def test_a_loss_is_a_word_or_a_function_of_ones_own_with_arguments(configs, tmp_path):
+    words = ["model=regressor", "model.network=a.B"]
+    plain, own = cells(configs, *words, "model.loss=absolute,a.f")
+    assert (plain.config["model"]["loss"], own.config["model"]["loss"]) == ("absolute", {"_target_": "a.f"})
+    given = cell(configs, *words, "model.loss.q=0.9", "model.loss=a.f")
+    assert given.config["model"]["loss"] == {"_target_": "a.f", "q": 0.9}
+    for one in (plain, own, given):
+        assert cell(configs, *one.words).id == one.id
+        assert describe(one)["model.loss"] == ("absolute" if one is plain else "a.f")
+    add_model(tmp_path, "lossy", "  network: a.B\n  loss: a.f\n")
+    assert cell(Configs(tmp_path), "model=lossy").config["model"]["loss"] == {"_target_": "a.f"}
+    assert cell(Configs(tmp_path), "model=lossy", "model.loss=a.g").config["model"]["loss"] == {
+        "_target_": "a.g"
+    }
+
+
+def test_a_loss_named_by_an_experiment_of_nobodys_folder_is_refused(configs):
+    experiment = Experiment("x", products=((Axis("model", ("regressor",)), Axis("model.loss", ("a.f",))),))
+    assert "names code" in refused(configs, "model.network=a.B", experiment=experiment)
 
 
 def test_a_network_applies_to_the_models_of_a_sweep_that_take_one(configs):

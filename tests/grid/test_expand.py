@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import re
 import shlex
 from collections import Counter
 
@@ -422,14 +423,14 @@ def test_what_code_is_called_is_said_by_a_config_folder_and_nowhere_else(word):
 @pytest.mark.parametrize(
     ("yaml", "said"),
     [
-        ("_target_: x.y\nname: mine\nstrength: null", "regularizer.family"),
+        ("_target_: x.y\nname: mine\nstrength: null", r"/mine\.yaml lacks regularizer\.family; CONTRIBUTING"),
         ("_target_: x.y\nname: mine\nfamily: clipper\nstrength: null", "must be one of none, clipping"),
         ("_target_: x.y\nname: mine\nfamily: clipping\nstrength: sigma", "there is no such key"),
         (
             "_target_: x.y\nname: mine\nfamily: clipping\nstrength: sigma\nsigma: high",
             "must be a number, got 'high'",
         ),
-        ("name: mine", "no regularizer with a _target_"),
+        ("name: mine", r"lacks regularizer\._target_, regularizer\.family, regularizer\.strength;"),
     ],
 )
 def test_a_regularizer_of_ones_own_that_lacks_something_is_refused(tmp_path, yaml, said):
@@ -437,6 +438,28 @@ def test_a_regularizer_of_ones_own_that_lacks_something_is_refused(tmp_path, yam
     (tmp_path / "regularizer/mine.yaml").write_text(yaml)
     with pytest.raises(UsageError, match=said):
         cells("regularizer=mine", configs=Configs(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("yaml", "said"),
+    [
+        ("_target_: x.Y\nname: mine\nmetric: test/loss", "lacks model.goal, model.unit, steps, eval_every;"),
+        (
+            "# @package _global_\nmodel: {name: mine}\nsteps: 4",
+            "lacks model._target_, model.metric, model.goal,",
+        ),
+        ("_target_: x.Y\nname: mine\nsteps: 4", "has steps among the model's keys; begin it with the line"),
+        (
+            "model: {name: mine}",
+            "has its keys under 'model:' twice; begin it with the line '# @package _global_'",
+        ),
+    ],
+)
+def test_a_models_file_that_lacks_keys_or_has_them_elsewhere_is_named_with_all_of_them(tmp_path, yaml, said):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/mine.yaml").write_text(yaml)
+    with pytest.raises(UsageError, match=f"^{re.escape(f'{tmp_path}/model/mine.yaml {said}')}"):
+        cells("model=mine", configs=Configs(tmp_path))
 
 
 # ---- stacks ----------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from gradbench.errors import UsageError
+from gradbench.errors import ExitError, UsageError
 from gradbench.launchers.forkserver import run_in_forkserver
 from gradbench.launchers.local import worker_count
 from gradbench.sweep.plan import make_plan
@@ -179,6 +179,10 @@ def dies_elsewhere(home):
     return os.getpid()
 
 
+def raises(error):
+    raise error
+
+
 def refuses(words):
     raise UsageError(words)
 
@@ -188,6 +192,21 @@ def test_what_is_asked_of_another_process_is_found_out_here_if_that_one_is_kille
     assert run_in_forkserver(dies_elsewhere, os.getpid()) == os.getpid()
     with pytest.raises(UsageError, match="so it is"):
         run_in_forkserver(refuses, "so it is")
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "said"),
+    [
+        (sys.exit, 0, r"^called sys.exit\(0\)"),
+        (os._exit, 9, r"^ended its process \(exit code 9\)$"),
+        (signal.raise_signal, signal.SIGSEGV, r"^ended its process \(exit code -11, SIGSEGV\)$"),
+        (raises, KeyboardInterrupt(), r"^raised KeyboardInterrupt"),
+    ],
+)
+def test_what_ends_the_process_that_it_is_asked_of_is_an_error_here(function, argument, said, capfd):
+    with pytest.raises(ExitError, match=said):
+        run_in_forkserver(function, argument)
+    assert not capfd.readouterr().err
 
 
 def test_what_is_asked_of_another_process_ends_where_nobody_waits_for_it():

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -16,9 +18,12 @@ from rich.console import Console
 
 from gradbench.cli import main as cli
 from gradbench.cli.progress import QuietDisplay
+from gradbench.config.instantiate import load_once
 from gradbench.launchers import forkserver, local
 from gradbench.launchers.forkserver import PRELOADED, describe_exit
 from gradbench.signals import Interruption
+from gradbench.sweep.execute import execute
+from gradbench.sweep.plan import make_plan
 from gradbench.training.checkpoint import Checkpoint, StoppedError
 
 OWN = """
@@ -116,6 +121,71 @@ def test_a_stack_too_large_for_its_device_is_split_until_it_fits_and_one_cell_th
     assert not list(Path("failed/checkpoints").glob("*"))
 
 
+NET = """
+from pathlib import Path
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.layer = nn.Linear(inputs, outputs)
+
+    def forward(self, x):
+        if Path("x").is_dir():  # in a worker, and not at the plan
+            act()
+        return self.layer(x.flatten(1))
+
+def act():
+    pass
+"""
+
+EDITS = """
+def act():
+    with Path(__file__).open("a") as file:
+        file.write("# edited")
+"""
+
+
+@pytest.mark.parametrize(
+    ("edited", "words"),
+    [
+        ("part_of_net.py", "model=classifier model.network=net.Net"),
+        ("faults.py", "model=mlp model.hidden=4 regularizer=bug"),
+    ],
+)
+def test_code_that_was_edited_after_the_plan_is_not_trained_under_the_old_codes_id(home, edited, words):
+    (home / "net.py").write_text(f"import part_of_net\n{NET}")
+    (home / "part_of_net.py").write_text("")
+    (home / "bug").write_text("0")
+    typed = [*words.split(), "steps=4"]
+    plan = make_plan(None, typed, Path("x"), Path("conf"), forkserver.run_in_forkserver)
+    with (home / edited).open("a") as file:
+        file.write("# edited")
+    execute(plan, "gradbench run", QuietDisplay(plan.todo(), Console(stderr=True)), 1, fail_fast=False)
+    target = words.partition("network=")[2] or "faults.faulty"
+    said = f"the source of {target} has changed since the run was planned; type the command again"
+    assert pd.read_parquet("x/cells")["error"].item().endswith(f"UsageError: {said}\n")
+
+
+def test_code_that_is_edited_while_it_trains_is_trained_to_the_end_as_it_was_planned(home):
+    (home / "net_edits.py").write_text(NET + EDITS)
+    words = ["model=classifier", "model.network=net_edits.Net", "steps=4,5", "--no-report", "--jobs", "1"]
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["run", *words, "--results", "x"])
+    assert not stopped.value.code
+    assert "# edited" in (home / "net_edits.py").read_text()
+
+
+def test_code_that_exits_fails_its_cells_with_a_line_that_says_so(home, capsys):
+    (home / "net_exits.py").write_text(NET.replace("pass", "raise SystemExit(0)"))
+    words = ["model=classifier", "model.network=net_exits.Net", "steps=4", "--no-report", "--jobs", "1"]
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["run", *words, "--results", "x"])
+    assert stopped.value.code == 1
+    assert "called sys.exit(0) (net_exits.py:" in capsys.readouterr().err
+    assert pd.read_parquet("x/cells")["status"].tolist() == ["failed"]
+
+
 def test_fail_fast_saves_what_runs_and_stops_at_the_first_failure(home, capsys):
     (home / "bug").write_text("1")
     words = ["regularizer=bug,none", "steps=100000,4", "--jobs", "2", "--fail-fast", "--results", "x"]
@@ -172,9 +242,11 @@ def test_no_process_outlives_a_run_that_trains_nothing_even_one_that_would_impor
     assert not group(run.pid)
 
 
-def test_a_dry_run_starts_no_server(home, monkeypatch, capsys):
+def test_a_dry_run_starts_no_server_where_no_code_of_ones_own_can_be_named(home, monkeypatch, capsys):
     monkeypatch.setattr(forkserver, "warm_up", lambda: pytest.fail("started"))
-    assert gradbench("--dry-run", "--results", "x") == 0
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["run", "model=mlp", "--dry-run", "--results", "x"])
+    assert not stopped.value.code
     assert "1 cell" in capsys.readouterr().out
 
 
@@ -316,3 +388,27 @@ def test_a_checkpoint_that_is_asked_to_stop_is_due_at_once_and_saved_first(tmp_p
 )
 def test_a_death_is_named(code, said):
     assert describe_exit(code) == said
+
+
+def test_cells_whose_data_change_between_plan_and_training_fail_and_nothing_is_filed_under_their_ids(home):
+    def planned():
+        load_once.cache_clear()
+        return make_plan(None, words, home / "out")
+
+    def train(plan):
+        with QuietDisplay(plan.todo(), Console(file=io.StringIO(), width=300)) as watcher:
+            assert execute(plan, "gradbench run", watcher, 1, fail_fast=False)
+        return watcher.console.file.getvalue(), pd.read_parquet("out/cells").set_index("cell")["status"]
+
+    x, y = np.random.default_rng(0).random((80, 2)), np.arange(80) % 2
+    words = ["model=mlp", "data=npz", "data.path=mine.npz", "steps=2", "eval_every=2", "seed=0,1"]
+    np.savez("mine.npz", x=x, y=y)
+    before = planned()
+    np.savez("mine.npz", x=x + 1, y=y)
+    said, statuses = train(before)
+    assert "data=npz data.path=mine.npz has changed since the run was planned; type the command again" in said
+    assert set(statuses) == {"failed"}
+    after = planned()
+    _, statuses = train(after)
+    assert set(statuses[[cell.id for cell in after.cells]]) == {"completed"}
+    assert set(statuses[[cell.id for cell in before.cells]]) == {"failed"}

@@ -116,11 +116,11 @@ def test_a_prediction_is_a_function_of_the_cells():
 
 
 def test_a_large_model_is_predicted_without_its_memory():
-    (cell,) = sized("mlp", "none", 1, **{"model.hidden": 1024, "model.batch_size": 4096, "model.depth": 2})
+    (cell,) = sized("mlp", "none", 1, **{"model.hidden": 1024, "model.batch_size": 1024, "model.depth": 2})
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
     ) as profiler:
-        predicted = predict_footprint([cell], data_of(cell), "cpu").peak_bytes(200)
+        predicted = predict_footprint([cell], data_of(cell), "cpu").peak_bytes(300)
     taken = max(event.nbytes() for event in profiler.profiler.kineto_results.events())
     assert predicted > 5 * 2**30 > 500 * taken
 

@@ -21,12 +21,17 @@ class Net(nn.Module):
 class Strict(nn.Module):
     def __init__(self, shape, width=2):
         super().__init__()
-        self.linear, self.shape = nn.Linear(1, 1), shape
+        self.linear, self.shape = nn.Linear(1, width), shape
 
 
 class Broken(nn.Module):
     def __init__(self):
         raise RuntimeError("out of luck\nsecond line")
+
+
+class Leaves(nn.Module):
+    def __init__(self):
+        raise SystemExit(0)
 
 
 class Empty(nn.Module):
@@ -155,3 +160,21 @@ def test_a_function_gets_its_further_keys():
     for name in ("Net", "NOT_ONE"):
         with pytest.raises(UsageError, match="must name a function"):
             load_function({"_target_": f"{__name__}.{name}"}, "model.loss")
+
+
+def test_a_file_of_the_working_folder_that_another_module_takes_the_name_of_is_named(tmp_path, monkeypatch):
+    (tmp_path / "code.py").write_text("class Net: pass")
+    monkeypatch.chdir(tmp_path)
+    expected = r"code has no Net; code is /.*/code\.py, and code\.py in the working folder is passed over: rename it$"
+    with pytest.raises(UsageError, match=expected):
+        NetworkFactory({"_target_": "code.Net"}, "model.network").check()
+
+
+def test_an_error_of_a_constructor_shows_what_it_was_given_and_code_that_exits_is_an_error():
+    for target, said in (
+        ("Strict", r"building it with shape=\(1, 8\), width='abc' raised TypeError: "),
+        ("Leaves", r"building it with no arguments called sys\.exit\(0\) \(test_factory\.py:\d+\)$"),
+    ):
+        node = {"_target_": f"{__name__}.{target}"} | ({"width": "abc"} if target == "Strict" else {})
+        with pytest.raises(UsageError, match=said):
+            NetworkFactory(node, "model.network")(shape=(1, 8))

@@ -69,7 +69,7 @@ def test_a_penalty_on_whole_numbers_is_refused():
 
 def test_a_task_whose_metric_is_only_known_from_its_methods_has_a_typo_refused():
     with pytest.raises(UsageError, match=r"reports no model\.metric=test/exat; did you mean 'test/exact'\?"):
-        validate(own_cells("labelling", "model.metric=test/exat"))
+        validate(own_cells("labelling", "model.metric=test/exat", "model.goal=max"))
 
 
 # ---- metrics and losses ------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ def planned(words):
         ("model=mlp model.metric=test/acuracy", "did you mean 'test/accuracy'"),
         ("model=wgan data=swiss_roll model.metric=test/modes", r"reports no model\.metric=test/modes"),
         (
-            "model=wgan model.depth=1 model.metric=test/layer_growth",
+            "model=wgan model.depth=1 model.metric=test/layer_growth model.goal=min",
             r"reports no model\.metric=test/layer_growth",
         ),
         ("model=sequence model.metric=nonsense", "one of: test/accuracy, test/loss, test/solved"),
@@ -416,7 +416,7 @@ def test_a_penalty_is_taken_at_the_embedded_tokens_and_a_tied_embedding_learns(n
         ("model=language_model model.network=networks.GRU data=digits", "it needs data with 'vocabulary'"),
         (
             "model=regressor model.network=networks.MLP model.loss=hubber",
-            r"did you mean 'huber'\?.*_target_: my_pkg",
+            r"function of your own like my_pkg\.f, got hubber; did you mean 'huber'\?",
         ),
     ],
 )

@@ -403,7 +403,32 @@ def test_learning_rates_in_one_folder_are_compared_apart(tmp_path: Path) -> None
     synthetic.write(tmp_path, models=["mlp"], strengths=FEW, leaves={"optimizer.lr": 0.1}, part="a")
     synthetic.write(tmp_path, models=["mlp"], strengths=FEW, leaves={"optimizer.lr": 1.0}, part="b")
     assert [answer.model for answer in answers(tmp_path)] == ["mlp (lr=0.1)", "mlp (lr=1)"]
-    assert "kept apart" in warnings_of(tmp_path)
+    assert "kept apart" not in warnings_of(tmp_path), "they were asked for"
+    other = pd.read_parquet(tmp_path / "cells/b.parquet").assign(data_sha256="e" * 64)
+    other["cell"] = [f"{row:016x}" for row in range(len(other))]
+    other.to_parquet(tmp_path / "cells/c.parquet")
+    assert "mlp was run in 3 ways, kept apart" in warnings_of(tmp_path), (
+        "nobody asks for other data under one name"
+    )
+
+
+def test_metrics_of_ones_own_that_are_not_compared_are_in_a_table_of_the_page(
+    tmp_path: Path, coarse: None
+) -> None:
+    own = {"model.metrics.top3": "a.f", "test/top3": 0.75, "train/top3": 1.0}
+    synthetic.write(tmp_path, models=["mlp"], strengths=FEW, change=own)
+    build(tmp_path)
+    table = pd.read_csv(tmp_path / "report/tables/metrics.csv")
+    assert set(table["metric"]) == {"test/top3", "train/top3"}, "test/accuracy is compared"
+    assert len(table) == 2 * 5, "none, two thresholds, two lambdas"
+    assert set(table.loc[table["metric"] == "test/top3", "mean"]) == {0.75}
+    page = (tmp_path / "report/index.html").read_text()
+    assert page.index("Further metrics") < page.index("test/top3")
+
+
+def test_a_report_without_further_metrics_has_no_section_for_them(quick: Path) -> None:
+    assert not (quick / "report/tables/metrics.csv").exists()
+    assert "Further metrics" not in (quick / "report/index.html").read_text()
 
 
 NOW = {

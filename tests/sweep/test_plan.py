@@ -1,12 +1,15 @@
 """A plan says what a sweep would do, names its folder, and refuses what cannot be trained."""
 
+import time
 from dataclasses import replace
 
 import pandas as pd
 import pytest
 
+from gradbench.cli.main import main
 from gradbench.config.compose import Configs, Experiment
 from gradbench.errors import UsageError
+from gradbench.grid.expand import expand
 from gradbench.storage.results import Results
 from gradbench.sweep import plan as sweep
 from gradbench.sweep.estimate import expected_seconds
@@ -173,3 +176,47 @@ def test_a_folder_of_something_else_is_refused_when_planning(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(UsageError, match="not a results folder"):
         plan(results=tmp_path)
+
+
+# ---- code of the user's own ------------------------------------------------------------------------------------
+
+
+def own_cell():
+    """Return a cell with a network of the user's own, which is never built."""
+    words = Configs().parse(["model=classifier", "model.network=a.Net"])
+    (cell,) = expand(Configs(), Experiment("x"), words, lambda _config: "f" * 64)
+    return cell
+
+
+def test_code_that_takes_long_to_try_out_is_named_once(monkeypatch, capsys):
+    monkeypatch.setattr(sweep, "PATIENCE_SECONDS", 0.0)
+    said = ""
+    with sweep.trying_out(own_cell()):
+        while not said:
+            time.sleep(0.01)
+            said = capsys.readouterr().err
+    assert said == "trying out model.network=a.Net …; Ctrl-C stops\n"
+
+
+def test_code_that_exits_while_it_is_tried_out_is_named():
+    with (
+        pytest.raises(
+            UsageError, match=r"^model\.network=a\.Net called sys\.exit\(0\) \(test_plan\.py:\d+\)$"
+        ),
+        sweep.trying_out(own_cell()),
+    ):
+        raise SystemExit(0)
+
+
+@pytest.mark.parametrize("option", [[], ["--dry-run"]])
+def test_code_that_ends_the_process_that_plans_is_named_and_the_command_goes_on_to_say_so(
+    tmp_path, monkeypatch, capsys, option
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    text = "import os\nfrom torch import nn\nclass Net(nn.Module):\n    def __init__(self): os._exit(9)\n"
+    (tmp_path / "net_ends.py").write_text(text)
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", "model=classifier", "model.network=net_ends.Net", *option])
+    assert stopped.value.code == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert said == "error: model.network=net_ends.Net ended its process (exit code 9)"

@@ -1,10 +1,13 @@
 """Initial weights from a file."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from small import CPU, cells, data_of
+from torch import nn
 from training.test_reference import assert_follows
 
 from gradbench.errors import UsageError
@@ -12,6 +15,7 @@ from gradbench.sweep.plan import validate
 from gradbench.training.bind import init_state
 from gradbench.training.loop import train
 from gradbench.training.setup import build_stack
+from gradbench.training.weights import apply_weights
 
 
 def weights_of(model="mlp", **values):
@@ -85,6 +89,14 @@ class Code:
         ({"output.bias": torch.zeros(3)}, r"output\.bias of shape \[3\], expected \[10\]"),
         ({"output.bias": Code()}, "is no state dict that can be read as data only"),
         ([torch.zeros(2)], "holds no tensors by name"),
+        (
+            {"output.bias": torch.tensor([0.0] * 7 + [math.inf, math.nan, 0])},
+            r"has output\.bias\[7\] = inf, expected a finite number",
+        ),
+        (
+            {"output.bias": torch.zeros(10, dtype=torch.int64)},
+            r"has output\.bias of whole numbers \(int64\), expected floating ones",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_at_the_plan(tmp_path, content, said, capfd):
@@ -93,6 +105,45 @@ def test_what_does_not_fit_is_refused_at_the_plan(tmp_path, content, said, capfd
     with pytest.raises(UsageError, match=said):
         validate(stack, data_of)
     assert "executed" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: path.mkdir(), r"\(a folder\)"),
+        (lambda path: path.symlink_to("/dev/zero"), r"\(no regular file\)"),
+        (lambda path: path.touch(), "is an empty file"),
+        (lambda path: path.write_bytes(truncated(path)), "is damaged: its end is missing"),
+        (lambda path: None, r"\(no such file\)"),
+    ],
+)
+def test_what_is_no_whole_file_of_weights_is_called_what_it_is(tmp_path, make, said):
+    path = tmp_path / "w.pt"
+    make(path)
+    with pytest.raises(UsageError, match=said):
+        validate(cells("mlp", "none", model__weights=str(path)), data_of)
+
+
+def truncated(path):
+    """Return half of a file of weights."""
+    torch.save(weights_of(), path)
+    return path.read_bytes()[: path.stat().st_size // 2]
+
+
+def test_a_mask_that_is_no_parameter_may_be_infinite():
+    net = nn.Linear(2, 2)
+    net.register_buffer("mask", torch.zeros(2))
+    apply_weights({"net": net}, {"mask": torch.tensor([0.0, -math.inf])})
+    assert net.mask[1] == -math.inf
+
+
+def test_a_plan_says_which_tensors_the_file_lacks(tmp_path):
+    path = saved(tmp_path / "w.pt", {"output.bias": torch.zeros(10)})
+    (note,) = validate(cells("mlp", "none", model__weights=path), data_of)
+    assert note == (
+        "model.weights lacks 5 of the network's tensors, which each seed draws: hidden.0.weight, hidden.0.bias, "
+        "hidden.1.weight and 2 more"
+    )
 
 
 def test_a_file_that_changed_since_the_plan_is_not_trained_from(tmp_path):

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from gradbench.config.identity import SOURCE
 from gradbench.report.analysis.comparison import ComparisonGroup
-from gradbench.report.load.cells import NONE, LoadedResults
+from gradbench.report.load.cells import NONE, LoadedResults, config_columns
 from gradbench.report.load.read import to_numbers
 from gradbench.report.render.formatting import format_number, format_setting, join_words, pluralize
 
@@ -122,7 +123,7 @@ def _note_budgets(results: LoadedResults, comparisons: Sequence[ComparisonGroup]
         labels = [f"“{comparison.label}”" for comparison in comparisons if comparison.model == model]
         if len(labels) > 1:
             words = f"{model} was run in {len(labels)} ways, kept apart: {join_words(labels)}"
-            found.append(AuditNote(words, warning=True))
+            found.append(AuditNote(words, warning=not _was_asked_for(results.cells, model)))
     for name, cells in results.cells.groupby("model"):
         parts = [pluralize(cells["seed"].nunique(), "seed")]
         for leaf in ("steps", "precision", "optimizer.lr", "data"):
@@ -134,6 +135,17 @@ def _note_budgets(results: LoadedResults, comparisons: Sequence[ComparisonGroup]
         if "steps" in cells and cells["steps"].nunique() > 1:
             found.append(AuditNote(f"{name} was trained with different budgets of steps", warning=True))
     return found
+
+
+def _was_asked_for(cells: pd.DataFrame, model: str) -> bool:
+    """Return whether what keeps a model's comparisons apart was typed: keys, and not only hashes of code or data."""
+    rows = cells[cells["model"] == model]
+    keys = [
+        column
+        for column in config_columns(rows)
+        if column != "seed" and not column.startswith("regularizer") and not column.endswith(SOURCE)
+    ]
+    return len(rows[keys].astype(str).drop_duplicates()) >= rows["comparison"].nunique()
 
 
 def _note_text(results: LoadedResults) -> list[AuditNote]:

@@ -12,7 +12,7 @@ from gradbench.report.analysis.comparison import (
     judge_treatments,
     step_ratio,
 )
-from gradbench.report.load.cells import NONE, LoadedResults, strength_columns
+from gradbench.report.load.cells import NONE, LoadedResults, metric_columns, strength_columns
 from gradbench.report.load.curves import ACTION
 from gradbench.report.load.read import STATUSES
 from gradbench.report.render.formatting import format_setting
@@ -25,6 +25,9 @@ from gradbench.stats.intervals import (
     share_interval,
 )
 
+OWN_METRIC = "model.metrics."
+"""How the column begins that names the function of a metric of the user's own."""
+
 RowOf = Callable[[ComparisonGroup, Setting], Mapping[str, object]]
 
 
@@ -32,6 +35,7 @@ def build_tables(
     results: LoadedResults, comparisons: Sequence[ComparisonGroup], actions: pd.DataFrame
 ) -> dict[str, pd.DataFrame]:
     """Build the report's tables by file name; ``actions`` is :attr:`gradbench.report.load.curves.Curves.action`."""
+    metrics = _metric_rows(comparisons)
     return {
         "cells.csv": results.cells,
         "strengths.csv": _per_setting(comparisons, _strength_row),
@@ -42,7 +46,7 @@ def build_tables(
             [_judgement_row(c, t) for c in comparisons for t in c.treatments if t != NONE],
             columns=JUDGED_COLUMNS,
         ),
-    }
+    } | ({"metrics.csv": pd.DataFrame(metrics)} if metrics else {})
 
 
 def relative_step_times(comparison: ComparisonGroup, setting: Setting) -> pd.Series:
@@ -90,6 +94,33 @@ def _strength_row(comparison: ComparisonGroup, setting: Setting) -> Mapping[str,
         **interquartile_mean(values).columns("iqm"),
         **_improvement_over_none(comparison, setting).columns("improvement"),
     }
+
+
+def _metric_rows(comparisons: Sequence[ComparisonGroup]) -> list[Mapping[str, object]]:
+    """Build a row per comparison, setting and metric of the user's own beside the compared one."""
+    rows: list[Mapping[str, object]] = []
+    for comparison in comparisons:
+        own = own_metrics(comparison.cells)
+        for setting in comparison.settings if own else ():
+            cells = comparison.cells_at(setting)
+            completed = cells[cells["status"] == "completed"]
+            for metric in own:
+                values = completed[metric].dropna().to_numpy(dtype=float)
+                where = {"comparison": comparison.label, **_describe_setting(setting), "metric": metric}
+                rows.append({**where, "completed": len(values), **mean_interval(values).columns("mean")})
+    return rows
+
+
+def own_metrics(cells: pd.DataFrame) -> list[str]:
+    """List the columns of metrics of the user's own that cells report beside the compared one."""
+    names = {
+        column.removeprefix(OWN_METRIC)
+        for column in cells.columns
+        if column.startswith(OWN_METRIC) and cells[column].notna().any()
+    }
+    compared = set(cells["model.metric"])
+    found = [one for one in metric_columns(cells) if one.partition("/")[2] in names and one not in compared]
+    return [column for column in found if cells[column].notna().any()]
 
 
 def _improvement_over_none(comparison: ComparisonGroup, setting: Setting) -> Interval:

@@ -26,8 +26,8 @@ MAX_STRENGTHS = 10  # of a part, whose numbers have room in a map
 CAPTION = (
     "One map per composition of two treatments: each field is a pair of strengths, its number the mean of the metric "
     "over the seeds that completed, and darker is better. A frame marks the best pair seen, which is partly luck; the "
-    "answer box judges on seeds that had no say. A second line counts the cells that diverged, of those that ran. The "
-    "table below has the intervals. If the second treatment did nothing, all fields of a line would be alike."
+    "answer box judges on seeds that had no say. A second line counts the cells that diverged (div.), of those that ran. "
+    "The table below has the intervals. If the second treatment did nothing, all fields of a line would be alike."
 )
 
 
@@ -130,7 +130,8 @@ def _draw_map(ax: Axes, comparison: ComparisonGroup, treatment: str) -> None:
         dark = shades[line, column] > 0.6
         weight = "bold" if setting == best else "normal"
         ax.text(
-            column, line, words, ha="center", va="center", size=8, weight=weight, color="white" if dark else INK
+            column, line, words, ha="center", va="center", size=8 if len(second) < 6 else 6.5, weight=weight,
+            color="white" if dark else INK, linespacing=0.95,
         )  # fmt: skip
         if setting == best:
             edges = [column - 0.46, column + 0.46], [line - 0.44, line + 0.44]
@@ -153,7 +154,7 @@ def _name_strength(key: str) -> str:
 
 
 def _count_diverged(comparison: ComparisonGroup, setting: Setting) -> str:
-    """Write how many cells diverged, as a second line: ``1/3 diverged``; empty where none did."""
+    """Write how many cells diverged, as a second line: ``1/3 div.``; empty where none did."""
     statuses = comparison.cells_at(setting)["status"]
     lost, ran = int((statuses == "diverged").sum()), int((statuses != "failed").sum())
-    return f"\n{lost}/{ran} diverged" if lost else ""
+    return f"\n{lost}/{ran} div." if lost else ""

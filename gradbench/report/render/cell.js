@@ -152,7 +152,8 @@ class Cell {
     const parts = [
       charts.length ? make("div", { class: "charts" }, ...charts) : make("p", {}, "No curve was recorded."),
       ...(this.error < 0 ? [] : [make("p", { class: "error" }, data.words[this.error])]),
-      make("p", { class: "command" }, code, " ", this.caution < 0 ? copy : data.words[this.caution]),
+      make("p", { class: "command" }, code, " ", ...(this.caution < 0 ? [copy] : [])),
+      ...(this.caution < 0 ? [] : [make("p", {}, data.words[this.caution])]),
       make("dl", { class: "config" }, ...this.leaves()),
     ];
     const wide = { colspan: this.texts.length };

@@ -46,6 +46,11 @@ OUTCOMES = (
     "answers above are for deciding."
 )
 
+FURTHER = (
+    "Means over the seeds that completed, with 95% Student t intervals. To compare treatments by one of these metrics, "
+    "add model.metric=test/NAME and model.goal=min or model.goal=max to the command."
+)
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -100,6 +105,8 @@ def build_sections(
     judged, strengths = tables["comparisons.csv"], tables["strengths.csv"]
     found = [ReportSection("Treatments", [_judgement_table(judged)])] if len(judged) else []
     found += claims
+    if "metrics.csv" in tables:
+        found.append(ReportSection("Further metrics", [_metrics_table(tables["metrics.csv"])]))
     left_out = _note_left_out(comparisons, shown)
     for title, drawings in pictures.items():
         listed = [_settings_table(strengths)] if title == "Strengths" else []
@@ -159,6 +166,23 @@ def _judgement_entries(row: Mapping[Hashable, Any]) -> tuple[TableEntry, ...]:
         TableEntry(
             f"{format_number(row['step_ratio'])}×" if row["step_ratio"] > 0 else "–", float(row["step_ratio"])
         ),
+    )
+
+
+def _metrics_table(table: pd.DataFrame) -> Table:
+    """Build the table of the user's own metrics that are not compared, at most ``MAX_SETTINGS`` rows."""
+    rows = tuple(
+        (
+            TableEntry(str(row["comparison"])),
+            TableEntry(str(row["setting"])),
+            TableEntry(str(row["metric"])),
+            TableEntry(str(row["completed"]), float(row["completed"])),
+            _interval_entry(row, "mean", row["completed"]),
+        )
+        for row in table.iloc[:MAX_SETTINGS].to_dict("records")
+    )
+    return Table(
+        "Your own metrics", ("group", "setting", "metric", "n", "mean"), rows, FURTHER, "metrics.csv"
     )
 
 

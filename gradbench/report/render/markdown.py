@@ -18,7 +18,7 @@ def render_markdown(contents: Contents) -> str:
     parts += [escape_markdown(contents.question)] if contents.question else []
     for command, why in contents.cautioned_commands:
         parts += [code_span(command)]
-        parts += [escape_markdown(f"This command is {why}.")] if why else []
+        parts += [escape_markdown(why)] if why else []
     rows = [(a.model, a.treatment, a.value, a.sentence) for a in contents.answers]
     parts += ["## Answer", markdown_table(("group", "answer", "metric", "evidence"), rows)]
     for section in contents.sections:

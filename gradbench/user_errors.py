@@ -1,16 +1,19 @@
 """Say on one line what the user's own code raised, and where."""
 
-import inspect
+import os
 import traceback
+from importlib.util import find_spec
 from pathlib import Path
 
-import torch
+from gradbench.errors import ExitError
 
 
 def described(error: BaseException) -> str:
-    """Return an error of the user's code on one line: its type, its first line, and where it was raised."""
+    """Return on one line what the user's code did: raised which error, its first line, and where; or exited."""
+    if isinstance(error, ExitError):
+        return str(error)
     reason = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}{f': {reason}' if reason else ''}{place_of(error)}"
+    return f"raised {type(error).__name__}{f': {reason}' if reason else ''}{place_of(error)}"
 
 
 def place_of(error: BaseException) -> str:
@@ -19,13 +22,14 @@ def place_of(error: BaseException) -> str:
     return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
 
 
-OWN = (
-    *(str(Path(file).parent) for file in (str(torch.__file__), inspect.__file__)),
-    str(Path(__file__).parents[1]),
+KNOWN = tuple(
+    f"{Path(str(spec.origin)).parent}{os.sep}"
+    for spec in map(find_spec, ("torch", "inspect", "gradbench"))
+    if spec
 )
 """Folders of torch, the standard library and gradbench, whose lines tell a user nothing."""
 
 
 def is_foreign(file: str) -> bool:
     """Return whether a file is neither gradbench's nor torch's nor the standard library's."""
-    return not file.startswith((*OWN, "<"))
+    return not file.startswith((*KNOWN, "<"))

@@ -1,0 +1,53 @@
+"""The goal and the label of the metric that is compared, where it is not the one of the model's YAML file."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gradbench.config.composite import TARGET
+from gradbench.config.overrides import literal
+from gradbench.config.sources import OWN
+from gradbench.errors import UsageError
+
+GOALS: dict[str, str | None] = {
+    **dict.fromkeys(("loss", "mse", "mae", "perplexity", "bits_per_character", "wasserstein"), "min"),
+    **dict.fromkeys(("gap/loss", "gap/accuracy", "gradient_norm_deviation"), "min"),
+    **dict.fromkeys(("accuracy", "fgsm_accuracy", "r2", "solved", "modes", "quality"), "max"),
+    **dict.fromkeys(("gradient_norm", "layer_growth", "wasserstein_estimate", "read", "unknown"), None),
+}
+"""Metric that gradbench's models report, without its split -> its goal; ``None`` where that depends on the question."""
+
+
+def follow_metric(
+    config: Mapping[str, Any], defaults: Mapping[str, Any], given: Mapping[str, Any]
+) -> list[str]:
+    """Let goal and unit of a model follow its metric, in place, where it was given another one and they were not.
+
+    Args:
+        config: nested; its ``model`` is changed.
+        defaults: dotted key -> value in the config folders.
+        given: dotted key -> value that was typed, or that the experiment has.
+
+    Returns:
+        The overrides of goal and unit that must be typed again although they have the defaults' values.
+
+    Raises:
+        UsageError: if nobody knows whether a higher or a lower value of the metric is better.
+    """
+    model, metric = config.get("model"), given.get("model.metric")
+    if not isinstance(model, dict) or not isinstance(metric, str) or metric == defaults.get("model.metric"):
+        return []
+    split, _, name = metric.rpartition("/")
+    if "model.unit" not in given:
+        model["unit"] = ", ".join(filter(None, (name, split)))
+    if "model.goal" not in given:
+        goal = GOALS.get(metric, GOALS.get(name, None if is_own(model) else model.get("goal")))
+        if goal is None or name in (model.get("metrics") or {}):
+            raise UsageError(f"model.metric={metric} needs a goal: add model.goal=min or model.goal=max")
+        model["goal"] = goal
+    keys = [key for key in ("model.goal", "model.unit") if key in given and given[key] == defaults.get(key)]
+    return [f"{key}={literal(given[key])}" for key in keys]
+
+
+def is_own(model: Mapping[str, Any]) -> bool:
+    """Return whether a model's task is not gradbench's, so that it may report any metric."""
+    return str(model.get(TARGET)).partition(".")[0] != OWN

@@ -1,0 +1,160 @@
+"""The guide: its files and commands work as they stand, and its tables name what there is."""
+
+import inspect
+import math
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from guide import COMMANDS, FILES, GUIDE, write_files
+from small import CPU, data_of
+
+import gradbench
+from gradbench.cli import main as cli
+from gradbench.config.compose import Configs, Experiment
+from gradbench.grid.expand import expand
+from gradbench.grid.stacks import group_by_program
+from gradbench.sweep.plan import validate
+from gradbench.training.loop import train
+from gradbench.training.program import build
+
+CALM = ["model.hidden=6", "model.depth=2", "steps=20", "eval_every=20", "precision=float64"]
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """The folder that a reader has in the end."""
+    write_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in FILES:  # so that no other test finds these modules
+        sys.modules.pop(name.removesuffix(".py"), None)
+
+
+def test_every_file_of_the_guide_is_used_by_a_command_or_another_file():
+    assert {"my_nets.py", "my_conf/model/denoising.yaml", "my_conf/experiments/how_wide.yaml"} <= FILES.keys()
+    for name in FILES:
+        used = [text for other, text in FILES.items() if other != name] + COMMANDS
+        assert any(Path(name).stem in text for text in used), name
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_of_the_guide_trains_what_it_says(command, study):
+    words = shlex.split(command)
+    short = [*words, "steps=2", "eval_every=2", "--no-report", "--jobs", "1"]
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(short)
+    assert not stopped.value.code
+    if "--dry-run" in words:
+        return
+    (folder,) = (path for path in (study / "results").iterdir() if path.name != "cache")
+    cells = pd.read_parquet(folder / "cells")
+    assert set(cells["status"]) == {"completed"}
+    if "my_metrics.top3" in command:
+        assert (cells["test/top3"] >= cells["test/accuracy"]).all()
+
+
+def cells_of(study, *words):
+    """Return the cells of a command of the guide's folder."""
+    configs = Configs(study / "my_conf")
+    return expand(configs, Experiment("mine"), configs.parse(list(words)), lambda config: "unread")
+
+
+def test_the_treatment_of_the_guide_clips_and_keeps_the_direction(study):
+    (cell,) = cells_of(study, "model=mlp", "regularizer=my_clip", "regularizer.threshold=1e-3", *CALM)
+    curves = train([cell], data_of(cell), CPU).curves
+    assert (curves["clipped"] == 1).all()
+    np.testing.assert_allclose(curves["cosine"], 1)
+
+
+def test_the_optimizer_and_the_schedule_of_the_guide_move_every_coordinate_as_far_as_they_say(study):
+    words = ["model=mlp", "optimizer=sign", "optimizer.lr=0.25", "schedule=linear", "schedule.until=10,40"]
+    grid = cells_of(study, *words, *CALM)
+    assert {"optimizer", "schedule"} <= grid[0].sources.keys(), "edited code is trained again"
+    (members,) = group_by_program(grid)
+    curves = train(members, data_of(grid[0]), CPU).curves
+    for k, cell in enumerate(members):
+        until = cell.config["schedule"]["until"]
+        rates = [0.25 * max(1 - step / until, 0) for step in range(20)]
+        np.testing.assert_allclose(curves["lr"][:, k], rates, rtol=1e-6)
+        moved = curves["update_norm"][:, k] / curves["lr"][:, k].clip(1e-9)
+        assert (np.square(moved[:10]).round(3) % 1 == 0).all(), "every coordinate moves as far, or not at all"
+
+
+def test_the_task_of_the_guide_gives_back_what_noise_was_added_to(study):
+    stack = cells_of(study, "model=denoising", "regularizer=none,gp", "steps=4")
+    validate(stack, data_of)
+    for cell in stack:
+        assert math.isfinite(train([cell], data_of(cell), CPU).evaluations[4]["test/loss"][0])
+    data = data_of(stack[0])
+    task = build(stack[0].config, data).model
+    nets = task.networks()
+    rows = {name: torch.as_tensor(array) for name, array in data.arrays.items()}
+    draw = {name: tensor[0] for name, tensor in task.draw("network", 0, 0, 1, data.arrays).items()}
+    batch = task.batch("network", nets, rows, draw)
+    assert torch.equal(batch["y"], rows["train/x"][draw["index"]])
+    assert float((batch["x"] - batch["y"]).std()) == pytest.approx(0.3, rel=0.2)
+
+
+# ---- what code of one's own imports --------------------------------------------------------------------------
+
+
+def names_of_the_guide():
+    section = GUIDE[GUIDE.index("\n## Names\n") :]
+    return set(re.findall(r"`gradbench\.(\w+)`", section))
+
+
+def test_the_public_names_are_those_of_the_guide_and_can_be_imported():
+    assert names_of_the_guide() <= gradbench.PUBLIC.keys()
+    assert set(gradbench.__all__) == gradbench.PUBLIC.keys()
+    for name in gradbench.PUBLIC:
+        assert inspect.isclass(getattr(gradbench, name)) or callable(getattr(gradbench, name))
+        assert name in dir(gradbench)
+    with pytest.raises(AttributeError, match="has no attribute 'Regulariser'"):
+        gradbench.Regulariser  # noqa: B018 - the access is what is tried
+
+
+def test_importing_gradbench_imports_nothing_else():
+    code = "import sys, gradbench; print(*sorted(n for n in ('torch', 'numpy', 'pandas', 'hydra') if n in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def table(title):
+    """Return the names in the first column of a part's table, without arguments."""
+    part = re.search(rf"^### [^\n]*{title}[^\n]*\n(.*?)(?=^##)", GUIDE, flags=re.MULTILINE | re.DOTALL)[1]
+    return set(re.findall(r"^\| `(\w+)", part, flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", ["Task", "SupervisedTask"])
+def test_the_guide_names_methods_that_there_are_with_their_arguments(name):
+    kind = getattr(gradbench, name)
+    part = re.search(rf"^### `gradbench\.{name}`\n(.*?)(?=^##)", GUIDE, flags=re.MULTILINE | re.DOTALL)[1]
+    for method, arguments in re.findall(r"^\| `(\w+)\(([^)]*)\)`", part, flags=re.MULTILINE):
+        given = [one.strip() for one in arguments.split(",") if one.strip()]
+        names = [one for one in inspect.signature(getattr(kind, method)).parameters if one != "self"]
+        assert names[: len(given)] == given, method
+        assert all(one == "fused" for one in names[len(given) :]), method
+    assert table(f"gradbench.{name}`") >= {
+        method for method, one in vars(kind).items() if getattr(one, "__isabstractmethod__", False)
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "left_out"), [("Regularizer", set()), ("Optimizer", {"fused", "is_plain_sgd"})]
+)
+def test_the_guide_names_every_argument_of_what_a_function_returns(name, left_out):
+    found = {one.name for one in fields(getattr(gradbench, name))}
+    assert table(f"gradbench.{name}`") == found - left_out
+
+
+def test_the_guide_names_what_data_are_made_of():
+    assert table("gradbench.Data`") == {"arrays", "sizes"} <= {one.name for one in fields(gradbench.Data)}
