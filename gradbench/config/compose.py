@@ -139,9 +139,15 @@ class Configs:
         return {path.stem: path for root in roots for path in sorted(root.glob("*.yaml"))}
 
     def path(self, group: str, option: str) -> Path:
-        """Return the file of a group's option; shipped files come first, as in Hydra's search path."""
+        """Return the file of a group's option; shipped files come first, as in Hydra's search path.
+
+        Of a composition it is the file of the first part.
+        """
         roots = [shipped_folder("conf")] + ([self.folder] if self.folder else [])
-        return next(path for root in roots if (path := root / group / f"{option}.yaml").is_file())
+        files = (
+            root / group / f"{name}.yaml" for name in (option, option.partition("+")[0]) for root in roots
+        )
+        return next(file for file in files if file.is_file())
 
     def _compose(self, words: tuple[str, ...]) -> Composed:
         """Compose a config from override words.
@@ -242,7 +248,9 @@ class Configs:
                     f"there is no {given.key}={value}{nearest(value, options)} "
                     f"({given.key} is one of: {', '.join(options)})"
                 )
-        return replace(given, values=tuple(dict.fromkeys(values)) if values != [*given.values] else given.values)
+        return replace(
+            given, values=tuple(dict.fromkeys(values)) if values != [*given.values] else given.values
+        )
 
     def experiment(self, name: str) -> Experiment:
         """Read an experiment by its name, or by the path of a YAML file.

@@ -266,7 +266,9 @@ def compose_parts(node: Any, parts: Sequence[str]) -> dict[str, Any]:
     for part in parts:  # what conf/config.yaml gives a single one
         node[part] = {PLAYERS: node[PLAYERS], **node[part]}
         node[part][NEUTRAL] = {PLAYERS: node[NEUTRAL][PLAYERS], **node[part].get(NEUTRAL, {})}
-    composed = {"name": name, "family": first["family"], TARGET: CHAIN} | {part: node[part] for part in ordered}
+    composed = {"name": name, "family": first["family"], TARGET: CHAIN} | {
+        part: node[part] for part in ordered
+    }
     return composed | {"strength": JOINT.join(strength_keys(composed)) or None}
 
 
@@ -289,7 +291,10 @@ def axes_of(axes: Sequence[Axis], option: str, keys: Collection[str]) -> list[tu
     start = f"{REGULARIZER}.{option}."
     as_part = {axis.key for axis in axes if axis.key.startswith(start) and axis.key not in keys}
     found = [
-        (axis.key, replace(axis, key=axis.key.replace(start, f"{REGULARIZER}.")) if axis.key in as_part else axis)
+        (
+            axis.key,
+            replace(axis, key=axis.key.replace(start, f"{REGULARIZER}.")) if axis.key in as_part else axis,
+        )
         for axis in axes
     ]
     set_as_part = {axis.key for typed_key, axis in found if typed_key in as_part}

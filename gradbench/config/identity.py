@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from gradbench.config.compose import GROUPS, Config, shipped_folder
-from gradbench.config.composite import CHAIN, TARGET, is_composition, regularizers_of
+from gradbench.config.composite import CHAIN, TARGET, regularizers_of
 from gradbench.config.neutral import is_same
 from gradbench.config.sources import OWN, file_sha256, source_sha256
 from gradbench.errors import UsageError
@@ -53,8 +53,7 @@ def identity(config: Mapping[str, Any], neutral: Mapping[str, Any], sources: Map
         A new nested dict (sharing the config's lists), with a key ``_source_sha256`` in each node of ``sources``, and
         the hash of a file in place of its path.
     """
-    regularizer = config.get("regularizer")
-    parts = regularizers_of(regularizer) if is_composition(regularizer) else {}
+    parts = regularizers_of(config.get("regularizer", {}))
     places = {f"regularizer.{at}".rstrip("."): "regularizer" for at in parts}
     labels = LABELS.union(f"{place}.family" for place in places)
 

@@ -84,7 +84,9 @@ def build_regularizers(config: Mapping[str, Any], players: Sequence[Player]) -> 
         chosen = node[PLAYERS]
         if chosen not in (None, *names, *([BOTH] if len(names) > 1 else [])):
             known = f"{', '.join(names)} or {BOTH}" if len(names) > 1 else f"{names[0]}, its only network"
-            raise UsageError(f"regularizer.{at}{PLAYERS}={chosen}: model={model} has {known}; write one of them")
+            raise UsageError(
+                f"regularizer.{at}{PLAYERS}={chosen}: model={model} has {known}; write one of them"
+            )
     found = {player.name: build_regularizer(config, player) for player in players}
     for player in players:
         if found[player.name].penalty and not player.regularized:

@@ -226,9 +226,7 @@ class Trial:
                 total = loss
                 if penalty is not None:
                     f, points = model.probe(player.name, bound(), batch, carry)
-                    total = loss + penalty(
-                        f, points, regularizer.own(strength)
-                    )
+                    total = loss + penalty(f, points, regularizer.own(strength))
                     if has_once_differentiable(total):
                         raise UsageError(
                             f"{name_of(self.cell)}: regularizer={self.cell.config['regularizer']['name']} needs second "

@@ -168,9 +168,9 @@ def test_tables_plans_and_commands_show_what_was_typed(configs):
     one = cell(configs, "model=taker", "model.network=a.B", "model.network.width=3", "model.metrics.f=a.f")
     row = describe(one)
     assert (row["model.network"], row["model.network.width"], row["model.metrics.f"]) == ("a.B", 3, "a.f")
-    assert [key for key in row if key.endswith("_target_")] == [
+    assert {key for key in row if key.endswith("_target_")} == {
         f"{group}._target_" for group in ("model", "data", "optimizer", "schedule", "regularizer")
-    ]
+    }
     assert " model.network=a.B " in one.command()
     assert stack_kind([one]) == "taker a.B · none"
     ((title, command),) = copyable_texts(pd.Series(row))
@@ -294,10 +294,16 @@ def test_the_table_has_each_parts_keys():
             "regularizer=gp has no part clip_norm; choose regularizer=gp+clip_norm",
         ),
         ("regularizer=gp+clip_norm +regularizer.foo=1", "a key of a part is written regularizer.gp.foo"),
-        ("regularizer=gp+clip_norm regularizer.gp.lambda=-1", "regularizer.gp.lambda must be >= 0 and finite"),
+        (
+            "regularizer=gp+clip_norm regularizer.gp.lambda=-1",
+            "regularizer.gp.lambda must be >= 0 and finite",
+        ),
         ("regularizer=gp+clip_norm regularizer.gp.lambda=x", "regularizer.gp.lambda must be a number"),
         ("regularizer=gp+clip_norm regularizer.gp.family=x", "regularizer.gp.family must be one of"),
-        ("regularizer=gp+clip_norm regularizer.name=x", "do not suit the parts of a composition; leave both out"),
+        (
+            "regularizer=gp+clip_norm regularizer.name=x",
+            "do not suit the parts of a composition; leave both out",
+        ),
         ("regularizer=gp+clip_norm regularizer.strength=gp.lambda", "leave both out"),
         ("regularizer=gp+clip_norm ~regularizer.gp", "regularizer=gp has no key regularizer.name"),
         ("regularizer=gp+clip_norm ~regularizer", "the config has no regularizer"),

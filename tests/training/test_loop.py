@@ -13,13 +13,13 @@ from torch import nn
 
 from gradbench.functional.flat_params import Layout
 from gradbench.functional.seeding import derive, generator
+from gradbench.models import Player
 from gradbench.regularizers import Regularizer
 from gradbench.regularizers.clip_value import clip_value
 from gradbench.training.bind import init_state
 from gradbench.training.divergence import Divergence, init_divergence_state, update_divergence_state
 from gradbench.training.draws import CHUNK, draw_chunk
 from gradbench.training.loop import train, until
-from gradbench.models import Player
 from gradbench.training.program import build_regularizer
 from gradbench.training.regularize import group_by_regularizer
 from gradbench.training.series import FULL, effect, effect_from_norms

@@ -182,7 +182,9 @@ def _judgement_row(comparison: ComparisonGroup, treatment: str) -> Mapping[str, 
         "goal": comparison.goal,
         "quantity": comparison.chosen_setting(treatment).quantity,
         "chosen": " ".join(
-            ",".join(map(str, fold.strengths or [fold.strength])) for fold in judgement.folds if fold.at is not None
+            ",".join(map(str, fold.strengths or [fold.strength]))
+            for fold in judgement.folds
+            if fold.at is not None
         ),
         "n": judgement.n,
         "diverged": judgement.diverged,

@@ -167,9 +167,7 @@ def _title(norms: Norms) -> str:
         factor = format_number(float(10 ** abs(change[setting])), 2)
         times = "no" if factor == "1" else f"{factor} times"
         size = "larger" if change[setting] > 0 else "smaller"
-        return (
-            f"{times} {size} with {format_setting(setting.treatment, setting.quantity, [setting.at])}"
-        )
+        return f"{times} {size} with {format_setting(setting.treatment, setting.quantity, [setting.at])}"
 
     named = [describe(setting) for setting in dict.fromkeys((most, least))]
     return f"On its way to the first layer the critic's gradient gets {join_words(named)}"

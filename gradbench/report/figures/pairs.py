@@ -26,8 +26,8 @@ MAX_STRENGTHS = 10  # of a part, whose numbers have room in a map
 CAPTION = (
     "One map per composition of two treatments: each field is a pair of strengths, its number the mean of the metric "
     "over the seeds that completed, and darker is better. A frame marks the best pair seen, which is partly luck; the "
-    "answer box judges on seeds that had no say. A second line counts the cells that diverged (div.), of those that ran. "
-    "The table below has the intervals. If the second treatment did nothing, all fields of a line would be alike."
+    "answer box judges on seeds that had no say. A second line counts the cells that diverged (div.), of those that "
+    "ran. The table below has the intervals. If the second treatment did nothing, each line would have one shade."
 )
 
 

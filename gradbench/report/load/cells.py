@@ -127,7 +127,8 @@ def _add_derived_columns(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     cells = cells.copy()
     key = cells["regularizer.strength"] if "regularizer.strength" in cells else pd.Series(None, cells.index)
     cells["quantity"] = [
-        value if isinstance(value, str) and set(strength_columns(value)) <= set(cells) else "" for value in key
+        value if isinstance(value, str) and set(strength_columns(value)) <= set(cells) else ""
+        for value in key
     ]
     strengths = [f"regularizer.{quantity}" if quantity else "" for quantity in cells["quantity"]]
     cells["strength"] = _pick_values(cells, strengths)
@@ -172,8 +173,11 @@ def _join_strengths(cells: pd.DataFrame) -> pd.Series:
     for quantity in set(cells["quantity"]):
         if JOINT in quantity:
             own = cells["quantity"] == quantity
-            columns = [to_numbers(cells.loc[own, column]).astype(float) for column in strength_columns(quantity)]
-            found[own] = [",".join(map(str, values)) for values in zip(*columns, strict=True)]
+            columns = [
+                to_numbers(cells.loc[own, column]).astype(float) for column in strength_columns(quantity)
+            ]
+            texts = [",".join(map(str, values)) for values in zip(*columns, strict=True)]
+            found[own] = np.array(texts, dtype=object)
     return found
 
 

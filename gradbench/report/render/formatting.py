@@ -93,7 +93,11 @@ def format_setting(treatment: str, quantity: str, strengths: Iterable[Strength])
     A composition whose parts all have one is written as :func:`format_strength` does.
     """
     at = format_strength(quantity, strengths)
-    if at and JOINT in treatment and treatment == JOINT.join(key.partition(".")[0] for key in quantity.split(JOINT)):
+    if (
+        at
+        and JOINT in treatment
+        and treatment == JOINT.join(key.partition(".")[0] for key in quantity.split(JOINT))
+    ):
         return at
     return f"{treatment} at {at}" if at else treatment
 
