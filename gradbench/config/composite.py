@@ -310,7 +310,7 @@ def check_addressed(axes: Sequence[Axis], option: str, keys: Collection[str]) ->
             continue
         meant = {f"{REGULARIZER}.{part}.{name}" for part in option.split(JOINT)} & set(keys)
         if meant and not meant & typed_keys:
-            values = ",".join(map(literal, axis.values))
+            values = ",".join(one if re.fullmatch(NAME, str(one)) else literal(one) for one in axis.values)
             raise UsageError(
                 f"{axis.key}={values} does not say which part of {REGULARIZER}={option} it sets; write "
                 f"{' or '.join(f'{one}={values}' for one in sorted(meant))}"

@@ -6,15 +6,14 @@ from typing import Any
 
 import torch
 
-from gradbench.config.composite import PLAYERS, regularizers_of
-from gradbench.config.instantiate import instantiate_group
+from gradbench.config.composite import CHAIN, PLAYERS, regularizers_of
+from gradbench.config.instantiate import find_function, instantiate_group
 from gradbench.data import Data
 from gradbench.errors import UsageError
 from gradbench.grid.cell import schedule_numbers
 from gradbench.models import Player, Task
 from gradbench.optimizers import Optimizer, Schedule
 from gradbench.regularizers import Regularizer
-from gradbench.regularizers.chain import chain
 
 BOTH = "both"
 """The value of ``regularizer.players`` that means all of them."""
@@ -70,7 +69,10 @@ def build_regularizer(config: Mapping[str, Any], player: Player | None = None) -
         UsageError: where it cannot be made.
     """
     parts = build_parts(config, player)
-    return parts[0] if len(parts) == 1 else chain(*parts)
+    if len(parts) == 1:
+        return parts[0]
+    composed: Regularizer = find_function(CHAIN)(*parts)
+    return composed
 
 
 def build_regularizers(config: Mapping[str, Any], players: Sequence[Player]) -> dict[str, Regularizer]:

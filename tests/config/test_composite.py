@@ -13,7 +13,7 @@ from gradbench.cli.progress import stack_kind
 from gradbench.cli.show import copyable_texts
 from gradbench.config import composite
 from gradbench.config.compose import Configs, Experiment
-from gradbench.config.instantiate import instantiate_group
+from gradbench.config.instantiate import instantiate_group, load_data
 from gradbench.config.overrides import Axis, literal
 from gradbench.config.sources import file_sha256, source_sha256
 from gradbench.errors import UsageError
@@ -21,7 +21,7 @@ from gradbench.grid.cell import Cell
 from gradbench.grid.expand import expand
 from gradbench.storage.results import describe
 from gradbench.storage.sanitize import is_command
-from gradbench.sweep.plan import make_plan
+from gradbench.sweep.plan import make_plan, validate
 
 HEAD = """# @package _global_
 defaults: [override /data: digits, override /optimizer: sgd]
@@ -323,6 +323,51 @@ def test_a_key_for_all_lone_regularizers_may_stand_beside_those_of_parts():
         "regularizer.clip_norm.threshold=2",
     )
     assert [one.strengths for one in grid] == [(3.0,), (2.0,), (10.0, 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            "model=wgan regularizer=gp regularizer.players=both",
+            "model=wgan measures a penalty of its critic alone, not of its generator; leave out players",
+        ),
+        (
+            "model=wgan regularizer=gp+clip_norm regularizer.gp.players=generator",
+            "measures a penalty of its critic alone, not of its generator",
+        ),
+        (
+            "model=wgan regularizer=clip_norm regularizer.players=judge",
+            "regularizer.players=judge: model=wgan has critic, generator or both; write one of them",
+        ),
+        (
+            "model=mlp regularizer=gp+clip_norm regularizer.clip_norm.players=both",
+            "regularizer.clip_norm.players=both: model=mlp has mlp, its only network; write one of them",
+        ),
+        (
+            "model=wgan regularizer=clip_norm regularizer.players=3",
+            "regularizer.players must be a network's name, both or null, got 3",
+        ),
+        (
+            "model=wgan regularizer=gp+clip_norm regularizer.players=both",
+            "regularizer.players=both does not say which part of regularizer=gp+clip_norm it sets",
+        ),
+        ("model=mlp regularizer=gp+agc regularizer.agc.eps=0", "regularizer.agc.eps must be > 0, got 0"),
+    ],
+)
+def test_what_acts_nowhere_or_cannot_be_built_is_refused_at_the_plan(words, said):
+    with pytest.raises(UsageError) as caught:
+        validate(cells(SHIPPED, *words.split()), lambda one: load_data(one.config))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_player_that_is_the_models_own_choice_is_no_other_cell():
+    one = cell(SHIPPED, "model=wgan", "regularizer=clip_norm")
+    assert cell(SHIPPED, "model=wgan", "regularizer=clip_norm", "regularizer.players=null").id == one.id
+    both = cell(SHIPPED, "model=wgan", "regularizer=clip_norm", "regularizer.players=both")
+    assert both.id != one.id
+    assert cell(SHIPPED, *both.words).id == both.id
 
 
 def test_regularizers_of_ones_own_compose_and_their_edited_code_is_another_cell(home):

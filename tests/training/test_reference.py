@@ -134,6 +134,36 @@ def test_every_cell_of_a_stack_follows_the_reference_step_by_step(model, regular
     assert acts == (regularizer != "none"), "else nothing of it is held to anything"
 
 
+@pytest.mark.parametrize(
+    ("regularizer", "given"),
+    [
+        ("clip_norm", {"regularizer__players": "both"}),
+        (
+            "gp+zclip+weight_clip",
+            {
+                "regularizer__zclip__players": "generator",
+                "regularizer__zclip__warmup": 3,
+                "regularizer__weight_clip__players": "both",
+            },
+        ),
+    ],
+)
+def test_what_acts_on_the_generator_follows_the_reference_step_by_step(regularizer, given):
+    everywhere = assert_follows(pair("wgan", regularizer, **given))
+    critic = {key: value for key, value in given.items() if not key.endswith("players")}
+    alone_on_critic = alone(pair("wgan", regularizer, **critic)[1])
+    assert not np.array_equal(everywhere["generator"], alone_on_critic["generator"])
+
+
+def test_a_generator_alone_is_clipped_and_the_critic_begins_as_without(monkeypatch):
+    chosen = {"regularizer__players": "generator", "regularizer__threshold": [0.01, 0.001]}
+    treated, plain = assert_follows(pair("wgan", "clip_norm", **chosen)), untreated("wgan")
+    # the critic's first updates come before the generator's
+    np.testing.assert_array_equal(treated["critic"][0], plain["critic"][0])
+    assert not np.array_equal(treated["generator"][0], plain["generator"][0])
+    assert set(treated["critic/clipped"]) == {0.0}
+
+
 def convolutional(_model, fused=False):
     """Return a network that torch's convolutions, normalisations and pooling make."""
     first = (nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ReLU())
