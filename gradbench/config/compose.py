@@ -145,7 +145,9 @@ class Configs:
         """
         roots = [shipped_folder("conf")] + ([self.folder] if self.folder else [])
         files = (
-            root / group / f"{name}.yaml" for name in (option, option.partition("+")[0]) for root in roots
+            root / group / f"{name}.yaml"
+            for name in (option, option.partition(composite.JOINT)[0])
+            for root in roots
         )
         return next(file for file in files if file.is_file())
 

@@ -259,16 +259,17 @@ def compose_parts(node: Any, parts: Sequence[str]) -> dict[str, Any]:
     def place(part: str) -> tuple[int, str]:
         family = str(node[part]["family"])
         index = FAMILIES.index(family) if family in FAMILIES else len(FAMILIES)
-        return index, part if index == 0 else ""
+        return index, part if family == "penalty" else ""
 
     ordered = sorted(parts, key=place)
     name, first = JOINT.join(ordered), node[ordered[0]]
     for part in parts:  # what conf/config.yaml gives a single one
-        node[part] = {PLAYERS: node[PLAYERS], **node[part]}
-        node[part][NEUTRAL] = {PLAYERS: node[NEUTRAL][PLAYERS], **node[part].get(NEUTRAL, {})}
-    composed = {"name": name, "family": first["family"], TARGET: CHAIN} | {
-        part: node[part] for part in ordered
-    }
+        node[part] = {PLAYERS: node.get(PLAYERS), NEUTRAL: {}} | node[part]
+        if isinstance(node[part][NEUTRAL], dict):  # else it is refused by name
+            node[part][NEUTRAL] = {PLAYERS: None} | node[part][NEUTRAL]
+    composed = {"name": name, "family": first["family"], TARGET: CHAIN}
+    composed |= {part: node[part] for part in ordered}
+    composed |= {key: node[key] for key in node if key not in (*parts, *RESERVED_PARTS)}  # refused by name
     return composed | {"strength": JOINT.join(strength_keys(composed)) or None}
 
 
@@ -293,7 +294,7 @@ def axes_of(axes: Sequence[Axis], option: str, keys: Collection[str]) -> list[tu
     found = [
         (
             axis.key,
-            replace(axis, key=axis.key.replace(start, f"{REGULARIZER}.")) if axis.key in as_part else axis,
+            replace(axis, key=f"{REGULARIZER}.{axis.key[len(start) :]}") if axis.key in as_part else axis,
         )
         for axis in axes
     ]

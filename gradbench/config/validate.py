@@ -294,6 +294,10 @@ def check_regularizer(node: Mapping[str, Any]) -> None:
     for at, part in parts.items():
         check_strength(part, at)
     for key in node.keys() - {"name", "family", "strength", TARGET, *(at.rstrip(".") for at in parts)}:
+        if isinstance(node[key], dict):
+            raise UsageError(
+                f"{key} is no part of regularizer={node['name']}; write it as {node['name']}+{key}"
+            )
         raise UsageError(
             f"nothing reads regularizer.{key}={literal(node[key])}; a key of a part is written "
             f"regularizer.{next(iter(parts))}{key}"

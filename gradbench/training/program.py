@@ -83,7 +83,7 @@ def build_regularizers(config: Mapping[str, Any], players: Sequence[Player]) -> 
     """
     names, model = [player.name for player in players], config["model"]["name"]
     for at, node in regularizers_of(config["regularizer"]).items():
-        chosen = node[PLAYERS]
+        chosen = node.get(PLAYERS)
         if chosen not in (None, *names, *([BOTH] if len(names) > 1 else [])):
             known = f"{', '.join(names)} or {BOTH}" if len(names) > 1 else f"{names[0]}, its only network"
             raise UsageError(
@@ -102,7 +102,8 @@ def build_regularizers(config: Mapping[str, Any], players: Sequence[Player]) -> 
 
 def acts_on(node: Mapping[str, Any], player: Player) -> bool:
     """Return whether a regularizer acts on a player: as it says, or as the model says."""
-    return player.regularized if node[PLAYERS] is None else node[PLAYERS] in (player.name, BOTH)
+    chosen = node.get(PLAYERS)
+    return player.regularized if chosen is None else chosen in (player.name, BOTH)
 
 
 def build_parts(config: Mapping[str, Any], player: Player | None = None) -> list[Regularizer]:

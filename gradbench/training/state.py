@@ -119,7 +119,7 @@ class PlayerStep:
         name: the player's.
         steps: updates per training step.
         batches: batches per training step.
-        regularized: whether the regularizers act on this player.
+        regularized: whether it is the player that regularizers act on by default: all its series are recorded.
         transforms: whether any cell's regularizer transforms gradients.
         is_plain_sgd: whether a step is the transformed gradient times the learning rate, and nothing else.
         is_scheduled: whether the learning rate changes, and is recorded.

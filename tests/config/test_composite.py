@@ -308,6 +308,14 @@ def test_the_table_has_each_parts_keys():
         ("regularizer=gp+clip_norm ~regularizer.gp", "regularizer=gp has no key regularizer.name"),
         ("regularizer=gp+clip_norm ~regularizer", "the config has no regularizer"),
         ("regularizer=gp+clip_norm regularizer.gp._target_=a.b", "only a config folder may"),
+        (
+            "regularizer=gp+clip_norm +regularizer@regularizer.agc=agc",
+            "agc is no part of regularizer=gp+clip_norm; write it as gp+clip_norm+agc",
+        ),
+        (
+            "regularizer=gp+clip_norm ~regularizer.gp.lambda",
+            "regularizer.gp.lambda, its strength, must be a number",
+        ),
         ("optimizer=sgd+adam", "there is no optimizer=sgd+adam"),
     ],
 )
