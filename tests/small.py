@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gradbench.config.compose import Axis, Configs, Experiment, Overrides
+from gradbench.config.composite import strength_keys
 from gradbench.config.hashing import canonical
 from gradbench.config.instantiate import fingerprint, load_data
 from gradbench.data import Data
@@ -111,12 +112,34 @@ OTHER_PAIRS = [
 ]
 
 
+COMPOSITIONS = (
+    "gp+clip_norm",
+    "clip_value+clip_norm",
+    "clip_norm+weight_clip",
+    "gp+gp_lp+zclip",
+    "agc+spectral_norm",
+)
+"""Some regularizers that compose others: of each pair of families, of one family, and with a state."""
+
+COMPOSED_PAIRS = [(model, name) for model in ("mlp", "wgan", "lstm") for name in COMPOSITIONS]
+
+
+def default_strengths(regularizer: str) -> dict[str, float]:
+    """Return a regularizer's default strengths by their keys: none, one, or those of its parts."""
+    from gradbench.config.compose import leaves
+
+    node = CONFIGS.compose((f"regularizer={regularizer}",))[0]["regularizer"]
+    values = dict(leaves(node))
+    return {f"regularizer.{key}": values[key] for key in strength_keys(node)}
+
+
 def each_pair(turn: int) -> pytest.MarkDecorator:
     """Try a property on every model x regularizer, most pairs in the slow suite.
 
     The default suite tries every regularizer with one model and every model with a share of the regularizers. Another
     ``turn`` chooses other pairs, so that properties with as many turns as there are models cover all pairs together.
-    The slow suite tries other people's code, too: with a clip or with a penalty, by turns.
+    The slow suite tries other people's code, too: with a clip or with a penalty, by turns. Each turn tries some of the
+    compositions.
     """
     pairs = [
         pytest.param(model, regularizer, marks=[] if (i + j + turn) % len(MODELS) == 0 else pytest.mark.slow)
@@ -128,7 +151,11 @@ def each_pair(turn: int) -> pytest.MarkDecorator:
         for index, pair in enumerate(OTHER_PAIRS)
         if index % 2 == turn % 2
     ]
-    return pytest.mark.parametrize(("model", "regularizer"), pairs + others)
+    composed = [
+        pytest.param(*pair, marks=[] if (index + turn) % 7 == 0 else pytest.mark.slow)
+        for index, pair in enumerate(COMPOSED_PAIRS)
+    ]
+    return pytest.mark.parametrize(("model", "regularizer"), pairs + composed + others)
 
 
 @cache

@@ -225,3 +225,31 @@ def _arrays(folder: Path, row: Mapping[str, Any], rng: np.random.Generator) -> N
 def _ring(rng: np.random.Generator, spread: float) -> npt.NDArray[np.float64]:
     angle = rng.integers(0, 8, 1000) * np.pi / 4
     return np.stack([np.cos(angle), np.sin(angle)], axis=1) * 1.4 + spread * rng.normal(size=(1000, 2))
+
+
+def write_pairs(
+    folder: Path,
+    name: str,
+    first: tuple[str, Sequence[float]],
+    second: tuple[str, Sequence[float]],
+    best: tuple[float, float],
+    **given: Any,
+) -> None:
+    """Write the cells of a composition for each pair of strengths of its parts; at one of them the metric is a tenth.
+
+    A part is a key such as ``gp.lambda`` with its strengths.
+    """
+    for a in first[1]:
+        for b in second[1]:
+            leaves = {
+                "regularizer.strength": f"{first[0]}+{second[0]}",
+                "regularizer.family": "penalty",
+                f"regularizer.{first[0]}": a,
+                f"regularizer.{second[0]}": b,
+            }
+            part = f"{name}-{a}-{b}"
+            cells = write(folder, strengths={name: ()}, leaves=leaves, part=part, **given)
+            if (a, b) == best:
+                metric = cells["model.metric"].iloc[0]
+                better = cells.assign(**{metric: 0.1 * cells[metric]})
+                better.to_parquet(folder / "cells" / f"{part}.parquet", index=False)

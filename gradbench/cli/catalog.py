@@ -105,7 +105,15 @@ ABOUT = {
         "A *clipping* acts on the gradient, a *penalty* is added to the loss, a *projection* acts on the parameters "
         "after each step. The strength is the key that is on a figure's axis.\n\n"
         "g is a network's whole gradient, G that of one unit, u that of one tensor, W a weight matrix, w a parameter, "
-        "σ a largest singular value, f what a model's penalty is taken of, x where."
+        "σ a largest singular value, f what a model's penalty is taken of, x where.\n\n"
+        "Several compose: `regularizer=gp+clip_norm regularizer.gp.lambda=1,10 regularizer.clip_norm.threshold=0.1,1`. "
+        "Penalties are added to the loss, clippings act on the gradient from left to right, projections on the "
+        "parameters after the step; so the order counts only among clippings and among projections. Each part has its "
+        "keys under its name, and a lone `gp` in the same sweep takes `regularizer.gp.lambda` too. No part may be "
+        "`none`, or given twice. Regularizers of your own compose as well.\n\n"
+        "`regularizer.players` says which networks it acts on, where a model has several: `critic`, `generator` or "
+        "`both`; in a composition each part says it, as in `regularizer.clip_norm.players=both`. A penalty is only "
+        "measured where the model measures it."
     ),
     "data": "What must be downloaded is downloaded on first use. The rest comes with the packages or is generated.",
     "optimizers": (

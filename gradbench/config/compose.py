@@ -1,7 +1,7 @@
 """Compose configs with Hydra: from groups and ``key=value`` words to plain nested dicts."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -140,9 +140,17 @@ class Configs:
         return {path.stem: path for root in roots for path in sorted(root.glob("*.yaml"))}
 
     def path(self, group: str, option: str) -> Path:
-        """Return the file of a group's option; shipped files come first, as in Hydra's search path."""
+        """Return the file of a group's option; shipped files come first, as in Hydra's search path.
+
+        Of a composition it is the file of the first part.
+        """
         roots = [shipped_folder("conf")] + ([self.folder] if self.folder else [])
-        return next(path for root in roots if (path := root / group / f"{option}.yaml").is_file())
+        files = (
+            root / group / f"{name}.yaml"
+            for name in (option, option.partition(composite.JOINT)[0])
+            for root in roots
+        )
+        return next(file for file in files if file.is_file())
 
     def _compose(self, words: tuple[str, ...]) -> Composed:
         """Compose a config from override words.
@@ -150,31 +158,40 @@ class Configs:
         Raises:
             UsageError: with a one-line message, for anything that Hydra refuses.
         """
+        plain, parts = list[str](), list[str]()
+        for word in words:
+            made, named_parts = composite.to_packages(word, self.groups[composite.REGULARIZER])
+            plain, parts = [*plain, *made], parts or named_parts
         search = [f"hydra.searchpath={literal([f'file://{self.folder}'])}"] if self.folder else []
         try:
             with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3"):
-                composed = compose("config", overrides=[*words, *search], return_hydra_config=True)
+                composed = compose("config", overrides=[*plain, *search], return_hydra_config=True)
         except Exception as error:  # Hydra, OmegaConf and YAML raise a dozen unrelated types
             if is_interrupt(error):
                 raise KeyboardInterrupt from error
             raise UsageError(f"cannot compose {' '.join(words)}: {one_line(error)}") from error
         chosen = composed.hydra.runtime.choices
         choices = {group: str(chosen[group]) for group in GROUPS if group in chosen}
-        self.check_shadowed(choices)
+        self.check_shadowed([*choices.items(), *((composite.REGULARIZER, part) for part in parts)])
         OmegaConf.set_struct(composed, False)
         del composed["hydra"]
         config = OmegaConf.to_container(composed)
         assert isinstance(config, dict)
         named = {str(key): value for key, value in config.items()}
+        if parts and composite.REGULARIZER not in choices:  # deleted by a word like ~regularizer
+            named.pop(composite.REGULARIZER, None)
+        elif parts:
+            named[composite.REGULARIZER] = composite.compose_parts(named[composite.REGULARIZER], parts)
+            choices[composite.REGULARIZER] = named[composite.REGULARIZER]["name"]
         neutral = pop_neutral(named)
         composite.expand_short_forms(named)
         return Composed(named, choices, neutral)
 
-    def check_shadowed(self, choices: Mapping[str, str]) -> None:
+    def check_shadowed(self, choices: Iterable[tuple[str, str]]) -> None:
         """Raise ``UsageError`` for a choice whose file in the user's folder is not used: a shipped one has its name."""
         if self.folder is None:
             return
-        for group, option in choices.items():
+        for group, option in choices:
             name = Path(group) / f"{option}.yaml"
             shipped, own = shipped_folder("conf") / name, self.folder / name
             if shipped.is_file() and own.is_file() and own.read_bytes() != shipped.read_bytes():
@@ -203,27 +220,40 @@ class Configs:
                 continue
             if override.package is not None:
                 raise UsageError(f"{word}: a group under another package cannot be swept; give it one option")
-            given = to_axis(override, self.groups.get(override.key_or_group))
-            self.check_options(given)
+            given = self.check_options(to_axis(override, self.groups.get(override.key_or_group)))
             composite.check(given)
             if given.key in axes:
                 raise UsageError(f"{given.key} is given twice: {word}; give it once, as {given.key}=a,b")
             axes[given.key] = replace(given, may_name_code=True)
         return Overrides(tuple(axes.values()), tuple(verbatim))
 
-    def check_options(self, given: Axis) -> None:
-        """Raise ``UsageError`` for values that are no options of the axis's group, and for a key that was removed."""
+    def check_options(self, given: Axis) -> Axis:
+        """Return the axis with its compositions in the order in which they act.
+
+        Raises:
+            UsageError: for values that are no options of the axis's group, and for a key that was removed.
+        """
         if given.key in REMOVED:
             raise UsageError(f"{given.key} is no key any more: {REMOVED[given.key]}")
         options = self.groups.get(given.key)
         if options is None:
-            return
+            return given
+        values = []
         for value in given.values:
-            if value not in options:
+            values.append(value)
+            if value in options:
+                continue
+            if given.key == composite.REGULARIZER and composite.JOINT in str(value):
+                composite.check_parts(str(value), options)
+                values[-1] = self.compose((f"{given.key}={value}",)).choices[given.key]
+            else:
                 raise UsageError(
                     f"there is no {given.key}={value}{nearest(value, options)} "
                     f"({given.key} is one of: {', '.join(options)})"
                 )
+        return replace(
+            given, values=tuple(dict.fromkeys(values)) if values != [*given.values] else given.values
+        )
 
     def experiment(self, name: str) -> Experiment:
         """Read an experiment by its name, or by the path of a YAML file.
@@ -292,7 +322,7 @@ class Configs:
             given = Axis(key, tuple(map(str, values) if options else values), added=key != word)
         if not given.values:
             raise UsageError(f"the axis {key} has no values; give at least one")
-        self.check_options(given)
+        given = self.check_options(given)
         composite.check(given)
         return given
 

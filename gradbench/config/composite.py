@@ -1,4 +1,4 @@
-"""Composite keys: words that stand for a node of the config, made plain in this one place.
+"""Composite keys and options: words that stand for a node of the config, made plain in this one place.
 
     model.network=my_pkg.Net         ->  model.network._target_: my_pkg.Net
     model.network.KEY=value          ->  model.network.KEY: value, an argument of it
@@ -6,17 +6,19 @@
     model.metrics.NAME=my_pkg.f      ->  model.metrics.NAME._target_: my_pkg.f
     model.loss=my_pkg.f              ->  model.loss._target_: my_pkg.f, also with .KEY; a plain word stays one
     data.loader=my_pkg.load          ->  data.loader._target_: my_pkg.load, and arguments as of a network
+    regularizer=gp+clip_norm         ->  regularizer.gp: {lambda: 10, …}, regularizer.clip_norm: {threshold: 1, …}
 
 Words, axes, commands and tables have the form on the left, resolved configs the one on the right.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from keyword import iskeyword
 from typing import Any
 
 from gradbench.config.overrides import Axis, literal
-from gradbench.errors import UsageError
+from gradbench.errors import UsageError, nearest
 
 TARGET = "_target_"
 """The key that names the code of a node."""
@@ -163,3 +165,163 @@ def networks_of(config: Mapping[str, Any]) -> list[str]:
     model = config["model"]
     nodes = [model.get("network"), *(model.get("networks") or {}).values()]
     return [str(node[TARGET]) for node in nodes if node]
+
+
+# ---- compositions of regularizers ------------------------------------------------------------------------------
+
+REGULARIZER, JOINT = "regularizer", "+"
+"""The group whose options compose, and what joins their names."""
+
+CHAIN = "gradbench.regularizers.chain.chain"
+"""The target of a composition's node, below which each part has its own."""
+
+FAMILIES = ("penalty", "clipping", "projection")
+"""Families in the order in which they act."""
+
+PLAYERS = "players"
+"""The key that says which networks a regularizer acts on."""
+
+NEUTRAL = "neutral"
+
+RESERVED_PARTS = ("none", "name", "family", "strength", TARGET, PLAYERS, NEUTRAL)
+"""Names that no part has: ``none`` does nothing, the others are keys of the composition."""
+
+
+def is_composition(node: object) -> bool:
+    """Return whether a node of the group ``regularizer`` composes several."""
+    return isinstance(node, Mapping) and node.get(TARGET) == CHAIN
+
+
+def regularizers_of(node: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the regularizers of a node by the prefix of their keys: ``gp.`` and so on; a single one has none."""
+    if not is_composition(node):
+        return {"": node}
+    return {f"{part}.": node[part] for part in str(node["name"]).split(JOINT)}
+
+
+def strength_keys(node: Mapping[str, Any]) -> list[str]:
+    """Return the keys of the strengths in a node of the group ``regularizer``; those without one are left out."""
+    return [f"{at}{one['strength']}" for at, one in regularizers_of(node).items() if one["strength"]]
+
+
+def check_parts(option: str, options: Collection[str]) -> None:
+    """Raise ``UsageError`` for a composition that has no part twice or more, or one that is no option to compose."""
+    word, parts = f"{REGULARIZER}={option}", option.split(JOINT)
+    for part in parts:
+        others = JOINT.join(one for one in dict.fromkeys(parts) if one in options and one != "none")
+        instead = f"write {REGULARIZER}={others}" if others else "write it like gp+clip_norm"
+        if not part:
+            raise UsageError(f"{word} has a part without a name; {instead}")
+        if part == "none":
+            raise UsageError(f"{word}: none leaves all alone, and composes with nothing; {instead}")
+        if part not in options:
+            raise UsageError(
+                f"{word}: there is no {REGULARIZER}={part}{nearest(part, options)} "
+                f"({REGULARIZER} is one of: {', '.join(options)})"
+            )
+        if parts.count(part) > 1:
+            raise UsageError(f"{word} has {part} more than once; {instead}")
+        if part in RESERVED_PARTS or not re.fullmatch(NAME, part):
+            raise UsageError(
+                f"{word}: {part} cannot be part of a composition; rename {part}.yaml with letters, digits and _"
+            )
+
+
+def to_packages(word: str, options: Collection[str]) -> tuple[list[str], list[str]]:
+    """Return words for Hydra, which composes each part into a node of its own, and the names of the parts.
+
+    Any word but that of a composition is returned as it is, with no parts.
+    """
+    key, _, option = word.partition("=")
+    if key.lstrip("+") != REGULARIZER or JOINT not in option or option in options:
+        return [word], []
+    parts = option.split(JOINT)
+    return [f"{key}=none", *(f"+{REGULARIZER}@{REGULARIZER}.{part}={part}" for part in parts)], parts
+
+
+def compose_parts(node: Any, parts: Sequence[str]) -> dict[str, Any]:
+    """Return the node of a composition, its parts in the order in which they act.
+
+    Penalties are added to the loss, so that their order does not count: they are sorted by name. Clippings and then
+    projections follow as they were typed.
+
+    Raises:
+        UsageError: for a part whose file says no name, family or strength.
+    """
+    for part in parts:
+        own = node.get(part) if isinstance(node, dict) else None
+        for key in ("name", "family", "strength"):
+            if not isinstance(own, dict) or key not in own:
+                raise UsageError(
+                    f"{REGULARIZER}={part} has no key {REGULARIZER}.{key}; add it to its YAML file"
+                )
+
+    def place(part: str) -> tuple[int, str]:
+        family = str(node[part]["family"])
+        index = FAMILIES.index(family) if family in FAMILIES else len(FAMILIES)
+        return index, part if family == "penalty" else ""
+
+    ordered = sorted(parts, key=place)
+    name, first = JOINT.join(ordered), node[ordered[0]]
+    for part in parts:  # what conf/config.yaml gives a single one
+        node[part] = {PLAYERS: node.get(PLAYERS), NEUTRAL: {}} | node[part]
+        if isinstance(node[part][NEUTRAL], dict):  # else it is refused by name
+            node[part][NEUTRAL] = {PLAYERS: None} | node[part][NEUTRAL]
+    composed = {"name": name, "family": first["family"], TARGET: CHAIN}
+    composed |= {part: node[part] for part in ordered}
+    composed |= {key: node[key] for key in node if key not in (*parts, *RESERVED_PARTS)}  # refused by name
+    return composed | {"strength": JOINT.join(strength_keys(composed)) or None}
+
+
+def axes_of(axes: Sequence[Axis], option: str, keys: Collection[str]) -> list[tuple[str, Axis]]:
+    """Return each axis of a grid as the cells of one option take it, with its key as it was typed.
+
+    A lone ``gp`` takes ``regularizer.gp.lambda`` as its lambda, before a ``regularizer.lambda`` for all.
+
+    Args:
+        axes: of the grid, groups aside.
+        option: of the group ``regularizer``.
+        keys: dotted keys of these cells.
+
+    Raises:
+        UsageError: for a key such as ``regularizer.lambda`` that leaves open which part of a composition it sets.
+    """
+    if JOINT in option:
+        check_addressed(axes, option, keys)
+        return [(axis.key, axis) for axis in axes]
+    start = f"{REGULARIZER}.{option}."
+    as_part = {axis.key for axis in axes if axis.key.startswith(start) and axis.key not in keys}
+    found = [
+        (
+            axis.key,
+            replace(axis, key=f"{REGULARIZER}.{axis.key[len(start) :]}") if axis.key in as_part else axis,
+        )
+        for axis in axes
+    ]
+    set_as_part = {axis.key for typed_key, axis in found if typed_key in as_part}
+    return [(key, axis) for key, axis in found if key in as_part or key not in set_as_part]
+
+
+def check_addressed(axes: Sequence[Axis], option: str, keys: Collection[str]) -> None:
+    """Raise ``UsageError`` for a key of a part that does not name the part, unless another word sets the part's."""
+    typed_keys = {axis.key for axis in axes}
+    for axis in axes:
+        group, _, name = axis.key.partition(".")
+        if group != REGULARIZER or axis.key in keys:
+            continue
+        meant = {f"{REGULARIZER}.{part}.{name}" for part in option.split(JOINT)} & set(keys)
+        if meant and not meant & typed_keys:
+            values = ",".join(one if re.fullmatch(NAME, str(one)) else literal(one) for one in axis.values)
+            raise UsageError(
+                f"{axis.key}={values} does not say which part of {REGULARIZER}={option} it sets; write "
+                f"{' or '.join(f'{one}={values}' for one in sorted(meant))}"
+            )
+
+
+def say_set_by_part(key: str, keys: Collection[str]) -> str | None:
+    """Return the line on a key that no cell takes since a key with the name of a part is taken before it, if one is."""
+    group, _, name = key.partition(".")
+    others = [one for one in keys if one != key and re.fullmatch(rf"{group}\.{NAME}\.{re.escape(name)}", one)]
+    if group != REGULARIZER or not others:
+        return None
+    return f"{others[0]} sets all that {key} could; leave out one of them"

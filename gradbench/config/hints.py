@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from gradbench.config.compose import GROUPS, Configs, leaves
+from gradbench.config.composite import JOINT, REGULARIZER
 from gradbench.config.overrides import literal
 from gradbench.errors import UsageError, nearest
 
@@ -63,6 +64,11 @@ def say_options(
 ) -> str:
     """Return which options of a group have a key, where the chosen ones do not."""
     chosen_now = f"{group}={','.join(sorted(chosen))}"
+    part, _, key = name.partition(".")
+    known_parts = {one for option in chosen for one in option.split(JOINT)} | {"none"}
+    if group == REGULARIZER and key and part in set(configs.groups[group]) - known_parts:
+        more = JOINT.join([*(one for one in sorted(chosen)[:1] if one != "none"), part])
+        return f"{chosen_now} has no part {part}; choose {group}={more}"
     having = options_with(configs, group, name)
     if having:
         return (

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from gradbench.config.compose import GROUPS, Config, shipped_folder
-from gradbench.config.composite import TARGET
+from gradbench.config.composite import CHAIN, TARGET, regularizers_of
 from gradbench.config.neutral import is_same
 from gradbench.config.sources import OWN, file_sha256, source_sha256
 from gradbench.errors import UsageError
@@ -53,14 +53,19 @@ def identity(config: Mapping[str, Any], neutral: Mapping[str, Any], sources: Map
         A new nested dict (sharing the config's lists), with a key ``_source_sha256`` in each node of ``sources``, and
         the hash of a file in place of its path.
     """
+    parts = regularizers_of(config.get("regularizer", {}))
+    places = {f"regularizer.{at}".rstrip("."): "regularizer" for at in parts}
+    labels = LABELS.union(f"{place}.family" for place in places)
 
     def kept(node: Mapping[str, Any], place: str) -> Config:
         result: Config = {SOURCE: sources[place]} if place in sources else {}
         for key, value in node.items():
             dotted = f"{place}.{key}" if place else key
-            if dotted in LABELS or (dotted in neutral and is_same(value, neutral[dotted])):
+            if dotted in labels or (dotted in neutral and is_same(value, neutral[dotted])):
                 continue
-            if is_data_location(place, key) or (key == TARGET and is_shipped_target(place, node)):
+            if is_data_location(place, key) or (
+                key == TARGET and is_shipped_target(places.get(place, place), node)
+            ):
                 continue
             if not isinstance(value, dict):
                 result[key] = sources.get(dotted, value)
@@ -83,8 +88,8 @@ def is_data_location(place: str, key: str) -> bool:
 
 
 def is_shipped_target(group: str, node: Mapping[str, Any]) -> bool:
-    """Return whether a node has the ``_target_`` of the shipped option with its group and name."""
-    return group in GROUPS and node[TARGET] == shipped_target(group, str(node.get("name")))
+    """Return whether a node has the ``_target_`` of the shipped option with its group and name, or composes several."""
+    return group in GROUPS and node[TARGET] in (CHAIN, shipped_target(group, str(node.get("name"))))
 
 
 @cache

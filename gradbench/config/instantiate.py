@@ -7,9 +7,9 @@ from functools import cache
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_method, instantiate
 
-from gradbench.config.composite import TARGET
+from gradbench.config.composite import PLAYERS, TARGET
 from gradbench.config.hashing import canonical
 from gradbench.config.identity import VERSION
 from gradbench.config.sources import OWN
@@ -19,7 +19,7 @@ from gradbench.errors import UsageError
 
 NO_ARGUMENTS = {
     "model": {"name", "metric", "goal", "unit", "gradient_center", "targets", "weights"},
-    "regularizer": {"name", "family", "strength"},
+    "regularizer": {"name", "family", "strength", PLAYERS},
     "optimizer": {"name", "lr"},
     "schedule": {"name"},
     "data": {"name"},
@@ -68,6 +68,11 @@ def instantiate_group(
         raise UsageError(
             f"{group}={node['name']}: {explain_failure(cause, node['_target_'], config)}"
         ) from error
+
+
+def find_function(target: str) -> Callable[..., Any]:
+    """Return the function that a target of gradbench's own names."""
+    return get_method(target)
 
 
 def accepts(target: Callable[..., Any], name: str) -> bool:

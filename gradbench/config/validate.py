@@ -3,12 +3,21 @@
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gradbench.config.compose import GROUPS, Config, leaves
-from gradbench.config.composite import GIVEN_LATER, TARGET, is_dotted_name, typed
+from gradbench.config.composite import (
+    GIVEN_LATER,
+    JOINT,
+    TARGET,
+    is_composition,
+    is_dotted_name,
+    regularizers_of,
+    strength_keys,
+    typed,
+)
 from gradbench.config.neutral import NEUTRAL
 from gradbench.config.overrides import Axis, literal
 from gradbench.errors import UsageError
@@ -85,6 +94,11 @@ RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
         lambda v: v in (None, "tensorboard", "mlflow"),
         "null shows runs nowhere else",
     ),
+    "regularizer.players": (
+        "a network's name, both or null",
+        lambda v: v is None or isinstance(v, str),
+        "null is the network that the model says",
+    ),
     "regularizer.family": (
         "one of none, clipping, penalty, projection",
         lambda v: v in ("none", "clipping", "penalty", "projection"),
@@ -144,8 +158,9 @@ def check_config(config: Config, written: Mapping[str, Any], passed: CheckedLeav
         for key in keys:
             if key not in ("strength", "lr") and not isinstance(node[key], str):
                 raise UsageError(f"{group}.{key} must be a word, got {literal(node[key])}; leave it as it is")
-    check_strength(config["regularizer"])
-    for key, (expected, allowed, remedy) in RULES.items():
+    check_regularizer(config["regularizer"])
+    parts = [at for at in regularizers_of(config["regularizer"]) if at]
+    for key, (expected, allowed, remedy) in RULES.items() if not parts else rules_of_parts(parts):
         if key not in values:
             if key.startswith(OPTIONAL):
                 continue
@@ -257,8 +272,50 @@ def has_instruction(value: Any) -> bool:
     )
 
 
-def check_strength(regularizer: Mapping[str, Any]) -> None:
+def rules_of_parts(parts: Sequence[str]) -> Iterator[tuple[str, tuple[str, Callable[[Any], bool], str]]]:
+    """Yield the rules, those of a regularizer for each part of a composition, too."""
+    for key, rule in RULES.items():
+        yield key, rule
+        group, _, name = key.partition(".")
+        if group == "regularizer":
+            yield from ((f"{group}.{at}{name}", rule) for at in parts)
+
+
+def check_regularizer(node: Mapping[str, Any]) -> None:
+    """Raise ``UsageError`` unless each regularizer has a strength that is a number, or none, and every key is read.
+
+    Raises:
+        UsageError: naming the key and the value.
+    """
+    if not is_composition(node):
+        return check_strength(node, "")
+    whole = all(isinstance(node.get(part), dict) for part in str(node["name"]).split(JOINT))
+    if not whole or (node["strength"] or "") != JOINT.join(strength_keys(node)):
+        raise UsageError(
+            f"regularizer.name={literal(node['name'])} and regularizer.strength={literal(node['strength'])} do not "
+            "suit the parts of a composition; leave both out"
+        )
+    parts = regularizers_of(node)
+    for at, part in parts.items():
+        check_strength(part, at)
+    for key in node.keys() - {"name", "family", "strength", TARGET, *(at.rstrip(".") for at in parts)}:
+        if isinstance(node[key], dict):
+            raise UsageError(
+                f"{key} is no part of regularizer={node['name']}; write it as {node['name']}+{key}"
+            )
+        raise UsageError(
+            f"nothing reads regularizer.{key}={literal(node[key])}; a key of a part is written "
+            f"regularizer.{next(iter(parts))}{key}"
+        )
+    return None
+
+
+def check_strength(regularizer: Mapping[str, Any], at: str) -> None:
     """Raise ``UsageError`` unless the key that ``strength`` names holds a number.
+
+    Args:
+        regularizer: a single one.
+        at: prefix of its keys.
 
     Raises:
         UsageError: naming the key and the value.
@@ -267,12 +324,12 @@ def check_strength(regularizer: Mapping[str, Any]) -> None:
     if key is None:
         return
     if not isinstance(key, str):
-        raise UsageError(f"regularizer.strength must name a key, got {literal(key)}; leave it as it is")
+        raise UsageError(f"regularizer.{at}strength must name a key, got {literal(key)}; leave it as it is")
     value = regularizer.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
         given = f"got {literal(value)}" if key in regularizer else "and there is no such key"
         raise UsageError(
-            f"regularizer.{key}, its strength, must be a number, {given}; give regularizer.{key}=1"
+            f"regularizer.{at}{key}, its strength, must be a number, {given}; give regularizer.{at}{key}=1"
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from gradbench import FORMAT
 from gradbench.config.compose import Config
+from gradbench.config.composite import regularizers_of
 from gradbench.config.hashing import canonical, digest
 from gradbench.config.identity import identity
 
@@ -76,18 +77,20 @@ class Cell:
         return schedule_numbers(self.config)
 
     @property
-    def strength(self) -> float:
-        """Threshold or lambda; NaN if the regularizer has none."""
-        regularizer = self.config["regularizer"]
-        key = regularizer["strength"]
-        return float(regularizer[key]) if key else math.nan
+    def strengths(self) -> tuple[float, ...]:
+        """Threshold or lambda of each regularizer that it composes, or of its single one; NaN where there is none."""
+        regularizers = regularizers_of(self.config["regularizer"]).values()
+        return tuple(float(one[one["strength"]]) if one["strength"] else math.nan for one in regularizers)
 
     @cached_property
     def regularizer_program(self) -> str:
-        """The regularizer without its strength, as JSON: cells with equal values run the same hooks."""
-        regularizer = identity({"regularizer": self.config["regularizer"]}, self.neutral, self.sources)
-        regularizer["regularizer"].pop(self.config["regularizer"]["strength"] or "", None)
-        return intern(canonical(regularizer["regularizer"]))
+        """The regularizer without its strengths, as JSON: cells with equal values run the same hooks."""
+        node = self.config["regularizer"]
+        program = identity({"regularizer": node}, self.neutral, self.sources)["regularizer"]
+        for at, one in regularizers_of(node).items():
+            own = program[at.rstrip(".")] if at else program
+            own.pop(one["strength"] or "", None)
+        return intern(canonical(program))
 
     @cached_property
     def program(self) -> str:

@@ -50,8 +50,10 @@ def expand(
     for product in products:
         others = [axis for axis in product if axis.key not in configs.groups]
         for base in compose_bases(configs, product, words.verbatim):
-            axes = [axis for axis in others if base.takes(axis)]
-            used.update(axis.key for axis in axes)
+            addressed = composite.axes_of(others, base.choices.get(composite.REGULARIZER, ""), base.keys)
+            taken = [(key, axis) for key, axis in addressed if base.takes(axis)]
+            axes = [axis for _, axis in taken]
+            used.update(key for key, _ in taken)
             known.update(base.keys)
             for group, option in base.choices.items():
                 choices.setdefault(group, set()).add(option)
@@ -62,6 +64,8 @@ def expand(
         if axis.key not in used | configs.groups.keys():
             if composite.node_of(axis.key):
                 raise UsageError(say_not_taken(configs, axis.key, known, choices))
+            if line := composite.say_set_by_part(axis.key, used):
+                raise UsageError(line)
             raise UsageError(say_unread(configs, axis.key, axis.values, known, choices))
     for key, value in unread:
         raise UsageError(say_unread(configs, key, [value], known - {key}, choices))

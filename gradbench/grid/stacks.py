@@ -29,7 +29,7 @@ def group_by_program(cells: Iterable[Cell]) -> list[list[Cell]]:
     return [
         sorted(
             groups[program],
-            key=lambda cell: (cell.regularizer_program, cell.strength, cell.lr, cell.seed, cell.id),
+            key=lambda cell: (cell.regularizer_program, cell.strengths, cell.lr, cell.seed, cell.id),
         )
         for program in sorted(groups)
     ]

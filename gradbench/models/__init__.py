@@ -29,7 +29,8 @@ class Player:
     Args:
         name: key of its network in :data:`Networks`.
         steps: updates per training step; more than one for a WGAN's critic.
-        regularized: whether the regularizer acts on it.
+        regularized: whether regularizers act on it where ``regularizer.players`` does not say otherwise. A penalty is
+            measured of this one alone.
     """
 
     name: str

@@ -40,6 +40,7 @@ class Regularizer:
         project: function applied to the parameters after the step.
         preserves_direction: whether ``transform`` multiplies the whole gradient by one number.
         init: ``init(parameters [P], layout) -> state`` of ``transform`` before the first step.
+        strengths: number of strengths that the hooks take: one as a scalar, several as a vector.
     """
 
     penalty: Penalty | None = None
@@ -47,8 +48,18 @@ class Regularizer:
     project: Project | None = None
     preserves_direction: bool = False
     init: Callable[[Tensor, Layout], State] = init_no_state
+    strengths: int = 1
+
+    @property
+    def acts(self) -> bool:
+        """True if it has a hook."""
+        return bool(self.penalty or self.transform or self.project)
 
     @property
     def changes_direction(self) -> bool:
         """True if the transform may change a gradient's direction."""
         return self.transform is not None and not self.preserves_direction
+
+    def own(self, strength: Tensor) -> Tensor:
+        """Return what its hooks take of strengths [..., S] of which it may have fewer: [...], or [..., several]."""
+        return strength[..., 0] if self.strengths == 1 else strength[..., : self.strengths]

@@ -253,13 +253,14 @@ def validate(
     import torch
 
     from gradbench.training.execution import choose_execution
-    from gradbench.training.program import build, build_regularizer
+    from gradbench.training.program import build, build_regularizers
     from gradbench.training.trial import adapt
     from gradbench.training.weights import initial_weights
 
     def try_out(cell: Cell) -> list[str]:
         program = build(cell.config, data_of(cell))
-        penalised = build_regularizer(cell.config).penalty is not None
+        regularizers = build_regularizers(cell.config, program.model.players)
+        penalised = any(regularizer.penalty for regularizer in regularizers.values())
         notes: list[str] = []
         try:
             names = try_networks(program.model, initial_weights(cell), penalised, notes.append)

@@ -3,6 +3,7 @@
 K cells, P parameters of a player, U different seeds.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
@@ -52,7 +53,7 @@ def bind_stack(
     """
     cells = [stack[index] for index in cell_indices]
     config, device, dtype = cells[0].config, execution.device, program.dtype
-    groups = group_by_regularizer(cells)
+    groups = group_by_regularizer(cells, program.model.players)
     layouts = layouts_of(program, execution, execution.fused)
     shared = StackProgram(
         cells[0].program, program, layouts, groups, execution, Divergence(**config["divergence"])
@@ -78,7 +79,7 @@ def bind_stack(
         groups=groups,
         seeds=seeds,
         seed_of_cell=seed_of_cell,
-        strength=torch.tensor([cell.strength for cell in cells], dtype=dtype).to(device),
+        strength=stack_strengths(cells, dtype).to(device),
         lr=torch.tensor([[cell.lr] for cell in cells], dtype=dtype).to(device),
         schedule={
             key: torch.tensor(
@@ -94,6 +95,13 @@ def bind_stack(
         evaluate=evaluate,
         sample=sample,
     )
+
+
+def stack_strengths(cells: Sequence[Cell], dtype: torch.dtype) -> Tensor:
+    """Return each cell's strengths, [K, S]; NaN where its regularizer has fewer than another's."""
+    S = max(len(cell.strengths) for cell in cells)
+    rows = [[*cell.strengths, *[math.nan] * (S - len(cell.strengths))] for cell in cells]
+    return torch.tensor(rows, dtype=dtype)
 
 
 def noise_keys(cells: Sequence[Cell], purpose: str, device: torch.device) -> Tensor:
@@ -246,13 +254,15 @@ def init_state(context: StackContext) -> State:
     optimizer_state = {
         name: context.optimizer.init(vectors, context.layouts[name]) for name, vectors in parameters.items()
     }
-    regularized = next(player.name for player in context.players if player.regularized)
-    regularizer_state = [
-        vmap(lambda p, init=group.regularizer.init: init(p, context.layouts[regularized]))(
-            parameters[regularized][group.cells]
-        )
-        for group in context.groups
-    ]
+    regularizer_state = {
+        name: [
+            vmap(lambda p, init=group.by_player[name].init, layout=layout: init(p, layout))(
+                parameters[name][group.cells]
+            )
+            for group in context.groups
+        ]
+        for name, layout in context.layouts.items()
+    }
     return State(
         step=0,
         parameters=parameters,

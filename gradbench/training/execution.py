@@ -99,5 +99,6 @@ class StackProgram:
     divergence: Divergence
 
     def acting(self, player: Player) -> list[RegularizerGroup]:
-        """Return the groups whose regularizers act on a player: all, or none."""
-        return self.groups if player.regularized else []
+        """Return the groups with what acts on a player; none where nothing does in any of them."""
+        groups = [group.of(player.name) for group in self.groups]
+        return groups if player.regularized or any(group.regularizer.acts for group in groups) else []

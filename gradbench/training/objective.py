@@ -1,4 +1,4 @@
-"""The loss and the penalty that a player descends, stacked for K cells. B batch, P parameters of a player.
+"""The loss and the penalty that a player descends, stacked for K cells. B batch, P parameters of a player, S strengths.
 
 Each part is written for one network and stacked by ``vmap``; what is differentiated is the stack. ``torch.func.grad``
 inside ``vmap`` would give the same numbers, but it imports torch's compiler, which takes seconds.
@@ -17,11 +17,11 @@ from gradbench.functional.flat_params import Network, Tensors, Weights
 from gradbench.functional.input_gradients import Evaluated
 from gradbench.functional.noise import CounterNoise
 from gradbench.models import MeanLoss, Player, Task
-from gradbench.regularizers import Penalty
+from gradbench.regularizers import Penalty, Regularizer
 from gradbench.training.execution import StackProgram
 
 Objective = Callable[..., tuple[Tensor, Tensor, Tensors, Tensors]]
-"""``(own, others, batch, carry, strength [K], noise key [K]) -> loss [K], penalty [K], carry, buffers``.
+"""``(own, others, batch, carry, strength [K, S], noise key [K]) -> loss [K], penalty [K], carry, buffers``.
 
 Own and others are weights. Without K where cells run one after another.
 """
@@ -33,7 +33,8 @@ Probe = tuple[Callable[[Tensor], tuple[Tensor, Tensors]], Tensor]
 def build_objective(player: Player, stack: StackProgram) -> Objective:
     """Return the objective of a player: its loss, and the penalty where its cells have one."""
     acting = stack.acting(player)
-    penalty_fn = acting[0].regularizer.penalty if acting else None
+    regularizer = acting[0].regularizer if acting else Regularizer()
+    penalty_fn = regularizer.penalty
     network = OneNetwork(player, stack)
 
     def stacked(function: Callable[..., Any], noise_key: Tensor) -> Callable[..., Any]:
@@ -61,7 +62,8 @@ def build_objective(player: Player, stack: StackProgram) -> Objective:
         )
         assert penalty_fn is not None
         weighted_penalty = stacked(partial(network.weighted_penalty, penalty_fn), noise_key)
-        return loss, weighted_penalty(x, values_B, slopes, strength, *rest), carried, buffers
+        penalty = weighted_penalty(x, values_B, slopes, regularizer.own(strength), *rest)
+        return loss, penalty, carried, buffers
 
     return plain if penalty_fn is None else penalised
 

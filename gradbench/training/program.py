@@ -1,17 +1,22 @@
 """Build what all cells of a stack share: model, optimizer, schedule, batches per update and precision."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from gradbench.config.instantiate import instantiate_group
+from gradbench.config.composite import CHAIN, PLAYERS, regularizers_of
+from gradbench.config.instantiate import find_function, instantiate_group
 from gradbench.data import Data
+from gradbench.errors import UsageError
 from gradbench.grid.cell import schedule_numbers
-from gradbench.models import Task
+from gradbench.models import Player, Task
 from gradbench.optimizers import Optimizer, Schedule
 from gradbench.regularizers import Regularizer
+
+BOTH = "both"
+"""The value of ``regularizer.players`` that means all of them."""
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.float32}
 """Precision -> type of parameters, gradients and norms; bfloat16 is autocast over float32."""
@@ -53,14 +58,65 @@ def build(config: Mapping[str, Any], data: Data) -> Program:
     return Program(model, optimizer, schedule, int(config["accumulate"]), str(config["precision"]))
 
 
-def build_regularizer(config: Mapping[str, Any]) -> Regularizer:
-    """Build the regularizer of a resolved config, without its strength, which is a number per cell.
+def build_regularizer(config: Mapping[str, Any], player: Player | None = None) -> Regularizer:
+    """Build the regularizer of a resolved config, without its strengths, which are numbers per cell.
+
+    Args:
+        config: resolved.
+        player: leave out what does not act on it.
 
     Raises:
         UsageError: where it cannot be made.
     """
-    strength = config["regularizer"]["strength"]
-    regularizer: Regularizer = instantiate_group(
-        config, "regularizer", without={strength} if strength else ()
-    )
-    return regularizer
+    parts = build_parts(config, player)
+    if len(parts) == 1:
+        return parts[0]
+    composed: Regularizer = find_function(CHAIN)(*parts)
+    return composed
+
+
+def build_regularizers(config: Mapping[str, Any], players: Sequence[Player]) -> dict[str, Regularizer]:
+    """Build what acts on each of a model's players, by name.
+
+    Raises:
+        UsageError: where it cannot be made, for a player that there is not, or a penalty that cannot be measured.
+    """
+    names, model = [player.name for player in players], config["model"]["name"]
+    for at, node in regularizers_of(config["regularizer"]).items():
+        chosen = node.get(PLAYERS)
+        if chosen not in (None, *names, *([BOTH] if len(names) > 1 else [])):
+            known = f"{', '.join(names)} or {BOTH}" if len(names) > 1 else f"{names[0]}, its only network"
+            raise UsageError(
+                f"regularizer.{at}{PLAYERS}={chosen}: model={model} has {known}; write one of them"
+            )
+    found = {player.name: build_regularizer(config, player) for player in players}
+    for player in players:
+        if found[player.name].penalty and not player.regularized:
+            measured = next(one.name for one in players if one.regularized)
+            raise UsageError(
+                f"regularizer={config['regularizer']['name']}: model={model} measures a penalty of its {measured} "
+                f"alone, not of its {player.name}; leave out {PLAYERS} for what adds a penalty"
+            )
+    return found
+
+
+def acts_on(node: Mapping[str, Any], player: Player) -> bool:
+    """Return whether a regularizer acts on a player: as it says, or as the model says."""
+    chosen = node.get(PLAYERS)
+    return player.regularized if chosen is None else chosen in (player.name, BOTH)
+
+
+def build_parts(config: Mapping[str, Any], player: Player | None = None) -> list[Regularizer]:
+    """Build the regularizers that a resolved config composes, or its single one.
+
+    Arguments and errors are those of :func:`build_regularizer`; what does not act on the player has no hooks.
+    """
+    found = []
+    for at, node in regularizers_of(config["regularizer"]).items():
+        without = {node["strength"]} if node["strength"] else ()
+        try:
+            one = instantiate_group({**config, "regularizer": node}, "regularizer", without=without)
+        except UsageError as error:
+            raise UsageError(str(error).replace("regularizer.", f"regularizer.{at}")) from error
+        found.append(one if player is None or acts_on(node, player) else Regularizer())
+    return found

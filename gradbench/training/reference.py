@@ -22,9 +22,8 @@ from gradbench.functional.seeding import all_seeded, derive
 from gradbench.functional.written_out import written_out
 from gradbench.grid.cell import Cell
 from gradbench.models import Player, Task
-from gradbench.regularizers import Regularizer
 from gradbench.training.draws import CHUNK
-from gradbench.training.program import build, build_regularizer
+from gradbench.training.program import build, build_parts
 from gradbench.training.reference_optimizers import make_optimizer, make_scheduler
 from gradbench.training.update import batch_key
 from gradbench.training.weights import apply_weights, initial_weights
@@ -56,10 +55,10 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
     Raises:
         UsageError: for an optimizer or a schedule that is not one of gradbench's own.
     """
-    program, regularizer = build(cell.config, data), build_regularizer(cell.config)
+    program = build(cell.config, data)
     model, dtype, several = program.model, program.dtype, program.accumulate  # batches per update
     examples = {name: as_tensor(array, dtype) for name, array in data.arrays.items()}
-    strength = torch.tensor(cell.strength, dtype=dtype)  # threshold or lambda
+    strengths = torch.tensor(cell.strengths, dtype=dtype)  # threshold or lambda of each
 
     with all_seeded(cell.seed, "weights"):
         networks = model.networks()
@@ -67,15 +66,20 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
     networks = {name: network.to(dtype) for name, network in networks.items()}
     optimizers = {name: make_optimizer(cell, network) for name, network in networks.items()}
     schedulers = [make_scheduler(cell, optimizer) for optimizer in optimizers.values()]
-    (regularized,) = (networks[player.name] for player in model.players if player.regularized)
-    layout = Layout(regularized)
-    regularizer_state = regularizer.init(flatten(regularized), layout)  # a transform's own state
+    # what acts on each player: one regularizer, or several in order, with states of their own
+    regularizers = {player.name: build_parts(cell.config, player) for player in model.players}
+    layouts = {name: Layout(network) for name, network in networks.items()}
+    states_of = {
+        name: [one.init(flatten(networks[name]), layouts[name]) for one in parts]
+        for name, parts in regularizers.items()
+    }
     carry = {name: tensor.to(dtype) for name, tensor in model.carry().items()}  # a recurrent state
 
     for step in range(cell.config["steps"]):
         for player in model.players:
             network, optimizer = networks[player.name], optimizers[player.name]
-            acting = regularizer if player.regularized else Regularizer()
+            acting = list(enumerate(regularizers[player.name]))
+            layout, states = layouts[player.name], states_of[player.name]
             draws = draw(model, player, several, cell.seed, step, data, dtype)
             numbers = range(step * len(draws) + 1, (step + 1) * len(draws) + 1)  # of batches, counted from 1
             noise = torch.tensor(
@@ -98,10 +102,11 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
                         loss, carried = model.loss(player.name, before | {player.name: network}, batch, carry)
 
                     penalty = torch.zeros(())
-                    if acting.penalty:
-                        with CounterNoise(subkey(noise, number)), written_out():  # the same masks
-                            f, points = model.probe(player.name, before, batch, carry)
-                            penalty = acting.penalty(f, points, strength)
+                    for i, regularizer in acting:
+                        if regularizer.penalty:
+                            with CounterNoise(subkey(noise, number)), written_out():  # the same masks
+                                f, points = model.probe(player.name, before, batch, carry)
+                                penalty = penalty + regularizer.penalty(f, points, strengths[i])
 
                     ((loss + penalty) / several).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
                     losses.append(loss.detach())
@@ -110,17 +115,19 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
                 gradient_P, before_P = parameters_to_vector(gradients(network)), flatten(network)
 
                 used_P = gradient_P
-                if acting.transform:
-                    used_P, regularizer_state = acting.transform(
-                        gradient_P, strength, regularizer_state, before_P, layout
-                    )
-                    vector_to_parameters(used_P, gradients(network))
+                for i, regularizer in acting:
+                    if regularizer.transform:
+                        used_P, states[i] = regularizer.transform(
+                            used_P, strengths[i], states[i], before_P, layout
+                        )
+                        vector_to_parameters(used_P, gradients(network))
 
                 optimizer.step()
 
-                if acting.project:
-                    projected_P = acting.project(flatten(network), strength, layout)
-                    vector_to_parameters(projected_P, trained(network))
+                for i, regularizer in acting:
+                    if regularizer.project:
+                        projected_P = regularizer.project(flatten(network), strengths[i], layout)
+                        vector_to_parameters(projected_P, trained(network))
 
                 loss, penalty = torch.stack(losses).mean(), torch.stack(penalties).mean()
                 series = measure(loss, penalty, gradient_P, used_P, flatten(network) - before_P)

@@ -1,7 +1,7 @@
-"""Apply each regularizer to the cells of a stack that it owns. K cells, P parameters of a player."""
+"""Apply each regularizer to the cells of a stack that it owns. K cells, P parameters of a player, S strengths."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
@@ -10,15 +10,16 @@ from torch.func import vmap
 
 from gradbench.functional.flat_params import Layout
 from gradbench.grid.cell import Cell
+from gradbench.models import Player
 from gradbench.regularizers import Regularizer
 from gradbench.regularizers import State as RegularizerState
-from gradbench.training.program import build_regularizer
+from gradbench.training.program import build_regularizers
 
 Transform = Callable[[Tensor, Tensor, list[RegularizerState], Tensor], tuple[Tensor, list[RegularizerState]]]
-"""``(gradient [K, P], strength [K], states of the groups, parameters [K, P]) -> gradient, states``."""
+"""``(gradient [K, P], strength [K, S], states of the groups, parameters [K, P]) -> gradient, states``."""
 
 Projection = Callable[[Tensor, Tensor], Tensor]
-"""``(parameters [K, P], strength [K]) -> parameters``."""
+"""``(parameters [K, P], strength [K, S]) -> parameters``."""
 
 
 @dataclass(frozen=True)
@@ -29,26 +30,38 @@ class RegularizerGroup:
         program: text that is equal for equal regularizers, strengths aside.
         regularizer: shared by the cells.
         cells: their place in the stack.
+        by_player: what of it acts on each player; the regularizer is what acts on the one that the model says.
     """
 
     program: str
     regularizer: Regularizer
     cells: slice
+    by_player: Mapping[str, Regularizer]
+
+    def of(self, player: str) -> "RegularizerGroup":
+        """Return the group with what acts on a player."""
+        return replace(self, regularizer=self.by_player[player])
 
 
-def group_by_regularizer(cells: Sequence[Cell]) -> list[RegularizerGroup]:
+def group_by_regularizer(cells: Sequence[Cell], players: Sequence[Player]) -> list[RegularizerGroup]:
     """Group consecutive cells that have the same regularizer, strengths aside.
+
+    Args:
+        cells: of the stack.
+        players: of their model.
 
     Raises:
         ValueError: where cells with different penalties are in one stack.
     """
     groups, start = [], 0
+    regularized = next(player.name for player in players if player.regularized)
     for program, found in groupby(cells, key=lambda cell: cell.regularizer_program):
         members = list(found)
         place = slice(start, start + len(members))
-        groups.append(RegularizerGroup(program, build_regularizer(members[0].config), place))
+        acting = build_regularizers(members[0].config, players)
+        groups.append(RegularizerGroup(program, acting[regularized], place, acting))
         start = place.stop
-    if len(groups) > 1 and any(group.regularizer.penalty for group in groups):
+    if len(groups) > 1 and any(one.penalty for group in groups for one in group.by_player.values()):
         raise ValueError("internal: cells with different penalties were grouped into one stack")
     return groups
 
@@ -66,7 +79,8 @@ def stack_transforms(groups: Sequence[RegularizerGroup], layout: Layout) -> Tran
             raw, act = gradient[group.cells], group.regularizer.transform
             if act is not None:
                 one = vmap(lambda g, c, s, p, act=act: act(g, c, s, p, layout), randomness="different")
-                raw, state = one(raw, strength[group.cells], state, parameters[group.cells])
+                own = group.regularizer.own(strength[group.cells])
+                raw, state = one(raw, own, state, parameters[group.cells])
             used.append(raw)
             after.append(state)
         return concat_groups(used), after
@@ -85,7 +99,7 @@ def stack_projections(groups: Sequence[RegularizerGroup], layout: Layout) -> Pro
             part, act = parameters[group.cells], group.regularizer.project
             if act is not None:
                 one = vmap(lambda p, c, act=act: act(p, c, layout), randomness="different")
-                part = one(part, strength[group.cells])
+                part = one(part, group.regularizer.own(strength[group.cells]))
             parts.append(part)
         return concat_groups(parts)
 

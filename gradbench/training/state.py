@@ -1,6 +1,6 @@
 """The parts of a stack: those that are fixed, and those that change from step to step.
 
-K cells, P parameters of a player, U different seeds.
+K cells, P parameters of a player, U different seeds, S strengths: as many as any of the cells' regularizers has.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +47,7 @@ class UpdateInputs(NamedTuple):
         others: the other players' weights, by name.
         batch: tensors [K, B, ...]; [K, batches, B, ...] where an update takes several.
         carry: what the last update handed on, such as a recurrent state, [K, ...] each.
-        strength: threshold or lambda, [K]; NaN where a regularizer has none.
+        strength: thresholds or lambdas, [K, S]; NaN where a regularizer has none, or fewer than S.
         regularizer_state: of each group's regularizer, tensors [k, ...].
         lr: learning rate, [K, 1]; a schedule's share of it is found in the update.
         schedule: numbers of the schedule, by key, [K, 1] each, float64.
@@ -119,7 +119,7 @@ class PlayerStep:
         name: the player's.
         steps: updates per training step.
         batches: batches per training step.
-        regularized: whether the regularizers act on this player.
+        regularized: whether it is the player that regularizers act on by default: all its series are recorded.
         transforms: whether any cell's regularizer transforms gradients.
         is_plain_sgd: whether a step is the transformed gradient times the learning rate, and nothing else.
         is_scheduled: whether the learning rate changes, and is recorded.
@@ -160,7 +160,7 @@ class StackContext:
         groups: cells that share a regularizer.
         seeds: the U different seeds.
         seed_of_cell: [K], index into ``seeds``.
-        strength: threshold or lambda, [K]; NaN where a regularizer has none.
+        strength: thresholds or lambdas, [K, S]; NaN where a regularizer has none, or fewer than S.
         lr: learning rate, [K, 1].
         schedule: numbers of the schedule, by key, [K, 1] each, float64.
         data: on the device.
@@ -223,7 +223,7 @@ class State:
         parameters: player -> [K, P]; those of a cell that has diverged mean nothing.
         buffers: player -> buffers and frozen parameters of its network, by name, [K, ...] each.
         optimizer_state: player -> tensors [K, ...].
-        regularizer_state: of each group's regularizer.
+        regularizer_state: player -> of each group's regularizer, tensors [k, ...].
         carry: handed from update to update, [K, ...] each.
         divergence_state: of the K cells.
         loss_limit: [K], the loss above which a cell is about to have diverged.
@@ -234,7 +234,7 @@ class State:
     parameters: Tensors
     buffers: dict[str, Tensors]
     optimizer_state: dict[str, Tensors]
-    regularizer_state: list[RegularizerState]
+    regularizer_state: dict[str, list[RegularizerState]]
     carry: Tensors
     divergence_state: DivergenceState
     loss_limit: Tensor
@@ -268,11 +268,12 @@ class State:
                 {name: of(item) for name, item in value.items()} if isinstance(value, dict) else value[index]
             )
 
-        regularizer_state = []
-        for group, state in zip(groups, self.regularizer_state, strict=True):
+        regularizer_state: dict[str, list[RegularizerState]] = {name: [] for name in self.regularizer_state}
+        for place, group in enumerate(groups):
             inside = [k - group.cells.start for k in kept if group.cells.start <= k < group.cells.stop]
-            if inside:
-                regularizer_state.append({name: tensor[inside] for name, tensor in state.items()})
+            for player, states in self.regularizer_state.items() if inside else ():
+                picked = {name: tensor[inside] for name, tensor in states[place].items()}
+                regularizer_state[player].append(picked)
         return State(
             step=self.step,
             parameters=of(self.parameters),
@@ -289,5 +290,5 @@ class State:
         self.parameters = self.parameters | {player: update.own.parameters}
         self.buffers = self.buffers | {player: update.own.buffers}
         self.optimizer_state = self.optimizer_state | {player: update.own.optimizer_state}
-        self.regularizer_state = update.regularizer_state
+        self.regularizer_state = self.regularizer_state | {player: update.regularizer_state}
         self.carry, self.divergence_state = update.carry, update.divergence_state

@@ -94,7 +94,7 @@ def train_step(
                 batch=batch,
                 carry=state.carry,
                 strength=context.strength,
-                regularizer_state=state.regularizer_state,
+                regularizer_state=state.regularizer_state[player.name],
                 lr=context.lr,
                 schedule=context.schedule,
                 t=ts[inner],

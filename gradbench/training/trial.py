@@ -196,7 +196,9 @@ class Trial:
         drawn = model.draw(player.name, 0, 0, 1, self.data.arrays)
         draw = {name: to_device(tensor[0], device, dtype) for name, tensor in drawn.items()}
         carry = {name: to_device(tensor, device, dtype) for name, tensor in model.carry().items()}
-        penalty = self.penalty if player.regularized else None
+        regularizer = build_regularizer(self.cell.config, player)
+        penalty = regularizer.penalty
+        strength = to_device(torch.tensor(self.cell.strengths), device, dtype)
         layouts = {name: Layout(net) for name, net in nets.items()}
         weights = {
             name: tree_map(lambda one: to_device(one, device, dtype), layout.weights_of(layout.module))
@@ -224,9 +226,7 @@ class Trial:
                 total = loss
                 if penalty is not None:
                     f, points = model.probe(player.name, bound(), batch, carry)
-                    total = loss + penalty(
-                        f, points, to_device(torch.tensor(self.cell.strength), device, dtype)
-                    )
+                    total = loss + penalty(f, points, regularizer.own(strength))
                     if has_once_differentiable(total):
                         raise UsageError(
                             f"{name_of(self.cell)}: regularizer={self.cell.config['regularizer']['name']} needs second "

@@ -34,7 +34,8 @@ def build_player_step(player: Player, stack: StackProgram) -> PlayerStep:
     K = stack.groups[-1].cells.stop
     places = ((group.program, group.cells.stop) for group in stack.groups)
     key = (player.name, str(execution.device), execution.with_telemetry, stack.key, K, *places)
-    can_compare = execution.with_telemetry and any(group.regularizer.changes_direction for group in acting)
+    changes = player.regularized and any(group.regularizer.changes_direction for group in acting)
+    can_compare = execution.with_telemetry and changes
     # a fused kernel is few operations, which one program holds for all networks
     build = build_one_by_one if execution.one_by_one and not execution.fused else build_whole
     updates = {compares: build(compares, player, stack, key) for compares in {False, can_compare}}
@@ -263,7 +264,7 @@ def build_follow(
     """
     acting, layout = stack.acting(player), stack.layouts[player.name]
     transform, project = stack_transforms(acting, layout), stack_projections(acting, layout)
-    changes_direction = any(group.regularizer.changes_direction for group in acting)
+    changes_direction = player.regularized and any(group.regularizer.changes_direction for group in acting)
     patience = stack.divergence.patience * player.steps if player.regularized else None
     optimizer_step = stack.program.optimizer.step_on(stack.execution.device.type)
     with_telemetry = stack.execution.with_telemetry

@@ -13,7 +13,7 @@ from gradbench.api.progress import stack_kind
 from gradbench.cli.show import copyable_texts
 from gradbench.config import composite
 from gradbench.config.compose import Configs, Experiment
-from gradbench.config.instantiate import instantiate_group
+from gradbench.config.instantiate import instantiate_group, load_data
 from gradbench.config.overrides import Axis, literal
 from gradbench.config.sources import file_sha256, source_sha256
 from gradbench.errors import UsageError
@@ -21,7 +21,7 @@ from gradbench.grid.cell import Cell
 from gradbench.grid.expand import expand
 from gradbench.storage.results import describe
 from gradbench.storage.sanitize import is_command
-from gradbench.sweep.plan import make_plan
+from gradbench.sweep.plan import make_plan, validate
 
 HEAD = """# @package _global_
 defaults: [override /data: digits, override /optimizer: sgd]
@@ -168,15 +168,243 @@ def test_tables_plans_and_commands_show_what_was_typed(configs):
     one = cell(configs, "model=taker", "model.network=a.B", "model.network.width=3", "model.metrics.f=a.f")
     row = describe(one)
     assert (row["model.network"], row["model.network.width"], row["model.metrics.f"]) == ("a.B", 3, "a.f")
-    assert [key for key in row if key.endswith("_target_")] == [
+    assert {key for key in row if key.endswith("_target_")} == {
         f"{group}._target_" for group in ("model", "data", "optimizer", "schedule", "regularizer")
-    ]
+    }
     assert " model.network=a.B " in one.command()
     assert stack_kind([one]) == "taker a.B · none"
     ((title, command),) = copyable_texts(pd.Series(row))
     assert command == one.command()
     assert "It runs code named by model.network=a.B" in title
     assert "model.metrics.f=a.f" in title
+
+
+# ---- compositions of regularizers ------------------------------------------------------------------------------
+
+SHIPPED = Configs()
+FAMILY = {
+    name: SHIPPED.compose((f"regularizer={name}",)).config["regularizer"]["family"]
+    for name in SHIPPED.groups["regularizer"]
+}
+CLIPPINGS = [name for name, family in FAMILY.items() if family == "clipping"]
+some_parts = st.lists(st.sampled_from(sorted(FAMILY.keys() - {"none"})), min_size=2, max_size=4, unique=True)
+key_of = {"autoclip": "percentile", "zclip": "z"} | {
+    name: "lambda" for name, family in FAMILY.items() if family == "penalty"
+}
+
+
+def composition(parts: list[str]) -> str:
+    return f"regularizer={'+'.join(parts)}"
+
+
+@settings(deadline=None, max_examples=12)
+@given(some_parts, st.integers(1, 99), st.randoms(use_true_random=False))
+def test_a_composition_comes_back_as_words_that_give_the_same_cell(parts, strength, random):
+    words = [f"regularizer.{part}.{key_of.get(part, 'threshold')}={strength}" for part in parts[1:]]
+    one = cell(SHIPPED, composition(parts), *words)
+    _, _, *again = shlex.split(one.command())
+    same = cell(SHIPPED, *again)
+    assert (same.id, same.config, same.words) == (one.id, one.config, one.words)
+    assert is_command(one.command())
+    # penalties add up, projections come last: only the order within the other families counts
+    name = str(one.config["regularizer"]["name"])
+    acting = [part for family in composite.FAMILIES for part in name.split("+") if FAMILY[part] == family]
+    assert name.split("+") == acting
+    by_family = [[part for part in parts if FAMILY[part] == family] for family in composite.FAMILIES]
+    assert name.split("+") == [*sorted(by_family[0]), *by_family[1], *by_family[2]]
+    random.shuffle(by_family[0])
+    random.shuffle(by_family)
+    other = cell(SHIPPED, composition([part for group in by_family for part in group]), *words)
+    assert other.id == one.id
+    given_strengths = dict(zip(name.split("+"), one.strengths, strict=True))
+    assert all(given_strengths[part] == strength for part in parts[1:])
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.lists(st.sampled_from(CLIPPINGS), min_size=2, max_size=3, unique=True))
+def test_the_order_of_clippings_is_part_of_a_cell(parts):
+    one, other = cell(SHIPPED, composition(parts)), cell(SHIPPED, composition(parts[::-1]))
+    assert one.id != other.id
+    assert one.program == other.program, "they share passes"
+    assert one.regularizer_program != other.regularizer_program
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.sampled_from(sorted(FAMILY.keys() - {"none"})), st.integers(1, 99))
+def test_a_lone_regularizer_may_be_addressed_as_a_part(name, strength):
+    key = key_of.get(name, "threshold")
+    other = "gp" if name != "gp" else "clip_norm"
+    grid = cells(SHIPPED, f"regularizer={name},{name}+{other}", f"regularizer.{name}.{key}={strength}")
+    alone = cell(SHIPPED, f"regularizer={name}", f"regularizer.{key}={strength}")
+    assert grid[0].id == alone.id
+    assert (grid[0].config, grid[0].words) == (alone.config, alone.words)
+    assert strength in grid[1].strengths
+
+
+def test_strengths_of_a_composition_are_swept_within_a_stack():
+    grid = cells(
+        SHIPPED,
+        "regularizer=none,clip_norm,clip_value+clip_norm",
+        "regularizer.clip_norm.threshold=0.1,1",
+        "regularizer.clip_value.threshold=0.01,0.1",
+    )
+    assert len(grid) == len({one.id for one in grid}) == 1 + 2 + 4
+    assert len({one.program for one in grid}) == 1
+    assert len({one.regularizer_program for one in grid}) == 3
+    penalised = cells(SHIPPED, "regularizer=gp,gp+clip_norm,none", "regularizer.gp.lambda=1,10")
+    assert len({one.program for one in penalised}) == 3, "each penalty has passes of its own"
+
+
+def test_the_table_has_each_parts_keys():
+    row = describe(cell(SHIPPED, "regularizer=clip_norm+gp", "regularizer.gp.lambda=3"))
+    assert row["regularizer"] == "gp+clip_norm"
+    assert row["regularizer.strength"] == "gp.lambda+clip_norm.threshold"
+    assert (row["regularizer.gp.lambda"], row["regularizer.clip_norm.threshold"]) == (3.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("regularizer=gp+gp", "regularizer=gp+gp has gp more than once; write regularizer=gp"),
+        ("regularizer=gp+nothing", "regularizer=gp+nothing: there is no regularizer=nothing"),
+        (
+            "regularizer=none+gp",
+            "regularizer=none+gp: none leaves all alone, and composes with nothing; write regularizer=gp",
+        ),
+        ("regularizer=gp+", "regularizer=gp+ has a part without a name; write regularizer=gp"),
+        (
+            "regularizer=gp+clip_norm regularizer.threshold=1,2",
+            "regularizer.threshold=1,2 does not say which part of regularizer=gp+clip_norm it sets; write "
+            "regularizer.clip_norm.threshold=1,2",
+        ),
+        (
+            "regularizer=clip_norm+weight_clip regularizer.threshold=1",
+            "write regularizer.clip_norm.threshold=1 or regularizer.weight_clip.threshold=1",
+        ),
+        (
+            "regularizer=gp,gp+clip_norm regularizer.lambda=1 regularizer.gp.lambda=2",
+            "regularizer.gp.lambda sets all that regularizer.lambda could; leave out one of them",
+        ),
+        (
+            "regularizer=gp+clip_norm regularizer.clip_norm.treshold=1",
+            "regularizer=gp+clip_norm has no clip_norm.treshold; did you mean 'regularizer.clip_norm.threshold'?",
+        ),
+        (
+            "regularizer=gp regularizer.clip_norm.threshold=1",
+            "regularizer=gp has no part clip_norm; choose regularizer=gp+clip_norm",
+        ),
+        ("regularizer=gp+clip_norm +regularizer.foo=1", "a key of a part is written regularizer.gp.foo"),
+        (
+            "regularizer=gp+clip_norm regularizer.gp.lambda=-1",
+            "regularizer.gp.lambda must be >= 0 and finite",
+        ),
+        ("regularizer=gp+clip_norm regularizer.gp.lambda=x", "regularizer.gp.lambda must be a number"),
+        ("regularizer=gp+clip_norm regularizer.gp.family=x", "regularizer.gp.family must be one of"),
+        (
+            "regularizer=gp+clip_norm regularizer.name=x",
+            "do not suit the parts of a composition; leave both out",
+        ),
+        ("regularizer=gp+clip_norm regularizer.strength=gp.lambda", "leave both out"),
+        ("regularizer=gp+clip_norm ~regularizer.gp", "regularizer=gp has no key regularizer.name"),
+        ("regularizer=gp+clip_norm ~regularizer", "the config has no regularizer"),
+        ("regularizer=gp+clip_norm regularizer.gp._target_=a.b", "only a config folder may"),
+        (
+            "regularizer=gp+clip_norm +regularizer@regularizer.agc=agc",
+            "agc is no part of regularizer=gp+clip_norm; write it as gp+clip_norm+agc",
+        ),
+        (
+            "regularizer=gp+clip_norm ~regularizer.gp.lambda",
+            "regularizer.gp.lambda, its strength, must be a number",
+        ),
+        ("optimizer=sgd+adam", "there is no optimizer=sgd+adam"),
+    ],
+)
+def test_a_mistake_in_a_composition_is_refused_with_what_to_type(words, said):
+    assert said in refused(SHIPPED, *words.split())
+
+
+def test_a_key_for_all_lone_regularizers_may_stand_beside_those_of_parts():
+    grid = cells(
+        SHIPPED,
+        "regularizer=weight_clip,clip_norm,gp+clip_norm",
+        "regularizer.threshold=3",
+        "regularizer.clip_norm.threshold=2",
+    )
+    assert [one.strengths for one in grid] == [(3.0,), (2.0,), (10.0, 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            "model=wgan regularizer=gp regularizer.players=both",
+            "model=wgan measures a penalty of its critic alone, not of its generator; leave out players",
+        ),
+        (
+            "model=wgan regularizer=gp+clip_norm regularizer.gp.players=generator",
+            "measures a penalty of its critic alone, not of its generator",
+        ),
+        (
+            "model=wgan regularizer=clip_norm regularizer.players=judge",
+            "regularizer.players=judge: model=wgan has critic, generator or both; write one of them",
+        ),
+        (
+            "model=mlp regularizer=gp+clip_norm regularizer.clip_norm.players=both",
+            "regularizer.clip_norm.players=both: model=mlp has mlp, its only network; write one of them",
+        ),
+        (
+            "model=wgan regularizer=clip_norm regularizer.players=3",
+            "regularizer.players must be a network's name, both or null, got 3",
+        ),
+        (
+            "model=wgan regularizer=gp+clip_norm regularizer.players=both",
+            "regularizer.players=both does not say which part of regularizer=gp+clip_norm it sets",
+        ),
+        ("model=mlp regularizer=gp+agc regularizer.agc.eps=0", "regularizer.agc.eps must be > 0, got 0"),
+    ],
+)
+def test_what_acts_nowhere_or_cannot_be_built_is_refused_at_the_plan(words, said):
+    with pytest.raises(UsageError) as caught:
+        validate(cells(SHIPPED, *words.split()), lambda one: load_data(one.config))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_player_that_is_the_models_own_choice_is_no_other_cell():
+    one = cell(SHIPPED, "model=wgan", "regularizer=clip_norm")
+    assert cell(SHIPPED, "model=wgan", "regularizer=clip_norm", "regularizer.players=null").id == one.id
+    both = cell(SHIPPED, "model=wgan", "regularizer=clip_norm", "regularizer.players=both")
+    assert both.id != one.id
+    assert cell(SHIPPED, *both.words).id == both.id
+
+
+def test_regularizers_of_ones_own_compose_and_their_edited_code_is_another_cell(home):
+    (home / "own").mkdir()
+    (home / "own" / "regularizer").mkdir()
+    text = "name: mine\nfamily: clipping\nstrength: most\n_target_: nets.mine\nmost: 2.0\n"
+    (home / "own" / "regularizer" / "mine.yaml").write_text(text)
+    (home / "own" / "regularizer" / "my-own.yaml").write_text(text)
+    configs, words = Configs(home / "own"), ["regularizer=mine+gp", "regularizer.mine.most=3"]
+    before = cell(configs, *words)
+    assert before.config["regularizer"]["name"] == "gp+mine"
+    assert before.strengths == (10.0, 3.0)
+    assert set(before.sources) == {"regularizer.mine"}
+    again = shlex.split(before.command())[2 : -len(before.options)]
+    assert cell(configs, *again).id == before.id
+    (home / "nets.py").write_text("EDITED = 1\n")
+    forget()
+    assert cell(configs, *words).id != before.id
+    assert "rename my-own.yaml with letters, digits and _" in refused(configs, "regularizer=gp+my-own")
+
+
+def test_an_experiment_sweeps_compositions_and_words_restrict_it(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "grid: {regularizer: [none, clip_norm+gp], regularizer.gp.lambda: [1, 2]}\n"
+    )
+    experiment = SHIPPED.experiment(str(tmp_path / "mine.yaml"))
+    assert len(cells(SHIPPED, experiment=experiment)) == 3
+    (one, two) = cells(SHIPPED, "regularizer=gp+clip_norm", experiment=experiment)
+    assert [one.strengths[0], two.strengths[0]] == [1, 2]
 
 
 # ---- config folders --------------------------------------------------------------------------------------------

@@ -192,7 +192,7 @@ def test_the_sweep_of_the_readme_is_25_cells():
         *("regularizer.lambda=1,10", "seed=range(5)"),
     )
     assert len(grid) == len(set(ids(grid))) == 25
-    strengths = Counter((cell.choices["regularizer"], cell.strength) for cell in grid)
+    strengths = Counter((cell.choices["regularizer"], cell.strengths[0]) for cell in grid)
     expected = [("clip_norm", 0.1), ("clip_norm", 1), ("clip_norm", 10), ("gp", 1), ("gp", 10)]
     assert strengths == Counter(dict.fromkeys(expected, 5))
 

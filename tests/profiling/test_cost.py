@@ -43,7 +43,7 @@ def test_every_regularizer_there_is_takes_part_and_none_comes_first():
 def test_an_override_restricts_the_regularizers_and_none_stays_to_compare_with():
     compared = make_cases([*SMALL, "regularizer=gp,clip_norm", "regularizer.lambda=3", "seed=7"], width=2)
     assert list(compared.stacks) == [NONE, "gp", "clip_norm"]
-    assert [cell.strength for cell in compared.stacks["gp"]] == [3, 3]
+    assert [cell.strengths[0] for cell in compared.stacks["gp"]] == [3, 3]
     assert [cell.seed for cell in compared.stacks["gp"]] == [7, 8]
 
 

@@ -17,7 +17,7 @@ from gradbench.functional.input_gradients import Evaluated, gradient_norms
 from gradbench.regularizers import Regularizer
 from gradbench.regularizers.gradient_penalty import gradient_penalty
 from gradbench.tracing import cache
-from gradbench.training import regularize
+from gradbench.training import program
 from gradbench.training.bind import init_state
 from gradbench.training.draws import draw_chunk
 from gradbench.training.program import build_regularizer
@@ -154,8 +154,11 @@ def elsewhere(f, points, weight):
 def test_every_models_objective_has_the_slope_of_finite_differences_penalty_included(
     model, priced, monkeypatch
 ):
+    def only(player):
+        return Regularizer(penalty=elsewhere) if player is None or player.regularized else Regularizer()
+
     if priced == "elsewhere":
-        monkeypatch.setattr(regularize, "build_regularizer", lambda _config: Regularizer(penalty=elsewhere))
+        monkeypatch.setattr(program, "build_parts", lambda _, player=None: [only(player)])
         monkeypatch.setattr(cache, "TRACE_CACHE", {})
     smooth = {"model__activation": "tanh"} if "model.activation" in keys_of(f"model={model}") else {}
     with_penalty, without = cells(model, "gp", regularizer__lambda=[3.0, 0.0], **smooth)
@@ -177,7 +180,7 @@ def test_every_models_objective_has_the_slope_of_finite_differences_penalty_incl
             batch,
             state.carry,
             setup.strength,
-            state.regularizer_state,
+            state.regularizer_state[player.name],
             setup.lr,
             setup.schedule,
             torch.ones(()),

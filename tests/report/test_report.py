@@ -145,7 +145,14 @@ def test_a_profile_is_the_share_of_all_cells_that_are_as_good_and_diverged_ones_
 def test_a_title_names_no_strength_that_did_not_always_diverge() -> None:
     outcomes = {0.01: "dd", 0.1: "dc", 1.0: "dd", 10.0: "dd"}
     rows = [
-        {"treatment": "gp", "quantity": "lambda", "strength": strength, "seed": seed, "status": status}
+        {
+            "treatment": "gp",
+            "quantity": "lambda",
+            "strength": strength,
+            "strengths": "",
+            "seed": seed,
+            "status": status,
+        }
         for strength, ended in outcomes.items()
         for seed, status in enumerate({"d": "diverged", "c": "completed"}[letter] for letter in ended)
     ]
@@ -662,3 +669,81 @@ def test_a_ratio_is_written_so_that_both_ends_keep_their_size(middle: float, spr
     assert written
     for given_end, word in zip(ends, written.groups(), strict=True):
         assert float(word.replace(",", "").replace("−", "-")) == pytest.approx(given_end, rel=0.06)
+
+
+# ---- compositions ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def composed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of none, clip_norm and gp alone, and of gp+clip_norm, which is best at (10, 0.1)."""
+    folder = tmp_path_factory.mktemp("results") / "composed"
+    synthetic.write(folder, models=["wgan"], strengths=FEW)
+    synthetic.write_pairs(
+        folder, "gp+clip_norm", ("gp.lambda", (1.0, 10.0)), ("clip_norm.threshold", (0.1, 2.0, 10.0)), (10.0, 0.1),
+        models=["wgan"],
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RC, "savefig.dpi", 50)
+        build(folder)
+    return folder
+
+
+def test_a_composition_is_one_treatment_with_a_setting_per_pair_of_strengths(composed: Path) -> None:
+    told = table(composed, "strengths")
+    own = told[told["treatment"] == "gp+clip_norm"]
+    pairs = list(zip(own["regularizer.gp.lambda"], own["regularizer.clip_norm.threshold"], strict=True))
+    assert pairs == [(a, b) for a in (1.0, 10.0) for b in (0.1, 2.0, 10.0)], "as numbers are ordered"
+    assert list(own["setting"])[:2] == ["gp λ = 1 + clip_norm 0.1", "gp λ = 1 + clip_norm 2"]
+    assert own["strength"].isna().all()
+    assert set(own["completed"]) == {3}
+    cells = table(composed, "cells")
+    for (a, b), mean in zip(pairs, own["mean"], strict=True):
+        chosen = (cells["regularizer.gp.lambda"] == a) & (cells["regularizer.clip_norm.threshold"] == b)
+        assert mean == pytest.approx(cells.loc[chosen, "value"].mean())
+    alone = told[told["treatment"] != "gp+clip_norm"]
+    assert alone[["regularizer.gp.lambda", "regularizer.clip_norm.threshold"]].isna().all(axis=None)
+
+
+def test_the_answer_names_the_pair_of_strengths_and_judges_it_on_other_seeds(composed: Path) -> None:
+    (answer,) = answers(composed)
+    assert answer.treatment == "gp λ = 10 + clip_norm 0.1"
+    row = table(composed, "comparisons").set_index("treatment").loc["gp+clip_norm"]
+    assert row["chosen"] == "10.0,0.1 10.0,0.1 10.0,0.1"
+    assert row["verdict"] == "better"
+    written = page(composed).words
+    assert "gp λ = 10 + clip_norm 0.1" in written
+
+
+def test_a_heat_map_has_the_mean_of_each_pair_and_other_figures_the_single_ones(
+    composed: Path, quick: Path
+) -> None:
+    figures = composed / "report" / "figures"
+    drawn = (figures / "pairs.svg").read_text(encoding="utf-8")
+    told = table(composed, "strengths").set_index("treatment").loc["gp+clip_norm"]
+    for mean in told["mean"]:
+        assert f">{format_number(mean)}<" in drawn
+    assert "gp λ = 10 + clip_norm 0.1 for wgan" in drawn
+    single = (figures / "strengths.svg").read_text(encoding="utf-8")
+    assert all(name in single for name in ("clipping threshold", "penalty weight λ", "▲ gp", "● clip_norm"))
+    assert "gp+clip_norm<" not in single
+    assert not (quick / "report" / "figures" / "pairs.svg").exists()
+
+
+def test_options_that_vary_are_named_beside_a_composition_and_strengths_are_not(tmp_path: Path) -> None:
+    for center in (0.0, 1.0):
+        synthetic.write(
+            tmp_path,
+            models=["wgan"],
+            strengths={"gp+clip_norm": ()},
+            leaves={
+                "regularizer.strength": "gp.lambda+clip_norm.threshold",
+                "regularizer.gp.lambda": 1.0,
+                "regularizer.clip_norm.threshold": 2.0,
+                "regularizer.gp.center": center,
+            },
+            part=str(center),
+        )
+    (comparison,) = list_comparisons(load_results(tmp_path))
+    assert comparison.treatments == ["gp+clip_norm (center=0)", "gp+clip_norm (center=1)"]
+    assert {setting.strengths for setting in comparison.settings} == {(1.0, 2.0)}

@@ -261,7 +261,7 @@ def test_a_row_holds_every_leaf_of_the_config_and_the_command():
     assert [described[group] for group in ("model", "regularizer", "optimizer", "data")] == [
         cell.config[group]["name"] for group in ("model", "regularizer", "optimizer", "data")
     ]
-    assert described["regularizer.lambda"] == cell.strength
+    assert described["regularizer.lambda"] == cell.strengths[0]
     assert json.loads(described["optimizer.betas"]) == [0.5, 0.9]
     assert (described["optimizer.note"], described["data_sha256"]) == ("x", "f" * 64)
     assert described["command"] == cell.command()

@@ -19,7 +19,7 @@ from gradbench.tracing import cache
 from gradbench.tracing.cache import traced
 from gradbench.tracing.tracer import UntraceableError, trace
 from gradbench.training import loop as training
-from gradbench.training import program, regularize, setup
+from gradbench.training import program, setup
 from gradbench.training.loop import train
 from gradbench.training.setup import build_stack
 
@@ -165,7 +165,7 @@ def test_state_that_begins_as_the_parameters_or_as_one_tensor_stays_what_it_is_m
 ):
     """In-place updates of donated memory must not reach what a user's ``init`` or step has made of it."""
     if whose == "regularizer":
-        monkeypatch.setattr(regularize, "build_regularizer", lambda _config: anchored())
+        monkeypatch.setattr(program, "build_parts", lambda *_: [anchored()])
     else:
         build = program.build
         monkeypatch.setattr(setup, "build", lambda *args: replace(build(*args), optimizer=lookback()))

@@ -22,6 +22,7 @@ from gradbench.training.loop import SLACK, largest_checkpoint, tensor_bytes, tra
             if regularizer != "clip_norm"
         ),
         ("wgan", "gp"),
+        ("mlp", "zclip+autoclip"),
     ],
 )
 def test_a_stopped_stack_goes_on_to_the_same_bits(model, regularizer, tmp_path):

@@ -11,7 +11,18 @@ from itertools import groupby
 import numpy as np
 import pytest
 import torch
-from small import CONFIGS, CPU, MODELS, QUICK_UPDATES, REGULARIZERS, UPDATES, advance, cells, data_of
+from small import (
+    COMPOSED_PAIRS,
+    CPU,
+    MODELS,
+    QUICK_UPDATES,
+    REGULARIZERS,
+    UPDATES,
+    advance,
+    cells,
+    data_of,
+    default_strengths,
+)
 from torch import nn
 
 from gradbench.errors import UsageError
@@ -32,7 +43,11 @@ every_model = pytest.mark.parametrize("model", MODELS)
 # rounding grows where training is chaotic: a calm learning rate
 CALM = {"optimizer__lr": [0.01, 0.02]}
 
-SOONER = {"zclip": {"regularizer__warmup": 5}, "gp_lp": {"regularizer__center": 0.01}}
+SOONER = {
+    "zclip": {"regularizer__warmup": 5},
+    "gp_lp": {"regularizer__center": 0.01},
+    "gp+gp_lp+zclip": {"regularizer__zclip__warmup": 5, "regularizer__gp_lp__center": 0.01},
+}
 """Options with which a regularizer acts on a small network within a few steps."""
 
 RELATIVE, ABSOLUTE = 1e-11, 1e-12
@@ -41,10 +56,8 @@ RELATIVE, ABSOLUTE = 1e-11, 1e-12
 
 @cache
 def strengths(regularizer):
-    """Return a regularizer's default strength and a third of it, as an axis."""
-    node = CONFIGS.compose((f"regularizer={regularizer}",))[0]["regularizer"]
-    key = node["strength"]
-    return {f"regularizer__{key}": [node[key], node[key] / 3]} if key else {}
+    """Return a regularizer's default strengths and a third of them, as axes."""
+    return {key: [value, value / 3] for key, value in default_strengths(regularizer).items()}
 
 
 def pair(model, regularizer, **values):
@@ -107,12 +120,48 @@ def assert_follows(stack):
 
 
 @pytest.mark.parametrize(
-    ("model", "regularizer"), [(model, regularizer) for model in MODELS for regularizer in REGULARIZERS]
+    ("model", "regularizer"),
+    [(model, regularizer) for model in MODELS for regularizer in REGULARIZERS]
+    + [
+        # the default suite follows each of them with one model
+        pytest.param(*pair, marks=[] if (index % 5 + index // 5) % 3 == 0 else pytest.mark.slow)
+        for index, pair in enumerate(COMPOSED_PAIRS)
+    ],
 )
 def test_every_cell_of_a_stack_follows_the_reference_step_by_step(model, regularizer):
     treated, plain = assert_follows(pair(model, regularizer)), untreated(model)
     acts = any(not np.array_equal(treated[player], plain[player]) for player in plain if "/" not in player)
     assert acts == (regularizer != "none"), "else nothing of it is held to anything"
+
+
+@pytest.mark.parametrize(
+    ("regularizer", "given"),
+    [
+        ("clip_norm", {"regularizer__players": "both"}),
+        (
+            "gp+zclip+weight_clip",
+            {
+                "regularizer__zclip__players": "generator",
+                "regularizer__zclip__warmup": 3,
+                "regularizer__weight_clip__players": "both",
+            },
+        ),
+    ],
+)
+def test_what_acts_on_the_generator_follows_the_reference_step_by_step(regularizer, given):
+    everywhere = assert_follows(pair("wgan", regularizer, **given))
+    critic = {key: value for key, value in given.items() if not key.endswith("players")}
+    alone_on_critic = alone(pair("wgan", regularizer, **critic)[1])
+    assert not np.array_equal(everywhere["generator"], alone_on_critic["generator"])
+
+
+def test_a_generator_alone_is_clipped_and_the_critic_begins_as_without(monkeypatch):
+    chosen = {"regularizer__players": "generator", "regularizer__threshold": [0.01, 0.001]}
+    treated, plain = assert_follows(pair("wgan", "clip_norm", **chosen)), untreated("wgan")
+    # the critic's first updates come before the generator's
+    np.testing.assert_array_equal(treated["critic"][0], plain["critic"][0])
+    assert not np.array_equal(treated["generator"][0], plain["generator"][0])
+    assert set(treated["critic/clipped"]) == {0.0}
 
 
 def convolutional(_model, fused=False):

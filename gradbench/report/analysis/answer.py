@@ -91,7 +91,7 @@ def _name_chosen(judgement: TreatmentJudgement) -> str:
     ordered = sorted(judgement.folds, key=lambda fold: fold.treatment)
     groups = [(name, list(folds)) for name, folds in groupby(ordered, key=lambda fold: fold.treatment)]
     groups.sort(key=lambda group: -len(group[1]))
-    names = [format_setting(name, folds[0].quantity, (f.strength for f in folds)) for name, folds in groups]
+    names = [format_setting(name, folds[0].quantity, (f.at for f in folds)) for name, folds in groups]
     return join_words(names, "or")
 
 

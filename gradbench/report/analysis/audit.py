@@ -102,7 +102,7 @@ def _warn_of_seeds(comparison: ComparisonGroup) -> list[AuditNote]:
     holes = {s: seeds - set(comparison.cells_at(s)["seed"]) for s in comparison.settings}
     short = {setting: gone for setting, gone in holes.items() if gone}
     if short:
-        named = [format_setting(s.treatment, s.quantity, [s.strength]) for s in list(short)[:4]]
+        named = [format_setting(s.treatment, s.quantity, [s.at]) for s in list(short)[:4]]
         more = f" and {len(short) - 4} more settings" if len(short) > 4 else ""
         missing = sum(map(len, short.values()))
         where = f"{', '.join(named)}{more}"

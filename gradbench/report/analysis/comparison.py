@@ -1,15 +1,16 @@
 """Group cells into comparisons, choose the strength of each treatment, and judge treatments against ``none``."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from gradbench.report.load.cells import NONE, LoadedResults
-from gradbench.report.render.formatting import pluralize
+from gradbench.config.composite import JOINT
+from gradbench.report.load.cells import NONE, LoadedResults, split_strengths
+from gradbench.report.render.formatting import Strength, pluralize
 from gradbench.stats.intervals import (
     NO_VALUES,
     Floats,
@@ -24,11 +25,24 @@ BETTER, WORSE, UNDECIDED = "better", "worse", "undecided"
 
 
 class Setting(NamedTuple):
-    """A treatment at one strength."""
+    """A treatment at one strength, or a composition at one strength of each part."""
 
     treatment: str
     quantity: str
-    strength: float | None  # None if the treatment has no strength
+    strength: float | None  # None if the treatment has no strength, or several
+    strengths: tuple[float, ...] = ()  # those of a composition
+
+    @property
+    def at(self) -> Strength:
+        """What it is at: a number, several, or None."""
+        return self.strengths or self.strength
+
+    @classmethod
+    def of(cls, row: Mapping[Hashable, Any]) -> "Setting":
+        """Return the setting of a row of the table of cells."""
+        strength = float(row["strength"])
+        number = None if np.isnan(strength) else strength
+        return cls(str(row["treatment"]), str(row["quantity"]), number, split_strengths(row["strengths"]))
 
 
 CONTROL = Setting(NONE, "", None)
@@ -62,17 +76,16 @@ class ComparisonGroup:
 
     @property
     def quantities(self) -> list[str]:
-        """Kinds of strength that occur, ``threshold`` first."""
-        found = {quantity for quantity in self.cells["quantity"] if quantity}
+        """Kinds of strength that are one number, ``threshold`` first."""
+        found = {quantity for quantity in self.cells["quantity"] if quantity and JOINT not in quantity}
         return sorted(found, key=lambda quantity: (quantity != "threshold", quantity))
 
     @cached_property
     def _groups(self) -> dict[Setting, pd.DataFrame]:
-        columns = (self.cells["treatment"], self.cells["quantity"], self.cells["strength"].astype(float))
         rows: dict[Setting, list[int]] = {}
-        for row, (treatment, quantity, strength) in enumerate(zip(*columns, strict=True)):
-            setting = Setting(str(treatment), str(quantity), None if np.isnan(strength) else float(strength))
-            rows.setdefault(setting, []).append(row)
+        columns = ["treatment", "quantity", "strength", "strengths"]
+        for place, row in enumerate(self.cells[columns].to_dict("records")):
+            rows.setdefault(Setting.of(row), []).append(place)
         return {setting: _take_rows(self.cells, places) for setting, places in rows.items()}
 
     @property

@@ -12,9 +12,10 @@ from gradbench.report.analysis.comparison import (
     judge_treatments,
     step_ratio,
 )
-from gradbench.report.load.cells import NONE, LoadedResults, metric_columns
+from gradbench.report.load.cells import NONE, LoadedResults, metric_columns, strength_columns
 from gradbench.report.load.curves import ACTION
 from gradbench.report.load.read import STATUSES
+from gradbench.report.render.formatting import format_setting
 from gradbench.stats.intervals import (
     NO_VALUES,
     Interval,
@@ -63,9 +64,22 @@ def _per_setting(comparisons: Sequence[ComparisonGroup], row: RowOf) -> pd.DataF
     rows = []
     for comparison in comparisons:
         for setting in comparison.settings:
-            where = {"comparison": comparison.label, **setting._asdict()}
+            where = {"comparison": comparison.label, **_describe_setting(setting)}
             rows.append({**where, **row(comparison, setting)})
     return pd.DataFrame(rows)
+
+
+def _describe_setting(setting: Setting) -> Mapping[str, object]:
+    """Describe a setting in columns: those of a composition's strengths have the names that they are typed with."""
+    label = format_setting(setting.treatment, setting.quantity, [setting.at])
+    own = dict(zip(strength_columns(setting.quantity), setting.strengths, strict=False))
+    return {
+        "treatment": setting.treatment,
+        "quantity": setting.quantity,
+        "strength": setting.strength,
+        "setting": label,
+        **own,
+    }
 
 
 def _strength_row(comparison: ComparisonGroup, setting: Setting) -> Mapping[str, object]:
@@ -92,7 +106,7 @@ def _metric_rows(comparisons: Sequence[ComparisonGroup]) -> list[Mapping[str, ob
             completed = cells[cells["status"] == "completed"]
             for metric in own:
                 values = completed[metric].dropna().to_numpy(dtype=float)
-                where = {"comparison": comparison.label, **setting._asdict(), "metric": metric}
+                where = {"comparison": comparison.label, **_describe_setting(setting), "metric": metric}
                 rows.append({**where, "completed": len(values), **mean_interval(values).columns("mean")})
     return rows
 
@@ -167,7 +181,11 @@ def _judgement_row(comparison: ComparisonGroup, treatment: str) -> Mapping[str, 
         "metric": comparison.metric,
         "goal": comparison.goal,
         "quantity": comparison.chosen_setting(treatment).quantity,
-        "chosen": " ".join(str(fold.strength) for fold in judgement.folds if fold.strength is not None),
+        "chosen": " ".join(
+            ",".join(map(str, fold.strengths or [fold.strength]))
+            for fold in judgement.folds
+            if fold.at is not None
+        ),
         "n": judgement.n,
         "diverged": judgement.diverged,
         **judgement.value.columns("mean"),

@@ -194,7 +194,7 @@ def _entries(pairing: Pairing) -> tuple[TableEntry, ...]:
     difference = "0" if same else format_interval(pairing.difference)
     return (
         TableEntry(pairing.model),
-        TableEntry(format_setting(setting.treatment, setting.quantity, [setting.strength])),
+        TableEntry(format_setting(setting.treatment, setting.quantity, [setting.at])),
         TableEntry(pairing.verdict, kind="verdict"),
         TableEntry(format_interval(pairing.first), pairing.first.estimate),
         TableEntry(format_interval(pairing.second), pairing.second.estimate),

@@ -23,7 +23,7 @@ from gradbench.stats.intervals import (
 )
 
 SAME = "same"
-ROLE = ("treatment", "quantity", "strength", "seed")
+ROLE = ("treatment", "quantity", "strength", "strengths", "seed")
 
 
 @dataclass(frozen=True)
@@ -126,18 +126,15 @@ def _pair_cells(a: pd.DataFrame, b: pd.DataFrame, key: Sequence[str]) -> pd.Data
 def _pair_settings(model: str, key: Sequence[str], pairs: pd.DataFrame) -> Iterator[Pairing]:
     """Group the paired cells of a model by setting and judge each group."""
     varying = [leaf for leaf in key if pairs[leaf].nunique() > 1]
-    by = [*varying, "treatment", "quantity", "strength"]
+    by = [*varying, "treatment", "quantity", "strength", "strengths"]
     groups = list(pairs.groupby(by, dropna=False, sort=True))
     for values, rows in groups:
         settings = ", ".join(
             f"{leaf.rsplit('.', 1)[-1]}={value}" for leaf, value in zip(varying, values, strict=False)
         )
         first = rows.iloc[0]
-        strength = float(first["strength"])
-        setting = Setting(
-            str(first["treatment"]), str(first["quantity"]), None if np.isnan(strength) else strength
-        )
-        yield _judge_setting(f"{model} ({settings})" if settings else model, setting, rows, len(groups))
+        where = f"{model} ({settings})" if settings else model
+        yield _judge_setting(where, Setting.of(first.to_dict()), rows, len(groups))
 
 
 def _judge_setting(model: str, setting: Setting, rows: pd.DataFrame, settings: int) -> Pairing:

@@ -26,6 +26,7 @@ from gradbench.report.figures import (
     histograms,
     layers,
     learning,
+    pairs,
     profiles,
     strengths,
 )
@@ -39,7 +40,7 @@ Draw = Callable[[Context], list[Drawing]]
 Pictures = dict[str, list[Picture]]  # by section
 
 SECTIONS: dict[str, tuple[Draw, ...]] = {
-    "Strengths": (strengths.draw, profiles.draw),
+    "Strengths": (strengths.draw, pairs.draw, profiles.draw),
     "Learning": (learning.draw,),
     "Gradients": (gradients.draw, action.draw, histograms.draw),
     "Divergence": (divergence.draw,),
@@ -52,6 +53,7 @@ EFFORT: dict[Draw, int] = {
     action.draw: 4,
     critic.draw: 4,
     strengths.draw: 3,
+    pairs.draw: 2,
     profiles.draw: 3,
 }
 """Relative drawing time of the slow figures; 1 for any other."""

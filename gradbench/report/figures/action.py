@@ -101,7 +101,7 @@ def _draw_penalty(context: Context, rows: Rows, action: pd.DataFrame) -> Drawing
     for comparison, _, settings in rows:
         shares = {s: action["penalty_share"].reindex(comparison.cells_at(s)["cell"]).mean() for s in settings}
         top = max(shares, key=lambda s: shares[s])
-        where = format_setting(top.treatment, top.quantity, [top.strength])
+        where = format_setting(top.treatment, top.quantity, [top.at])
         highest.append(f"{format_number(100 * shares[top], 2)}% for {comparison.label} ({where})")
     title = f"At most, the penalty makes up {join_words(cap_list(highest))} of the objective"
     room = label_margin(context)
@@ -162,6 +162,6 @@ def _title(rows: Rows, action: pd.DataFrame) -> str:
         kept = {s: value for s, value in kept.items() if np.isfinite(value)}
         if kept:
             low = min(kept, key=lambda s: kept[s])
-            where = format_setting(low.treatment, low.quantity, [low.strength])
+            where = format_setting(low.treatment, low.quantity, [low.at])
             parts.append(f"{format_number(100 * kept[low], 2)}% of the norm for {comparison.label} ({where})")
     return f"The strongest treatment keeps {join_words(cap_list(parts))}" if parts else "No norm was recorded"

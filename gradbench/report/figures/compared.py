@@ -88,8 +88,8 @@ def _labels(group: Sequence[Pairing], looks: Mapping[str, Look]) -> list[tuple[f
     """Build the labels (y, text, colour) of the settings, or of the treatments if there are many settings."""
     heights: dict[tuple[str, str], list[float]] = {}
     for pairing in group:
-        treatment, quantity, strength = pairing.setting
-        at = format_strength(quantity, [strength]) if len(group) <= LABELS else ""
+        treatment, quantity = pairing.setting.treatment, pairing.setting.quantity
+        at = format_strength(quantity, [pairing.setting.at]) if len(group) <= LABELS else ""
         heights.setdefault((treatment, at), []).append(pairing.second.estimate)
     return [
         (

@@ -74,7 +74,7 @@ def _draw_figure(
     for index, (treatment, cell) in enumerate(columns.items()):
         stored, color = arrays[treatment], context.looks[treatment].color
         chosen = comparison.chosen_setting(treatment)
-        where = format_strength(chosen.quantity, [chosen.strength])
+        where = format_strength(chosen.quantity, [chosen.at])
         seed = f"seed {cell['seed']}" if cell is not None else ""
         below = ", ".join(part for part in (where, seed) if part)
         name_of = shorten(treatment, int(size / 0.066))

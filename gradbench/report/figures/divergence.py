@@ -127,12 +127,12 @@ def _title(context: Context) -> str:
 def _name_settings(some: Set[Setting], every: Sequence[Setting]) -> str:
     """Name some of the settings, adjacent strengths as a range."""
     treatments = list(dict.fromkeys(setting.treatment for setting in every))
-    ordered = sorted(every, key=lambda s: (treatments.index(s.treatment), s.strength or 0.0))
+    ordered = sorted(every, key=lambda s: (treatments.index(s.treatment), (s.strength or 0.0, s.strengths)))
     runs = [
         (treatment, list(run))
         for (treatment, is_named), run in groupby(ordered, key=lambda s: (s.treatment, s in some))
         if is_named
     ]
     return join_words(
-        [format_setting(treatment, run[0].quantity, [s.strength for s in run]) for treatment, run in runs]
+        [format_setting(treatment, run[0].quantity, [s.at for s in run]) for treatment, run in runs]
     )

@@ -46,7 +46,7 @@ def draw(context: Context) -> list[Drawing]:
             ax.stairs(used / max(used.sum(), 1), edges, color=context.looks[treatment].color, lw=1.4)
             chosen = comparison.chosen_setting(treatment)
             name = shorten(treatment, int(7 / columns / 0.066))
-            where = format_strength(chosen.quantity, [chosen.strength])
+            where = format_strength(chosen.quantity, [chosen.at])
             ax.set_title(f"{name}\n{where}", loc="left", size=8)
             ax.set_yticks([])
             ax.set_xlim(*window)

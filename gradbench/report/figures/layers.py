@@ -61,7 +61,7 @@ def _choose_settings(comparison: ComparisonGroup) -> list[Setting]:
         return comparison.settings
     for treatment in comparison.treatments:
         own = [setting for setting in comparison.settings if setting.treatment == treatment]
-        own.sort(key=lambda setting: setting.strength or 0.0)
+        own.sort(key=lambda setting: (setting.strength or 0.0, setting.strengths))
         shown += dict.fromkeys((own[0], comparison.chosen_setting(treatment), own[-1]))
     return shown
 
@@ -94,7 +94,7 @@ def _draw_figure(context: Context, comparison: ComparisonGroup, norms: Norms, na
     for ax, treatment in zip(below, treatments, strict=True):
         chosen = comparison.chosen_setting(treatment)
         name_of = shorten(treatment, int(width / 0.066))
-        ax.set_title(f"{name_of}\n{format_strength(chosen.quantity, [chosen.strength])}", loc="left", size=8)
+        ax.set_title(f"{name_of}\n{format_strength(chosen.quantity, [chosen.at])}", loc="left", size=8)
         _draw_weights(ax, context, comparison, chosen)
     alt = f"Norm of the critic's gradient by layer, and histograms of its parameters, per treatment. {title}"
     return Drawing(name, title, CAPTION, alt, "", figure)
@@ -120,7 +120,7 @@ def _draw_lines(ax: Axes, context: Context, norms: Norms) -> None:
         if len(reached):
             values += [*reached]
             name = shorten(setting.treatment, MAX_NAME)
-            where = shorten(format_setting(name, setting.quantity, [setting.strength]), 26)
+            where = shorten(format_setting(name, setting.quantity, [setting.at]), 26)
             ends.append((reached[0], f"{GLYPHS.get(look.marker, '●')} {where}", darker(look.color)))
     set_log_axis(ax, *axis_limits(values, log=True))
     ax.xaxis.set_major_locator(MaxNLocator(12, integer=True))
@@ -167,9 +167,7 @@ def _title(norms: Norms) -> str:
         factor = format_number(float(10 ** abs(change[setting])), 2)
         times = "no" if factor == "1" else f"{factor} times"
         size = "larger" if change[setting] > 0 else "smaller"
-        return (
-            f"{times} {size} with {format_setting(setting.treatment, setting.quantity, [setting.strength])}"
-        )
+        return f"{times} {size} with {format_setting(setting.treatment, setting.quantity, [setting.at])}"
 
     named = [describe(setting) for setting in dict.fromkeys((most, least))]
     return f"On its way to the first layer the critic's gradient gets {join_words(named)}"

@@ -178,7 +178,7 @@ def label_margin(context: Context) -> float:
 def list_chosen(comparison: ComparisonGroup) -> str:
     """List the chosen settings: ``clip_norm at 1, gp at λ = 10``."""
     settings = [comparison.chosen_setting(treatment) for treatment in comparison.treatments]
-    return ", ".join(format_setting(s.treatment, s.quantity, [s.strength]) for s in settings)
+    return ", ".join(format_setting(s.treatment, s.quantity, [s.at]) for s in settings)
 
 
 def axis_limits(values: Iterable[float], *, log: bool = False, pad: float = 0.06) -> tuple[float, float]:

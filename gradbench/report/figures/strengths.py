@@ -90,7 +90,7 @@ def _heading(comparison: ComparisonGroup) -> str:
             ),
         )
         value = format_interval(mean_interval(comparison.cells_at(best)["value"]))
-        where = format_setting(best.treatment, best.quantity, [best.strength])
+        where = format_setting(best.treatment, best.quantity, [best.at])
         parts.append(f"{comparison.metric_name} is best with {where}: {value}")
     for treatment in comparison.treatments:
         cells = comparison.cells[comparison.cells["treatment"] == treatment]

@@ -1,8 +1,9 @@
 """Load a results folder into a table of cells, with derived columns for comparisons.
 
 Derived columns, used by every figure: ``treatment`` (the regularizer, with its options where those
-vary), ``quantity`` (``threshold``, ``lambda``, … or "" where there is no strength), ``strength`` (number or
-nan), ``comparison`` (the label of the group whose cells differ in nothing but the regularizer and the seed),
+vary), ``quantity`` (``threshold``, ``lambda``, … or "" where there is no strength; ``gp.lambda+clip_norm.threshold`` of
+a composition), ``strength`` (number or nan), ``strengths`` (those of a composition as text, ``1.0,0.1``, else ""),
+``comparison`` (the label of the group whose cells differ in nothing but the regularizer and the seed),
 ``value`` (the model's primary metric, nan unless the cell completed) and ``score`` (the value, signed so that
 lower is better; inf where the cell diverged, nan where it failed).
 """
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from gradbench.config.composite import names_code
+from gradbench.config.composite import JOINT, names_code
 from gradbench.config.identity import SOURCE
 from gradbench.errors import DamagedError, UsageError
 from gradbench.report.load.read import (
@@ -38,7 +39,7 @@ NONE = "none"
 REQUIRED = ("cell", "model", "model.metric", "model.goal", "regularizer", "seed", "status")
 OUTCOME = ("cell", "status", "diverged_at", "error")
 PROVENANCE = (*MADE_BY, "git_dirty", "data_sha256", "format", "started", "finished", "command")
-DERIVED = ("comparison", "treatment", "quantity", "strength", "value", "score")
+DERIVED = ("comparison", "treatment", "quantity", "strength", "strengths", "value", "score")
 
 
 @dataclass(frozen=True)
@@ -126,10 +127,12 @@ def _add_derived_columns(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     cells = cells.copy()
     key = cells["regularizer.strength"] if "regularizer.strength" in cells else pd.Series(None, cells.index)
     cells["quantity"] = [
-        str(value) if isinstance(value, str) and f"regularizer.{value}" in cells else "" for value in key
+        value if isinstance(value, str) and set(strength_columns(value)) <= set(cells) else ""
+        for value in key
     ]
     strengths = [f"regularizer.{quantity}" if quantity else "" for quantity in cells["quantity"]]
     cells["strength"] = _pick_values(cells, strengths)
+    cells["strengths"] = _join_strengths(cells)
     cells["treatment"] = _name_treatments(cells)
     cells["comparison"] = _name_comparisons(cells)
     cells["value"] = _pick_values(cells, cells["model.metric"])
@@ -141,20 +144,46 @@ def _add_derived_columns(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     cells["score"] = np.where(infinite | (cells["status"] == "diverged"), np.inf, signed)
     labels = sorted(cells["comparison"].unique(), key=natural_key)
     group = cells["comparison"].map({label: place for place, label in enumerate(labels)})
-    cells = cells.assign(_group=group, _rank=cells["treatment"] != NONE).sort_values(
-        ["_group", "_rank", "treatment", "strength", "seed", "cell"], kind="stable"
+    places = {text: place for place, text in enumerate(sorted(set(cells["strengths"]), key=split_strengths))}
+    several = cells["strengths"].map(places)
+    cells = cells.assign(_group=group, _rank=cells["treatment"] != NONE, _several=several).sort_values(
+        ["_group", "_rank", "treatment", "strength", "_several", "seed", "cell"], kind="stable"
     )
-    point = ["comparison", "treatment", "strength", "seed"]
-    once = cells.drop_duplicates(point, keep="last").drop(columns=["_group", "_rank"]).reset_index(drop=True)
+    point = ["comparison", "treatment", "strength", "strengths", "seed"]
+    once = cells.drop_duplicates(point, keep="last")
+    once = once.drop(columns=["_group", "_rank", "_several"]).reset_index(drop=True)
     twice = len(cells) - len(once)
     note = f"{twice} cells share model, treatment, strength and seed with another one; the last was kept"
     return once, [note] if twice else []
 
 
+def strength_columns(quantity: str) -> list[str]:
+    """List the columns of a kind of strength: several of a composition."""
+    return [f"regularizer.{key}" for key in quantity.split(JOINT)]
+
+
+def split_strengths(text: str) -> tuple[float, ...]:
+    """Return the numbers of the derived column ``strengths``."""
+    return tuple(map(float, text.split(","))) if text else ()
+
+
+def _join_strengths(cells: pd.DataFrame) -> pd.Series:
+    """Write the strengths of each cell that has several: ``1.0,0.1``; empty for others."""
+    found = pd.Series("", cells.index)
+    for quantity in set(cells["quantity"]):
+        if JOINT in quantity:
+            own = cells["quantity"] == quantity
+            columns = [
+                to_numbers(cells.loc[own, column]).astype(float) for column in strength_columns(quantity)
+            ]
+            texts = [",".join(map(str, values)) for values in zip(*columns, strict=True)]
+            found[own] = np.array(texts, dtype=object)
+    return found
+
+
 def _name_treatments(cells: pd.DataFrame) -> list[str]:
     """Name each cell's treatment: its regularizer, and the options that vary among its model's cells."""
-    strengths = {f"regularizer.{quantity}" for quantity in cells["quantity"]}
-    fixed = {*strengths, "regularizer.strength"}
+    fixed = {"regularizer.strength"}.union(*map(strength_columns, set(cells["quantity"])))
     options = [
         leaf for leaf in config_columns(cells) if leaf.startswith("regularizer.") and leaf not in fixed
     ]

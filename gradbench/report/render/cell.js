@@ -97,7 +97,7 @@ class Cell {
       id,
       this.group,
       word(treatment),
-      strength === null ? "–" : `${quantity ? `${quantity} = ` : ""}${number(strength)}`,
+      strength === null ? quantity || "–" : `${quantity ? `${quantity} = ` : ""}${number(strength)}`,
       number(seed, 9),
       stopped === null ? ended : `${ended} at ${stopped}`,
       number(value, 4),

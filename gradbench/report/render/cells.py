@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from gradbench.report.analysis.comparison import Setting
 from gradbench.report.load.cells import LoadedResults, config_columns, is_constant
 from gradbench.report.load.sparklines import Sparklines
-from gradbench.report.render.formatting import SYMBOLS, format_value
+from gradbench.report.render.formatting import SYMBOLS, format_strength, format_value
 from gradbench.storage.sanitize import caution
 
 MAX_CELLS = 12_000  # cells on a page; tables/cells.csv has all
@@ -84,7 +85,10 @@ def _row(cell: Mapping[Any, Any], config: int, words: _WordIndex, sketch: Sparkl
     """
     command, error, ident = cell.get("command"), cell.get("error"), str(cell["cell"])
     command = command if isinstance(command, str) and command else f"gradbench show {ident}"
-    symbol = SYMBOLS.get(str(cell["quantity"]), str(cell["quantity"]))
+    setting = Setting.of(cell)
+    symbol = SYMBOLS.get(setting.quantity, setting.quantity)
+    if setting.strengths:
+        symbol = format_strength(setting.quantity, [setting.strengths])
     status = str(cell["status"])
     return [
         ident,

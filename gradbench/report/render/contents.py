@@ -1,6 +1,5 @@
 """Arrange a report: its sections and tables in order, independent of HTML or Markdown."""
 
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -11,7 +10,7 @@ import pandas as pd
 from gradbench.report.analysis.answer import Answer
 from gradbench.report.analysis.audit import AuditNote
 from gradbench.report.analysis.comparison import UNDECIDED, ComparisonGroup
-from gradbench.report.load.cells import NONE, LoadedResults
+from gradbench.report.load.cells import NONE, LoadedResults, split_strengths
 from gradbench.report.render.blocks import Picture, ReportSection, Table, TableEntry
 from gradbench.report.render.cells import CellListing
 from gradbench.report.render.formatting import (
@@ -152,7 +151,8 @@ def _judgement_table(table: pd.DataFrame) -> Table:
 
 
 def _judgement_entries(row: Mapping[Hashable, Any]) -> tuple[TableEntry, ...]:
-    strengths = [float(value) for value in str(row["chosen"]).split()]
+    chosen = [split_strengths(text) for text in str(row["chosen"]).split()]
+    strengths = [one if len(one) > 1 else one[0] for one in chosen]
     lost = f"{row['diverged']}/{row['n']}, none {row['none_diverged']}/{row['none_n']}"
     return (
         TableEntry(str(row["comparison"])),
@@ -174,7 +174,7 @@ def _metrics_table(table: pd.DataFrame) -> Table:
     rows = tuple(
         (
             TableEntry(str(row["comparison"])),
-            TableEntry(_format_setting_of(row)),
+            TableEntry(str(row["setting"])),
             TableEntry(str(row["metric"])),
             TableEntry(str(row["completed"]), float(row["completed"])),
             _interval_entry(row, "mean", row["completed"]),
@@ -183,13 +183,6 @@ def _metrics_table(table: pd.DataFrame) -> Table:
     )
     return Table(
         "Your own metrics", ("group", "setting", "metric", "n", "mean"), rows, FURTHER, "metrics.csv"
-    )
-
-
-def _format_setting_of(row: Mapping[Hashable, Any]) -> str:
-    strength = float(row["strength"]) if row["strength"] is not None else math.nan
-    return format_setting(
-        str(row["treatment"]), str(row["quantity"]), [] if math.isnan(strength) else [strength]
     )
 
 
@@ -206,7 +199,7 @@ def _setting_entries(row: Mapping[Hashable, Any]) -> tuple[TableEntry, ...]:
     ran = row["completed"] + row["diverged"]
     return (
         TableEntry(str(row["comparison"])),
-        TableEntry(_format_setting_of(row)),
+        TableEntry(str(row["setting"])),
         TableEntry(str(ran), float(ran)),
         TableEntry(f"{row['diverged']}/{ran}", row["diverged"] / ran if ran else float("nan")),
         _interval_entry(row, "mean", row["completed"]),

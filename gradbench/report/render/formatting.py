@@ -4,9 +4,13 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
+from gradbench.config.composite import JOINT
 from gradbench.stats.intervals import Interval
 
 SYMBOLS = {"lambda": "λ"}
+
+Strength = float | tuple[float, ...] | None
+"""The strength of a treatment, those of a composition, or none."""
 
 
 def format_number(value: float, digits: int = 3) -> str:
@@ -60,9 +64,19 @@ def format_ratio(given: Interval) -> str:
     return f"{estimate} [{low}, {high}]×"
 
 
-def format_strength(quantity: str, strengths: Iterable[float | None]) -> str:
-    """Write ``0.25``, ``0.25 … 1`` or ``λ = 10``; an empty string without a strength."""
-    known = sorted({value for value in strengths if value is not None})
+def format_strength(quantity: str, strengths: Iterable[Strength]) -> str:
+    """Write ``0.25``, ``0.25 … 1`` or ``λ = 10``; an empty string without a strength.
+
+    Those of a composition are written part by part: ``gp λ = 1 … 10 + clip_norm 0.1``.
+    """
+    found = [value for value in strengths if value is not None]
+    if several := [value for value in found if isinstance(value, tuple)]:
+        keys = [key.partition(".") for key in quantity.split(JOINT)]
+        columns = zip(*several, strict=True)
+        return " + ".join(
+            f"{part} {format_strength(key, own)}" for (part, _, key), own in zip(keys, columns, strict=True)
+        )
+    known = sorted({value for value in found if not isinstance(value, tuple)})
     if not known:
         return ""
     text = (
@@ -73,9 +87,18 @@ def format_strength(quantity: str, strengths: Iterable[float | None]) -> str:
     return text if quantity in ("", "threshold") else f"{SYMBOLS.get(quantity, quantity)} = {text}"
 
 
-def format_setting(treatment: str, quantity: str, strengths: Iterable[float | None]) -> str:
-    """Write ``clip_norm at 0.25 … 1``, or the treatment alone if it has no strength."""
+def format_setting(treatment: str, quantity: str, strengths: Iterable[Strength]) -> str:
+    """Write ``clip_norm at 0.25 … 1``, or the treatment alone if it has no strength.
+
+    A composition whose parts all have one is written as :func:`format_strength` does.
+    """
     at = format_strength(quantity, strengths)
+    if (
+        at
+        and JOINT in treatment
+        and treatment == JOINT.join(key.partition(".")[0] for key in quantity.split(JOINT))
+    ):
+        return at
     return f"{treatment} at {at}" if at else treatment
 
 

@@ -33,10 +33,9 @@ def _text_table(results: LoadedResults, comparison: ComparisonGroup) -> Table | 
         stored = results.arrays_of(str(completed["cell"].iloc[0])) if len(completed) else {}
         prompts += [read_text(stored["prompt"])] if "prompt" in stored else []
         words = read_text(stored["sample"]) if "sample" in stored else ""
-        strengths = [] if setting.strength is None else [setting.strength]
         rows.append(
             (
-                TableEntry(format_setting(treatment, setting.quantity, strengths)),
+                TableEntry(format_setting(treatment, setting.quantity, [setting.at])),
                 TableEntry(str(completed["seed"].iloc[0]) if len(completed) else "–"),
                 TableEntry(words, words[:20], "text") if words else TableEntry("–"),
             )
