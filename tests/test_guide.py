@@ -94,6 +94,7 @@ def test_the_task_of_the_guide_gives_back_what_noise_was_added_to(study):
     validate(stack, data_of)
     for cell in stack:
         assert math.isfinite(train([cell], data_of(cell), CPU).evaluations[4]["test/loss"][0])
+    assert stack[0].config["data"]["name"] == "digits"
     data = data_of(stack[0])
     task = build(stack[0].config, data).model
     nets = task.networks()
@@ -105,6 +106,16 @@ def test_the_task_of_the_guide_gives_back_what_noise_was_added_to(study):
 
 
 # ---- what code of one's own imports --------------------------------------------------------------------------
+
+
+def test_a_task_of_the_guide_takes_data_without_targets(study):
+    np.savez("mine.npz", x=np.random.default_rng(0).random((60, 1, 4, 4)))
+    words = (
+        "run --config-dir my_conf model=denoising data=npz data.path=mine.npz steps=2 eval_every=2 --jobs 1"
+    )
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*shlex.split(words), "--no-report"])
+    assert not stopped.value.code
 
 
 def names_of_the_guide():

@@ -1,5 +1,6 @@
 """Compose configs with Hydra: from groups and ``key=value`` words to plain nested dicts."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -364,9 +365,19 @@ def resolve(config: Config) -> Config:
     try:
         resolved = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
     except OmegaConfBaseException as error:
-        raise UsageError(one_line(error)) from error
+        raise UsageError(explain_reference(error, values)) from error
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
+
+
+def explain_reference(error: OmegaConfBaseException, values: Mapping[str, Any]) -> str:
+    """Return one line on a key that refers to another which cannot be looked up."""
+    key, missing = error.full_key, re.search(r"Interpolation key '(.+)' not found", str(error))
+    if missing:
+        return f"{key}={values.get(str(key))}: there is no key {missing[1]}{nearest(missing[1], values)}"
+    if "Recursive" in str(error):
+        return f"{key}={values.get(str(key))} leads back to itself; give one of these keys a value"
+    return one_line(error)
 
 
 def set_key(config: Config, key: str, value: Any) -> None:

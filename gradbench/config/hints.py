@@ -82,6 +82,9 @@ def options_with(configs: Configs, group: str, name: str) -> list[str]:
     """Return the options of a group whose file has a key."""
     found = []
     for option in configs.groups.get(group, ()):
+        text = configs.path(group, option).read_text(encoding="utf-8", errors="replace")
+        if name.rpartition(".")[2] not in text and "defaults:" not in text:
+            continue  # composing takes longer than looking
         with contextlib.suppress(UsageError):  # a broken file of the user's folder is not what was asked for
             node = configs.compose((f"{group}={option}",)).config.get(group)
             if isinstance(node, dict) and name in dict(leaves(node)):

@@ -52,7 +52,7 @@ class Axis:
                 if "${" in str(value) and not is_reference(value):
                     raise UsageError(
                         f"{self.key}={literal(value)}: a value may be that of another key, as in "
-                        f"'{self.key}=${{optimizer.lr}}', and nothing else can be looked up"
+                        "'regularizer.threshold=${optimizer.lr}', and nothing else can be looked up"
                     )
 
 

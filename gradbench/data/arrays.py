@@ -39,6 +39,8 @@ def load(
     how = Preparation(**keys)
     file = existing_file(path)
     if not zipfile.is_zipfile(file):
+        if file.read_bytes()[:4] == b"PK\x03\x04":
+            raise UsageError(f"{path} is damaged: its end is missing; write it again with np.savez")
         refuse_other_kind(file, "an .npz file")
         raise UsageError(f"{path} is no .npz file; write one with np.savez('mine.npz', x=x, y=y)")
     wanted = {input, target, test_input, test_target, f"{input}_test", f"{target}_test"}

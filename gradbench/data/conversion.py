@@ -31,7 +31,7 @@ LISTED = 10
 
 
 def with_inputs(part: Examples, how: Preparation) -> Examples:
-    """Return examples with checked inputs in float32, or in int64 if they are whole numbers and stay as they are."""
+    """Return examples with checked inputs: fractions, or int64 if they are whole numbers and stay as they are."""
     name, x = part.names[0], part.x
     check_lengths({name: x} | ({part.names[1]: part.y} if part.y is not None else {}))
     if x.ndim < 2:
@@ -41,7 +41,8 @@ def with_inputs(part: Examples, how: Preparation) -> Examples:
         return replace(part, x=x.astype(np.float32) / np.float32(255))
     if x.dtype.kind in "iu" and how.standardise == "none":
         return replace(part, x=x.astype(np.int64))
-    return replace(part, x=as_float32(x, name, part.x_place, may_miss=part.may_miss))
+    check_numbers(x, name, part.x_place, may_miss=part.may_miss)
+    return replace(part, x=precise(x, part.x_place))
 
 
 def is_pixels(x: Array) -> bool:
@@ -49,28 +50,55 @@ def is_pixels(x: Array) -> bool:
     return x.dtype == np.uint8
 
 
+COLOURS = (1, 3, 4)
+"""Channels of an image: grey, colour, and colour with transparency."""
+
+
 def inputs_notes(part: Examples, how: Preparation) -> list[str]:
-    """Return what is said of inputs that are no fractions."""
+    """Return what is said of inputs that are no fractions, or whose last axis may be that of colours."""
+    name, shape, notes = part.names[0], part.x.shape, []
+    if len(shape) == 4 and shape[3] in COLOURS and shape[1] not in COLOURS:
+        notes.append(
+            f"{name} is taken as [N, C, H, W] with {shape[1]} channels of {shape[2]} × {shape[3]}; if its last axis "
+            "holds colours, save x.transpose(0, 3, 1, 2)"
+        )
     if is_pixels(part.x):
-        return [
-            f"{part.names[0]} holds bytes: they are taken for pixels and divided by 255; save whole numbers as int64"
-        ]
-    if part.x.dtype.kind in "iu" and how.standardise == "none":
-        return [
-            f"{part.names[0]} holds whole numbers, which stay whole, as for nn.Embedding; save measurements as float32"
-        ]
-    return []
+        notes.append(
+            f"{name} holds bytes: they are taken for pixels and divided by 255; save whole numbers as int64"
+        )
+    elif part.x.dtype.kind in "iu" and how.standardise == "none":
+        notes.append(
+            f"{name} holds whole numbers, which stay whole, as for nn.Embedding; save measurements as float32"
+        )
+    return notes
 
 
-def as_float32(array: Array, name: str, place: Place, *, may_miss: bool = False) -> Array:
-    """Return numbers in float32; raise ``UsageError`` for one that is not finite, or too large for it."""
-    check_numbers(array, name, place, may_miss=may_miss)
-    with np.errstate(over="ignore"):
-        converted = array.astype(np.float32)
-    too_large = np.isinf(converted)
+def precise(array: Array, place: Place) -> Array:
+    """Return numbers in float64, or in float32 as they are; raise ``UsageError`` for one too large for float32."""
+    too_large = np.abs(array) > np.finfo(np.float32).max
     if too_large.any():
         index = first_index(too_large)
         raise UsageError(f"{place(index)} is {array[index]}, which is too large for float32; scale it down")
+    return array if array.dtype == np.float32 else array.astype(np.float64)
+
+
+def as_float32(array: Array, name: str, key: str) -> Array:
+    """Return numbers [N, ...] in float32; raise ``UsageError`` where different ones would all be the same.
+
+    Args:
+        array: finite numbers.
+        name: of the array, for messages.
+        key: value of ``data.standardise`` that would tell them apart.
+    """
+    converted = array.astype(np.float32)
+    if array.dtype == np.float64:
+        merged = (np.ptp(array, axis=0) > 0) & (np.ptp(converted, axis=0) == 0)
+        if merged.any():
+            value = float(array[(0, *first_index(np.atleast_1d(merged)))[: array.ndim]])
+            raise UsageError(
+                f"{name} has numbers like {value!r} that float32 cannot tell apart; add data.standardise={key}, or "
+                "subtract what they share"
+            )
     return converted
 
 
@@ -85,7 +113,7 @@ def fill(train: Array, test: Array) -> tuple[Array, Array]:
             "leave the column out with data.input"
         )
     means = np.where(known, train, 0).sum(axis=0, dtype=np.float64) / counts
-    filled = (np.where(np.isnan(one), means, one).astype(np.float32) for one in (train, test))
+    filled = (np.where(np.isnan(one), means, one) for one in (train, test))
     return next(filled), next(filled)
 
 
@@ -106,7 +134,7 @@ def standardise(train: Array, test: Array) -> tuple[Array, Array]:
     mean = train.mean(axis=axes, keepdims=True, dtype=np.float64)
     deviation = train.std(axis=axes, keepdims=True, dtype=np.float64)
     safe = np.where(deviation > 0, deviation, 1.0)
-    scaled = (((one - mean) / safe).astype(np.float32) for one in (train, test))
+    scaled = ((one - mean) / safe for one in (train, test))
     return next(scaled), next(scaled)
 
 
@@ -123,14 +151,19 @@ def targets_of(part: Examples) -> Array:
 
 
 def with_numbers(part: Examples) -> Examples:
-    """Return examples whose targets are numbers, float32 [N] or [N, ...]."""
+    """Return examples whose targets are numbers, [N] or [N, ...]."""
     y = targets_of(part)
     if y.dtype.kind == "U":
         raise UsageError(
             f"{part.y_place((0,))} is {excerpt(repr(str(y.flat[0])), 40)}, expected a number to predict; "
             "model=classifier learns classes"
         )
-    return replace(part, y=as_float32(y, part.names[1], part.y_place))
+    check_numbers(y, part.names[1], part.y_place)
+    if len(y) and (y == y.flat[0]).all():
+        raise UsageError(
+            f"{part.names[1]} is {y.flat[0]} everywhere, so there is nothing to predict; choose another target"
+        )
+    return replace(part, y=precise(y, part.y_place))
 
 
 def with_labels(parts: Mapping[str, Examples]) -> tuple[dict[str, Examples], list[str]]:

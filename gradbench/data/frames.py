@@ -66,7 +66,10 @@ def from_frame(
     elif empty.to_numpy().any():
         refused = empty if missing is None else empty[[c for c in empty if c == target]]
         table.refuse_missing(refused, "" if missing is None else " to predict")
-        notes.append(f"{source}: {int(empty.to_numpy().sum())} missing values are the mean of their column")
+        notes.append(
+            f"{source}: {int(empty.to_numpy().sum())} missing values are the mean of their column; of texts, of each "
+            "one-hot column"
+        )
     x, names, encoded = table.encode(columns)
     if encoded:
         notes.append(f"{source}: texts are one-hot encoded by all of them: {', '.join(encoded)}")
@@ -88,14 +91,20 @@ def choose_columns(
     """
     known = list(frame.columns)
     chosen = [input] if isinstance(input, str) else [str(name) for name in input or ()]
+    if input is not None and not chosen:
+        raise UsageError("data.input names no column; leave it out to take all but the target")
+    for name in chosen:
+        if chosen.count(name) > 1:
+            raise UsageError(f"data.input names the column {name!r} twice; name it once")
     for key, name in [
         *([("target", target)] if target is not None else []),
         *(("input", one) for one in chosen),
     ]:
         if name not in known:
             wide = next((mark for mark in ";\t|" if len(known) == 1 and mark in known[0]), None)
+            shown = str(wide).replace("\t", "\\t")
             hint = (
-                f"; columns seem to be separated otherwise: add \"data.separator='{wide}'\"" if wide else ""
+                f"; columns seem to be separated otherwise: add \"data.separator='{shown}'\"" if wide else ""
             )
             raise UsageError(
                 f"{source} has no column {name!r} (data.{key}); it has {nearest_first(name, known)}{hint}"
@@ -179,7 +188,8 @@ class Table:
             marks[texts.isna().to_numpy()] = np.nan
             parts.append(marks)
             names += [name] * len(categories)
-            encoded.append(f"{name} ({len(categories)})")
+            rare = " of which hardly any occurs twice" if len(categories) > 0.9 * len(texts) > 9 else ""
+            encoded.append(f"{name} ({len(categories)}{rare})")
         return np.concatenate(parts, axis=1), names, encoded
 
     def categories(self, name: str) -> list[str]:

@@ -1,7 +1,9 @@
 """Data from a function of the user's own."""
 
+import contextlib
+import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,7 +52,8 @@ def load(
         raise UsageError(f"data.loader must name a function, got {code.target}, a {type(function).__name__}")
     arguments = code.arguments(function, {})
     try:
-        returned = function(**arguments)
+        with seeded():
+            returned = function(**arguments)
     except UsageError:
         raise
     except Exception as error:  # a user's own code may raise anything
@@ -64,6 +67,24 @@ def load(
         raise UsageError(f"data.input must name one array of {source}, got {list(input)}")
     arrays = named_arrays(returned, source)
     return from_arrays(arrays, list(arrays), source, input or "x", target or "y", None, None, how)
+
+
+@contextlib.contextmanager
+def seeded() -> Iterator[None]:
+    """Seed the global generators of Python, NumPy and torch for a block, so that each process loads the same."""
+    torch = sys.modules.get("torch")
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state() if torch is not None else None
+    random.seed(0)
+    np.random.seed(0)
+    if torch is not None:
+        torch.manual_seed(0)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        if torch is not None:
+            torch.set_rng_state(before[2])
 
 
 def named_arrays(returned: object, source: str) -> dict[str, Array]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from gradbench.data import Array, Data, splits
 from gradbench.data.conversion import (
+    as_float32,
     classes_note,
     fill,
     inputs_notes,
@@ -77,6 +78,10 @@ def prepare(
     for name in standardised(how):
         both = standardise(arrays[f"train/{name}"], arrays[f"test/{name}"])
         arrays[f"train/{name}"], arrays[f"test/{name}"] = both
+    for name, array in arrays.items():
+        if array.dtype.kind == "f":
+            which = name.endswith("/y")
+            arrays[name] = as_float32(array, train.names[which], "both" if which else "inputs")
     return Data(arrays, sizes_of(arrays, how), notes=tuple(notes))
 
 

@@ -1,5 +1,6 @@
 """Tables in files of a user's own: CSV and Parquet."""
 
+import codecs
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +35,7 @@ def load(
         missing: ``None`` to refuse missing values; ``drop`` to leave out their rows; ``mean`` to take the mean of the
             column over the training rows (of each one-hot column, for texts).
         format: ``csv`` or ``parquet``; ``None`` for the one that the suffix says.
-        separator: between the columns of a CSV file.
+        separator: between the columns of a CSV file; ``\\t`` is a tab.
         keys: those of :class:`Preparation`.
 
     Returns:
@@ -52,7 +53,10 @@ def load(
 def read_csv(path: Path, separator: str) -> pd.DataFrame:
     """Read a CSV file with a header; raise ``UsageError`` for anything else."""
     refuse_other_kind(path, "a CSV file")
-    options: dict[str, Any] = {"sep": separator, "encoding": "utf-8-sig", "skipinitialspace": True}
+    with path.open("rb") as file:
+        encoding = "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    separator = separator.replace("\\t", "\t")
+    options: dict[str, Any] = {"sep": separator, "encoding": encoding, "skipinitialspace": True}
     try:
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
             head = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, **options)
@@ -68,7 +72,9 @@ def read_csv(path: Path, separator: str) -> pd.DataFrame:
         raise UsageError(f"{path} is empty, expected a header and rows") from error
     except (ValueError, OSError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
         reason = str(error).strip().splitlines()[0].removeprefix("Error tokenizing data. C error: ")
-        raise UsageError(f"{path} is no CSV file with '{separator}' between columns ({reason})") from error
+        raise UsageError(
+            f"{path} is no CSV file with '{separator}' between columns ({reason}); add data.separator=';' or what it is"
+        ) from error
 
 
 def read_parquet(path: Path) -> pd.DataFrame:

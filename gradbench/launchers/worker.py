@@ -125,7 +125,10 @@ def check_unchanged(cell: Cell, data: Data) -> None:
             f"data={config['name']}",
             *(f"data.{key}={config[key]}" for key in ("path", "source") if key in config),
         ]
-        raise UsageError(f"{' '.join(words)} has changed since the run was planned; type the command again")
+        again = "type the command again"
+        if "loader" in config:
+            again += ", or seed what the function draws, if it returns other data each time"
+        raise UsageError(f"{' '.join(words)} has changed since the run was planned; {again}")
 
 
 def send(pipe: Connection, *message: Any) -> None:

@@ -21,7 +21,8 @@ def check_batch_size(batch_size: int, x: np.ndarray) -> None:
     """Raise ``UsageError`` unless a batch has at least one example, and at most as many as there are in x [N, ...]."""
     if not 1 <= batch_size <= len(x):
         raise UsageError(
-            f"model.batch_size must be from 1 to {len(x)}, the number of training examples, got {batch_size}"
+            f"model.batch_size must be from 1 to {len(x)}, the number of training examples, got {batch_size}; "
+            f"add model.batch_size={max(1, min(32, len(x) // 2))}"
         )
 
 

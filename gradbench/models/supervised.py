@@ -35,7 +35,8 @@ class SupervisedTask(MeanLoss):
 
     A task of your own defines :meth:`example_losses` alone; further methods have defaults: :meth:`example_metrics`,
     :meth:`split_metrics`, and :meth:`noise` with :meth:`examples`, which make inputs and targets out of the data.
-    The loss is the mean over the batch; a penalty is taken of each example's loss with respect to its input.
+    The loss is the mean over the batch; a penalty is taken of each example's loss with respect to its input. Without
+    ``needs_targets``, y is x where the data have no targets.
 
     Args:
         sizes: sizes of the data.
@@ -48,6 +49,7 @@ class SupervisedTask(MeanLoss):
     """
 
     players: tuple[Player, ...] = (Player("network"),)
+    needs_targets: bool = True
 
     def __init__(
         self,
@@ -60,7 +62,9 @@ class SupervisedTask(MeanLoss):
     ) -> None:
         check_batch_size(batch_size, arrays["train/x"])
         self.sizes, self.batch_size = sizes, batch_size
-        x, y = arrays["train/x"], arrays["train/y"]
+        targets = "y" if self.needs_targets or "train/y" in arrays else "x"
+        self.names = ("x", targets)
+        x, y = arrays["train/x"], arrays[f"train/{targets}"]
         self.shape, self.target_shape = x.shape[1:], y.shape[1:]
         self.x_type, self.y_type = as_torch(x), as_torch(y)
         self.build = network if callable(network) else NetworkFactory(network, "model.network")
@@ -128,7 +132,7 @@ class SupervisedTask(MeanLoss):
 
     def batch(self, player: str, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
         """Gather inputs ``x`` [B, ...] and targets ``y`` [B, ...]."""
-        x, y = (gather_rows(data[f"train/{name}"], draw["index"]) for name in ("x", "y"))
+        x, y = (gather_rows(data[f"train/{name}"], draw["index"]) for name in self.names)
         x, y = self.examples(x, y, noise_of(draw))
         return {"x": x, "y": y}
 
@@ -175,7 +179,7 @@ class SupervisedTask(MeanLoss):
 
     def chunks(self, split: str, data: Tensors, draw: Tensors) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the inputs and targets of a split, a part of it at a time."""
-        parts = (torch.split(data[f"{split}/{name}"], EVALUATION_BATCH) for name in ("x", "y"))
+        parts = (torch.split(data[f"{split}/{name}"], EVALUATION_BATCH) for name in self.names)
         for x, y in zip(*parts, strict=True):
             yield self.examples(x, y, {name: part[: len(x)] for name, part in noise_of(draw).items()})
 

@@ -563,3 +563,109 @@ def test_load_data_in_a_worker_gives_what_the_plan_fingerprinted():
     save(x=GENERATOR.random((90, 2)), y=np.arange(90) % 2)
     (cell,) = make_plan(None, ["model=mlp", *NPZ]).cells
     assert load_data(cell.config).fingerprint == cell.data_sha256
+
+
+# ---- numbers that float32 cannot hold, and other quiet mistakes --------------------------------------------------
+
+
+def written(**columns):
+    pd.DataFrame(columns).to_csv("mine.csv", index=False)
+
+
+REGRESSION = (
+    "model=regressor",
+    "model.network=networks.MLP",
+    "data=csv",
+    "data.path=mine.csv",
+    "data.target=y",
+)
+
+
+def test_large_offsets_are_taken_off_before_numbers_become_float32():
+    time, y = 1_700_000_000 + np.arange(40), 2_000_000_000.0 + np.arange(40)
+    written(time=time, y=y)
+    data = loaded(*REGRESSION)
+    train, _ = rows_of(np.zeros(40, int))
+    for name, values in (("x", time[:, None]), ("y", y[:, None])):
+        scaler = StandardScaler().fit(values[train])
+        found = data.arrays[f"train/{name}"].reshape(-1, 1)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, scaler.transform(values[train]), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("column", "standardise", "said"),
+    [
+        ("time", "none", r"float32 cannot tell apart; add data\.standardise=inputs"),
+        ("y", "inputs", r"float32 cannot tell apart; add data\.standardise=both"),
+    ],
+)
+def test_numbers_that_would_all_be_the_same_are_refused(column, standardise, said):
+    columns = {"time": np.arange(40.0), "y": np.arange(40.0)}
+    columns[column] = columns[column] + 1_700_000_000
+    written(**columns)
+    with pytest.raises(UsageError, match=said):
+        loaded(*REGRESSION, f"data.standardise={standardise}")
+
+
+def test_a_constant_to_predict_is_refused():
+    written(a=np.arange(40), y=np.full(40, 7.5))
+    with pytest.raises(UsageError, match=r"column 'y' is 7\.5 everywhere, so there is nothing to predict"):
+        loaded(*REGRESSION)
+
+
+@pytest.mark.parametrize(("shape", "told"), [((20, 24, 3), True), ((3, 20, 24), False), ((1, 8, 3), False)])
+def test_images_with_their_colours_last_are_told(shape, told):
+    save(x=GENERATOR.random((40, *shape), dtype=np.float32), y=np.arange(40) % 2)
+    notes = loaded("model=classifier", "model.network=networks.CNN", *NPZ).notes
+    assert any("save x.transpose(0, 3, 1, 2)" in note for note in notes) == told
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_table_is_read_in_the_encodings_of_spreadsheets(encoding):
+    frame = pd.DataFrame({"a": np.arange(20.0), "city": ["Köln", "Ulm"] * 10, "y": np.arange(20.0) ** 2})
+    frame.to_csv("mine.csv", index=False)
+    plain = loaded(*REGRESSION).fingerprint
+    frame.to_csv("mine.csv", index=False, encoding=encoding)
+    load_once.cache_clear()
+    assert loaded(*REGRESSION).fingerprint == plain
+
+
+def test_a_tab_may_be_typed_as_it_is_usually_written():
+    pd.DataFrame({"a": np.arange(20.0), "y": np.arange(20.0)}).to_csv("mine.csv", index=False, sep="\t")
+    assert loaded(*REGRESSION, r"data.separator='\t'").sizes["inputs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [("data.input=[]", "names no column"), ("data.input=[a,a]", "names the column 'a' twice")],
+)
+def test_columns_are_named_once_and_at_all(words, said):
+    written(a=np.arange(20.0), b=np.arange(20.0), y=np.arange(20.0))
+    with pytest.raises(UsageError, match=said):
+        loaded(*REGRESSION, words)
+
+
+DRAWS = """\
+import random
+import numpy as np
+import torch
+
+def load():
+    x = np.random.rand(40, 2) + random.random() + torch.rand(2).numpy()
+    return x, np.arange(40) % 2
+"""
+
+
+def test_what_a_function_draws_from_global_generators_is_the_same_in_every_process(home, monkeypatch):
+    (home / "drawing.py").write_text(DRAWS)
+    monkeypatch.syspath_prepend(home)
+    words = ("model=mlp", "data=loader", "data.loader=drawing.load")
+    before, one = np.random.get_state()[1].tolist(), loaded(*words)
+    np.random.rand()
+    load_once.cache_clear()
+    assert loaded(*words).fingerprint == one.fingerprint
+    np.random.seed(1)
+    assert np.random.get_state()[1].tolist() != before
+    load_once.cache_clear()
+    assert loaded(*words).fingerprint == one.fingerprint
