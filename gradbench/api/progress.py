@@ -7,6 +7,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 from rich.console import Console
@@ -216,9 +217,8 @@ class NotebookDisplay(LiveDisplay):
 
     def __enter__(self) -> "NotebookDisplay":
         if self.stacks:
-            from IPython.display import display
-
-            self.shown = display(self, display_id=True)
+            output: Any = import_module("IPython.display")  # only where there is a notebook
+            self.shown = output.display(self, display_id=True)
         return self
 
     def __exit__(self, *_: object) -> None:
