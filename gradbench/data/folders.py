@@ -60,10 +60,15 @@ def load(path: str, size: Size = None, mode: str | None = None, **keys: Any) -> 
         x = stack_images(((str(file), file) for file in files), height_and_width(size), mode)
         names = (str(one), f"the folders of {one}")
         parts.append(Examples(x, labels, names, of_files(files), of_files(files)))
-        notes += (
-            [f"{one}: {left_out} files that are no images ({', '.join(SUFFIXES)}) are left out"]
-            if left_out
-            else []
+        if left_out:
+            notes.append(
+                f"{one}: left out, since no class has them as images ({', '.join(SUFFIXES)}): {len(left_out)}, first "
+                f"{left_out[0]}"
+            )
+    others = [one for one in folder.iterdir() if one not in splits and not one.name.startswith(".")]
+    if apart and others:
+        notes.append(
+            f"{path}: left out beside train and test: {', '.join(sorted(one.name for one in others))}"
         )
     if classes:
         listed = ", ".join(f"{index} {name}" for index, name in enumerate(classes[:10]))
@@ -90,34 +95,37 @@ def list_classes(folder: Path) -> list[str]:
     return classes
 
 
-def list_images(folder: Path, classes: Sequence[str]) -> tuple[list[Path], NDArray[np.int64] | None, int]:
-    """Return the images below a folder in a fixed order, their classes, and how many files are no images.
+def list_images(
+    folder: Path, classes: Sequence[str]
+) -> tuple[list[Path], NDArray[np.int64] | None, list[Path]]:
+    """Return the images below a folder in a fixed order, their classes, and the files that are left out.
+
+    The folders of a class may have folders of their own. Names that begin with a dot are neither.
 
     Raises:
         UsageError: if a class has no folder or no image, or if there are none at all.
     """
     files: list[Path] = []
     labels: list[int] = []
-    left_out = 0
     found = list_classes(folder) if classes else []
     for name in set(found) ^ set(classes):
         raise UsageError(
             f"{folder}: the folder {name} is in one of train and test only; both need one per class"
         )
     for label, name in enumerate(classes or [""]):
-        below = [
+        images = [
             one
             for one in sorted((folder / name).rglob("*"))
-            if one.is_file() and not one.name.startswith(".")
+            if one.is_file() and not one.name.startswith(".") and one.suffix.lower() in SUFFIXES
         ]
-        images = [one for one in below if one.suffix.lower() in SUFFIXES]
         if not images:
             raise UsageError(
                 f"{folder / name} has no images ({', '.join(SUFFIXES)}); add some, or remove the folder"
             )
         files += images
         labels += [label] * len(images)
-        left_out += len(below) - len(images)
+    others = set(folder.rglob("*")).difference(files)
+    left_out = [one for one in sorted(others) if not one.is_dir() and not one.name.startswith(".")]
     return files, np.array(labels, np.int64) if classes else None, left_out
 
 

@@ -218,6 +218,10 @@ class Table:
     def numbers(self, name: str) -> NDArray[np.float64]:
         """Return a column as numbers, NaN for missing ones; raise ``UsageError`` if it holds anything else."""
         series = self.kept(name)
+        if series.dtype == object and all(
+            isinstance(value, bool) for value in series.dropna()
+        ):  # truths, some of them missing
+            series = series.astype("boolean")
         if not pd.api.types.is_numeric_dtype(series.dtype) and not pd.api.types.is_bool_dtype(series.dtype):
             raise UsageError(
                 f"{self.source}: column {name!r} holds {series.dtype} values, expected numbers or texts; convert it, "

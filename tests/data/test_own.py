@@ -291,9 +291,12 @@ def test_folders_train_and_test_are_the_two_parts_and_what_is_no_image_is_counte
                 draw(home / f"pictures/{split}/{name}/deeper/{index}.png")
     (home / "pictures/train/cat/notes.txt").write_text("no image")
     (home / "pictures/train/cat/.hidden").write_text("nor this")
+    draw(home / "pictures/train/loose.png")
+    draw(home / "pictures/val/cat/0.png")
     data = loaded("model=mlp", *IMAGES)
     assert (len(data.arrays["train/x"]), len(data.arrays["test/x"])) == (6, 4)
-    assert any("1 files that are no images" in note for note in data.notes)
+    assert any("2, first pictures/train/cat/notes.txt" in note for note in data.notes)
+    assert "pictures: left out beside train and test: val" in data.notes
 
 
 def test_images_are_resized_and_converted_as_pillow_does(home):
@@ -669,3 +672,13 @@ def test_what_a_function_draws_from_global_generators_is_the_same_in_every_proce
     assert np.random.get_state()[1].tolist() != before
     load_once.cache_clear()
     assert loaded(*words).fingerprint == one.fingerprint
+
+
+def test_truths_of_which_some_are_missing_are_numbers():
+    truths = [True, None, False, True] * 5
+    pd.DataFrame({"a": truths, "y": np.arange(20.0)}).to_csv("mine.csv", index=False)
+    data = loaded(*REGRESSION, "data.missing=mean", "data.standardise=none")
+    known = {0.0, 1.0}
+    means = set(np.unique(both(data))) - known
+    assert len(means) == 1
+    assert 0.5 < means.pop() < 0.8
