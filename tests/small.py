@@ -39,7 +39,7 @@ SIZES = {
 
 NETWORKS = {
     "classifier": {"model.network": "networks.CNN"},
-    "language_model": {"model.network": "networks.GRU"},
+    "language_model": {"model.network": "networks.GRU", "model.unroll": 3},
     "regressor": {"model.network": "networks.MLP"},
 }
 """Model -> a network of the tests' own, for those that have none."""
@@ -156,6 +156,19 @@ def each_pair(turn: int) -> pytest.MarkDecorator:
         for index, pair in enumerate(COMPOSED_PAIRS)
     ]
     return pytest.mark.parametrize(("model", "regularizer"), pairs + composed + others)
+
+
+def all_pairs(*regularizers: str) -> list[object]:
+    """Return all pairs of a model and some regularizers; those of networks of one's own mostly for the slow suite."""
+    return [
+        pytest.param(
+            model,
+            regularizer,
+            marks=[pytest.mark.slow] if model in NETWORKS and regularizer not in ("clip_norm", "gp") else [],
+        )
+        for model in MODELS
+        for regularizer in regularizers
+    ]
 
 
 @cache

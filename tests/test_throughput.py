@@ -33,7 +33,7 @@ def peer(cell):
     """Train a cell of gradbench's as the plain script does."""
     script = import_module(f"peer_{cell.config['model']['name']}")
     treatment = import_module("peer_cell").Treatment(
-        cell.config["regularizer"]["name"], 0.0 if np.isnan(cell.strengths[0]) else cell.strength
+        cell.config["regularizer"]["name"], 0.0 if np.isnan(cell.strengths[0]) else cell.strengths[0]
     )
     settings = {**cell.config["model"], **cell.config, "lr": cell.lr}
     return script, script.train(settings, data_of(cell), treatment, cell.seed, torch.float64)
@@ -101,7 +101,7 @@ def test_the_yardstick_is_told_to_train_the_cells_of_quick():
     assert len(plan.cells) == 117
     for cell in plan.cells:
         config, name = cell.config, cell.config["model"]["name"]
-        strength = 0.0 if np.isnan(cell.strengths[0]) else cell.strength
+        strength = 0.0 if np.isnan(cell.strengths[0]) else cell.strengths[0]
         assert f"[{config['regularizer']['name']},{strength:g}]" in treatments
         meant = {**config["model"], **config, "lr": cell.lr, "data": config["data"]["name"]}
         assert told[name] == {key: meant[key] for key in told[name]}

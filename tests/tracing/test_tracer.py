@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from small import CONFIGS, CPU, cells, data_of
+from small import CPU, all_pairs, cells, data_of
 from torch import nn
 from torch.func import grad, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -29,8 +29,9 @@ def empty_cache(monkeypatch):
     monkeypatch.setattr(cache, "TRACE_CACHE", {})
 
 
-@pytest.mark.parametrize("model", CONFIGS.groups["model"])
-@pytest.mark.parametrize("regularizer", ["none", "gp", "clip_norm", "autoclip", "weight_clip"])
+@pytest.mark.parametrize(
+    ("model", "regularizer"), all_pairs("none", "gp", "clip_norm", "autoclip", "weight_clip")
+)
 def test_a_replayed_training_gives_the_numbers_of_one_that_is_run(model, regularizer, monkeypatch):
     """In double precision, where rounding is small."""
     calm = (

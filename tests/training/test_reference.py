@@ -19,6 +19,7 @@ from small import (
     REGULARIZERS,
     UPDATES,
     advance,
+    all_pairs,
     cells,
     data_of,
     default_strengths,
@@ -121,7 +122,7 @@ def assert_follows(stack):
 
 @pytest.mark.parametrize(
     ("model", "regularizer"),
-    [(model, regularizer) for model in MODELS for regularizer in REGULARIZERS]
+    all_pairs(*REGULARIZERS)
     + [
         # the default suite follows each of them with one model
         pytest.param(*pair, marks=[] if (index % 5 + index // 5) % 3 == 0 else pytest.mark.slow)
