@@ -1,8 +1,12 @@
 import signal
 
+import hypothesis
 import pytest
 import torch
 
+# no test times anything: a busy machine is no failure
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 torch.set_num_threads(1)
 # a shell that runs the tests in the background has them, and whatever they start, ignore Ctrl-C
 signal.signal(signal.SIGINT, signal.default_int_handler)
