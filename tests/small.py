@@ -39,7 +39,7 @@ SIZES = {
 
 NETWORKS = {
     "classifier": {"model.network": "networks.CNN"},
-    "language_model": {"model.network": "networks.GRU", "model.unroll": 3},
+    "language_model": {"model.network": "networks.GRU"},
     "regressor": {"model.network": "networks.MLP"},
 }
 """Model -> a network of the tests' own, for those that have none."""
