@@ -1,0 +1,416 @@
+"""Decide whether treated cells do better than others: the one rule of answers, comparisons of folders and claims.
+
+Shapes: S settings (a treatment at a strength), R seeds that all share, A treatments ("arms") of several settings each.
+Scores are on the metric's scale (:mod:`gradbench.stats.scales`), signed so that lower is better; ``inf`` marks a
+diverged cell and nan an absent one. Gains are differences of scores, paired by seed; above zero the treatment is better.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+from gradbench.stats.intervals import (
+    CONFIDENCE,
+    NO_VALUES,
+    Floats,
+    Interval,
+    mean_interval,
+    share_difference,
+)
+from gradbench.stats.selection import choose_setting
+
+BETTER, WORSE, EQUAL, UNDECIDED = "better", "worse", "equal", "undecided"
+
+POWER = 0.8
+"""Share of experiments in which the number of seeds that is proposed decides, if the estimates are the truth."""
+
+DRAWS = 4000
+MAX_SIMULATED = 300
+"""Comparisons whose joint confidence is simulated; for more, which would take long, it is Bonferroni's."""
+
+
+def paired_interval(gains: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+    """Compute the mean of paired differences with its Student t interval; nan values are absent.
+
+    If all n values agree, as differences of counts and of choices among few values do, the t interval has no width,
+    however small n is. It then has ends only if a sign test is significant, ``2^(1 - n) <= 1 - confidence``: six values
+    at 95 %, seven or more at a corrected level. Without this rule, a difference that takes one of two values at even
+    odds is called larger than its mean in 24 % of experiments with n = 2, 12 % with 3 and 6 % with 4; with it in none of
+    these, and in at most 5 % up to n = 16, except for 6 % at n = 7, where six may agree. Rare losses stay hard: one
+    seed in five that loses four times what the others gain is missed in 25 % of experiments with n = 6, in 7 % with
+    12 and in 14 % with 16.
+    """
+    found = mean_interval(gains, confidence=confidence)
+    values = np.asarray(gains, dtype=np.float64)
+    known = values[~np.isnan(values)]
+    agree = found.n > 1 and np.allclose(known, known[0], rtol=1e-9, atol=1e-12)
+    if agree and 2.0 ** (1 - found.n) > 1 - confidence:
+        return Interval(found.estimate, np.nan, np.nan, found.n)
+    return found
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One setting against a control, by the metric of the cells that completed and by the share of cells lost.
+
+    Attributes:
+        gain: mean gain over the seeds at which both completed; its interval holds jointly with those of the other
+            settings and with that of ``lost_gain``.
+        bounds: the same mean with an interval of 90 %, not corrected: each end is a one-sided bound of 95 %.
+        lost: cells that diverged, of the treatment and of the control.
+        present: cells, diverged ones included, of the treatment and of the control.
+        lost_gain: how much smaller the share of diverged cells is, with Newcombe's interval.
+    """
+
+    gain: Interval
+    bounds: Interval
+    lost: tuple[int, int]
+    present: tuple[int, int]
+    lost_gain: Interval
+
+    @property
+    def sign(self) -> int:
+        """1 if better, -1 if worse, 0 if neither, or if metric and share of lost cells contradict each other."""
+        total = self.gain.sign + self.lost_gain.sign
+        return (total > 0) - (total < 0)
+
+
+def compare_settings(
+    scores: npt.ArrayLike, control: npt.ArrayLike, confidence: float = CONFIDENCE
+) -> list[Comparison]:
+    """Compare each setting with the control, with intervals that hold jointly for all of them.
+
+    The settings may then be looked at together, and the best chosen, without luck counting as evidence. If a cell was
+    lost anywhere, the metric and the share of lost cells are two questions, and each gets half of the error.
+
+    Args:
+        scores: [S, R].
+        control: [R], or [S, R] if each setting has its own.
+        confidence: joint coverage of all intervals.
+    """
+    treated = np.atleast_2d(np.asarray(scores, dtype=np.float64))
+    base = np.broadcast_to(np.asarray(control, dtype=np.float64), treated.shape)
+    lost, base_lost = np.isposinf(treated), np.isposinf(base)
+    error = 1 - confidence
+    questions = 2 if lost.any() or base_lost.any() else 1
+    with np.errstate(invalid="ignore"):
+        gains = np.where(lost | base_lost, np.nan, base - treated)
+    joint = joint_confidence(gains, 1 - error / questions)
+    share_confidence = 1 - error / questions / max(len(treated), 1)
+    found = []
+    counted = [array.sum(axis=1).tolist() for array in (lost, base_lost, ~np.isnan(treated), ~np.isnan(base))]
+    for own, *counts in zip(gains, *counted, strict=True):
+        gone, base_gone, n, base_n = counts
+        lost_gain = NO_VALUES
+        if n and base_n:
+            lost_gain = share_difference(base_gone, base_n, gone, n, confidence=share_confidence)
+        bounds = paired_interval(own, 1 - 2 * error / questions)
+        found.append(Comparison(paired_interval(own, joint), bounds, (gone, base_gone), (n, base_n), lost_gain))
+    return found
+
+
+def joint_confidence(differences: npt.ArrayLike, confidence: float = CONFIDENCE) -> float:
+    """Compute the confidence each of S intervals of a mean needs for all of them to hold jointly.
+
+    Between ``1 - (1 - confidence) / S`` (Bonferroni), right for independent differences, and ``confidence``, right
+    for differences that always agree. Settings that share their seeds and their control lie in between. The largest
+    |t| of S correlated means is simulated, as in Dunnett, "A multiple comparison procedure for comparing several
+    treatments with a control" (1955), with the sample's correlations; few seeds know these badly, so they are pulled
+    towards independence by ``1 / (R - 1)``. The same differences always give the same number.
+
+    Args:
+        differences: [S, R]; nan values are absent.
+        confidence: joint coverage.
+    """
+    table = np.atleast_2d(np.asarray(differences, dtype=np.float64))
+    known = ~np.isnan(table)
+    use = known.sum(axis=1) > 1
+    count = int(use.sum())
+    if count < 2:
+        return confidence
+    if count > MAX_SIMULATED:
+        return 1 - (1 - confidence) / count
+    known, n = known[use], known[use].sum(axis=1)  # [S, R], [S]
+    centered = np.where(known, table[use], 0.0)
+    centered = np.where(known, centered - (centered.sum(axis=1) / n)[:, None], 0.0)
+    size = np.sqrt((centered**2).sum(axis=1))
+    unit = np.divide(centered, size[:, None], out=np.zeros_like(centered), where=size[:, None] > 0)
+    pull = 1 / (table.shape[1] - 1)
+    rng, smallest = np.random.default_rng(0), []
+    block = max(1, int(2e6 // unit.size))
+    for start in range(0, DRAWS, block):
+        draws = min(block, DRAWS - start)
+        shared = rng.standard_normal((draws, unit.shape[1], unit.shape[1])) @ unit.T  # [draws, R, S]
+        drawn = math.sqrt(1 - pull) * shared + math.sqrt(pull) * rng.standard_normal(shared.shape)
+        drawn = np.where(known.T, drawn, 0.0)
+        total, squares = drawn.sum(axis=1), (drawn**2).sum(axis=1)
+        spread = np.sqrt(np.maximum(squares - total**2 / n, 1e-300) / (n - 1))
+        t = np.abs(total) / np.sqrt(n) / spread
+        smallest.append((2 * special.stdtr(n - 1, -t)).min(axis=1))
+    return float(1 - np.quantile(np.concatenate(smallest), 1 - confidence))
+
+
+Margins = tuple[float, float]
+"""Range of gains that are too small to matter, around 0."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One arm (a treatment with all its settings) in a ranking.
+
+    Attributes:
+        arm: index of the arm.
+        setting: index of its best setting: the least share of diverged cells, then the lowest mean score.
+        verdict: against the control: better, worse, equal or undecided; empty for the control itself, and without one.
+        against_control: its best setting against the control's best; None without a control.
+        behind_first: gain of the first arm's best setting over this arm's, with an interval that holds jointly for all
+            settings; ``NO_VALUES`` for the first.
+        probability_best: share of resampled experiments in which this arm comes first.
+    """
+
+    arm: int
+    setting: int
+    verdict: str
+    against_control: Comparison | None
+    behind_first: Interval
+    probability_best: float
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Arms in order, the best first.
+
+    Attributes:
+        contenders: the arms that have a score.
+        verdict: ``better``: some arm beats the control. ``equal``: none is better by more than the margin. ``worse``:
+            every arm is worse. ``undecided`` otherwise, and without a control.
+        as_good: settings of the first arm that are not shown to be worse than its best, which is among them.
+        settings: number of settings that were compared.
+    """
+
+    contenders: tuple[Contender, ...]
+    verdict: str
+    as_good: tuple[int, ...]
+    settings: int
+
+
+def rank_arms(
+    scores: npt.ArrayLike,
+    arms: Sequence[int],
+    control: int | None = None,
+    margins: Margins | None = None,
+    confidence: float = CONFIDENCE,
+) -> Ranking:
+    """Rank arms by their best settings, and judge each against the control arm.
+
+    An arm is better if one of its settings is, against every setting of the control, jointly corrected. It is equal if
+    none of its settings is better than the control by more than the margin (each tested alone at 5 %, since all must
+    pass: two one-sided tests, Schuirmann, 1987) and one is shown not to be worse by more than it. It is worse if all
+    its settings are.
+
+    Args:
+        scores: [S, R].
+        arms: the arm of each setting, [S].
+        control: the arm that the others are compared with, if any.
+        margins: gains within these are too small to matter; None where nobody said.
+        confidence: joint coverage of all intervals.
+    """
+    table, of = np.asarray(scores, dtype=np.float64), np.asarray(arms)
+    known = [arm for arm in dict.fromkeys(arms) if not np.isnan(table[of == arm]).all()]
+    if not known:
+        return Ranking((), UNDECIDED, (), len(table))
+    best = {arm: int(np.flatnonzero(of == arm)[choose_setting(table[of == arm])]) for arm in known}
+    order = sorted(known, key=lambda arm: _standing(table[best[arm]]))
+    behind = _gains_over(table, best[order[0]], confidence)
+    chances = probability_best(table, arms)
+    judged: dict[int, tuple[str, Comparison | None]] = {}
+    if control in best:
+        others = [arm for arm in order if arm != control]
+        judged = _judge_arms(table, of, others, best[control], control, margins, confidence)
+    contenders = tuple(
+        Contender(
+            arm=arm,
+            setting=best[arm],
+            verdict=judged[arm][0] if arm in judged else "",
+            against_control=judged[arm][1] if arm in judged else None,
+            behind_first=NO_VALUES if arm == order[0] else behind[best[arm]],
+            probability_best=chances[arm],
+        )
+        for arm in order
+    )
+    as_good = tuple(s for s in map(int, np.flatnonzero(of == order[0])) if s == best[order[0]] or _is_open(behind[s]))
+    return Ranking(contenders, _combine([verdict for verdict, _ in judged.values()]), as_good, len(table))
+
+
+def _standing(scores: Floats) -> tuple[float, float]:
+    """Return what arms are ordered by: the share of diverged cells, then the mean score of the others."""
+    known, finite = scores[~np.isnan(scores)], scores[np.isfinite(scores)]
+    return float(np.isinf(known).mean()), float(finite.mean()) if len(finite) else math.inf
+
+
+def _is_open(gain: Interval) -> bool:
+    """Return whether a gain is not shown to be above zero."""
+    return not gain.low > 0
+
+
+def _gains_over(table: Floats, first: int, confidence: float) -> list[Interval]:
+    """Compute the gain of the first setting over each, [S], with intervals that hold jointly.
+
+    An interval above zero shows that the setting is not the best of all. It need not be corrected for which one came
+    first: Hsu, "Simultaneous confidence intervals for all distances from the best" (1981).
+    """
+    finite = np.where(np.isfinite(table), table, np.nan)
+    gains = finite - finite[first]
+    joint = joint_confidence(np.delete(gains, first, axis=0), confidence) if len(table) > 1 else confidence
+    return [paired_interval(row, joint) for row in gains]
+
+
+def _judge_arms(
+    table: Floats,
+    of: npt.NDArray[np.int64],
+    others: Sequence[int],
+    best_control: int,
+    control: int,
+    margins: Margins | None,
+    confidence: float,
+) -> dict[int, tuple[str, Comparison | None]]:
+    """Judge each arm against the control: arm -> verdict, and its best setting against the control's best."""
+    controls, treated = np.flatnonzero(of == control), np.flatnonzero(np.isin(of, others))
+    pairs = [(int(setting), int(base)) for setting in treated for base in controls]
+    rows, bases = (np.array([pair[side] for pair in pairs], dtype=int) for side in (0, 1))
+    compared = dict(zip(pairs, compare_settings(table[rows], table[bases], confidence), strict=True))
+    found: dict[int, tuple[str, Comparison | None]] = {}
+    for arm in others:
+        own = [int(setting) for setting in treated if of[setting] == arm]
+        against = [[compared[setting, int(base)] for base in controls] for setting in own]
+        verdict = judge_arm(against, [compared[setting, best_control] for setting in own], margins)
+        best = own[choose_setting(table[own])]
+        found[arm] = verdict, compared[best, best_control]
+    return found
+
+
+def judge_arm(
+    against: Sequence[Sequence[Comparison]], with_best: Sequence[Comparison], margins: Margins | None
+) -> str:
+    """Judge an arm by its settings: better, worse, equal or undecided.
+
+    Args:
+        against: for each of its settings, the comparison with each setting of the control.
+        with_best: for each of its settings, the comparison with the control's best setting.
+        margins: gains within these are too small to matter.
+    """
+    if margins and all(_is_no_better(one, margins) for one in with_best):
+        if any(_is_as_good(one, margins) for one in with_best):
+            return EQUAL
+    if any(all(one.sign > 0 for one in row) for row in against):
+        return BETTER
+    return WORSE if all(one.sign < 0 for one in with_best) else UNDECIDED
+
+
+def _is_no_better(one: Comparison, margins: Margins) -> bool:
+    """Return whether a setting is shown not to be better by more than the margin; no cell of the control was lost."""
+    return one.lost[1] == 0 and (one.bounds.high < margins[1] or one.lost_gain.sign < 0)
+
+
+def _is_as_good(one: Comparison, margins: Margins) -> bool:
+    """Return whether a setting is shown not to be worse by more than the margin, and lost no cell."""
+    return one.lost[0] == 0 and one.gain.low > margins[0]
+
+
+def _combine(verdicts: Sequence[str]) -> str:
+    """Combine the verdicts of all arms."""
+    if BETTER in verdicts:
+        return BETTER
+    if not verdicts or UNDECIDED in verdicts:
+        return UNDECIDED
+    return EQUAL if EQUAL in verdicts else WORSE
+
+
+def probability_best(scores: npt.ArrayLike, arms: Sequence[int], draws: int = 2000) -> dict[int, float]:
+    """Estimate for each arm the probability that its best setting is the best of all; ties are shared.
+
+    The Bayesian bootstrap of Rubin (1981): seeds get random weights, and each time the best is chosen anew, as
+    :func:`rank_arms` does. Weights come from a Dirichlet distribution with parameter ``(R - 2) / R``, so that a mean
+    varies by ``s / √R``, as it does between samples. The same scores always give the same numbers.
+
+    Args:
+        scores: [S, R].
+        arms: the arm of each setting, [S].
+        draws: number of resampled experiments.
+    """
+    table, of = np.asarray(scores, dtype=np.float64), np.asarray(arms)
+    seeds, names = table.shape[1], list(dict.fromkeys(arms))
+    weights = np.random.default_rng(0).dirichlet(np.full(seeds, max((seeds - 2) / seeds, 0.1)), draws)  # [D, R]
+    known, finite = ~np.isnan(table), np.isfinite(table)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        kept = weights @ finite.T  # [D, S]
+        lost = 1 - kept / (weights @ known.T)
+        mean = weights @ np.where(finite, table, 0.0).T / kept
+    lost, mean = np.where(np.isnan(lost), np.inf, lost.round(9)), np.where(np.isnan(mean), np.inf, mean)
+    least = lost.min(axis=1, keepdims=True)
+    mean = np.where(lost == least, mean, np.inf)
+    first = (lost == least) & (mean == mean.min(axis=1, keepdims=True))
+    wins = np.stack([first[:, of == name].any(axis=1) for name in names], axis=1).astype(float)  # [D, A]
+    share = (wins / wins.sum(axis=1, keepdims=True)).mean(axis=0)
+    return dict(zip(names, map(float, share), strict=True))
+
+
+def expected_best(scores: npt.ArrayLike, tries: int) -> float:
+    """Compute the expected lowest score of ``tries`` different settings drawn at random, with equal chances.
+
+    It compares arms that had different numbers of settings to choose from at an equal budget, as in Dodge et al.,
+    "Show your work" (2019), here without replacement: the i-th lowest of n is the lowest of a draw with probability
+    ``C(n - i, tries - 1) / C(n, tries)``.
+
+    Args:
+        scores: mean scores of the settings, [n]; inf for a setting that always diverges.
+        tries: number of settings drawn, 1 to n.
+    """
+    ordered = np.sort(np.asarray(scores, dtype=np.float64))
+    n = len(ordered)
+    weights = np.array([math.comb(n - i - 1, tries - 1) for i in range(n)]) / math.comb(n, tries)
+    return float((ordered * weights)[weights > 0].sum())
+
+
+def seeds_to_decide(comparisons: Sequence[Comparison], margins: Margins | None, settings: int) -> int | None:
+    """Compute how many seeds would decide with a power of 80 %, if the estimates are the truth; None over 10,000.
+
+    Either that the setting of the largest gain is better, with an interval corrected for the number of settings, or
+    that no setting is better by more than the margin: what takes fewer seeds.
+
+    Args:
+        comparisons: the settings against the control.
+        margins: gains within these are too small to matter.
+        settings: number of settings to correct for.
+    """
+    known = [one for one in comparisons if one.bounds.n > 1 and math.isfinite(one.bounds.low)]
+    ways = [_count_seeds(one.gain.estimate, _spread(one), CONFIDENCE, settings) for one in known if one.gain.estimate > 0]
+    if margins and known:
+        room = [(margins[1] - one.gain.estimate, _spread(one)) for one in known]
+        ways.append(max(_count_seeds(size, spread, 2 * CONFIDENCE - 1, 1) for size, spread in room))
+    count = min(ways, default=math.inf)
+    return int(count) if count <= 10_000 else None
+
+
+def _spread(one: Comparison) -> float:
+    """Return the standard deviation of paired gains, from the interval of their mean."""
+    n = one.bounds.n
+    half = (one.bounds.high - one.bounds.low) / 2
+    error = 1 - CONFIDENCE if not any(one.lost) else (1 - CONFIDENCE) / 2
+    return half * math.sqrt(n) / float(special.stdtrit(n - 1, 1 - error))
+
+
+def _count_seeds(size: float, spread: float, confidence: float, settings: int) -> float:
+    """Count the seeds at which a mean of ``size`` is told from 0: ``√n size / spread >= t + z``."""
+    if size <= 0:
+        return math.inf
+    z = float(special.ndtri(POWER))
+    for n in (*range(3, 100), *(round(100 * 1.05**i) for i in range(96))):
+        t = float(special.stdtrit(n - 1, 1 - (1 - confidence) / 2 / settings))
+        if math.sqrt(n) * size >= (t + z) * spread:
+            return n
+    return math.inf

@@ -1,0 +1,85 @@
+"""The scale on which scores of a metric are averaged and compared, and the way back to the metric's own units."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+from gradbench.stats.intervals import Floats, Interval
+
+ScaleName = Literal["log", "logit", "linear"]
+
+SCALES: tuple[ScaleName, ...] = ("log", "logit", "linear")
+
+EXAMPLES = 1000.0
+"""Test examples behind a share, where nobody recorded their number."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A monotone scale of a metric. Means and intervals are taken on it and shown in the metric's units.
+
+    Perplexities, losses and distances multiply (``log``): seeds spread by factors, and an interval cannot fall below
+    zero. Shares (``logit``) spread less near 0 and 1, and no interval leaves [0, 1]; a share of ``examples`` is
+    smoothed to ``(share examples + 1/2) / (examples + 1)`` first, so that 0 and 1 are values. Anything else is
+    ``linear``.
+
+    Attributes:
+        name: ``log``, ``logit`` or ``linear``.
+        examples: number of examples behind a share.
+    """
+
+    name: ScaleName = "linear"
+    examples: float = EXAMPLES
+
+    def forward(self, values: npt.ArrayLike) -> Floats:
+        """Convert values of the metric to the scale; nan where they are none of it (a logarithm of 0)."""
+        given = np.asarray(values, dtype=np.float64)
+        if self.name == "linear":
+            return given
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if self.name == "log":
+                return np.where(given > 0, np.log(given), np.nan)
+            share = (given * self.examples + 0.5) / (self.examples + 1)
+            return np.where((given >= 0) & (given <= 1), special.logit(share), np.nan)
+
+    def back(self, values: npt.ArrayLike) -> Floats:
+        """Convert values of the scale to the metric; the inverse of :meth:`forward`."""
+        given = np.asarray(values, dtype=np.float64)
+        if self.name == "linear":
+            return given
+        if self.name == "log":
+            with np.errstate(over="ignore"):
+                return np.exp(given)
+        share = (special.expit(given) * (self.examples + 1) - 0.5) / self.examples
+        return np.asarray(np.clip(share, 0.0, 1.0))
+
+    def interval(self, on_scale: Interval) -> Interval:
+        """Convert an interval of a mean on the scale to the metric's units."""
+        return Interval(*map(float, self.back(on_scale[:3])), on_scale.n)
+
+    def change(self, difference: Interval, level: float) -> Interval:
+        """Convert the difference of two means on the scale to a change that people read.
+
+        Args:
+            difference: second minus first, on the scale.
+            level: the first, in the metric's units.
+
+        Returns:
+            On a ``log`` scale the relative change (−0.2: 20 % lower); otherwise the difference in the metric's units,
+            on a ``logit`` scale that of a share which begins at ``level``: it never leads below 0 or above 1.
+        """
+        if self.name == "linear":
+            return difference
+        values = np.asarray(difference[:3], dtype=np.float64)
+        if self.name == "log":
+            with np.errstate(over="ignore"):
+                changed = np.expm1(values)
+        else:
+            changed = self.back(self.forward(level) + values) - self.back(self.forward(level))
+        return Interval(*map(float, changed), difference.n)
+
+
+LINEAR = Scale()
