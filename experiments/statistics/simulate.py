@@ -19,7 +19,10 @@ from gradbench.stats.selection import choose_setting
 ARMS, STRENGTHS = 4, 4
 SEEDS = (3, 6, 8, 12)
 OF = [0, *np.repeat(range(1, ARMS + 1), STRENGTHS)]  # the control, then every treatment's strengths
-WHOLE, ALONE = slice(1, 1 + STRENGTHS), slice(1, 2)  # settings with an effect: a treatment at all strengths, or at one
+WHOLE, ALONE = (
+    slice(1, 1 + STRENGTHS),
+    slice(1, 2),
+)  # settings with an effect: a treatment at all strengths, or at one
 
 
 class Case(NamedTuple):
@@ -104,7 +107,9 @@ def calibration(draws: int) -> Iterator[str]:
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--draws", type=int, default=1000, help="experiments per entry")
     draws = parser.parse_args().draws
 

@@ -2,11 +2,12 @@
 
 Shapes: S settings (a treatment at a strength), R seeds that all share, A treatments ("arms") of several settings each.
 Scores are on the metric's scale (:mod:`gradbench.stats.scales`), signed so that lower is better; ``inf`` marks a
-diverged cell and nan an absent one. Gains are differences of scores, paired by seed; above zero the treatment is better.
+diverged cell and nan an absent one. Gains are differences of scores, paired by seed; above zero the treatment is
+better.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,10 +40,10 @@ def paired_interval(gains: npt.ArrayLike, confidence: float = CONFIDENCE) -> Int
     If all n values agree, as differences of counts and of choices among few values do, the t interval has no width,
     however small n is. It then has ends only if a sign test is significant, ``2^(1 - n) <= 1 - confidence``: six values
     at 95 %, seven or more at a corrected level. Without this rule, a difference that takes one of two values at even
-    odds is called larger than its mean in 24 % of experiments with n = 2, 12 % with 3 and 6 % with 4; with it in none of
-    these, and in at most 5 % up to n = 16, except for 6 % at n = 7, where six may agree. Rare losses stay hard: one
-    seed in five that loses four times what the others gain is missed in 25 % of experiments with n = 6, in 7 % with
-    12 and in 14 % with 16.
+    odds is called larger than its mean in 24 % of experiments with n = 2, 12 % with 3 and 6 % with 4; with it in none
+    of these, and in at most 5 % up to n = 16, except for 6 % at n = 7, where six may agree. Rare losses stay hard: one
+    seed in five that loses four times what the others gain is missed in 25 % of experiments with n = 6, in 7 % with 12
+    and in 14 % with 16.
     """
     found = mean_interval(gains, confidence=confidence)
     values = np.asarray(gains, dtype=np.float64)
@@ -60,14 +61,16 @@ class Comparison:
     Attributes:
         gain: mean gain over the seeds at which both completed; its interval holds jointly with those of the other
             settings and with that of ``lost_gain``.
-        bounds: the same mean with an interval of 90 %, not corrected: each end is a one-sided bound of 95 %.
+        ceiling: upper bound of 95 % of the mean gain, one-sided, of this setting alone.
+        floor: lower bound of 95 %, one-sided, that holds jointly with those of the other settings.
         lost: cells that diverged, of the treatment and of the control.
         present: cells, diverged ones included, of the treatment and of the control.
         lost_gain: how much smaller the share of diverged cells is, with Newcombe's interval.
     """
 
     gain: Interval
-    bounds: Interval
+    ceiling: float
+    floor: float
     lost: tuple[int, int]
     present: tuple[int, int]
     lost_gain: Interval
@@ -100,6 +103,8 @@ def compare_settings(
     with np.errstate(invalid="ignore"):
         gains = np.where(lost | base_lost, np.nan, base - treated)
     joint = joint_confidence(gains, 1 - error / questions)
+    one_sided = 1 - 2 * error / questions
+    joint_one_sided = joint_confidence(gains, one_sided)
     share_confidence = 1 - error / questions / max(len(treated), 1)
     found = []
     counted = [array.sum(axis=1).tolist() for array in (lost, base_lost, ~np.isnan(treated), ~np.isnan(base))]
@@ -108,8 +113,9 @@ def compare_settings(
         lost_gain = NO_VALUES
         if n and base_n:
             lost_gain = share_difference(base_gone, base_n, gone, n, confidence=share_confidence)
-        bounds = paired_interval(own, 1 - 2 * error / questions)
-        found.append(Comparison(paired_interval(own, joint), bounds, (gone, base_gone), (n, base_n), lost_gain))
+        ceiling, floor = paired_interval(own, one_sided).high, paired_interval(own, joint_one_sided).low
+        gain = paired_interval(own, joint)
+        found.append(Comparison(gain, ceiling, floor, (gone, base_gone), (n, base_n), lost_gain))
     return found
 
 
@@ -189,13 +195,13 @@ class Ranking:
         verdict: ``better``: some arm beats the control. ``equal``: none is better by more than the margin. ``worse``:
             every arm is worse. ``undecided`` otherwise, and without a control.
         as_good: settings of the first arm that are not shown to be worse than its best, which is among them.
-        settings: number of settings that were compared.
+        compared: setting -> its comparison with the control's best setting; empty without a control.
     """
 
     contenders: tuple[Contender, ...]
     verdict: str
     as_good: tuple[int, ...]
-    settings: int
+    compared: Mapping[int, Comparison]
 
 
 def rank_arms(
@@ -222,28 +228,31 @@ def rank_arms(
     table, of = np.asarray(scores, dtype=np.float64), np.asarray(arms)
     known = [arm for arm in dict.fromkeys(arms) if not np.isnan(table[of == arm]).all()]
     if not known:
-        return Ranking((), UNDECIDED, (), len(table))
+        return Ranking((), UNDECIDED, (), {})
     best = {arm: int(np.flatnonzero(of == arm)[choose_setting(table[of == arm])]) for arm in known}
     order = sorted(known, key=lambda arm: _standing(table[best[arm]]))
     behind = _gains_over(table, best[order[0]], confidence)
     chances = probability_best(table, arms)
-    judged: dict[int, tuple[str, Comparison | None]] = {}
+    verdicts: dict[int, str] = {}
+    compared: dict[int, Comparison] = {}
     if control in best:
         others = [arm for arm in order if arm != control]
-        judged = _judge_arms(table, of, others, best[control], control, margins, confidence)
+        verdicts, compared = _judge_arms(table, of, others, best[control], control, margins, confidence)
     contenders = tuple(
         Contender(
             arm=arm,
             setting=best[arm],
-            verdict=judged[arm][0] if arm in judged else "",
-            against_control=judged[arm][1] if arm in judged else None,
+            verdict=verdicts.get(arm, ""),
+            against_control=compared.get(best[arm]),
             behind_first=NO_VALUES if arm == order[0] else behind[best[arm]],
             probability_best=chances[arm],
         )
         for arm in order
     )
-    as_good = tuple(s for s in map(int, np.flatnonzero(of == order[0])) if s == best[order[0]] or _is_open(behind[s]))
-    return Ranking(contenders, _combine([verdict for verdict, _ in judged.values()]), as_good, len(table))
+    as_good = tuple(
+        s for s in map(int, np.flatnonzero(of == order[0])) if s == best[order[0]] or _is_open(behind[s])
+    )
+    return Ranking(contenders, _combine(list(verdicts.values())), as_good, compared)
 
 
 def _standing(scores: Floats) -> tuple[float, float]:
@@ -277,20 +286,19 @@ def _judge_arms(
     control: int,
     margins: Margins | None,
     confidence: float,
-) -> dict[int, tuple[str, Comparison | None]]:
-    """Judge each arm against the control: arm -> verdict, and its best setting against the control's best."""
+) -> tuple[dict[int, str], dict[int, Comparison]]:
+    """Judge each arm against the control: arm -> verdict, and setting -> comparison with the control's best."""
     controls, treated = np.flatnonzero(of == control), np.flatnonzero(np.isin(of, others))
     pairs = [(int(setting), int(base)) for setting in treated for base in controls]
     rows, bases = (np.array([pair[side] for pair in pairs], dtype=int) for side in (0, 1))
-    compared = dict(zip(pairs, compare_settings(table[rows], table[bases], confidence), strict=True))
-    found: dict[int, tuple[str, Comparison | None]] = {}
+    found = dict(zip(pairs, compare_settings(table[rows], table[bases], confidence), strict=True))
+    compared = {setting: found[setting, base] for setting, base in pairs if base == best_control}
+    verdicts = {}
     for arm in others:
         own = [int(setting) for setting in treated if of[setting] == arm]
-        against = [[compared[setting, int(base)] for base in controls] for setting in own]
-        verdict = judge_arm(against, [compared[setting, best_control] for setting in own], margins)
-        best = own[choose_setting(table[own])]
-        found[arm] = verdict, compared[best, best_control]
-    return found
+        against = [[found[setting, int(base)] for base in controls] for setting in own]
+        verdicts[arm] = judge_arm(against, [compared[setting] for setting in own], margins)
+    return verdicts, compared
 
 
 def judge_arm(
@@ -303,9 +311,9 @@ def judge_arm(
         with_best: for each of its settings, the comparison with the control's best setting.
         margins: gains within these are too small to matter.
     """
-    if margins and all(_is_no_better(one, margins) for one in with_best):
-        if any(_is_as_good(one, margins) for one in with_best):
-            return EQUAL
+    no_better = margins and all(_is_no_better(one, margins) for one in with_best)
+    if no_better and margins and any(_is_as_good(one, margins) for one in with_best):
+        return EQUAL
     if any(all(one.sign > 0 for one in row) for row in against):
         return BETTER
     return WORSE if all(one.sign < 0 for one in with_best) else UNDECIDED
@@ -313,12 +321,12 @@ def judge_arm(
 
 def _is_no_better(one: Comparison, margins: Margins) -> bool:
     """Return whether a setting is shown not to be better by more than the margin; no cell of the control was lost."""
-    return one.lost[1] == 0 and (one.bounds.high < margins[1] or one.lost_gain.sign < 0)
+    return one.lost[1] == 0 and (one.ceiling < margins[1] or one.lost_gain.sign < 0)
 
 
 def _is_as_good(one: Comparison, margins: Margins) -> bool:
     """Return whether a setting is shown not to be worse by more than the margin, and lost no cell."""
-    return one.lost[0] == 0 and one.gain.low > margins[0]
+    return one.lost[0] == 0 and one.floor > margins[0]
 
 
 def _combine(verdicts: Sequence[str]) -> str:
@@ -344,7 +352,9 @@ def probability_best(scores: npt.ArrayLike, arms: Sequence[int], draws: int = 20
     """
     table, of = np.asarray(scores, dtype=np.float64), np.asarray(arms)
     seeds, names = table.shape[1], list(dict.fromkeys(arms))
-    weights = np.random.default_rng(0).dirichlet(np.full(seeds, max((seeds - 2) / seeds, 0.1)), draws)  # [D, R]
+    weights = np.random.default_rng(0).dirichlet(
+        np.full(seeds, max((seeds - 2) / seeds, 0.1)), draws
+    )  # [D, R]
     known, finite = ~np.isnan(table), np.isfinite(table)
     with np.errstate(divide="ignore", invalid="ignore"):
         kept = weights @ finite.T  # [D, S]
@@ -376,41 +386,52 @@ def expected_best(scores: npt.ArrayLike, tries: int) -> float:
     return float((ordered * weights)[weights > 0].sum())
 
 
-def seeds_to_decide(comparisons: Sequence[Comparison], margins: Margins | None, settings: int) -> int | None:
+def seeds_to_decide(
+    scores: npt.ArrayLike, control: npt.ArrayLike, margins: Margins | None, confidence: float = CONFIDENCE
+) -> int | None:
     """Compute how many seeds would decide with a power of 80 %, if the estimates are the truth; None over 10,000.
 
-    Either that the setting of the largest gain is better, with an interval corrected for the number of settings, or
-    that no setting is better by more than the margin: what takes fewer seeds.
+    The fewest of three ways: a setting is better by the metric, it is better by the share of diverged cells, or no
+    setting is better by more than the margin. The first two are corrected for the number of settings (Bonferroni).
 
     Args:
-        comparisons: the settings against the control.
+        scores: [S, R].
+        control: [R].
         margins: gains within these are too small to matter.
-        settings: number of settings to correct for.
+        confidence: joint coverage of all intervals.
     """
-    known = [one for one in comparisons if one.bounds.n > 1 and math.isfinite(one.bounds.low)]
-    ways = [_count_seeds(one.gain.estimate, _spread(one), CONFIDENCE, settings) for one in known if one.gain.estimate > 0]
+    table, base = np.asarray(scores, dtype=np.float64), np.asarray(control, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        gains = np.where(np.isfinite(table) & np.isfinite(base), base - table, np.nan)
+    known = [row[~np.isnan(row)] for row in gains if (~np.isnan(row)).sum() > 1]
+    corrected = 1 - (1 - confidence) / len(table)
+    ways = [_count_seeds(row.mean(), row.std(ddof=1), corrected) for row in known]
     if margins and known:
-        room = [(margins[1] - one.gain.estimate, _spread(one)) for one in known]
-        ways.append(max(_count_seeds(size, spread, 2 * CONFIDENCE - 1, 1) for size, spread in room))
-    count = min(ways, default=math.inf)
-    return int(count) if count <= 10_000 else None
+        one_sided = 2 * confidence - 1
+        ways.append(max(_count_seeds(margins[1] - row.mean(), row.std(ddof=1), one_sided) for row in known))
+    lost = float(np.isposinf(base).sum() / max((~np.isnan(base)).sum(), 1))
+    shares = np.isposinf(table).sum(axis=1) / np.maximum((~np.isnan(table)).sum(axis=1), 1)
+    ways.append(_count_seeds_by_share(float(shares.min()), lost, corrected))
+    count = min(ways)
+    return int(count) if count <= SEED_COUNTS[-1] else None
 
 
-def _spread(one: Comparison) -> float:
-    """Return the standard deviation of paired gains, from the interval of their mean."""
-    n = one.bounds.n
-    half = (one.bounds.high - one.bounds.low) / 2
-    error = 1 - CONFIDENCE if not any(one.lost) else (1 - CONFIDENCE) / 2
-    return half * math.sqrt(n) / float(special.stdtrit(n - 1, 1 - error))
+SEED_COUNTS = (*range(3, 100), *(round(100 * 1.05**i) for i in range(95)))
+"""Numbers of seeds that are tried, up to 10,000."""
 
 
-def _count_seeds(size: float, spread: float, confidence: float, settings: int) -> float:
+def _count_seeds(size: float, spread: float, confidence: float) -> float:
     """Count the seeds at which a mean of ``size`` is told from 0: ``√n size / spread >= t + z``."""
-    if size <= 0:
-        return math.inf
     z = float(special.ndtri(POWER))
-    for n in (*range(3, 100), *(round(100 * 1.05**i) for i in range(96))):
-        t = float(special.stdtrit(n - 1, 1 - (1 - confidence) / 2 / settings))
-        if math.sqrt(n) * size >= (t + z) * spread:
-            return n
+    for n in SEED_COUNTS if size > 0 else ():
+        if math.sqrt(n) * size >= (float(special.stdtrit(n - 1, (1 + confidence) / 2)) + z) * spread:
+            return float(n)
+    return math.inf
+
+
+def _count_seeds_by_share(share: float, control_share: float, confidence: float) -> float:
+    """Count the seeds at which a smaller share of diverged cells is told from the control's."""
+    for n in SEED_COUNTS if share < control_share else ():
+        if share_difference(round(control_share * n), n, round(share * n), n, confidence=confidence).low > 0:
+            return float(n)
     return math.inf

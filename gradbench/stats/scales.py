@@ -1,7 +1,6 @@
 """The scale on which scores of a metric are averaged and compared, and the way back to the metric's own units."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -9,9 +8,7 @@ from scipy import special
 
 from gradbench.stats.intervals import Floats, Interval
 
-ScaleName = Literal["log", "logit", "linear"]
-
-SCALES: tuple[ScaleName, ...] = ("log", "logit", "linear")
+SCALES = ("log", "logit", "linear")
 
 EXAMPLES = 1000.0
 """Test examples behind a share, where nobody recorded their number."""
@@ -31,7 +28,7 @@ class Scale:
         examples: number of examples behind a share.
     """
 
-    name: ScaleName = "linear"
+    name: str = "linear"
     examples: float = EXAMPLES
 
     def forward(self, values: npt.ArrayLike) -> Floats:
@@ -58,7 +55,7 @@ class Scale:
 
     def interval(self, on_scale: Interval) -> Interval:
         """Convert an interval of a mean on the scale to the metric's units."""
-        return Interval(*map(float, self.back(on_scale[:3])), on_scale.n)
+        return on_scale.mapped(self.back)
 
     def change(self, difference: Interval, level: float) -> Interval:
         """Convert the difference of two means on the scale to a change that people read.
@@ -73,13 +70,23 @@ class Scale:
         """
         if self.name == "linear":
             return difference
-        values = np.asarray(difference[:3], dtype=np.float64)
         if self.name == "log":
             with np.errstate(over="ignore"):
-                changed = np.expm1(values)
-        else:
-            changed = self.back(self.forward(level) + values) - self.back(self.forward(level))
-        return Interval(*map(float, changed), difference.n)
+                return difference.mapped(np.expm1)
+        start = self.forward(level)
+        return difference.mapped(lambda moved: self.back(start + moved) - self.back(start))
 
+    def gains_within(self, margin: float, level: float, sign: int) -> tuple[float, float]:
+        """Return the range of gains on the scale that stay within a margin, around 0; nan for a level of nan.
 
-LINEAR = Scale()
+        Args:
+            margin: change in each direction, above 0: relative on a ``log`` scale, in the metric's units otherwise.
+            level: the metric before the change.
+            sign: 1 if lower values are better, -1 if higher ones are.
+        """
+        step = level * margin if self.name == "log" else margin
+        ends = np.array([level - step, level + step])
+        if self.name == "logit":
+            ends = np.clip(ends, 0.0, 1.0)
+        gains = -sign * (self.forward(ends) - self.forward(level))
+        return float(gains.min()), float(gains.max())
