@@ -30,6 +30,8 @@ POWER = 0.8
 """Share of experiments in which the number of seeds that is proposed decides, if the estimates are the truth."""
 
 DRAWS = 4000
+MANY_SEEDS = 50
+"""Seeds from which a t distribution is taken to be normal where a joint confidence is simulated."""
 MAX_SIMULATED = 300
 """Comparisons whose joint confidence is simulated; for more, which would take long, it is Bonferroni's."""
 
@@ -146,18 +148,37 @@ def joint_confidence(differences: npt.ArrayLike, confidence: float = CONFIDENCE)
     size = np.sqrt((centered**2).sum(axis=1))
     unit = np.divide(centered, size[:, None], out=np.zeros_like(centered), where=size[:, None] > 0)
     pull = 1 / (table.shape[1] - 1)
-    rng, smallest = np.random.default_rng(0), []
-    block = max(1, int(2e6 // unit.size))
-    for start in range(0, DRAWS, block):
-        draws = min(block, DRAWS - start)
-        shared = rng.standard_normal((draws, unit.shape[1], unit.shape[1])) @ unit.T  # [draws, R, S]
-        drawn = math.sqrt(1 - pull) * shared + math.sqrt(pull) * rng.standard_normal(shared.shape)
-        drawn = np.where(known.T, drawn, 0.0)
-        total, squares = drawn.sum(axis=1), (drawn**2).sum(axis=1)
-        spread = np.sqrt(np.maximum(squares - total**2 / n, 1e-300) / (n - 1))
-        t = np.abs(total) / np.sqrt(n) / spread
-        smallest.append((2 * special.stdtr(n - 1, -t)).min(axis=1))
-    return float(1 - np.quantile(np.concatenate(smallest), 1 - confidence))
+    correlation = (1 - pull) * unit @ unit.T + pull * np.eye(count)
+    values, vectors = np.linalg.eigh(correlation)
+    factor = vectors * np.sqrt(np.maximum(values, 0.0))  # [S, S]
+    rng = np.random.default_rng(0)
+    if table.shape[1] > MANY_SEEDS:
+        smallest = 2 * special.ndtr(-np.abs(rng.standard_normal((DRAWS, count)) @ factor.T)).min(axis=1)
+    else:
+        smallest = np.concatenate([_smallest_p(rng, factor, known.T, n, 200) for _ in range(DRAWS // 200)])
+    return float(1 - np.quantile(smallest, 1 - confidence))
+
+
+def _smallest_p(
+    rng: np.random.Generator,
+    factor: Floats,
+    known: npt.NDArray[np.bool_],
+    n: npt.NDArray[np.int64],
+    draws: int,
+) -> Floats:
+    """Draw experiments of correlated normal differences, and return the least p of the t tests of each, [draws].
+
+    Args:
+        rng: source of random numbers.
+        factor: its product with its transpose is the correlation of the settings, [S, S].
+        known: which differences there are, [R, S].
+        n: number of differences of each setting, [S].
+        draws: number of experiments.
+    """
+    drawn = np.where(known, rng.standard_normal((draws, *known.shape)) @ factor.T, 0.0)  # [draws, R, S]
+    total, squares = drawn.sum(axis=1), (drawn**2).sum(axis=1)
+    spread = np.sqrt(np.maximum(squares - total**2 / n, 1e-300) / (n - 1))
+    return np.asarray((2 * special.stdtr(n - 1, -np.abs(total) / np.sqrt(n) / spread)).min(axis=1))
 
 
 Margins = tuple[float, float]
@@ -213,8 +234,9 @@ def rank_arms(
 ) -> Ranking:
     """Rank arms by their best settings, and judge each against the control arm.
 
-    An arm is better if one of its settings is, against every setting of the control, jointly corrected. It is equal if
-    none of its settings is better than the control by more than the margin (each tested alone at 5 %, since all must
+    An arm is better if one of its settings is, against every setting of the control, jointly corrected, and is not
+    shown to be better by less than the margin. It is equal if none of its settings is better than the control by more
+    than the margin (each tested alone at 5 %, since all must
     pass: two one-sided tests, Schuirmann, 1987) and one is shown not to be worse by more than it. It is worse if all
     its settings are.
 
@@ -314,7 +336,8 @@ def judge_arm(
     no_better = margins and all(_is_no_better(one, margins) for one in with_best)
     if no_better and margins and any(_is_as_good(one, margins) for one in with_best):
         return EQUAL
-    if any(all(one.sign > 0 for one in row) for row in against):
+    matters = [not margins or not _is_no_better(one, margins) for one in with_best]
+    if any(all(one.sign > 0 for one in row) for row, large in zip(against, matters, strict=True) if large):
         return BETTER
     return WORSE if all(one.sign < 0 for one in with_best) else UNDECIDED
 

@@ -196,15 +196,18 @@ def list_comparisons(results: LoadedResults) -> list[ComparisonGroup]:
     return found
 
 
-def scale_of_cells(cells: pd.DataFrame) -> Scale:
-    """Return the scale of the compared metric: the one that the cells name, or the one of gradbench's metrics."""
+def scale_of_cells(cells: pd.DataFrame, columns: Sequence[str] = ("value",)) -> Scale:
+    """Return the scale of the compared metric: the one that the cells name, or the one of gradbench's metrics.
+
+    It is linear where a value in these columns is none of that scale: a loss of 0 has no logarithm.
+    """
     first = cells.iloc[0]
     name = first.get("model.scale")
     if name not in SCALES:
         name = scale_of(str(first["model.metric"]))
-    values = cells["value"].dropna()
-    if len(values) and not np.isfinite(Scale(name).forward(values)).all():
-        name = "linear"  # a loss of 0 has no logarithm
+    values = pd.concat([cells[column].dropna() for column in columns])
+    if not np.isfinite(Scale(name).forward(values)).all():
+        name = "linear"
     examples = first.get("test/examples")
     return Scale(name, float(examples) if isinstance(examples, int | float) and examples >= 1 else EXAMPLES)
 

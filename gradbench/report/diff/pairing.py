@@ -141,7 +141,7 @@ def _pair_settings(model: str, key: Sequence[str], pairs: pd.DataFrame) -> Itera
     groups = list(pairs.groupby(by, dropna=False, sort=True))
     if not groups:
         return
-    scale, goal = scale_of_cells(pairs), str(pairs["model.goal"].iloc[0])
+    scale, goal = scale_of_cells(pairs, ("value", "value_b")), str(pairs["model.goal"].iloc[0])
     sign = -1 if goal == "max" else 1
     seeds = sorted(pairs["seed"].unique())
     scores = np.full((2, len(groups), len(seeds)), np.nan)  # [folder, S, R]
