@@ -236,9 +236,8 @@ def rank_arms(
 
     An arm is better if one of its settings is, against every setting of the control, jointly corrected, and is not
     shown to be better by less than the margin. It is equal if none of its settings is better than the control by more
-    than the margin (each tested alone at 5 %, since all must
-    pass: two one-sided tests, Schuirmann, 1987) and one is shown not to be worse by more than it. It is worse if all
-    its settings are.
+    than the margin (each tested alone at 5 %, since all must pass: two one-sided tests, Schuirmann, 1987) and one is
+    shown not to be worse by more than it. It is worse if all its settings are.
 
     Args:
         scores: [S, R].
