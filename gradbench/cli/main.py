@@ -316,12 +316,12 @@ def print_claims(judged: "Sequence[Verdict]") -> None:
 
 def print_report(built: "Report") -> None:
     """Print the answers of a report and the path of its page."""
-    table = Table(title="Answer", title_justify="left")
-    for column in ("model", "answer", "metric", "evidence"):
-        table.add_column(column, overflow="fold")  # a name that is cut could not be told from another
+    table = Table(title="Answer", title_justify="left", show_lines=True)
+    table.add_column("trained", overflow="fold", max_width=24)  # a name that is cut could not be told from another
+    table.add_column("what to do, and why", overflow="fold")
     for answer in built.answers:
-        texts = answer.group, answer.treatment, answer.value, answer.sentence
-        table.add_row(*map(escape, texts))
+        said = [f"[bold]{escape(answer.advice)}[/]", escape(answer.value), *map(escape, answer.evidence)]
+        table.add_row("\n".join(filter(None, map(escape, (answer.group, answer.context)))), "\n".join(filter(None, said)))
     out.print(table)
     for answer in built.answers:
         if answer.command:

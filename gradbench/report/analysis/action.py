@@ -30,22 +30,20 @@ class Action(NamedTuple):
 
     @property
     def words(self) -> str:
-        """What a reader should know of it; empty if nothing is known."""
+        """What a reader should know of it, as a sentence; empty if nothing is known."""
         if self.penalty_share > 0:
-            return f"the penalty makes up {format_percent(self.penalty_share)} of the objective"
+            return f"The penalty makes up {format_percent(self.penalty_share)} of the objective."
         if not self.touched >= 0:
             return ""
         if self.touched == 0:
-            return "changed no step"
-        size = f", to {format_percent(self.kept)} of its length on average" if self.kept < ALWAYS else ""
-        rate = (
-            f": an effective learning rate of {format_number(self.learning_rate, 2)}"
-            if self.learning_rate > 0 and size
-            else ""
-        )
-        if self.touched >= ALWAYS:
-            return f"changed every step{size}{rate}; that is normalisation rather than clipping"
-        return f"changed {format_percent(self.touched)} of the steps{size}{rate}"
+            return "It changed no gradient."
+        always = self.touched >= ALWAYS
+        words = f"It changed {'every gradient' if always else f'{format_percent(self.touched)} of the gradients'}"
+        if self.kept < ALWAYS:
+            words += f", to {format_percent(self.kept)} of their length on average"
+            if self.learning_rate > 0:
+                words += f": an effective learning rate of {format_number(self.learning_rate, 2)}"
+        return f"{words}; that is normalisation rather than clipping." if always else f"{words}."
 
 
 UNKNOWN = Action(*[float("nan")] * 4)

@@ -34,6 +34,7 @@ from gradbench.stats.decisions import (
 from gradbench.stats.intervals import Interval
 from gradbench.storage.sanitize import caution
 
+ALONE = "Leave the gradients alone"
 SURE = 0.95  # probability of being best from which the next treatment is not named
 
 
@@ -46,10 +47,11 @@ class Answer:
         verdict: of the best treatment against ``none``: better, worse, equal or undecided. Where nothing was run with
             ``none``, better is what beats the other settings.
         treatment: the recommended treatment at its strength; ``none`` leaves the gradients alone.
-        value: the metric with its interval under that treatment.
-        sentence: the evidence.
+        value: the metric with its interval under that treatment, or under the best seen where nothing is decided.
+        evidence: short sentences.
         command: what to type next; empty where nothing is open.
         context: what was trained: data, optimizer, learning rate and steps.
+        advice: what to do, in plain English.
         numbers: columns of ``answers.csv``.
     """
 
@@ -57,10 +59,16 @@ class Answer:
     verdict: str
     treatment: str
     value: str
-    sentence: str
+    evidence: tuple[str, ...]
     command: str = ""
     context: str = ""
+    advice: str = ""
     numbers: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def sentence(self) -> str:
+        """The evidence as one text."""
+        return " ".join(self.evidence)
 
     @property
     def caution(self) -> str:
@@ -73,7 +81,7 @@ class Answer:
         return {name: getattr(self, name) for name in TEXTS} | dict(self.numbers)
 
 
-TEXTS = ("group", "context", "verdict", "treatment", "value", "sentence", "command")
+TEXTS = ("group", "context", "advice", "verdict", "treatment", "value", "sentence", "command")
 
 NUMBERS = (
     *("question", "model", "metric", "goal", "regularizer", "quantity", "strength"),
@@ -113,25 +121,36 @@ def answer_comparison(
     """Answer which treatment of a comparison is best, and at which strength."""
     missing = _missing(comparison)
     if missing:
-        return Answer(comparison.label, UNDECIDED, UNDECIDED, "", missing)
+        return _unanswerable(comparison, *missing)
     if NONE not in comparison.treatments:
         return _Writer(results, comparison, actions).best_setting()
     return _Writer(results, comparison, actions).against_none()
 
 
-def _missing(comparison: ComparisonGroup) -> str:
-    """Say what is missing where nothing can be ranked; empty if nothing is."""
+def _unanswerable(comparison: ComparisonGroup, advice: str, *evidence: str) -> Answer:
+    """Make the answer of a comparison in which nothing can be ranked."""
+    context = describe_context(comparison)
+    value = _name_value(comparison, CONTROL)
+    return Answer(
+        comparison.label, UNDECIDED, UNDECIDED, value, evidence, context=context, advice=f"Undecided: {advice}"
+    )
+
+
+def _missing(comparison: ComparisonGroup) -> tuple[str, ...]:
+    """Say what is missing where nothing can be ranked, and what to do; empty if nothing is."""
     statuses = comparison.cells["status"]
     if (statuses == "failed").all():
-        return f"every cell failed ({len(statuses)} of {len(statuses)}); see the audit"
+        return "every run failed", f"{len(statuses)} of {len(statuses)} stopped with an error; see the audit."
     if (statuses == "diverged").all():
-        return f"every cell diverged ({len(statuses)} of {len(statuses)})"
+        return (
+            "every run diverged",
+            f"{len(statuses)} of {len(statuses)} diverged: try a lower learning rate, such as optimizer.lr=0.01.",
+        )
     if comparison.treatments == [NONE]:
-        value = _name_value(comparison, CONTROL)
-        return f"{value}; only none was run: add a treatment to compare it with, such as regularizer=none,clip_norm"
+        return "only none was run", "Add a treatment to compare it with, such as regularizer=none,clip_norm."
     if NONE in comparison.treatments and comparison.cells_at(CONTROL)["score"].isna().all():
-        return "no cell of none finished to compare with: run it again"
-    return ""
+        return "no run of none finished to compare with", "Type the command again to run it."
+    return ()
 
 
 @dataclass(frozen=True)
@@ -147,35 +166,27 @@ class _Writer:
         ranking = self.comparison.ranking
         treated = [one for one in ranking.contenders if one.verdict]
         if not treated:
-            return Answer(
-                self.comparison.label,
-                UNDECIDED,
-                UNDECIDED,
-                "",
-                "no cell of a treatment finished; see the audit",
-            )
+            return _unanswerable(self.comparison, "no run of a treatment finished", "See the audit.")
         if ranking.verdict == BETTER:
             best = next(one for one in treated if one.verdict == BETTER)
             further = extend_strengths(self.results, self.comparison, self._setting(best))
-            parts = [self._change(best), self._as_good(best), self._chances(best), self._action(best)]
-            parts.append("the best strength is the last of its axis: go on beyond" if further else "")
-            return self._answer(best, ranking.verdict, parts, further)
+            parts = [*self._change(best), self._as_good(best), self._chances(best), self._action(best)]
+            parts.append("The best strength is the last one tried: go on beyond it." if further else "")
+            return self._answer(best, ranking.verdict, f"Use {self._name(best)}", parts, further)
         best = treated[0]
         if ranking.verdict == WORSE:
-            return self._answer(
-                best, WORSE, [f"every treatment is worse, {self._name(best)} the least", self._change(best)]
-            )
+            words = f"Every treatment is worse than none, {self._name(best)} the least."
+            return self._answer(best, WORSE, ALONE, [words, *self._change(best)])
         if ranking.verdict == EQUAL:
-            words = f"no treatment is more than {self._margin()} better than none; the best seen is {self._name(best)}"
-            return self._answer(best, EQUAL, [words, self._change(best), self._action(best)])
+            words = f"No treatment is more than {self._margin()} better than none; the best seen is {self._name(best)}."
+            return self._answer(best, EQUAL, ALONE, [words, *self._change(best), self._action(best)])
         count = self._seeds_needed()
-        parts = [f"the best seen is {self._name(best)}", self._change(best), self._chances(best)]
-        parts.append(
-            f"about {count} seeds would decide" if count else "more than 10,000 seeds would be needed"
-        )
-        return self._answer(
-            best, UNDECIDED, parts, add_seeds(self.results, self.comparison, count) if count else ""
-        )
+        decide = f"About {count} seeds would decide." if count else "More than 10,000 seeds would be needed."
+        if len(self.comparison.seeds) == 1:
+            decide = f"One seed does not show what is chance; {decide[0].lower()}{decide[1:]}"
+        parts = [*self._change(best), self._chances(best), decide]
+        command = add_seeds(self.results, self.comparison, count) if count else ""
+        return self._answer(best, UNDECIDED, f"Undecided: best seen {self._name(best)}", parts, command)
 
     def best_setting(self) -> Answer:
         """Answer which setting is best where nothing was run with ``none``."""
@@ -189,23 +200,30 @@ class _Writer:
         verdict = BETTER if beaten and len(settings) > 1 else UNDECIDED
         n = self.comparison.cells_at(self._setting(best))["seed"].nunique()
         parts = [
-            f"best of {pluralize(len(settings), 'setting')} in {pluralize(n, 'seed')}",
+            f"It is the best of {pluralize(len(settings), 'setting')} in {pluralize(n, 'seed')}.",
             self._as_good(best),
         ]
         parts += [self._chances(best), self._action(best)]
-        parts.append("add regularizer=none to see what it is worth")
+        parts.append("Add regularizer=none to see what it is worth.")
         command = extend_strengths(self.results, self.comparison, self._setting(best))
-        return self._answer(best, verdict, parts, command)
+        advice = f"{'Use' if verdict == BETTER else 'Undecided: best seen'} {self._name(best)}"
+        return self._answer(best, verdict, advice, parts, command)
 
-    def _answer(self, one: Contender, verdict: str, parts: Sequence[str], command: str = "") -> Answer:
+    def _answer(
+        self, one: Contender, verdict: str, advice: str, parts: Sequence[str], command: str = ""
+    ) -> Answer:
         keeps = verdict in (WORSE, EQUAL)
-        recommended = CONTROL if keeps else self._setting(one)
-        treatment = UNDECIDED if verdict == UNDECIDED else NONE if keeps else self._name(one)
-        value = _name_value(self.comparison, recommended)
-        numbers = describe(self.comparison, one, self.actions)
-        sentence = "; ".join(filter(None, parts))
-        context = describe_context(self.comparison)
-        return Answer(self.comparison.label, verdict, treatment, value, sentence, command, context, numbers)
+        return Answer(
+            self.comparison.label,
+            verdict,
+            UNDECIDED if verdict == UNDECIDED else NONE if keeps else self._name(one),
+            _name_value(self.comparison, CONTROL if keeps else self._setting(one)),
+            tuple(filter(None, parts)),
+            command,
+            describe_context(self.comparison),
+            advice,
+            describe(self.comparison, one, self.actions),
+        )
 
     def _setting(self, one: Contender) -> Setting:
         return self.comparison.settings[one.setting]
@@ -217,11 +235,11 @@ class _Writer:
         margin = self.comparison.margin or math.nan
         return format_percent(margin) if self.comparison.scale.name == "log" else format_number(margin)
 
-    def _change(self, one: Contender) -> str:
+    def _change(self, one: Contender) -> list[str]:
         """Say the change against ``none``, of the metric and of the number of diverged cells."""
         found = one.against_control
         if found is None:
-            return ""
+            return []
         control = self.comparison.mean(CONTROL)
         parts = []
         if found.gain.n:
@@ -229,8 +247,8 @@ class _Writer:
             parts.append(_say_change(self.comparison, change, control, "", found.gain.n))
         if any(found.lost):
             counts = [f"{lost} of {n}" for lost, n in zip(found.lost, found.present, strict=True)]
-            parts.append(f"diverged in {counts[0]} seeds, none in {counts[1]}")
-        return "; ".join(parts)
+            parts.append(f"It diverged in {counts[0]} seeds, none in {counts[1]}.")
+        return parts
 
     def _as_good(self, one: Contender) -> str:
         """Say which strengths of the first treatment are not shown to be worse than its best."""
@@ -238,7 +256,7 @@ class _Writer:
         own = self._setting(one)
         if len(good) < 2 or own not in good:
             return ""
-        return f"not shown to be worse: {format_strength(own.quantity, [setting.at for setting in good])}"
+        return f"Not shown to be worse: {format_strength(own.quantity, [setting.at for setting in good])}."
 
     def _chances(self, one: Contender) -> str:
         """Say how sure the place among several treatments is."""
@@ -246,10 +264,10 @@ class _Writer:
         others = [other for other in contenders if other.arm != one.arm]
         if len(contenders) < 3:
             return ""
-        words = f"the best of {len(contenders)} with probability {one.probability_best:.2f}"
+        words = f"It is the best of {len(contenders)} with probability {one.probability_best:.2f}"
         if one.probability_best < SURE:
             words += f", {self._name(others[0])} with {others[0].probability_best:.2f}"
-        return words
+        return f"{words}."
 
     def _action(self, one: Contender) -> str:
         return action_of(self.comparison, self._setting(one), self.actions).words
@@ -267,19 +285,25 @@ class _Writer:
 def _say_change(
     comparison: ComparisonGroup, change: Interval, control: Interval, where: str, seeds: int
 ) -> str:
-    """Say a change against ``none``: ``21 % lower [16, 25] than none (perplexity 12.9 [12.1, 13.7]), 8 seeds``."""
+    """Say a change against ``none``: ``21 % lower [16, 25] than none (perplexity 12.9 [12.1, 13.7]), 8 seeds.``."""
     how = format_change(change, relative=comparison.scale.name == "log")
     than = "that of" if how.endswith("×") else "than"
     value = f"{comparison.metric_name} {format_interval(control)}"
-    return f"{how} {than} none{where} ({value}), {pluralize(seeds, 'seed')}"
+    return f"{how} {than} none{where} ({value}), {pluralize(seeds, 'seed')}."
 
 
-def describe_context(comparison: ComparisonGroup) -> str:
-    """Say what all cells of a comparison were trained on and how: ``digits, sgd at learning rate 0.5, 400 steps``."""
+def describe_context(comparison: ComparisonGroup, rates: int = 1) -> str:
+    """Say what all cells of a comparison were trained on and how: ``digits, sgd at learning rate 0.5, 400 steps``.
+
+    Args:
+        comparison: the comparison.
+        rates: number of learning rates among which each treatment has its best one.
+    """
     first, cells = comparison.cells.iloc[0], comparison.cells
     parts = [str(first["data"])] if "data" in cells else []
     if {"optimizer", "optimizer.lr"} <= set(cells):
-        parts.append(f"{first['optimizer']} at learning rate {format_number(float(first['optimizer.lr']))}")
+        rate = f"learning rate {format_number(float(first['optimizer.lr']))}"
+        parts.append(f"{first['optimizer']} at {f'the best of {rates} learning rates' if rates > 1 else rate}")
     if "steps" in cells:
         parts.append(f"{int(first['steps']):,} steps")
     return ", ".join(parts)
@@ -347,24 +371,26 @@ def answer_over_rates(name: str, groups: Sequence[ComparisonGroup]) -> Answer | 
         return None
     best = treated[0]
     group, setting = entries[best.setting]
-    rate = f"optimizer.lr={format_number(float(group.cells['optimizer.lr'].iloc[0]))}"
-    words = f"{name_setting(setting)}, {rate}"
+    at = f"learning rate {format_number(float(group.cells['optimizer.lr'].iloc[0]))}"
+    words = f"{name_setting(setting)}, {at}"
     keeps = ranking.verdict in (WORSE, EQUAL)
-    parts = [f"each treatment at the best of its strengths and of {len(groups)} learning rates: {words}"]
+    parts = [f"Each treatment at the best of its strengths and of {len(groups)} learning rates."]
     if best.against_control and best.against_control.gain.n:
         change = group.change(best.against_control.gain, control.estimate)
         parts.append(_say_change(group, change, control, " at its best rate", best.against_control.gain.n))
     parts.append(_equal_budget(first, scores, arms, treatments))
     shown = UNDECIDED if ranking.verdict == UNDECIDED else NONE if keeps else words
     value = control if keeps else group.mean(setting)
-    numbers = describe(group, best, None) | {"question": "best treatment at its best learning rate"}
+    advice = "Undecided: best seen" if ranking.verdict == UNDECIDED else "Use"
     return Answer(
         f"{name}, any learning rate",
         ranking.verdict,
         shown,
         f"{group.metric_name} {format_interval(value)}" if value.n else "",
-        "; ".join(filter(None, parts)),
-        numbers=numbers,
+        tuple(filter(None, parts)),
+        context=describe_context(group, len(groups)),
+        advice=ALONE if keeps else f"{advice} {name_setting(setting)} at {at}",
+        numbers=describe(group, best, None) | {"question": "best treatment at its best learning rate"},
     )
 
 
@@ -390,6 +416,5 @@ def _equal_budget(
             if np.isfinite(reached)
             else f"{treatment} may diverge"
         )
-    return (
-        f"with {pluralize(tries, 'try').replace('trys', 'tries')} each, drawn at random: {join_words(found)}"
-    )
+    settings = "one setting" if tries == 1 else f"{tries} settings"
+    return f"If only {settings} of each, drawn at random, had been tried: {join_words(found)}."

@@ -150,11 +150,13 @@ def _answer_models(found: FolderDiff) -> list[Answer]:
         parts = [f"{n} {verdict}" for verdict, n in number.items() if n]
         ratio = median_ratio(own)
         lost = [sum(pairing.diverged[place] for pairing in own) for place in (0, 1)]
-        parts[0] = f"of {pluralize(len(own), 'setting')}: {parts[0]}"
-        evidence = [f"n = {format_strength('', [float(pairing.n) for pairing in own])}"]
-        evidence += [join_words(parts), f"diverged cells {lost[0]} → {lost[1]}"]
+        seeds = format_strength("", [float(pairing.n) for pairing in own])
+        evidence = [
+            f"Of {pluralize(len(own), 'setting')} (n = {seeds} seeds): {join_words(parts)}.",
+            f"Diverged runs: {lost[0]} before, {lost[1]} after.",
+        ]
         if ratio > 0:
-            evidence.append(f"{format_number(ratio)}× the step time")
+            evidence.append(f"A step takes {format_number(ratio)}× the time.")
         corrected = {pairing.corrected_verdict for pairing in own} - {UNDECIDED, EQUAL}
         if number[SAME] == len(own):
             verdict, says = SAME, "the same numbers, to the last bit"
@@ -167,7 +169,7 @@ def _answer_models(found: FolderDiff) -> list[Answer]:
             verdict, says = EQUAL, "equal within the margin that matters"
         else:
             verdict, says = UNDECIDED, "no difference beyond chance"
-        answers.append(Answer(f"{model}: {second}", verdict, says, "", "; ".join(evidence)))
+        answers.append(Answer(f"{model}: {second}", verdict, says, "", tuple(evidence), advice=f"{says[0].upper()}{says[1:]}"))
     return answers
 
 
@@ -188,7 +190,7 @@ def _note_changes(found: FolderDiff) -> list[AuditNote]:
 
 
 def _verdict_table(found: FolderDiff, csv: str) -> Table:
-    columns = ("group", "setting", "verdict", *found.names, "change", "diverged", "n", "step time")
+    columns = ("model", "setting", "verdict", *found.names, "change", "diverged", "seeds", "step time")
     rows = tuple(_entries(pairing) for pairing in found.pairings)
     return Table(f"{found.names[1]} beside {found.names[0]}, setting by setting", columns, rows, CAPTION, csv)
 

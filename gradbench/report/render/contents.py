@@ -30,20 +30,27 @@ from gradbench.storage.sanitize import caution
 MAX_SETTINGS = 1000  # rows of the page's table of settings
 MAX_DRAWN = 6  # comparisons in a figure, which has a row for each
 
+ANSWERS = (
+    "A treatment is what is done to the gradients; with none they are left alone. A seed is one repetition, with other "
+    "initial weights and batches. In brackets: the 95% interval, the range in which the true value probably lies. A "
+    "run has diverged once its loss, gradient or result is no longer a finite number, or its loss stays far above the "
+    "first one. Undecided: the seeds so far do not tell the difference from chance."
+)
 RANKED = (
-    "Treatments in order, each at its best strength: fewest diverged cells first, then the best mean. Changes are "
+    "Treatments in order, each at its best strength: fewest diverged runs first, then the best mean. Changes are "
     "against none, paired by seed. Means, changes and their intervals are taken on the metric's own scale (of "
     "perplexities, losses and distances the logarithm, of shares the log odds) and converted back. The intervals of "
     "changes hold together, at 95%, for every strength of every treatment, so that the best of many gets no credit "
-    "for luck. Better and worse: the interval leaves out no change, or the difference in diverged cells does. "
+    "for luck. Better and worse: the interval leaves out no change, or the difference in diverged runs does. "
     "Equal: no strength is better by more than the margin that matters, and one is shown not to be worse by more. "
-    "The chance of being best is the share of resampled experiments in which a treatment comes first."
+    "The chance of being best is the share of resampled experiments (seeds drawn again from those there are) in "
+    "which a treatment comes first. Steps changed: the share of training steps at which it changed the gradient."
 )
 OUTCOMES = (
     "One row per treatment and strength. Means are over the seeds that completed, with 95% Student t intervals; the "
     "interquartile mean leaves out the best and the worst quarter of them (with fewer than four it is the mean). "
-    "P(better than none) is the share of pairs, one cell of the setting and one of none, in which the setting's is "
-    "better: ties count half, a diverged cell loses to any that is not, and the interval is Newcombe's. A "
+    "P(better than none) is the share of pairs, one run of the setting and one of none, in which the setting's is "
+    "better: ties count half, a diverged run loses to any that is not, and the interval is Newcombe's. A "
     "treatment that did nothing would be at 0.5. Many rows are many chances of luck: this table is for looking, the "
     "answers above are for deciding."
 )
@@ -116,9 +123,9 @@ def build_sections(
         left_out = []
     if "Divergence" not in pictures:
         which = " that figures show" if len(shown) < len(comparisons) else ""
-        labels = join_or_count([comparison.label for comparison in shown], "group")
+        labels = join_or_count([comparison.label for comparison in shown], "comparison")
         found.insert(
-            _index_of(found, "Cost"), ReportSection("Divergence", [f"No cell of {labels}{which} diverged."])
+            _index_of(found, "Cost"), ReportSection("Divergence", [f"No run of {labels}{which} diverged."])
         )
     return found
 
@@ -129,7 +136,7 @@ def _note_left_out(comparisons: Sequence[ComparisonGroup], shown: Sequence[Compa
     if not gone:
         return []
     return [
-        f"Figures show {len(shown)} of {len(comparisons)} groups, of every model those with an answer first; "
+        f"Figures show {len(shown)} of {len(comparisons)} comparisons, of every model those with an answer first; "
         f"the tables have the other {gone}: tables/strengths.csv, tables/divergence.csv, tables/cost.csv "
         "and tables/action.csv beside this page."
     ]
@@ -191,13 +198,13 @@ def _metrics_table(table: pd.DataFrame) -> Table:
         for row in table.iloc[:MAX_SETTINGS].to_dict("records")
     )
     return Table(
-        "Your own metrics", ("group", "setting", "metric", "n", "mean"), rows, FURTHER, "metrics.csv"
+        "Your own metrics", ("comparison", "setting", "metric", "seeds", "mean"), rows, FURTHER, "metrics.csv"
     )
 
 
 def _settings_table(table: pd.DataFrame) -> Table:
     """Build the table of settings, at most ``MAX_SETTINGS`` rows."""
-    columns = ("group", "setting", "n", "diverged", "mean", "interquartile mean", "P(better than none)")
+    columns = ("comparison", "setting", "seeds", "diverged", "mean", "interquartile mean", "P(better than none)")
     rows = table.iloc[:MAX_SETTINGS].to_dict("records")
     left = len(table) - len(rows)
     caption = f"{OUTCOMES} The first {len(rows):,} of {len(table):,} rows." if left else OUTCOMES

@@ -10,10 +10,10 @@ from typing import Any
 import jinja2
 
 from gradbench.report.render.blocks import Box, Picture, Table, TableEntry
-from gradbench.report.render.contents import Contents
+from gradbench.report.render.contents import ANSWERS, Contents
 
 EMBEDDED = 6_500_000  # bytes of pictures embedded in a page; further ones are linked as files
-COLUMNS = ("cell", "group", "treatment", "strength", "seed", "status", "metric", "ms / step")
+COLUMNS = ("cell", "comparison", "treatment", "strength", "seed", "status", "metric", "ms / step")
 
 
 def render_html(contents: Contents) -> str:
@@ -31,6 +31,7 @@ def render_html(contents: Contents) -> str:
     environment.filters |= {"order": _sort_key}
     return environment.get_template("page.html.j2").render(
         contents=contents,
+        answers=ANSWERS,
         sources=_picture_sources([picture for section in contents.sections for picture in section.pictures]),
         columns=COLUMNS,
         data=_to_json(contents.cells.data) if contents.cells else "",

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from gradbench.report.render.blocks import Box, Picture, ReportSection, Table, TableEntry
-from gradbench.report.render.contents import Contents
+from gradbench.report.render.contents import ANSWERS, Contents
 
 MAX_ROWS = 200  # rows of a table; its CSV has all
 SPECIAL = str.maketrans(
@@ -19,8 +19,9 @@ def render_markdown(contents: Contents) -> str:
     for command, why in contents.cautioned_commands:
         parts += [code_span(command)]
         parts += [escape_markdown(why)] if why else []
-    rows = [(a.group, a.treatment, a.value, a.sentence) for a in contents.answers]
-    parts += ["## Answer", markdown_table(("comparison", "answer", "metric", "evidence"), rows)]
+    rows = [(a.group, a.context, a.advice, a.value, a.sentence) for a in contents.answers]
+    columns = ("comparison", "trained", "what to do", "metric", "evidence")
+    parts += ["## Answer", markdown_table(columns, rows), escape_markdown(ANSWERS)]
     for answer in contents.answers:
         if answer.command:
             parts += [
