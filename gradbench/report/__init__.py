@@ -168,6 +168,7 @@ def _write_report(folder: Path, page: contents.Contents, tables: dict[str, pd.Da
     for picture in (picture for section in page.sections for picture in section.pictures):
         files[f"figures/{picture.name}.png"] = picture.png
         files[f"figures/{picture.name}.svg"] = picture.svg
+        files[f"figures/{picture.name}.narrow.png"] = picture.narrow
     files["report.md"] = render_markdown(page).encode("utf-8")
     files["index.html"] = render_html(page).encode("utf-8")
     _write_files(folder, files)

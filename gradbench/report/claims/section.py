@@ -1,5 +1,6 @@
 """Build the report's section of claims: a box of verdicts, a table of conditions and a forest plot."""
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -23,7 +24,17 @@ from gradbench.report.claims.verdicts import (
     judge_folder,
 )
 from gradbench.report.figures import render_pictures
-from gradbench.report.figures.panels import Drawing, axis_limits, log_ticks, panels
+from gradbench.report.figures.panels import (
+    CHARACTERS,
+    WIDE,
+    Drawing,
+    Layout,
+    axis_limits,
+    log_ticks,
+    panels,
+    width_of,
+    wrap_name,
+)
 from gradbench.report.figures.style import FAINT
 from gradbench.report.render.blocks import Box, BoxLine, ReportSection, Table, TableEntry
 from gradbench.report.render.formatting import format_interval, format_number, shorten
@@ -116,22 +127,31 @@ def _side_entries(claim: Claim, result: ConditionResult) -> tuple[TableEntry, Ta
     )
 
 
-def draw_forest(verdicts: Sequence[Verdict]) -> list[Drawing]:
+def draw_forest(verdicts: Sequence[Verdict], layout: Layout = WIDE) -> list[Drawing]:
     """Draw the effect of every condition with its interval, one panel per claim."""
     counts = Counter(verdict.judgement.verdict for verdict in verdicts)
     title = f"Claims of this experiment: {', '.join(f'{counts[name]} {name}' for name in COLORS)}"
-    most = max(len(verdict.judgement.results) for verdict in verdicts)
+    left = 0.25 * layout.width
+    most = max(sum(name.count("\n") + 1 for name in _names(verdict, left)) for verdict in verdicts)
     headings = [
         f"{verdict.claim.id}  {verdict.claim.sentence}: {verdict.judgement.verdict}" for verdict in verdicts
     ]
-    figure, axes = panels(title, headings, 1, height=0.15 + 0.19 * most, left=1.9, right=0.3)
+    figure, axes = panels(
+        title, headings, 1, layout=layout, height=0.15 + 0.19 * most, left=left, right=0.3
+    )
     for verdict, (ax,) in zip(verdicts, axes, strict=True):
-        _draw_panel(ax, verdict)
+        _draw_panel(ax, verdict, left)
     alt = f"Effect of each claim with its interval. {title}"
     return [Drawing("claims", title, FOREST_CAPTION, alt, "claims.csv", figure)]
 
 
-def _draw_panel(ax: Axes, verdict: Verdict) -> None:
+def _names(verdict: Verdict, width: float) -> list[str]:
+    """Name a claim's conditions, wrapped to a width in inches."""
+    conditions = (format_condition(result) or "all" for result in verdict.judgement.results)
+    return [wrap_name(name, int(CHARACTERS * width) - 2) for name in conditions]
+
+
+def _draw_panel(ax: Axes, verdict: Verdict, left: float) -> None:
     """Draw the effects of one claim, a line per condition."""
     claim, results = verdict.claim, verdict.judgement.results
     known = [value for result in results for value in result.effect[:3] if np.isfinite(value)]
@@ -157,10 +177,9 @@ def _draw_panel(ax: Axes, verdict: Verdict) -> None:
                 "no effect to draw", (0.5, place), xycoords=("axes fraction", "data"),
                 ha="center", va="center", size=7.5, color=color,
             )  # fmt: skip
-    names = [shorten(format_condition(result) or "all", 30) for result in results]
-    ax.set_yticks(range(len(results)), names)
+    ax.set_yticks(range(len(results)), _names(verdict, left))
     ax.set_ylim(len(results) - 0.5, -0.5)
-    ax.set_xlabel(shorten(format_rule(claim), 110))
+    ax.set_xlabel(shorten(textwrap.fill(format_rule(claim), int(CHARACTERS * width_of(ax))), 110))
 
 
 def _is_log(claim: Claim, values: Sequence[float]) -> bool:

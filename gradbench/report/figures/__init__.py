@@ -9,11 +9,13 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from io import BytesIO
 from multiprocessing.connection import Connection
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from PIL import Image
 
 from gradbench import signals
 from gradbench.cpu_count import cores
@@ -30,7 +32,7 @@ from gradbench.report.figures import (
     profiles,
     strengths,
 )
-from gradbench.report.figures.panels import Context, Drawing
+from gradbench.report.figures.panels import NARROW, WIDE, Context, Drawing, Layout
 from gradbench.report.figures.style import RC
 from gradbench.report.render.blocks import Picture
 
@@ -57,6 +59,7 @@ EFFORT: dict[Draw, int] = {
     profiles.draw: 3,
 }
 """Relative drawing time of the slow figures; 1 for any other."""
+WHITE = 252  # of 255: a palette's shade from which it is white
 
 
 def named(name: str) -> list[Draw]:
@@ -143,24 +146,37 @@ def _figure_name(draw: Draw) -> str:
 
 
 def _render_figure(draw: Draw, context: Context) -> list[Picture]:
-    return render_pictures(lambda: draw(context))
+    return render_pictures(lambda layout: draw(replace(context, layout=layout)))
 
 
-def render_pictures(draw: Callable[[], list[Drawing]]) -> list[Picture]:
-    """Draw figures and save each as PNG and SVG."""
+def render_pictures(draw: Callable[[Layout], list[Drawing]]) -> list[Picture]:
+    """Draw figures and save each as PNG and SVG, and as a narrow PNG for phones."""
     with mpl.rc_context(RC):
         return [
             Picture(
-                drawing.name, drawing.title, drawing.caption, drawing.alt, drawing.table,
-                png=save_figure(drawing.figure, "png"), svg=save_figure(drawing.figure, "svg"),
+                wide.name, wide.title, wide.caption, wide.alt, wide.table,
+                png=save_figure(wide.figure, "png"), svg=save_figure(wide.figure, "svg"),
+                narrow=save_figure(narrow.figure, "png"),
             )
-            for drawing in draw()
+            for wide, narrow in zip(draw(WIDE), draw(NARROW), strict=True)
         ]  # fmt: skip
 
 
 def save_figure(figure: Figure, kind: str) -> bytes:
-    """Save a figure as bytes, without the date, so that equal figures give equal files."""
+    """Save a figure as ``svg`` or ``png``, so that equal figures give equal files.
+
+    A PNG has at most 256 colours: a third of the bytes of one with all.
+    """
     buffer = BytesIO()
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    figure.savefig(buffer, format=kind, metadata=metadata)
+    if kind == "svg":
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        return buffer.getvalue()
+    pixels, scale = BytesIO(), mpl.rcParams["savefig.dpi"]
+    scale = figure.dpi if scale == "figure" else scale
+    figure.savefig(pixels, format="rgba", dpi=scale)
+    width, height = (int(inches * scale) for inches in figure.get_size_inches())
+    image = Image.frombytes("RGBA", (width, height), pixels.getvalue()).convert("RGB")
+    image = image.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    image.putpalette([255 if value >= WHITE else value for value in image.getpalette() or ()])
+    image.save(buffer, format="png")
     return buffer.getvalue()

@@ -6,12 +6,12 @@ from matplotlib.axes import Axes
 
 from gradbench.report.analysis.comparison import ComparisonGroup, Setting
 from gradbench.report.figures.panels import (
-    WIDTH,
     Context,
     Drawing,
     darker,
     end_label,
     label_ends,
+    label_height,
     label_margin,
     label_strength_axis,
     panels,
@@ -83,14 +83,18 @@ def _draw_clipping(context: Context, rows: Rows, action: pd.DataFrame) -> Drawin
     """Draw share changed, norm ratio and cosine, a row per comparison and kind of strength."""
     title = _title(rows, action)
     headings = [comparison.label_with_seeds for comparison, *_ in rows]
-    figure, axes = panels(title, headings, 3, height=1.5, right=label_margin(context), gap=0.55)
+    figure, axes = panels(
+        title, headings, 3, layout=context.layout, height=label_height(context, 1.5), right=label_margin(context),
+        gap=0.55,
+    )  # fmt: skip
     for (comparison, quantity, settings), line in zip(rows, axes, strict=True):
         for ax, name in zip(line, ("clipped", "ratio", "cosine"), strict=True):
             ends = _draw_panel(ax, context, comparison, quantity, settings, action[name])
             ax.set_ylabel(UNITS[name])
             means = [action[name].reindex(comparison.cells_at(s)["cell"]).mean() for s in settings]
             ax.set_ylim(min([-0.03, *means]), max([1.05, *(1.05 * mean for mean in means)]))
-        label_ends(line[-1], ends)
+            if context.layout.stacked or ax is line[-1]:
+                label_ends(ax, ends)
     alt = f"Share of coordinates changed, norm ratio and cosine against strength. {title}"
     return Drawing("action", title, CAPTION, alt, "action.csv", figure)
 
@@ -105,22 +109,21 @@ def _draw_penalty(context: Context, rows: Rows, action: pd.DataFrame) -> Drawing
         highest.append(f"{format_number(100 * shares[top], 2)}% for {comparison.label} ({where})")
     title = f"At most, the penalty makes up {join_words(cap_list(highest))} of the objective"
     room = label_margin(context)
-    columns = max(1, min(3, int((WIDTH - 0.72) / (1.2 + room))))
+    columns = max(1, min(3, int((context.layout.width - 0.72) / (1.2 + room))))
     lines = [rows[start : start + columns] for start in range(0, len(rows), columns)]
     headings = ["" for _ in lines]
     highest_share = max(float(action["penalty_share"].reindex(c.cells["cell"]).max()) for c, *_ in rows)
     figure, axes = panels(
-        title, headings, columns, height=1.5, right=room, gap=room + 0.1, titles=[1] * len(lines)
-    )
+        title, headings, list(map(len, lines)), layout=context.layout, height=label_height(context, 1.5),
+        right=room, gap=room + 0.1, titles=[1] * len(lines),
+    )  # fmt: skip
     for line, spots in zip(lines, axes, strict=True):
-        for ax in spots[len(line) :]:
-            ax.set_visible(False)
-        for ax, (comparison, quantity, settings) in zip(spots, line, strict=False):
+        for ax, (comparison, quantity, settings) in zip(spots, line, strict=True):
             ends = _draw_panel(ax, context, comparison, quantity, settings, action["penalty_share"])
             ax.set_ylim(-0.04 * highest_share, 1.3 * highest_share)
             ax.set_title(comparison.label_with_seeds, loc="left")
             label_ends(ax, ends)
-        spots[0].set_ylabel(UNITS["penalty_share"])
+            ax.set_ylabel(UNITS["penalty_share"])
     alt = f"Share of the penalty in the objective against its weight. {title}"
     return Drawing("penalty", title, PENALTY, alt, "action.csv", figure)
 
@@ -150,7 +153,7 @@ def _draw_panel(
             [x for x, _ in drawn], mean, yerr=np.nan_to_num(np.abs(ends_of - mean[:, None]).T),
             color=look.color, linestyle=look.dash, marker=look.marker, elinewidth=1.0,
         )  # fmt: skip
-        ends.append((float(mean[-1]), end_label(treatment, look), darker(look.color)))
+        ends.append((float(mean[-1]), end_label(treatment, look, context.layout), darker(look.color)))
     return ends
 
 

@@ -7,8 +7,9 @@ from matplotlib.axes import Axes
 
 from gradbench.report.diff.pairing import FolderDiff, Pairing, count_verdicts
 from gradbench.report.figures.panels import (
-    MAX_NAME,
+    WIDE,
     Drawing,
+    Layout,
     axis_limits,
     darker,
     end_label,
@@ -16,6 +17,7 @@ from gradbench.report.figures.panels import (
     label_ends,
     panels,
     set_log_axis,
+    title_lines,
 )
 from gradbench.report.figures.style import Look
 from gradbench.report.render.formatting import format_strength, join_words, shorten
@@ -30,7 +32,9 @@ LABELS = 14  # labels beside a panel; if there are more settings, only treatment
 HEIGHT, GAP = 2.3, 1.9  # inches
 
 
-def draw(diff: FolderDiff, name: str, looks: Mapping[str, Look]) -> list[Drawing]:
+def draw(
+    diff: FolderDiff, name: str, looks: Mapping[str, Look], layout: Layout = WIDE
+) -> list[Drawing]:
     """Draw a panel per model, at most ``PANELS``."""
     models = dict.fromkeys(pairing.model for pairing in diff.pairings)
     groups = [[p for p in diff.pairings if p.model == model and p.first.n and p.second.n] for model in models]
@@ -41,18 +45,17 @@ def draw(diff: FolderDiff, name: str, looks: Mapping[str, Look]) -> list[Drawing
     rows = [kept[start : start + PER_ROW] for start in range(0, len(kept), PER_ROW)]
     headings = [""] * len(rows)
     figure, axes = panels(
-        title, headings, PER_ROW, height=HEIGHT, right=GAP - 0.6, gap=GAP, titles=[2] * len(rows)
-    )
+        title, headings, list(map(len, rows)), layout=layout, height=HEIGHT, right=GAP - 0.6, gap=GAP,
+        titles=[3] * len(rows),
+    )  # fmt: skip
     for spots, line in zip(axes, rows, strict=True):
-        for ax in spots[len(line) :]:
-            ax.set_visible(False)
-        for ax, group in zip(spots, line, strict=False):
-            _draw_panel(ax, diff, group, looks)
+        for ax, group in zip(spots, line, strict=True):
+            _draw_panel(ax, diff, group, looks, layout)
     alt = f"Means of each setting in {diff.names[1]} against {diff.names[0]}. {title}"
     return [Drawing(name, title, CAPTION, alt, f"{name}.csv", figure)]
 
 
-def _draw_panel(ax: Axes, diff: FolderDiff, group: Sequence[Pairing], looks: Mapping[str, Look]) -> None:
+def _draw_panel(ax: Axes, diff: FolderDiff, group: Sequence[Pairing], looks: Mapping[str, Look], layout: Layout) -> None:
     """Draw the settings of one model, the first folder on the x axis and the second on the y axis."""
     means = [value for pairing in group for value in (pairing.first.estimate, pairing.second.estimate)]
     log = has_wide_range(means)
@@ -77,14 +80,14 @@ def _draw_panel(ax: Axes, diff: FolderDiff, group: Sequence[Pairing], looks: Map
             x.estimate, y.estimate, xerr=errors[0], yerr=errors[1], color=look.color, marker=look.marker, ms=4.5,
             elinewidth=0.5, alpha=0.85,
         )  # fmt: skip
-    label_ends(ax, _labels(group, looks))
+    label_ends(ax, _labels(group, looks, layout))
     unit = group[0].unit.split(",")[0]
-    ax.set_title(f"{shorten(group[0].model, 34)}\n{unit}", loc="left", size=8)
+    ax.set_title(title_lines(ax, group[0].model, unit), loc="left", size=8)
     ax.set_xlabel(f"in {shorten(diff.names[0], 24)}")
     ax.set_ylabel(f"in {shorten(diff.names[1], 24)}")
 
 
-def _labels(group: Sequence[Pairing], looks: Mapping[str, Look]) -> list[tuple[float, str, str]]:
+def _labels(group: Sequence[Pairing], looks: Mapping[str, Look], layout: Layout) -> list[tuple[float, str, str]]:
     """Build the labels (y, text, colour) of the settings, or of the treatments if there are many settings."""
     heights: dict[tuple[str, str], list[float]] = {}
     for pairing in group:
@@ -94,7 +97,7 @@ def _labels(group: Sequence[Pairing], looks: Mapping[str, Look]) -> list[tuple[f
     return [
         (
             float(np.mean(diff)),
-            shorten(f"{end_label(treatment, looks[treatment])} {at}", MAX_NAME + 6),
+            end_label(f"{treatment} {at}".rstrip(), looks[treatment], layout),
             darker(looks[treatment].color),
         )
         for (treatment, at), diff in heights.items()

@@ -29,6 +29,7 @@ def draw(context: Context) -> list[Drawing]:
         title,
         [c.label_with_seeds for c in timed],
         1,
+        layout=context.layout,
         height=0.1 + 0.21 * most,
         left=label_margin(context) + 0.1,
         right=0.7,

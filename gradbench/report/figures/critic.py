@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from gradbench.report.analysis.comparison import ComparisonGroup
-from gradbench.report.figures.panels import WIDTH, Context, Drawing, panels
+from gradbench.report.figures.panels import Context, Drawing, panels, title_lines
 from gradbench.report.figures.style import INK
-from gradbench.report.render.formatting import format_number, format_strength, join_words, shorten
+from gradbench.report.render.formatting import format_number, format_strength, join_words
 
 CAPTION = (
     "One column per treatment at its chosen strength, from the completed seed whose metric is the median "
@@ -57,18 +57,21 @@ def _draw_figure(
     name: str,
 ) -> Drawing:
     """Draw a column per treatment, with panels of samples, values and gradient norms."""
-    count, gap, left = len(columns), 0.14, 0.72
-    size = min((WIDTH - left - 0.2 - gap * (count - 1)) / count, 2.2)
+    width, gap, left = context.layout.width, 0.14, 0.72
+    count = min(len(columns), 2) if context.layout.stacked else len(columns)
+    size = min((width - left - 0.2 - gap * (count - 1)) / count, 2.2)
+    stacked = context.layout.stacked
     title = _title(comparison, arrays)
     headings = [
         f"{comparison.label}: samples (colour) and data (black)",
         "critic's value",
         "the norm of the critic's input gradient, between data and samples",
     ]
-    right = WIDTH - left - size * count - gap * (count - 1)
+    right = width - left - size * count - gap * (count - 1)
     figure, (samples, surfaces, norms) = panels(
-        title, headings, count, height=size, right=right, gap=gap, titles=[2]
-    )
+        title, headings, len(columns), layout=context.layout, height=size, right=right, gap=gap,
+        titles=[4, stacked, stacked], abreast=count,
+    )  # fmt: skip
     edges = _bin_edges(arrays)
     window = _window(arrays)
     for index, (treatment, cell) in enumerate(columns.items()):
@@ -76,13 +79,14 @@ def _draw_figure(
         chosen = comparison.chosen_setting(treatment)
         where = format_strength(chosen.quantity, [chosen.at])
         seed = f"seed {cell['seed']}" if cell is not None else ""
-        below = ", ".join(part for part in (where, seed) if part)
-        name_of = shorten(treatment, int(size / 0.066))
-        samples[index].set_title(f"{name_of}\n{below}", loc="left", size=8)
+        below = [where, seed] if stacked else [", ".join(filter(None, (where, seed)))]
+        samples[index].set_title(title_lines(samples[index], treatment, *below), loc="left", size=8)
+        for ax in (surfaces[index], norms[index])[: 2 * stacked]:
+            ax.set_title(title_lines(ax, treatment), loc="left", size=8)
         for ax in (samples[index], surfaces[index], norms[index]):
             ax.grid(visible=False)
             ax.xaxis.set_major_locator(MaxNLocator(4, prune="both", steps=[1, 2, 5, 10]))
-            ax.tick_params(labelleft=index == 0 and ax is not norms[0])
+            ax.tick_params(labelleft=index % count == 0 and ax is not norms[index])
             if cell is None:
                 _write_note(ax, "no seed\ncompleted")
         _draw_samples(samples[index], stored, color, window)

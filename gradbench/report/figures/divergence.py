@@ -14,9 +14,11 @@ from gradbench.report.figures.panels import (
     darker,
     end_label,
     label_ends,
+    label_height,
     label_margin,
     label_strength_axis,
     panels,
+    share_y_axis,
     strength_positions,
 )
 from gradbench.report.render.formatting import cap_list, format_setting, join_or_count, join_words
@@ -36,20 +38,16 @@ def draw(context: Context) -> list[Drawing]:
     hit = [c for c in context.comparisons if c.cells["status"].eq("diverged").any()]
     if not hit:
         return []
-    columns = max(len(comparison.quantities) for comparison in hit) or 1
+    columns = [len(comparison.quantities) or 1 for comparison in hit]
     title = _title(context)
     figure, axes = panels(
-        title, [_heading(comparison) for comparison in hit], columns, height=1.5, right=label_margin(context),
-        gap=label_margin(context),
+        title, [_heading(comparison) for comparison in hit], columns, layout=context.layout,
+        height=label_height(context, 1.5), right=label_margin(context), gap=label_margin(context),
     )  # fmt: skip
     for comparison, row in zip(hit, axes, strict=True):
-        quantities = comparison.quantities or [""]
-        for ax in row[len(quantities) :]:
-            ax.set_visible(False)
-        for ax, quantity in zip(row, quantities, strict=False):
+        for ax, quantity in zip(row, comparison.quantities or [""], strict=True):
             _draw_panel(ax, context, comparison, quantity)
-            ax.tick_params(labelleft=ax is row[0])
-        row[0].set_ylabel("share diverged")
+        share_y_axis(row, "share diverged", context.layout)
     alt = f"Share of diverged cells against strength. {title}"
     return [Drawing("divergence", title, CAPTION, alt, "divergence.csv", figure)]
 
@@ -78,7 +76,7 @@ def _draw_panel(ax: Axes, context: Context, comparison: ComparisonGroup, quantit
             _draw_points(ax, x, [share for _, share in varied], treatment, context)
         if known:
             last = list(known.values())[-1].estimate
-            ends.append((last, end_label(treatment, look), darker(look.color)))
+            ends.append((last, end_label(treatment, look, context.layout), darker(look.color)))
     label_ends(ax, ends)
 
 
@@ -121,7 +119,7 @@ def _title(context: Context) -> str:
     parts = [*always, *some]
     if not always and some:
         parts[0] = parts[0].replace(" sometimes", " sometimes diverges", 1)
-    return "; ".join([*cap_list(parts), *([f"{join_or_count(never, 'group')} never"] if never else [])])
+    return "; ".join([*cap_list(parts), *([f"{join_or_count(never, 'comparison')} never"] if never else [])])
 
 
 def _name_settings(some: Set[Setting], every: Sequence[Setting]) -> str:

@@ -10,6 +10,7 @@ from gradbench.report.figures.panels import (
     Context,
     Drawing,
     axis_limits,
+    label_height,
     label_margin,
     list_chosen,
     log_ticks,
@@ -50,7 +51,10 @@ def draw(context: Context) -> list[Drawing]:
     title = _title(context)
     # The margins are wide because tick labels are as long as 1e+06 and 100,000.
     headings = [heading for *_, heading in rows]
-    figure, axes = panels(title, headings, 2, left=0.95, right=room, gap=room + 0.75)
+    figure, axes = panels(
+        title, headings, [len(columns) for _, columns, _ in rows], layout=context.layout,
+        height=label_height(context, 1.75), left=0.95, right=room, gap=room + 0.75,
+    )  # fmt: skip
     for (comparison, columns, _), line in zip(rows, axes, strict=True):
         _draw_row(context, comparison, columns, line)
     alt = f"Gradient norm before and after the treatment against step, log axis. {title}"
@@ -63,12 +67,10 @@ def _draw_row(
     """Draw the norms of one comparison, a panel per column of the curves."""
     logs = {s: _take_log10(rows, columns) for s, rows in chosen_curves(context, comparison).items()}
     drawn = [
-        draw_curves(ax, context, comparison, column, logs) for ax, column in zip(line, columns, strict=False)
+        draw_curves(ax, context, comparison, column, logs) for ax, column in zip(line, columns, strict=True)
     ]
     values = [table.to_numpy(dtype=float).ravel() for tables in drawn for _, table in tables]
     low, high = axis_limits(np.concatenate(values)) if values else (-1.0, 1.0)
-    for ax in line[len(columns) :]:
-        ax.set_visible(False)
     for ax, tables, when in zip(line, drawn, ("before the treatment", "as used"), strict=False):
         ax.set_ylim(low, high)
         ticks = log_ticks(low, high)

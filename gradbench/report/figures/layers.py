@@ -6,8 +6,6 @@ from matplotlib.ticker import MaxNLocator
 
 from gradbench.report.analysis.comparison import ComparisonGroup, Setting
 from gradbench.report.figures.panels import (
-    MAX_NAME,
-    WIDTH,
     Context,
     Drawing,
     axis_limits,
@@ -15,6 +13,8 @@ from gradbench.report.figures.panels import (
     label_ends,
     panels,
     set_log_axis,
+    title_lines,
+    wrap_name,
 )
 from gradbench.report.figures.style import GLYPHS
 from gradbench.report.render.formatting import (
@@ -22,7 +22,6 @@ from gradbench.report.render.formatting import (
     format_setting,
     format_strength,
     join_words,
-    shorten,
 )
 from gradbench.stats.intervals import Floats, mean_interval
 
@@ -35,7 +34,7 @@ CAPTION = (
     "treatments did nothing, the lines would lie on each other and the histograms look alike. After Gulrajani et al. "
     "2017, Figure 1b."
 )
-LEFT, GAP, RIGHT, WIDEST = 0.72, 0.16, 1.85, 2.0  # inches
+LEFT, GAP, WIDEST = 0.72, 0.16, 2.0  # inches
 MAX_LINES = 10  # lines of a panel; if there are more settings, three per treatment
 Norms = dict[Setting, Floats]  # log10 of norms, [seeds, layers]
 
@@ -80,21 +79,22 @@ def _draw_figure(context: Context, comparison: ComparisonGroup, norms: Norms, na
     """Draw one comparison: gradient norms by layer above, histograms of weights below."""
     treatments = list(dict.fromkeys(setting.treatment for setting in norms))
     title = _title(norms)
-    width = min((WIDTH - LEFT - 0.2 - GAP * (len(treatments) - 1)) / len(treatments), WIDEST)
-    right = WIDTH - LEFT - width * len(treatments) - GAP * (len(treatments) - 1)
+    whole, count = context.layout.width, min(len(treatments), 2) if context.layout.stacked else len(treatments)
+    width = min((whole - LEFT - 0.2 - GAP * (count - 1)) / count, WIDEST)
+    right = whole - LEFT - width * count - GAP * (count - 1)
     headings = [f"{comparison.label_with_seeds}: gradient by layer", "the critic's parameters"]
-    figure, (first, below) = panels(
-        title, headings, len(treatments), height=1.9, left=LEFT, right=right, gap=GAP, titles=[0, 2]
-    )
-    for ax in first[1:]:
-        ax.remove()
-    box = first[0].get_position()
-    first[0].set_position((box.x0, box.y0, (WIDTH - LEFT - RIGHT) / WIDTH, box.height))
-    _draw_lines(first[0], context, norms)
+    figure, ((first,), below) = panels(
+        title, headings, [1, len(treatments)], layout=context.layout, height=1.9, left=LEFT, right=right, gap=GAP,
+        titles=[0, 4], abreast=count,
+    )  # fmt: skip
+    box = first.get_position()
+    room = 0.3 + 0.075 * (context.layout.label + 8)
+    first.set_position((box.x0, box.y0, (whole - LEFT - room) / whole, box.height))
+    _draw_lines(first, context, norms)
     for ax, treatment in zip(below, treatments, strict=True):
         chosen = comparison.chosen_setting(treatment)
-        name_of = shorten(treatment, int(width / 0.066))
-        ax.set_title(f"{name_of}\n{format_strength(chosen.quantity, [chosen.at])}", loc="left", size=8)
+        where = format_strength(chosen.quantity, [chosen.at])
+        ax.set_title(title_lines(ax, treatment, where), loc="left", size=8)
         _draw_weights(ax, context, comparison, chosen)
     alt = f"Norm of the critic's gradient by layer, and histograms of its parameters, per treatment. {title}"
     return Drawing(name, title, CAPTION, alt, "", figure)
@@ -119,8 +119,9 @@ def _draw_lines(ax: Axes, context: Context, norms: Norms) -> None:
         reached = mean[np.isfinite(mean)]
         if len(reached):
             values += [*reached]
-            name = shorten(setting.treatment, MAX_NAME)
-            where = shorten(format_setting(name, setting.quantity, [setting.at]), 26)
+            where = wrap_name(
+                format_setting(setting.treatment, setting.quantity, [setting.at]), context.layout.label + 8
+            )
             ends.append((reached[0], f"{GLYPHS.get(look.marker, '●')} {where}", darker(look.color)))
     set_log_axis(ax, *axis_limits(values, log=True))
     ax.xaxis.set_major_locator(MaxNLocator(12, integer=True))

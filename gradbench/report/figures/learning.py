@@ -9,6 +9,7 @@ from gradbench.report.figures.panels import (
     Drawing,
     axis_limits,
     has_wide_range,
+    label_height,
     label_margin,
     list_chosen,
     panels,
@@ -35,17 +36,18 @@ def draw(context: Context) -> list[Drawing]:
     headings = [f"{c.label_with_seeds}: {list_chosen(c)}" for c in context.comparisons]
     room = label_margin(context)
     title = _title(context)
-    figure, axes = panels(title, headings, 2, right=room, gap=room + 0.5)
+    columns = [1 + (comparison.metric in context.curves.rows) for comparison in context.comparisons]
+    figure, axes = panels(
+        title, headings, columns, layout=context.layout, height=label_height(context, 1.75), right=room,
+        gap=room + 0.5,
+    )  # fmt: skip
     for comparison, row in zip(context.comparisons, axes, strict=True):
         curves = chosen_curves(context, comparison)
         for ax, column, unit in zip(
-            row, ("loss", comparison.metric), ("training loss", comparison.unit), strict=True
+            row, ("loss", comparison.metric), ("training loss", comparison.unit), strict=False
         ):
             ax.set_ylabel(unit)
             ax.set_xlabel("step")
-            if column not in context.curves.rows:
-                ax.set_visible(False)
-                continue
             tables = [bin_curves(rows, column) for rows in curves.values()]
             values = _values_to_show(comparison, [table for table in tables if not table.empty])
             log = has_wide_range(values)

@@ -1,5 +1,7 @@
 """Build what figures share: grids of panels measured in inches, strength axes, and labels at line ends."""
 
+import itertools
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,13 +18,32 @@ from gradbench.report.load.cells import LoadedResults
 from gradbench.report.load.curves import Curves
 from gradbench.report.render.formatting import format_number, format_setting, shorten
 
-WIDTH = 7.6  # inches
 LINE = 0.16  # inches per line of text
 LABEL_GAP = 9.5  # points between labels at line ends
 TICK_GAP = 0.02  # inches between the marks of a strength axis
 MAX_TITLE = 1000  # characters of a figure's title, and of the heading of a row
-MAX_NAME = 18  # characters of a treatment's name in a label
+MAX_NAME = 18  # characters of a name that has one line
+MAX_LINES = 4  # of a treatment's name in a label
+CHARACTERS = 14  # of a label, in an inch
 Axis = dict[float, float]  # strength -> position on the axis
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a figure is laid out: for a desk or paper, or for a phone.
+
+    Attributes:
+        width: of the figure, in inches.
+        label: characters in a line of a label at a line's end.
+        stacked: whether the panels of a row stand below each other instead of side by side.
+    """
+
+    width: float
+    label: int
+    stacked: bool = False
+
+
+WIDE, NARROW = Layout(7.6, MAX_NAME), Layout(3.7, 12, stacked=True)
 
 
 @dataclass(frozen=True)
@@ -34,6 +55,7 @@ class Context:
     comparisons: list[ComparisonGroup]
     answers: list[Answer]  # one per comparison
     looks: dict[str, Look]
+    layout: Layout = WIDE
 
 
 @dataclass(frozen=True)
@@ -51,48 +73,75 @@ class Drawing:
 def panels(
     title: str,
     rows: Sequence[str],
-    columns: int,
+    columns: int | Sequence[int],
     *,
+    layout: Layout = WIDE,
     height: float = 1.75,
     left: float = 0.72,
     right: float = 0.2,
     gap: float = 0.62,
     titles: Sequence[int] = (),
+    abreast: int = 1,
 ) -> tuple[Figure, list[list[Axes]]]:
     """Create a figure with a title, and rows of panels with a heading each.
 
     Args:
         title: finding that the figure shows; it is wrapped.
         rows: heading of each row.
-        columns: panels per row.
+        columns: panels of every row, or of each.
+        layout: for a desk or a phone.
         height: height of a panel, in inches.
         left: margin for ticks and their label, in inches.
         right: margin for labels at line ends, in inches.
         gap: gap between the panels of a row, in inches.
         titles: number of lines of the panels' own titles, for each of the first rows.
+        abreast: panels of a row that stand side by side where the others stand below them.
 
     """
-    lines = textwrap.wrap(shorten(title, MAX_TITLE), 84) or [""]
-    headings = [textwrap.wrap(shorten(row, MAX_TITLE), 108) for row in rows]
-    above, below = 0.12 + 0.2 * len(lines), 0.48
+    counts = [columns] * len(rows) if isinstance(columns, int) else columns
+    side = abreast if layout.stacked else max(counts, default=1)
+    lines = textwrap.wrap(shorten(title, MAX_TITLE), int(11 * layout.width)) or [""]
+    headings = [textwrap.wrap(shorten(row, MAX_TITLE), int(CHARACTERS * layout.width)) for row in rows]
     own = [*titles, *[0] * (len(rows) - len(titles))]
-    tops = [LINE * (len(heading) + extra) + 0.2 for heading, extra in zip(headings, own, strict=True)]
-    total = above + sum(tops) + (height + below) * len(rows)
-    figure = Figure(figsize=(WIDTH, total))
-    figure.text(0.1 / WIDTH, 1 - 0.1 / total, "\n".join(lines), va="top", weight="bold", size=10)
-    width = (WIDTH - left - right - gap * (columns - 1)) / columns
-    axes = []
-    y = total - above
-    for heading, top in zip(headings, tops, strict=True):
-        words = "\n".join(heading)
-        figure.text(0.1 / WIDTH, (y - 0.08) / total, words, va="top", size=8.5)
-        y -= top + height
-        spots = [left + (width + gap) * column for column in range(columns)]
-        axes.append([figure.add_axes((x / WIDTH, y / total, width / WIDTH, height / total)) for x in spots])
-        for ax in axes[-1]:
-            ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-        y -= below
+    above, below, width = 0.12 + 0.2 * len(lines), 0.48, (layout.width - left - right + gap) / side - gap
+    spots, y = [], above  # y: inches from the top
+    heads = []
+    for heading, extra, count in zip(headings, own, counts, strict=True):
+        heads.append((y + 0.08, "\n".join(heading)))
+        y += LINE * len(heading) + 0.2
+        row = []
+        for start in range(0, count, side):
+            y += LINE * extra + height
+            row += [(left + (width + gap) * place, y) for place in range(min(side, count - start))]
+            y += below
+        spots.append(row)
+    figure = Figure(figsize=(layout.width, y))
+    figure.text(0.1 / layout.width, 1 - 0.1 / y, "\n".join(lines), va="top", weight="bold", size=10)
+    for down, words in heads:
+        figure.text(0.1 / layout.width, 1 - down / y, words, va="top", size=8.5)
+    axes = [
+        [
+            figure.add_axes((x / layout.width, 1 - down / y, width / layout.width, height / y))
+            for x, down in row
+        ]
+        for row in spots
+    ]
+    for ax in (ax for row in axes for ax in row):
+        ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     return figure, axes
+
+
+def share_y_axis(row: Sequence[Axes], label: str, layout: Layout) -> None:
+    """Label the common y axis of a row of panels: at the first one, or at each where they are stacked."""
+    for ax in row if layout.stacked else row[:1]:
+        ax.set_ylabel(label)
+    for ax in () if layout.stacked else row[1:]:
+        ax.tick_params(labelleft=False)
+
+
+def width_of(ax: Axes) -> float:
+    """Return the width of a panel, in inches."""
+    return float(ax.get_position().width * ax.figure.get_figwidth())  # type: ignore[union-attr]
 
 
 def strength_positions(strengths: Iterable[float | None]) -> Axis:
@@ -119,7 +168,7 @@ def label_strength_axis(ax: Axes, quantity: str, axis: Axis) -> None:
     low, high = min(axis.values()), max(axis.values())
     margin = 0.08 * (high - low) or 0.5
     ax.set_xlim(low - margin, high + margin)
-    inches = ax.get_position().width * WIDTH / (high - low + 2 * margin)
+    inches = width_of(ax) / (high - low + 2 * margin)
     ticks: list[float] = []
     shown, last = [], -np.inf
     for value, place in axis.items():
@@ -132,7 +181,7 @@ def label_strength_axis(ax: Axes, quantity: str, axis: Axis) -> None:
     ax.xaxis.set_major_locator(FixedLocator(ticks))
     ax.set_xticklabels(shown)
     symbol = {"lambda": "penalty weight λ", "threshold": "clipping threshold"}.get(quantity, quantity)
-    ax.set_xlabel(shorten(symbol, MAX_NAME))
+    ax.set_xlabel(shorten(symbol, int(CHARACTERS * width_of(ax))))
 
 
 def label_ends(ax: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
@@ -145,15 +194,17 @@ def label_ends(ax: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
         (float(transform.transform((ax.get_xlim()[0], y))[1]), words, color) for y, words, color in labels
     )
     places = np.clip(np.array([end[0] for end in ends]), 0.0, 1.0) * points
-    for upper in range(1, len(places)):
-        places[upper] = max(places[upper], places[upper - 1] + LABEL_GAP)
-    for lower in range(len(places) - 1, -1, -1):  # a label pushed above the panel is pushed back
-        ceiling = places[lower + 1] - LABEL_GAP if lower + 1 < len(places) else points
-        places[lower] = min(places[lower], ceiling)
+    sizes = [LABEL_GAP * (words.count("\n") + 1) for _, words, _ in ends]
+    gaps = [(one + other) / 2 for one, other in itertools.pairwise(sizes)]
+    for upper, gap in enumerate(gaps, 1):
+        places[upper] = max(places[upper], places[upper - 1] + gap)
+    places[-1] = min(places[-1], points)
+    for lower in reversed(range(len(gaps))):  # a label pushed above the panel is pushed back
+        places[lower] = min(places[lower], places[lower + 1] - gaps[lower])
     for place, (_, words, color) in zip(places / points, ends, strict=True):
         ax.annotate(
             words, (1, place), (5, 0), xycoords="axes fraction", textcoords="offset points",
-            va="center", color=color, size=8, annotation_clip=False,
+            va="center", color=color, size=8, linespacing=1.0, annotation_clip=False,
         )  # fmt: skip
 
 
@@ -164,15 +215,43 @@ def darker(color: str) -> str:
     return f"#{round(red * scale):02x}{round(green * scale):02x}{round(blue * scale):02x}"
 
 
-def end_label(treatment: str, look: Look) -> str:
+def wrap_name(name: str, length: int) -> str:
+    """Break a name into lines of at most ``length`` characters, after a space or a sign where there is one.
+
+    Of a name of more than ``MAX_LINES`` lines the middle is left out.
+    """
+    lines = [""]
+    for piece in re.findall(r"[^\s_+.,=/-]*[\s_+.,=/-]|[^\s_+.,=/-]+", name):
+        for start in range(0, len(piece), length):
+            part = piece[start : start + length]
+            if len(lines[-1] + part.rstrip()) > length:
+                lines.append("")
+            lines[-1] += part
+    kept = [line.strip() for line in lines]
+    half = MAX_LINES // 2
+    return "\n".join(kept if len(kept) <= MAX_LINES else [*kept[:half], "…", *kept[-half + 1 :]])
+
+
+def title_lines(ax: Axes, name: str, *further: str) -> str:
+    """Write the title of a panel: a name, wrapped to its width, and further lines."""
+    return "\n".join(filter(None, [wrap_name(name, int(CHARACTERS * width_of(ax))), *further]))
+
+
+def end_label(treatment: str, look: Look, layout: Layout) -> str:
     """Write the label of a line: its marker, which identifies it without colour, and the treatment's name."""
-    return f"{GLYPHS.get(look.marker, '●')} {shorten(treatment, MAX_NAME)}"
+    return f"{GLYPHS.get(look.marker, '●')} {wrap_name(treatment, layout.label)}".replace("\n", "\n   ")
 
 
 def label_margin(context: Context) -> float:
     """Compute the margin in inches for the longest label at a line's end."""
-    longest = max((len(name) for name in context.looks), default=0)
-    return 0.3 + 0.075 * min(longest, MAX_NAME)
+    lines = [line for name in context.looks for line in wrap_name(name, context.layout.label).split("\n")]
+    return 0.3 + 0.075 * max(map(len, lines), default=0)
+
+
+def label_height(context: Context, height: float) -> float:
+    """Return the height of a panel, in inches, that has room for the labels of all treatments."""
+    lines = sum(wrap_name(name, context.layout.label).count("\n") + 1 for name in context.looks)
+    return max(height, LABEL_GAP * lines / 72)
 
 
 def list_chosen(comparison: ComparisonGroup) -> str:

@@ -22,9 +22,11 @@ from gradbench.report.figures.panels import (
     end_label,
     has_wide_range,
     label_ends,
+    label_height,
     label_margin,
     log_ticks,
     panels,
+    share_y_axis,
 )
 from gradbench.report.load.cells import NONE
 from gradbench.report.render.formatting import cap_list, format_number, join_words
@@ -47,13 +49,13 @@ def draw(context: Context) -> list[Drawing]:
         return []
     title, room = _title(shown), label_margin(context)
     figure, axes = panels(
-        title, [_heading(comparison) for comparison in shown], 2, height=1.6, right=room, gap=room
-    )
+        title, [_heading(comparison) for comparison in shown], 2, layout=context.layout,
+        height=label_height(context, 1.6), right=room, gap=room,
+    )  # fmt: skip
     for comparison, row in zip(shown, axes, strict=True):
         for ax, which in zip(row, (TRIED, CHOSEN), strict=True):
             _draw_panel(ax, context, comparison, which)
-        row[1].tick_params(labelleft=False)
-        row[0].set_ylabel("share as good or better")
+        share_y_axis(row, "share as good or better", context.layout)
     alt = f"Share of cells at least as good as each value of the metric, per treatment. {title}"
     return [Drawing("profiles", title, CAPTION, alt, "profiles.csv", figure)]
 
@@ -77,7 +79,7 @@ def _draw_panel(ax: Axes, context: Context, comparison: ComparisonGroup, which: 
                 markevery=max(len(taus) // 6, 1), drawstyle="steps-post", zorder=3,
             )  # fmt: skip
             ax.fill_between(sign * taus, down, up, step="post", color=look.color, alpha=0.1, lw=0, zorder=1)
-            ends.append((float(share[-1]), end_label(treatment, look), darker(look.color)))
+            ends.append((float(share[-1]), end_label(treatment, look, context.layout), darker(look.color)))
     if log:
         ax.set_xscale("log")
         ticks = log_ticks(float(np.log10(low)), float(np.log10(high)))

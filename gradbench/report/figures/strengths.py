@@ -14,10 +14,12 @@ from gradbench.report.figures.panels import (
     end_label,
     has_wide_range,
     label_ends,
+    label_height,
     label_margin,
     label_strength_axis,
     panels,
     set_log_axis,
+    share_y_axis,
     strength_positions,
 )
 from gradbench.report.figures.strip import draw_diverged_strip
@@ -41,20 +43,17 @@ CAPTION = (
 
 def draw(context: Context) -> list[Drawing]:
     """Draw a row per comparison and a column per kind of strength, with a common axis of the metric per row."""
-    columns = max(len(comparison.quantities) for comparison in context.comparisons) or 1
+    columns = [len(comparison.quantities) or 1 for comparison in context.comparisons]
     headings = [_heading(comparison) for comparison in context.comparisons]
+    room = label_margin(context)
     figure, axes = panels(
-        _title(context), headings, columns, height=2.1, right=label_margin(context), gap=label_margin(context)
-    )
+        _title(context), headings, columns, layout=context.layout, height=label_height(context, 2.1), right=room,
+        gap=room,
+    )  # fmt: skip
     for comparison, row in zip(context.comparisons, axes, strict=True):
-        quantities = comparison.quantities or [""]
-        for ax in row[len(quantities) :]:
-            ax.set_visible(False)
-        for ax, quantity in zip(row, quantities, strict=False):
+        for ax, quantity in zip(row, comparison.quantities or [""], strict=True):
             _draw_panel(ax, context, comparison, quantity)
-        row[0].set_ylabel(comparison.unit)
-        for ax in row[1:]:
-            ax.tick_params(labelleft=False)
+        share_y_axis(row, comparison.unit, context.layout)
     alt = "Final metric against strength, one panel per model and kind of strength. " + " ".join(headings)
     return [Drawing("strengths", _title(context), CAPTION, alt, "strengths.csv", figure)]
 
@@ -62,7 +61,7 @@ def draw(context: Context) -> list[Drawing]:
 def _title(context: Context) -> str:
     """Summarize the answers of all comparisons."""
     if not any(NONE in comparison.treatments for comparison in context.comparisons):
-        return "The outcome at each strength; no group has none to compare with"
+        return "The outcome at each strength; no comparison has none to compare with"
     said = {
         BETTER: "a treatment beats none for {}",
         EQUAL: "no treatment is worth it for {}",
@@ -116,7 +115,7 @@ def _draw_panel(ax: Axes, context: Context, comparison: ComparisonGroup, quantit
         else:
             height = _draw_level(ax, comparison, own, look)
         if np.isfinite(height):
-            labels.append((height, end_label(treatment, look), darker(look.color)))
+            labels.append((height, end_label(treatment, look, context.layout), darker(look.color)))
     draw_diverged_strip(ax, context, comparison, quantity, axis)
     label_ends(ax, labels)
 

@@ -5,10 +5,12 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from gradbench.report.analysis.comparison import ComparisonGroup
-from gradbench.report.figures.panels import Axis, Context, darker
-from gradbench.report.figures.style import FAINT, STRIP
+from gradbench.report.figures.panels import Axis, Context, darker, width_of
+from gradbench.report.figures.style import FAINT, STRIP, Look
+from gradbench.report.render.formatting import shorten
 
 ROW = 11.0  # points per line of the strip
+GAP, WIDE = 5.0, 5.2  # points from a marker to its count, and of a character
 
 
 def draw_diverged_strip(
@@ -29,25 +31,34 @@ def draw_diverged_strip(
     ax.text(1.0, edge, "diverged", transform=ax.transAxes, size=8, color=FAINT, ha="right", va="bottom")
     for line, (treatment, counts) in enumerate(_count_diverged(comparison, quantity).items()):
         depth = (2 + ROW * (line + 0.5)) / points
-        for strength, words in counts:
-            place = None if strength is None else axis[strength]
-            _draw_count(ax, context, treatment, place, 1 - depth if top else depth, words)
+        y = 1 - depth if top else depth
+        places = [_place_of(ax, axis, strength) for strength, _ in counts]
+        last = -np.inf  # where the last count ends
+        for number, (x, (strength, words)) in enumerate(zip(places, counts, strict=True)):
+            label = f"{words} {shorten(treatment, 24)}" if strength is None else words
+            size = (GAP + WIDE * len(label)) / (72 * width_of(ax))
+            after = places[number + 1] if number + 1 < len(places) else 1.0
+            fits = max(last, x) + size < after
+            left = not fits and last < x - size and number + 1 == len(places)
+            _draw_count(ax, context.looks[treatment], (x, y), label if fits or left else "", left=left)
+            last = x + size if fits else x
 
 
-def _draw_count(
-    ax: Axes, context: Context, treatment: str, place: float | None, y: float, words: str
-) -> None:
-    """Draw a hollow marker with its count; a treatment without a strength is drawn at the left, with its name."""
-    look = context.looks[treatment]
+def _place_of(ax: Axes, axis: Axis, strength: float | None) -> float:
+    """Return where on a panel's width a strength lies; a treatment without one has the left end."""
     low, high = ax.get_xlim()
-    x = 0.02 if place is None else (place - low) / (high - low)
+    return 0.02 if strength is None else float((axis[strength] - low) / (high - low))
+
+
+def _draw_count(ax: Axes, look: Look, place: tuple[float, float], words: str, *, left: bool) -> None:
+    """Draw a hollow marker with its count, right or left of it."""
     ax.plot(
-        x, y, look.marker, mfc="white", mec=look.color, mew=1.2, ms=5, transform=ax.transAxes, zorder=5
+        *place, look.marker, mfc="white", mec=look.color, mew=1.2, ms=5, transform=ax.transAxes, zorder=5
     )  # fmt: skip
-    label = f"{words} {treatment}" if place is None else words
     ax.annotate(
-        label, (x, y), (5, 0), xycoords="axes fraction", textcoords="offset points",
-        va="center", size=8, color=darker(look.color), zorder=6, annotation_clip=False,
+        words, place, (-GAP if left else GAP, 0), xycoords="axes fraction", textcoords="offset points",
+        va="center", ha="right" if left else "left", size=8, color=darker(look.color), zorder=6,
+        annotation_clip=False,
     )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ def label_curves(ax: Axes, context: Context, drawn: list[tuple[str, pd.DataFrame
         whole = table.dropna()
         last = whole.iloc[-1].mean() if len(whole) else table.ffill().iloc[-1].mean()
         look = context.looks[treatment]
-        ends.append((float(last), end_label(treatment, look), darker(look.color)))
+        ends.append((float(last), end_label(treatment, look, context.layout), darker(look.color)))
     label_ends(ax, ends)
 
 

@@ -49,7 +49,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as PNG and SVG, with its texts; ``table`` names the CSV with its numbers."""
+    """A figure as PNG, SVG and a narrow PNG for phones, with its texts; ``table`` names the CSV with its numbers."""
 
     name: str
     title: str
@@ -58,6 +58,7 @@ class Picture:
     table: str
     png: bytes
     svg: bytes
+    narrow: bytes = b""
 
 
 @dataclass(frozen=True)

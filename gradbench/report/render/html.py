@@ -44,15 +44,21 @@ def _to_json(data: Mapping[str, Any]) -> str:
     return written.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _picture_sources(pictures: Iterable[Picture]) -> dict[str, str]:
-    """Map each picture's name to its data URL, or to its file once ``EMBEDDED`` bytes are used up."""
+def _picture_sources(pictures: Iterable[Picture]) -> dict[str, tuple[str, str]]:
+    """Map each picture's name to the data URLs of both of its widths, or to files once ``EMBEDDED`` bytes are used."""
     sources, room = {}, EMBEDDED
     for picture in pictures:
-        fits = len(picture.png) <= room
-        room -= len(picture.png) if fits else 0
-        data = base64.b64encode(picture.png).decode("ascii") if fits else ""
-        sources[picture.name] = f"data:image/png;base64,{data}" if fits else f"figures/{picture.name}.png"
+        both = {f"figures/{picture.name}.png": picture.png, f"figures/{picture.name}.narrow.png": picture.narrow}
+        size = sum(map(len, both.values()))
+        fits = size <= room
+        room -= size if fits else 0
+        wide, narrow = (_data_url(png) if fits else file for file, png in both.items())
+        sources[picture.name] = wide, narrow
     return sources
+
+
+def _data_url(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
 def _sort_key(entry: TableEntry) -> str:
