@@ -10,7 +10,7 @@ import pandas as pd
 from gradbench.config.identity import SOURCE
 from gradbench.report.analysis.audit import VERSIONS
 from gradbench.report.analysis.comparison import Setting, margin_of, scale_of_cells
-from gradbench.report.load.cells import LoadedResults, config_columns, follows_from_node
+from gradbench.report.load.cells import LoadedResults, abbreviations, config_columns, follows_from_node
 from gradbench.report.load.read import ADDED
 from gradbench.report.render.formatting import format_value
 from gradbench.stats.decisions import (
@@ -93,7 +93,8 @@ def _split_leaves(a: pd.DataFrame, b: pd.DataFrame) -> tuple[list[str], list[str
         if leaf == "seed" or leaf.startswith("regularizer") or not mine or not yours:
             continue
         if len(mine) == len(yours) == 1:
-            changed += [f"{leaf} {mine[0][:24]} → {yours[0][:24]}"] if mine != yours else []
+            short = abbreviations(leaf, {*mine, *yours})
+            changed += [f"{leaf} {short[mine[0]]} → {short[yours[0]]}"] if mine != yours else []
         elif leaf.endswith(SOURCE) and follows_from_node(leaf, a) and follows_from_node(leaf, b):
             changed += (
                 [f"the source of {leaf.removesuffix(f'.{SOURCE}')} was edited"] if mine != yours else []

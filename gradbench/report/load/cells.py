@@ -11,6 +11,7 @@ lower is better; inf where the cell diverged, nan where it failed).
 
 import contextlib
 import itertools
+import re
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,12 +32,14 @@ from gradbench.report.load.read import (
     read_parts,
     to_numbers,
 )
-from gradbench.report.render.formatting import format_value, natural_key
+from gradbench.report.render.formatting import format_value, natural_key, shorten_middle
 from gradbench.storage.parquet import read_arrays
 from gradbench.storage.results import RECORDED
 from gradbench.storage.sanitize import check_folder, escape_controls
 
 NONE = "none"
+MAX_VALUE = 40  # characters of a config value in a label, if that tells it from the others
+HASH = re.compile("[0-9a-f]{32,}")
 REQUIRED = ("cell", "model", "model.metric", "model.goal", "regularizer", "seed", "status")
 OUTCOME = ("cell", "status", "diverged_at", "error")
 PROVENANCE = (*MADE_BY, "git_dirty", "data_sha256", "format", "started", "finished", "command")
@@ -236,26 +239,73 @@ def follows_from_node(leaf: str, cells: pd.DataFrame) -> bool:
 
 
 def _describe_values(rows: pd.DataFrame, columns: Sequence[str]) -> Iterable[str]:
-    """Write the values of some columns for each row: ``lr=0.1, network=Net``."""
-    plain = [column.removesuffix(f".{SOURCE}") for column in columns]
+    """Write the values of some columns for each row, different ones differently: ``lr=0.1, network=Net``.
+
+    Values that a row lacks are left out; where rows could not be told apart without, they are ``not given``.
+    """
+    texts = rows[list(columns)].map(format_value).mask(rows[list(columns)].isna())
+    names = _short_names(columns)
+    hashes = [column for column in columns if _is_hash(column, texts[column])]
+    pairs = {
+        column: _describe_column(name, column, set(texts[column].dropna()), alone=len(columns) == 1)
+        for column, name in zip(columns, names, strict=True)
+    }
+    words = pd.DataFrame({column: texts[column].map(pairs[column]) for column in columns}, rows.index)
+    shown = [column for column in columns if column not in hashes]
+    if hashes and (not shown or len(texts.drop_duplicates()) > len(texts[shown].drop_duplicates())):
+        shown = list(columns)
+    absent = {column: f"{name} not given" for column, name in zip(columns, names, strict=True)}
+    for filled in (words[shown], words[shown].fillna(absent)):
+        labels = pd.Series([", ".join(v for v in row if isinstance(v, str)) for row in filled.to_numpy()], rows.index)
+        if labels.nunique() == len(texts[shown].drop_duplicates()) and labels.all():
+            break
+    return labels
+
+
+def _short_names(columns: Sequence[str]) -> list[str]:
+    """Name columns by the last part of their keys, as far as these differ."""
+    plain = [column.removesuffix(f".{SOURCE}").removesuffix("_sha256") for column in columns]
     plain = [
-        column if plain.count(column) == 1 else full for column, full in zip(plain, columns, strict=True)
+        column if plain.count(column) == 1 or _is_hash(full, ()) else full
+        for column, full in zip(plain, columns, strict=True)
     ]
     short = [column.rsplit(".", 1)[-1] for column in plain]
-    names = [brief if short.count(brief) == 1 else full for brief, full in zip(short, plain, strict=True)]
-    texts = rows[list(columns)].map(format_value)
-    for column in columns:
-        texts[column] = texts[column].map(abbreviations(column, set(texts[column])))
-    for values in texts.itertuples(index=False, name=None):
-        yield ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+    alike = [{full for full, one in zip(plain, short, strict=True) if one == brief} for brief in short]
+    return [
+        brief if len(same) == 1 else full for brief, full, same in zip(short, plain, alike, strict=True)
+    ]
+
+
+def _is_hash(column: str, texts: Iterable[object]) -> bool:
+    """Whether a column holds hashes, of a source or of data."""
+    found = [text for text in texts if isinstance(text, str)]
+    return column.endswith((SOURCE, "_sha256")) or bool(found) and all(map(HASH.fullmatch, found))
+
+
+def _describe_column(name: str, column: str, texts: Set[str], *, alone: bool) -> dict[str, str]:
+    """Map the values of a column to ``name=value``; hashes to letters, or to their first digits if nothing else differs."""
+    if _is_hash(column, texts) and (not alone or len({text[:8] for text in texts}) < len(texts)):
+        return {text: f"{name} {_letters(place)}" for place, text in enumerate(sorted(texts))}
+    short = {text: text[:8] for text in texts} if _is_hash(column, texts) else abbreviations(column, texts)
+    return {text: f"{name}={value}" for text, value in short.items()}
+
+
+def _letters(place: int) -> str:
+    """Number things with letters: A, B, …, Z, AA, AB, …"""
+    return (_letters(place // 26 - 1) if place > 25 else "") + chr(ord("A") + place % 26)
 
 
 def abbreviations(column: str, texts: Set[str]) -> dict[str, str]:
-    """Map the values of a column to short ones, as far as these differ too: of a dotted name, to its last parts."""
-    if names_code(column):
-        ways = [{text: ".".join(text.split(".")[-parts:]) for text in texts} for parts in (1, 2, 3)]
-    else:
-        ways = [{text: text[: 8 if column.endswith(SOURCE) else 24] for text in texts}]
+    """Map the values of a column to short ones, as far as these differ too.
+
+    Of a dotted name and of a path the last parts are kept, of another long text both ends.
+    """
+    ways: list[dict[str, str]] = []
+    for sign in "." if names_code(column) else "/" if any(len(text) > MAX_VALUE for text in texts) else "":
+        ways += [{text: sign.join(text.split(sign)[-parts:]) for text in texts} for parts in (1, 2, 3)]
+    if not names_code(column):
+        ways.append({text: shorten_middle(text, MAX_VALUE) for text in texts})
+        ways = [way for way in ways if all(len(short) <= MAX_VALUE for short in way.values())]
     unique = (short for short in ways if len(set(short.values())) == len(texts))
     return next(unique, {text: text for text in texts})
 

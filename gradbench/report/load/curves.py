@@ -36,10 +36,14 @@ class Curves:
     sparklines: dict[str, Sparklines]
     rows: pd.DataFrame
     notes: tuple[str, ...] = field(default=())
+    _selected: dict[tuple[str, ...], pd.DataFrame] = field(default_factory=dict, init=False, repr=False)
 
     def rows_of(self, cells: pd.DataFrame) -> pd.DataFrame:
-        """Select the rows of these cells, which must be among the requested ones."""
-        return self.rows[self.rows["cell"].isin(cells["cell"])]
+        """Select the rows of these cells, which must be among the requested ones; figures ask more than once."""
+        wanted = tuple(cells["cell"])
+        if wanted not in self._selected:
+            self._selected[wanted] = self.rows[self.rows["cell"].isin(wanted)]
+        return self._selected[wanted]
 
 
 def scan_curves(

@@ -130,6 +130,12 @@ def shorten(words: str, length: int) -> str:
     return words if len(words) <= length else f"{words[: max(length - 1, 1)]}…"
 
 
+def shorten_middle(words: str, length: int) -> str:
+    """Replace the middle of a text by an ellipsis, so that both ends stay, if it is longer than ``length``."""
+    half = (length - 1) // 2
+    return words if len(words) <= length else f"{words[:half]}…{words[-half:]}"
+
+
 def join_words(words: Sequence[str], joint: str = "and") -> str:
     """Write ``a, b and c``."""
     if len(words) < 2:
