@@ -1,6 +1,6 @@
 """Goal, label, scale and margin of the metric that is compared, where it is not the one of the model's YAML file."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gradbench.config.composite import TARGET
@@ -33,6 +33,19 @@ def scale_of(metric: str) -> str:
     """Return the scale of a metric of gradbench's models, named with its split: ``log``, ``logit`` or ``linear``."""
     split, _, name = metric.rpartition("/")
     return "linear" if split == "gap" else SCALES.get(name, "linear")
+
+
+def reported_names(models: Iterable[Mapping[str, Any]]) -> set[str] | None:
+    """Return the names, with their splits, of all metrics that gradbench's models and these models' own may report.
+
+    ``None`` if one of the models is a task of the user's own, which may report any.
+    """
+    names = {name.partition("/")[2] if name.startswith("gap/") else name for name in GOALS}
+    for model in models:
+        if is_own(model):
+            return None
+        names |= set(model.get("metrics") or {})
+    return {f"{split}/{name}" for split in ("train", "test", "gap") for name in names}
 
 
 def follow_metric(
