@@ -22,7 +22,7 @@ SCALES: dict[str, str] = {
 }
 """Metric, without its split -> the scale that it is averaged and compared on; ``linear`` if it is not here."""
 
-MARGINS = {"log": 0.01, "logit": 0.01, "linear": None}
+MARGINS: dict[str, float | None] = {"log": 0.01, "logit": 0.01, "linear": None}
 """Scale -> the change that is too small to matter, where nobody says: 1 % of it, or 0.01 of a share."""
 
 FOLLOWING = ("model.goal", "model.unit", "model.scale", "model.margin")
