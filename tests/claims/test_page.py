@@ -6,28 +6,22 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from guide import CLAIMING, CLAIMS
 
-import gradbench.claims
 from gradbench.claims.contrasts import CONTRADICTED, SUPPORTED, UNDECIDED
 from gradbench.cli import main as cli
 
-PAGE = (Path(gradbench.claims.__file__).parent / "README.md").read_text(encoding="utf-8")
-EXPERIMENTS = dict(
-    re.findall(r"^Save this as `(\w+\.yaml)`:\n\n```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-)
-
-
 def test_there_are_three_examples_and_each_is_typed():
-    assert len(EXPERIMENTS) == 3
-    assert re.findall(r"^gradbench run (\S+)$", PAGE, re.MULTILINE) == list(EXPERIMENTS)
+    assert len(CLAIMING) == 3
+    assert re.findall(r"^gradbench run (\S+)$", CLAIMS, re.MULTILINE) == list(CLAIMING)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", CLAIMING)
 def test_each_example_trains_and_its_claim_gets_a_verdict_and_stood_before_the_runs(
     name, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    Path(name).write_text(EXPERIMENTS[name])
+    Path(name).write_text(CLAIMING[name])
     small = [
         "model.hidden=8",
         "steps=20",
@@ -42,7 +36,7 @@ def test_each_example_trains_and_its_claim_gets_a_verdict_and_stood_before_the_r
         cli.main(["run", name, *small])
     assert not stopped.value.code
     told = pd.read_csv("out/report/tables/claims.csv")
-    (claim,) = yaml.safe_load(EXPERIMENTS[name])["claims"]
+    (claim,) = yaml.safe_load(CLAIMING[name])["claims"]
     assert set(told["claim"]) == {claim["id"]}
     assert set(told["verdict"]) <= {SUPPORTED, CONTRADICTED, UNDECIDED}
     assert set(told["stated"]) == {"stood in the file before the runs"}
@@ -50,7 +44,7 @@ def test_each_example_trains_and_its_claim_gets_a_verdict_and_stood_before_the_r
 
 def test_a_claim_that_was_written_when_runs_had_ended_says_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    spec = yaml.safe_load(EXPERIMENTS["fast.yaml"])
+    spec = yaml.safe_load(CLAIMING["fast.yaml"])
     small = ["model.hidden=8", "steps=4", "eval_every=4", "seed=range(2)", "--results", "out", "--jobs", "1"]
 
     def stated(*more):
