@@ -11,6 +11,7 @@ from guide import CLAIMING, CLAIMS
 from gradbench.claims.contrasts import CONTRADICTED, SUPPORTED, UNDECIDED
 from gradbench.cli import main as cli
 
+
 def test_there_are_three_examples_and_each_is_typed():
     assert len(CLAIMING) == 3
     assert re.findall(r"^gradbench run (\S+)$", CLAIMS, re.MULTILINE) == list(CLAIMING)
