@@ -215,7 +215,7 @@ def test_words_and_conditions_on_columns_filter(open_page: Any, pages: dict[str,
     for typed, wanted in (
         ("seed=1", cells["seed"] == 1),
         ("diverged lstm", (cells["status"] == "diverged") & (cells["model"] == "lstm")),
-        ("group=mlp metric<0.95", cells["cell"].isin(mlp.loc[mlp["test/accuracy"] < 0.95, "cell"])),
+        ("comparison=mlp metric<0.95", cells["cell"].isin(mlp.loc[mlp["test/accuracy"] < 0.95, "cell"])),
         ("nothing like this", cells["seed"] < 0),
     ):
         tab.page.locator("#cells-filter").fill(typed)

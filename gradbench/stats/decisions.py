@@ -215,7 +215,8 @@ class Ranking:
         contenders: the arms that have a score.
         verdict: ``better``: some arm beats the control. ``equal``: none is better by more than the margin. ``worse``:
             every arm is worse. ``undecided`` otherwise, and without a control.
-        as_good: settings of the first arm that are not shown to be worse than its best, which is among them.
+        as_good: settings of the first arm that lost no larger share of cells than its best and are not shown to be
+            worse; its best is among them.
         compared: setting -> its comparison with the control's best setting; empty without a control.
     """
 
@@ -270,9 +271,12 @@ def rank_arms(
         )
         for arm in order
     )
+    first = best[order[0]]
+    lost = _standing(table[first])[0]
     as_good = tuple(
-        s for s in map(int, np.flatnonzero(of == order[0])) if s == best[order[0]] or _is_open(behind[s])
-    )
+        s for s in map(int, np.flatnonzero(of == order[0]))
+        if s == first or (_is_open(behind[s]) and _standing(table[s])[0] <= lost)
+    )  # fmt: skip
     return Ranking(contenders, _combine(list(verdicts.values())), as_good, compared)
 
 
@@ -404,8 +408,9 @@ def expected_best(scores: npt.ArrayLike, tries: int) -> float:
     """
     ordered = np.sort(np.asarray(scores, dtype=np.float64))
     n = len(ordered)
-    weights = np.array([math.comb(n - i - 1, tries - 1) for i in range(n)]) / math.comb(n, tries)
-    return float((ordered * weights)[weights > 0].sum())
+    possible = n - tries + 1  # the others are never the lowest
+    weights = np.array([math.comb(n - i - 1, tries - 1) for i in range(possible)]) / math.comb(n, tries)
+    return float(ordered[:possible] @ weights)
 
 
 def seeds_to_decide(

@@ -18,7 +18,7 @@ from gradbench.report import build, figures
 from gradbench.report.analysis import tables
 from gradbench.report.analysis.comparison import list_comparisons
 from gradbench.report.figures.action import _select_settings
-from gradbench.report.figures.panels import TICK_GAP, WIDTH, label_strength_axis, panels
+from gradbench.report.figures.panels import TICK_GAP, label_strength_axis, panels, width_of
 from gradbench.report.figures.style import RC
 from gradbench.report.load import curves
 from gradbench.report.load.cells import load_results
@@ -98,7 +98,7 @@ def test_figures_show_some_groups_of_every_model_and_say_how_many_there_are(
     pictures = {"Strengths": [Picture("a", "", "", "", "", b"", b"")]}
     tables = {name: pd.DataFrame() for name in ("comparisons.csv", "strengths.csv")}
     section, *_ = contents.build_sections(groups, shown, tables, (), pictures)
-    assert "Figures show 6 of 9 groups" in str(section.blocks[0])
+    assert "Figures show 6 of 9 comparisons" in str(section.blocks[0])
 
 
 def calls(work: Callable[[], object]) -> int:
@@ -170,7 +170,7 @@ def test_strengths_that_would_touch_have_no_mark_of_their_own() -> None:
     _, ((ax,),) = panels("", [""], 1)
     for count, fewest in ((13, 13), (3000, 30)):
         label_strength_axis(ax, "threshold", {1 + index / count: index / count for index in range(count)})
-        assert fewest <= len(ax.get_xticks()) <= min(count, WIDTH / TICK_GAP)
+        assert fewest <= len(ax.get_xticks()) <= min(count, width_of(ax) / TICK_GAP)
 
 
 def test_no_more_than_one_part_of_the_curves_is_held_at_a_time(

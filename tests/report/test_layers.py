@@ -11,6 +11,7 @@ from scipy.stats import gmean
 
 from gradbench.report.analysis.comparison import list_comparisons
 from gradbench.report.figures import layers
+from gradbench.report.figures.panels import WIDE
 from gradbench.report.figures.style import assign_looks
 from gradbench.report.load import cells as tables
 
@@ -31,7 +32,7 @@ def stored(folder, strengths, depth=5, seeds=3, **arrays):
         np.savez(folder / "arrays" / f"{row['cell']}.npz", **found)
     results = tables.load_results(folder)
     found = list_comparisons(results)
-    return SimpleNamespace(results=results, comparisons=found, looks=assign_looks(found)), cells, kept
+    return SimpleNamespace(results=results, comparisons=found, looks=assign_looks(found), layout=WIDE), cells, kept
 
 
 def lines(drawing):

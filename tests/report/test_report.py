@@ -24,6 +24,7 @@ from gradbench.report import answers, build
 from gradbench.report.analysis.audit import audit
 from gradbench.report.analysis.comparison import ComparisonGroup, list_comparisons
 from gradbench.report.figures import divergence
+from gradbench.report.figures.panels import NARROW, end_label
 from gradbench.report.figures.style import RC, assign_looks
 from gradbench.report.load.cells import config_columns, load_results
 from gradbench.report.load.curves import scan_curves
@@ -233,10 +234,10 @@ def test_the_answers_find_the_effects_that_were_put_in(tmp_path: Path) -> None:
     found = {answer.group: answer for answer in answers(tmp_path)}
     assert found["lstm"].verdict == "better"
     assert "clip_norm at" in found["lstm"].treatment
-    assert "diverged in 0 of 8 seeds, none in 8 of 8" in found["lstm"].sentence
+    assert "It diverged in 0 of 8 seeds, none in 8 of 8." in found["lstm"].sentence
     assert found["mlp"].verdict == "equal"
     assert found["mlp"].treatment == "none"
-    assert "no treatment is more than 0.01 better than none" in found["mlp"].sentence
+    assert "No treatment is more than 0.01 better than none" in found["mlp"].sentence
     assert found["wgan"].treatment == "gp at λ = 10"
     assert "lower [" in found["wgan"].sentence
 
@@ -349,7 +350,8 @@ def test_every_figure_exists_as_png_and_as_svg_with_text(quick: Path) -> None:
         "cost",
         "critic",
     }
-    assert {picture.stem for picture in pictures if picture.suffix == ".png"} == names
+    narrow = {f"{name}.narrow" for name in names}
+    assert {picture.stem for picture in pictures if picture.suffix == ".png"} == names | narrow
     assert {picture.stem for picture in pictures if picture.suffix == ".svg"} == names
     assert "<text" in (quick / "report" / "figures" / "strengths.svg").read_text(encoding="utf-8")
 
@@ -413,9 +415,9 @@ def test_models_that_went_differently_share_a_page(tmp_path: Path, coarse: None)
     synthetic.write(tmp_path, models=["lstm"], strengths={"none": ()}, steps=12, part="a")
     synthetic.write(tmp_path, models=["mlp"], strengths={"none": (), "gp": (1.0,)}, steps=12, part="b")
     build(tmp_path)
-    sentences = {answer.group: answer.sentence for answer in answers(tmp_path)}
-    assert sentences["lstm"] == "every cell diverged (3 of 3)"
-    assert sentences["mlp"].startswith("the best seen is gp at λ = 1")
+    found = {answer.group: answer for answer in answers(tmp_path)}
+    assert found["lstm"].advice == "Undecided: every run diverged"
+    assert found["mlp"].sentence.startswith("No treatment is more than 0.01 better")
 
 
 def test_one_seed_decides_nothing(tmp_path: Path) -> None:
@@ -718,10 +720,10 @@ def test_a_ratio_is_written_so_that_both_ends_keep_their_size(middle: float, spr
 def composed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of none, clip_norm and gp alone, and of gp+clip_norm, which is best at (10, 0.1)."""
     folder = tmp_path_factory.mktemp("results") / "composed"
-    synthetic.write(folder, models=["wgan"], strengths=FEW, seeds=6)
+    synthetic.write(folder, models=["wgan"], strengths=FEW, seeds=10)
     synthetic.write_pairs(
         folder, "gp+clip_norm", ("gp.lambda", (1.0, 10.0)), ("clip_norm.threshold", (0.1, 2.0, 10.0)), (10.0, 0.1),
-        models=["wgan"], seeds=6,
+        models=["wgan"], seeds=10,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(RC, "savefig.dpi", 50)
@@ -736,7 +738,7 @@ def test_a_composition_is_one_treatment_with_a_setting_per_pair_of_strengths(com
     assert pairs == [(a, b) for a in (1.0, 10.0) for b in (0.1, 2.0, 10.0)], "as numbers are ordered"
     assert list(own["setting"])[:2] == ["gp λ = 1 + clip_norm 0.1", "gp λ = 1 + clip_norm 2"]
     assert own["strength"].isna().all()
-    assert set(own["completed"]) == {6}
+    assert set(own["completed"]) == {10}
     cells = table(composed, "cells")
     for (a, b), mean in zip(pairs, own["mean"], strict=True):
         chosen = (cells["regularizer.gp.lambda"] == a) & (cells["regularizer.clip_norm.threshold"] == b)
@@ -787,3 +789,62 @@ def test_options_that_vary_are_named_beside_a_composition_and_strengths_are_not(
     (comparison,) = list_comparisons(load_results(tmp_path))
     assert comparison.treatments == ["gp+clip_norm (center=0)", "gp+clip_norm (center=1)"]
     assert {setting.strengths for setting in comparison.settings} == {(1.0, 2.0)}
+
+
+# ---- what must not be mixed up ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("last", [np.inf, np.nan])
+def test_a_cell_whose_last_metric_is_no_number_is_diverged_in_tables_and_answers(
+    last: float, tmp_path: Path, coarse: None
+) -> None:
+    cells = synthetic.write(tmp_path, models=["wgan"], strengths={"none": (), "gp": (10.0,)}, seeds=4, steps=12)
+    cells.loc[cells["regularizer"].eq("gp") & cells["seed"].eq(2), "test/wasserstein"] = last
+    cells.to_parquet(tmp_path / "cells" / "a.parquet", index=False)
+    build(tmp_path)
+    written = table(tmp_path, "cells").set_index(["treatment", "seed"])
+    assert written.loc[("gp", 2), "status"] == "diverged"
+    assert written.loc[("gp", 2), "diverged_at"] == 12
+    assert table(tmp_path, "strengths").set_index("treatment").loc["gp", ["completed", "diverged"]].tolist() == [3, 1]
+    assert table(tmp_path, "divergence").set_index("treatment").loc["gp", "diverged"] == 1
+    (answer,) = answers(tmp_path)
+    assert answer.numbers["diverged"] == 1
+    assert "It diverged in 1 of 4 seeds, none in 0 of 4." in answer.sentence
+
+
+@pytest.mark.parametrize("values", [("x", "y"), ("x" + "b" * 60, "y" + "b" * 60)])
+@pytest.mark.parametrize("key", ["regularizer.how", "model.how"])
+def test_values_that_agree_in_their_first_letters_are_rows_of_their_own(
+    key: str, values: tuple[str, str], tmp_path: Path
+) -> None:
+    for part, end in enumerate(values):
+        leaves = {key: "a" * 40 + end}
+        synthetic.write(tmp_path, models=["mlp"], strengths={"gp": (1.0,)}, leaves=leaves, part=str(part))
+    found = [group for group in list_comparisons(load_results(tmp_path))]
+    assert len({(group.label, setting) for group in found for setting in group.settings}) == 2
+    looks = assign_looks(found)
+    labels = {end_label(name, looks[name], NARROW) for name in looks}
+    assert len(labels) == len({name for group in found for name in group.treatments})
+
+
+def test_a_key_that_was_not_given_is_never_nan(tmp_path: Path) -> None:
+    for part, leaves in enumerate(({"regularizer.turns": 3.0}, {})):
+        synthetic.write(tmp_path, models=["mlp"], strengths={"gp": (1.0,)}, leaves=leaves, part=str(part))
+    (group,) = list_comparisons(load_results(tmp_path))
+    assert sorted(group.treatments) == ["gp (turns not given)", "gp (turns=3)"]
+
+
+def test_hashes_are_letters_and_left_out_where_other_values_tell_the_cells_apart(tmp_path: Path) -> None:
+    for part, (rate, data) in enumerate(((0.1, "a"), (0.1, "b"), (0.2, "a"))):
+        synthetic.write(
+            tmp_path, models=["mlp"], strengths=FEW, leaves={"optimizer.lr": rate},
+            change={"data_sha256": data * 64}, part=str(part),
+        )  # fmt: skip
+        cells = pd.read_parquet(tmp_path / "cells" / f"{part}.parquet")
+        cells["cell"] = [f"{part}{row:015x}" for row in range(len(cells))]
+        cells.to_parquet(tmp_path / "cells" / f"{part}.parquet", index=False)
+    assert set(load_results(tmp_path).cells["comparison"]) == {
+        "mlp (lr=0.1, data A)",
+        "mlp (lr=0.1, data B)",
+        "mlp (lr=0.2, data A)",
+    }

@@ -222,7 +222,7 @@ class _Writer:
             command,
             describe_context(self.comparison),
             advice,
-            describe(self.comparison, one, self.actions),
+            describe(self.comparison, self._setting(one), one, self.actions),
         )
 
     def _setting(self, one: Contender) -> Setting:
@@ -319,9 +319,17 @@ def _name_value(comparison: ComparisonGroup, setting: Setting) -> str:
     return f"{comparison.metric_name} {format_interval(value)}" if value.n else ""
 
 
-def describe(comparison: ComparisonGroup, one: Contender, actions: pd.DataFrame | None) -> dict[str, object]:
-    """Return the numbers of an answer, for :attr:`Answer.numbers`."""
-    setting = comparison.settings[one.setting]
+def describe(
+    comparison: ComparisonGroup, setting: Setting, one: Contender, actions: pd.DataFrame | None
+) -> dict[str, object]:
+    """Return the numbers of an answer, for :attr:`Answer.numbers`.
+
+    Args:
+        comparison: the comparison.
+        setting: the one that is recommended, or the best of those that are not.
+        one: its treatment in the ranking.
+        actions: how cells' treatments acted.
+    """
     action = action_of(comparison, setting, actions)
     found: dict[str, object] = {
         "question": "best treatment",
@@ -390,7 +398,7 @@ def answer_over_rates(name: str, groups: Sequence[ComparisonGroup]) -> Answer | 
         tuple(filter(None, parts)),
         context=describe_context(group, len(groups)),
         advice=ALONE if keeps else f"{advice} {name_setting(setting)} at {at}",
-        numbers=describe(group, best, None) | {"question": "best treatment at its best learning rate"},
+        numbers=describe(group, setting, best, None) | {"question": "best treatment at its best learning rate"},
     )
 
 

@@ -22,10 +22,10 @@ from gradbench.report.render.formatting import cap_list, format_number, format_s
 from gradbench.stats.intervals import mean_interval
 
 CAPTION = (
-    "Means over all recorded steps of a cell, then over seeds, with 95% Student t intervals; a diverged "
-    "cell counts with the steps it made. Where a gradient's direction may change, all three are of the first "
-    "step, every fiftieth and the last. Left, the share of coordinates that the treatment changed (norm "
-    "clipping changes all or none). Middle, the norm used over the norm given, a geometric mean. Right, "
+    "Means over all recorded steps of a run, then over seeds, with 95% Student t intervals; a diverged "
+    "run counts with the steps it made. Where a gradient's direction may change, all three are of the first "
+    "step, every fiftieth and the last. First, the share of coordinates that the treatment changed (norm "
+    "clipping changes all or none). Second, the gradient's length as used over that given, a geometric mean. Third, "
     "the cosine between the two gradients: 1 keeps the direction. A treatment that did nothing would lie "
     "at 0, 1 and 1."
 )

@@ -20,12 +20,12 @@ from gradbench.report.figures.traces import draw_curves, label_curves
 from gradbench.report.render.formatting import cap_list, format_number
 
 CAPTION = (
-    "Geometric means over short spans of steps and over seeds, with a 95% Student t band over seeds "
-    "unless one diverged; thin lines are the seeds, a hollow marker is where one diverged. Left, the L2 "
-    "norm over all of the player's parameters as backward gave it; right, as the optimizer used it: where its "
-    "direction may change, at the first step, every fiftieth and the last. Both panels of a row share one "
-    "log axis. A treatment that does nothing looks the same left and right; if "
-    "no treatment changed the course of training, the lines on the left would coincide."
+    "‖g‖₂ is the length (L2 norm) of the gradient of all parameters of a network. First as it was computed, then as "
+    "the optimizer used it: where its direction may change, at the first step, every fiftieth and the last. "
+    "Geometric means over short spans of steps and over seeds, with a 95% Student t band over seeds unless one "
+    "diverged; thin lines are the seeds, a hollow marker is where one diverged. Both panels share one log axis. A "
+    "treatment that does nothing looks the same in both; if no treatment changed the course of training, the lines "
+    "of the first would coincide."
 )
 
 Row = tuple[ComparisonGroup, tuple[str, ...], str]  # comparison, columns of the curves, heading

@@ -20,9 +20,9 @@ from gradbench.report.render.formatting import cap_list
 
 CAPTION = (
     "Thick lines are means over seeds, drawn as long as every seed is there, with a 95% Student t band "
-    "unless a seed diverged; thin lines are the seeds; a hollow marker is where a seed diverged. Left, "
+    "unless a seed diverged; thin lines are the seeds; a hollow marker is where a seed diverged. First, "
     "the loss that was trained on, averaged over short spans of steps and without any penalty (geometric "
-    "means where the axis is logarithmic); right, the metric where it was evaluated. Axes are scaled to "
+    "means where the axis is logarithmic); then the metric where it was evaluated. Axes are scaled to "
     "the cells that completed, so a diverging curve may leave its panel, and so may a band. The strength "
     "is the best one over all seeds: good for showing, too good for judging. If the treatments did "
     "nothing, all lines would coincide."

@@ -103,7 +103,8 @@ def panels(
     lines = textwrap.wrap(shorten(title, MAX_TITLE), int(11 * layout.width)) or [""]
     headings = [textwrap.wrap(shorten(row, MAX_TITLE), int(CHARACTERS * layout.width)) for row in rows]
     own = [*titles, *[0] * (len(rows) - len(titles))]
-    above, below, width = 0.12 + 0.2 * len(lines), 0.48, (layout.width - left - right + gap) / side - gap
+    above, below = 0.12 + 0.2 * len(lines), 0.62 if layout.stacked else 0.48
+    width = (layout.width - left - right + gap) / side - gap
     spots, y = [], above  # y: inches from the top
     heads = []
     for heading, extra, count in zip(headings, own, counts, strict=True):

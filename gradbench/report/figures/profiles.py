@@ -35,9 +35,9 @@ from gradbench.stats.intervals import performance_profile
 CAPTION = (
     "Along the axis, a value of the metric, strictest at the left; upward, the share of a treatment's cells that are "
     "at least as good, with Wilson's 95% interval at each value. Diverged cells are good enough nowhere and stay in "
-    "the denominator: a line ends as far below 1 as cells diverged. Left, all strengths that were tried count, a "
+    "the denominator: a line ends as far below 1 as cells diverged. First, all strengths that were tried count, a "
     "measure of how much depends on the choice; cells of one seed are not independent there, and the bands somewhat "
-    "too narrow. Right, the strength that was best over all seeds, which is partly luck. The line that is higher is "
+    "too narrow. Then the strength that was best over all seeds, which is partly luck. The line that is higher is "
     "better at that value; if the treatments did nothing, all lines would coincide."
 )
 

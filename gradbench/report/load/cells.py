@@ -143,12 +143,10 @@ def _add_derived_columns(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     cells["comparison"] = _name_comparisons(cells)
     cells["at_any_rate"] = _name_comparisons(cells, leave_out="optimizer.lr")
     cells["value"] = _pick_values(cells, cells["model.metric"])
+    broken = _call_diverged(cells)
     cells["value"] = cells["value"].where(cells["status"] == "completed")
-    # An infinite metric, such as an overflowing perplexity, counts as divergence.
-    infinite = np.isinf(cells["value"])
-    cells["value"] = cells["value"].mask(infinite)
     signed = np.where(cells["model.goal"] == "max", -cells["value"], cells["value"])
-    cells["score"] = np.where(infinite | (cells["status"] == "diverged"), np.inf, signed)
+    cells["score"] = np.where(cells["status"] == "diverged", np.inf, signed)
     labels = sorted(cells["comparison"].unique(), key=natural_key)
     group = cells["comparison"].map({label: place for place, label in enumerate(labels)})
     places = {text: place for place, text in enumerate(sorted(set(cells["strengths"]), key=split_strengths))}
@@ -161,7 +159,23 @@ def _add_derived_columns(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     once = once.drop(columns=["_group", "_rank", "_several"]).reset_index(drop=True)
     twice = len(cells) - len(once)
     note = f"{twice} cells share model, treatment, strength and seed with another one; the last was kept"
-    return once, [note] if twice else []
+    return once, [*broken, *([note] if twice else [])]
+
+
+def _call_diverged(cells: pd.DataFrame) -> list[str]:
+    """Let completed cells whose compared metric is no finite number be diverged, as a run decides; change in place.
+
+    Cells of before this rule, or of another program, may say that they completed.
+    """
+    reported = cells["model.metric"].isin(cells.columns)
+    broken = reported & (cells["status"] == "completed") & ~np.isfinite(cells["value"])
+    if not broken.any():
+        return []
+    cells.loc[broken, "status"] = "diverged"
+    if "steps" in cells:
+        ended = cells["diverged_at"] if "diverged_at" in cells else pd.Series(np.nan, cells.index)
+        cells["diverged_at"] = to_numbers(ended).astype(float).mask(broken, to_numbers(cells["steps"]))
+    return [f"{broken.sum()} cells completed without a finite value of the compared metric: they count as diverged"]
 
 
 def strength_columns(quantity: str) -> list[str]:

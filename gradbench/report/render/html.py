@@ -3,11 +3,13 @@
 import base64
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from gradbench.report.render.blocks import Box, Picture, Table, TableEntry
 from gradbench.report.render.contents import ANSWERS, Contents
@@ -28,7 +30,7 @@ def render_html(contents: Contents) -> str:
     environment.tests |= {"box": lambda block: isinstance(block, Box)}
     environment.tests |= {"table": lambda block: isinstance(block, Table)}
     environment.tests |= {"picture": lambda block: isinstance(block, Picture)}
-    environment.filters |= {"order": _sort_key}
+    environment.filters |= {"order": _sort_key, "breakable": _breakable}
     return environment.get_template("page.html.j2").render(
         contents=contents,
         answers=ANSWERS,
@@ -59,6 +61,11 @@ def _picture_sources(pictures: Iterable[Picture]) -> dict[str, tuple[str, str]]:
 
 def _data_url(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+
+
+def _breakable(words: str) -> Markup:
+    """Let a text break after signs instead of within a word."""
+    return Markup("<wbr>").join(re.findall(r"[^_.=/+,]*[_.=/+,]|[^_.=/+,]+", words))
 
 
 def _sort_key(entry: TableEntry) -> str:
