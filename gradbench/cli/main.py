@@ -317,11 +317,16 @@ def print_claims(judged: "Sequence[Verdict]") -> None:
 def print_report(built: "Report") -> None:
     """Print the answers of a report and the path of its page."""
     table = Table(title="Answer", title_justify="left", show_lines=True)
-    table.add_column("trained", overflow="fold", max_width=24)  # a name that is cut could not be told from another
+    table.add_column(
+        "trained", overflow="fold", max_width=24
+    )  # a name that is cut could not be told from another
     table.add_column("what to do, and why", overflow="fold")
     for answer in built.answers:
         said = [f"[bold]{escape(answer.advice)}[/]", escape(answer.value), *map(escape, answer.evidence)]
-        table.add_row("\n".join(filter(None, map(escape, (answer.group, answer.context)))), "\n".join(filter(None, said)))
+        table.add_row(
+            "\n".join(filter(None, map(escape, (answer.group, answer.context)))),
+            "\n".join(filter(None, said)),
+        )
     out.print(table)
     for answer in built.answers:
         if answer.command:

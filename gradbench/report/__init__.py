@@ -137,7 +137,7 @@ def _prepare_drawing(
     return (
         comparisons,
         found,
-        figures.Context(loaded, scanned, drawn, drawn_answers, assign_looks(comparisons)),
+        figures.Context(loaded, scanned, drawn, drawn_answers, assign_looks(comparisons), every=comparisons),
     )
 
 

@@ -32,7 +32,11 @@ def stored(folder, strengths, depth=5, seeds=3, **arrays):
         np.savez(folder / "arrays" / f"{row['cell']}.npz", **found)
     results = tables.load_results(folder)
     found = list_comparisons(results)
-    return SimpleNamespace(results=results, comparisons=found, looks=assign_looks(found), layout=WIDE), cells, kept
+    return (
+        SimpleNamespace(results=results, comparisons=found, looks=assign_looks(found), layout=WIDE),
+        cells,
+        kept,
+    )
 
 
 def lines(drawing):

@@ -24,6 +24,7 @@ from gradbench.report import answers, build
 from gradbench.report.analysis.audit import audit
 from gradbench.report.analysis.comparison import ComparisonGroup, list_comparisons
 from gradbench.report.figures import divergence
+from gradbench.report.figures.pairs import map_keys
 from gradbench.report.figures.panels import NARROW, end_label
 from gradbench.report.figures.style import RC, assign_looks
 from gradbench.report.load.cells import config_columns, load_results
@@ -798,14 +799,18 @@ def test_options_that_vary_are_named_beside_a_composition_and_strengths_are_not(
 def test_a_cell_whose_last_metric_is_no_number_is_diverged_in_tables_and_answers(
     last: float, tmp_path: Path, coarse: None
 ) -> None:
-    cells = synthetic.write(tmp_path, models=["wgan"], strengths={"none": (), "gp": (10.0,)}, seeds=4, steps=12)
+    cells = synthetic.write(
+        tmp_path, models=["wgan"], strengths={"none": (), "gp": (10.0,)}, seeds=4, steps=12
+    )
     cells.loc[cells["regularizer"].eq("gp") & cells["seed"].eq(2), "test/wasserstein"] = last
     cells.to_parquet(tmp_path / "cells" / "a.parquet", index=False)
     build(tmp_path)
     written = table(tmp_path, "cells").set_index(["treatment", "seed"])
     assert written.loc[("gp", 2), "status"] == "diverged"
     assert written.loc[("gp", 2), "diverged_at"] == 12
-    assert table(tmp_path, "strengths").set_index("treatment").loc["gp", ["completed", "diverged"]].tolist() == [3, 1]
+    assert table(tmp_path, "strengths").set_index("treatment").loc[
+        "gp", ["completed", "diverged"]
+    ].tolist() == [3, 1]
     assert table(tmp_path, "divergence").set_index("treatment").loc["gp", "diverged"] == 1
     (answer,) = answers(tmp_path)
     assert answer.numbers["diverged"] == 1
@@ -820,7 +825,7 @@ def test_values_that_agree_in_their_first_letters_are_rows_of_their_own(
     for part, end in enumerate(values):
         leaves = {key: "a" * 40 + end}
         synthetic.write(tmp_path, models=["mlp"], strengths={"gp": (1.0,)}, leaves=leaves, part=str(part))
-    found = [group for group in list_comparisons(load_results(tmp_path))]
+    found = list_comparisons(load_results(tmp_path))
     assert len({(group.label, setting) for group in found for setting in group.settings}) == 2
     looks = assign_looks(found)
     labels = {end_label(name, looks[name], NARROW) for name in looks}
@@ -848,3 +853,27 @@ def test_hashes_are_letters_and_left_out_where_other_values_tell_the_cells_apart
         "mlp (lr=0.1, data B)",
         "mlp (lr=0.2, data A)",
     }
+
+
+def test_a_strength_and_a_swept_key_share_a_heat_map_that_marks_the_best_and_counts_the_diverged(
+    tmp_path: Path, coarse: None
+) -> None:
+    for part, rate in enumerate((0.01, 0.1, 1.0)):
+        cells = synthetic.write(
+            tmp_path, models=["wgan"], strengths=FEW, leaves={"optimizer.lr": rate}, part=str(part), steps=12
+        )
+        own = cells["regularizer"].eq("gp") & cells["regularizer.lambda"].eq(1.0)
+        cells.loc[own, "test/wasserstein"] *= 0.01 if rate == 0.1 else 1.0
+        lost = own & cells["seed"].eq(0) & (rate == 1.0)
+        cells.loc[lost, ["status", "test/wasserstein"]] = "diverged", np.nan
+        cells.to_parquet(tmp_path / "cells" / f"{part}.parquet", index=False)
+    build(tmp_path)
+    drawn = (tmp_path / "report" / "figures" / "keys.svg").read_text(encoding="utf-8")
+    assert "gp at λ = 1 for wgan (lr=0.1)" in drawn
+    assert drawn.count(">1/3 div.<") == 1
+    told = table(tmp_path, "strengths")
+    for mean in told["mean"]:
+        assert f">{format_number(mean)}<" in drawn
+    (gp,) = (one for one in map_keys(list_comparisons(load_results(tmp_path))) if one.title == "gp")
+    assert gp.labels == (["none", "1", "10"], ["0.01", "0.1", "1"])
+    assert gp.best == (1, 1)

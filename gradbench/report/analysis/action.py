@@ -38,7 +38,9 @@ class Action(NamedTuple):
         if self.touched == 0:
             return "It changed no gradient."
         always = self.touched >= ALWAYS
-        words = f"It changed {'every gradient' if always else f'{format_percent(self.touched)} of the gradients'}"
+        words = (
+            f"It changed {'every gradient' if always else f'{format_percent(self.touched)} of the gradients'}"
+        )
         if self.kept < ALWAYS:
             words += f", to {format_percent(self.kept)} of their length on average"
             if self.learning_rate > 0:

@@ -132,7 +132,13 @@ def _unanswerable(comparison: ComparisonGroup, advice: str, *evidence: str) -> A
     context = describe_context(comparison)
     value = _name_value(comparison, CONTROL)
     return Answer(
-        comparison.label, UNDECIDED, UNDECIDED, value, evidence, context=context, advice=f"Undecided: {advice}"
+        comparison.label,
+        UNDECIDED,
+        UNDECIDED,
+        value,
+        evidence,
+        context=context,
+        advice=f"Undecided: {advice}",
     )
 
 
@@ -303,7 +309,9 @@ def describe_context(comparison: ComparisonGroup, rates: int = 1) -> str:
     parts = [str(first["data"])] if "data" in cells else []
     if {"optimizer", "optimizer.lr"} <= set(cells):
         rate = f"learning rate {format_number(float(first['optimizer.lr']))}"
-        parts.append(f"{first['optimizer']} at {f'the best of {rates} learning rates' if rates > 1 else rate}")
+        parts.append(
+            f"{first['optimizer']} at {f'the best of {rates} learning rates' if rates > 1 else rate}"
+        )
     if "steps" in cells:
         parts.append(f"{int(first['steps']):,} steps")
     return ", ".join(parts)
@@ -398,7 +406,8 @@ def answer_over_rates(name: str, groups: Sequence[ComparisonGroup]) -> Answer | 
         tuple(filter(None, parts)),
         context=describe_context(group, len(groups)),
         advice=ALONE if keeps else f"{advice} {name_setting(setting)} at {at}",
-        numbers=describe(group, setting, best, None) | {"question": "best treatment at its best learning rate"},
+        numbers=describe(group, setting, best, None)
+        | {"question": "best treatment at its best learning rate"},
     )
 
 

@@ -136,9 +136,7 @@ def draw_forest(verdicts: Sequence[Verdict], layout: Layout = WIDE) -> list[Draw
     headings = [
         f"{verdict.claim.id}  {verdict.claim.sentence}: {verdict.judgement.verdict}" for verdict in verdicts
     ]
-    figure, axes = panels(
-        title, headings, 1, layout=layout, height=0.15 + 0.19 * most, left=left, right=0.3
-    )
+    figure, axes = panels(title, headings, 1, layout=layout, height=0.15 + 0.19 * most, left=left, right=0.3)
     for verdict, (ax,) in zip(verdicts, axes, strict=True):
         _draw_panel(ax, verdict, left)
     alt = f"Effect of each claim with its interval. {title}"

@@ -169,7 +169,16 @@ def _answer_models(found: FolderDiff) -> list[Answer]:
             verdict, says = EQUAL, "equal within the margin that matters"
         else:
             verdict, says = UNDECIDED, "no difference beyond chance"
-        answers.append(Answer(f"{model}: {second}", verdict, says, "", tuple(evidence), advice=f"{says[0].upper()}{says[1:]}"))
+        answers.append(
+            Answer(
+                f"{model}: {second}",
+                verdict,
+                says,
+                "",
+                tuple(evidence),
+                advice=f"{says[0].upper()}{says[1:]}",
+            )
+        )
     return answers
 
 

@@ -32,9 +32,7 @@ LABELS = 14  # labels beside a panel; if there are more settings, only treatment
 HEIGHT, GAP = 2.3, 1.9  # inches
 
 
-def draw(
-    diff: FolderDiff, name: str, looks: Mapping[str, Look], layout: Layout = WIDE
-) -> list[Drawing]:
+def draw(diff: FolderDiff, name: str, looks: Mapping[str, Look], layout: Layout = WIDE) -> list[Drawing]:
     """Draw a panel per model, at most ``PANELS``."""
     models = dict.fromkeys(pairing.model for pairing in diff.pairings)
     groups = [[p for p in diff.pairings if p.model == model and p.first.n and p.second.n] for model in models]
@@ -55,7 +53,9 @@ def draw(
     return [Drawing(name, title, CAPTION, alt, f"{name}.csv", figure)]
 
 
-def _draw_panel(ax: Axes, diff: FolderDiff, group: Sequence[Pairing], looks: Mapping[str, Look], layout: Layout) -> None:
+def _draw_panel(
+    ax: Axes, diff: FolderDiff, group: Sequence[Pairing], looks: Mapping[str, Look], layout: Layout
+) -> None:
     """Draw the settings of one model, the first folder on the x axis and the second on the y axis."""
     means = [value for pairing in group for value in (pairing.first.estimate, pairing.second.estimate)]
     log = has_wide_range(means)
@@ -87,7 +87,9 @@ def _draw_panel(ax: Axes, diff: FolderDiff, group: Sequence[Pairing], looks: Map
     ax.set_ylabel(f"in {shorten(diff.names[1], 24)}")
 
 
-def _labels(group: Sequence[Pairing], looks: Mapping[str, Look], layout: Layout) -> list[tuple[float, str, str]]:
+def _labels(
+    group: Sequence[Pairing], looks: Mapping[str, Look], layout: Layout
+) -> list[tuple[float, str, str]]:
     """Build the labels (y, text, colour) of the settings, or of the treatments if there are many settings."""
     heights: dict[tuple[str, str], list[float]] = {}
     for pairing in group:

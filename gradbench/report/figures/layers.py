@@ -79,7 +79,10 @@ def _draw_figure(context: Context, comparison: ComparisonGroup, norms: Norms, na
     """Draw one comparison: gradient norms by layer above, histograms of weights below."""
     treatments = list(dict.fromkeys(setting.treatment for setting in norms))
     title = _title(norms)
-    whole, count = context.layout.width, min(len(treatments), 2) if context.layout.stacked else len(treatments)
+    whole, count = (
+        context.layout.width,
+        min(len(treatments), 2) if context.layout.stacked else len(treatments),
+    )
     width = min((whole - LEFT - 0.2 - GAP * (count - 1)) / count, WIDEST)
     right = whole - LEFT - width * count - GAP * (count - 1)
     headings = [f"{comparison.label_with_seeds}: gradient by layer", "the critic's parameters"]

@@ -1,13 +1,18 @@
-"""Draw the final metric of a composition for each pair of strengths, as a heat map."""
+"""Draw the final metric over two axes as heat maps: two strengths of a composition, or a strength and a swept key."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from gradbench.config.composite import JOINT
 from gradbench.report.analysis.comparison import CONTROL, ComparisonGroup, Setting
-from gradbench.report.figures.panels import Context, Drawing, panels
+from gradbench.report.figures.panels import Context, Drawing, panels, title_lines, width_of, wrap_name
 from gradbench.report.figures.style import INK, STRIP
-from gradbench.report.load.cells import NONE
+from gradbench.report.load.cells import NONE, config_columns
 from gradbench.report.render.formatting import (
     SYMBOLS,
     cap_list,
@@ -15,50 +20,65 @@ from gradbench.report.render.formatting import (
     format_number,
     format_setting,
     join_words,
-    shorten,
 )
 
 PER_ROW = 2  # panels
 ROW = 0.34  # inches per line of a map
-MAX_STRENGTHS = 10  # of a part, whose numbers have room in a map
+MAX_STRENGTHS = 10  # of an axis, whose numbers have room in a map
+MAX_MAPS = 8
+SMALLEST = 5.0  # points of a number that can be read
 
-CAPTION = (
-    "One map per composition of two treatments: each field is a pair of strengths, its number the mean of the metric "
-    "over the seeds that completed, and darker is better. A frame marks the best pair seen, which is partly luck; the "
-    "answer box judges on seeds that had no say. A second line counts the cells that diverged (div.), of those that "
-    "ran. The table below has the intervals. If the second treatment did nothing, each line would have one shade."
+HOW_TO_READ = (
+    "Each field's number is the mean of the metric over the seeds that completed, and darker is better. A frame marks "
+    "the best one seen (fewest diverged runs, then the best mean), which is partly luck. A second line counts the runs "
+    "that diverged (div.), of those that ran. tables/strengths.csv has the intervals. "
 )
+PAIRS = f"One map per composition of two treatments: each field is a pair of strengths. {HOW_TO_READ}" + (
+    "If the second treatment did nothing, each line would have one shade."
+)
+KEYS = f"One map per treatment: up its strength, across a key that was swept too. {HOW_TO_READ}" + (
+    "If the treatment did nothing, each column would have one shade."
+)
+
+Place = tuple[int, int]  # row from the bottom, column
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """A map: its heading and title, the names and labels of its axes, and the setting of each field."""
+
+    heading: str
+    title: str
+    names: tuple[str, str]
+    labels: tuple[list[str], list[str]]
+    fields: dict[Place, tuple[ComparisonGroup, Setting]]
+
+    @property
+    def best(self) -> Place | None:
+        """The field with the fewest diverged runs, then the best mean; None where no run completed."""
+        standing = {}
+        for place, (comparison, setting) in self.fields.items():
+            mean = comparison.mean(setting).estimate
+            if np.isfinite(mean):
+                lost, ran = _count_lost(comparison, setting)
+                standing[place] = lost / ran, comparison.sign * mean
+        return min(standing, key=lambda place: standing[place]) if standing else None
 
 
 def draw(context: Context) -> list[Drawing]:
-    """Draw the maps of each comparison; none where no composition has two strengths."""
-    rows = [
-        (comparison, listed[start : start + PER_ROW])
-        for comparison in context.comparisons
-        for listed in [list_pairs(comparison)]
-        for start in range(0, len(listed), PER_ROW)
-    ]
-    if not rows:
-        return []
-    best = [_name_best(comparison, treatment) for comparison, treatments in rows for treatment in treatments]
-    title = f"Of each pair of strengths, the best: {join_words(cap_list(best))}"
-    lines = max(len(_axes_of(comparison, one)[0]) for comparison, treatments in rows for one in treatments)
-    figure, axes = panels(
-        title,
-        [_heading(comparison) for comparison, _ in rows],
-        PER_ROW,
-        height=max(1.2, ROW * lines),
-        left=0.9,
-        gap=0.9,
-        titles=[1] * len(rows),
-    )
-    for (comparison, treatments), line in zip(rows, axes, strict=True):
-        for ax in line[len(treatments) :]:
-            ax.set_visible(False)
-        for ax, treatment in zip(line, treatments, strict=False):
-            _draw_map(ax, comparison, treatment)
-    alt = f"Heat maps of the final metric for pairs of strengths. {title}"
-    return [Drawing("pairs", title, CAPTION, alt, "strengths.csv", figure)]
+    """Draw a figure of pairs of strengths, and one of strengths and keys; none where there is no second axis."""
+    pairs = [map_pairs(c, treatment) for c in context.comparisons for treatment in list_pairs(c)]
+    found = []
+    if pairs:
+        title = f"Of each pair of strengths, the best: {_name_best(pairs)}"
+        alt = f"Heat maps of the final metric for pairs of strengths. {title}"
+        found.append(Drawing("pairs", title, PAIRS, alt, "strengths.csv", _draw_maps(context, title, pairs)))
+    keys = map_keys(context.every)[:MAX_MAPS]
+    if keys:
+        title = f"Of each strength and swept key, the best: {_name_best(keys)}"
+        alt = f"Heat maps of the final metric for strengths and a swept key. {title}"
+        found.append(Drawing("keys", title, KEYS, alt, "strengths.csv", _draw_maps(context, title, keys)))
+    return found
 
 
 def list_pairs(comparison: ComparisonGroup) -> list[str]:
@@ -72,88 +92,166 @@ def list_pairs(comparison: ComparisonGroup) -> list[str]:
     return found
 
 
-def _axes_of(comparison: ComparisonGroup, treatment: str) -> tuple[list[float], list[float]]:
-    """Return the strengths of the first and of the second part that were run, sorted."""
-    pairs = [setting.strengths for setting in comparison.settings if setting.treatment == treatment]
-    first, second = (sorted(set(values)) for values in zip(*pairs, strict=True))
-    return first, second
-
-
-def _settings_of(comparison: ComparisonGroup, treatment: str) -> dict[Setting, float]:
-    """Return the settings of a treatment with the means of their completed cells; nan where none is."""
+def map_pairs(comparison: ComparisonGroup, treatment: str) -> HeatMap:
+    """Map a composition: lines are the strengths of its first part, columns those of its second."""
     own = [setting for setting in comparison.settings if setting.treatment == treatment]
-    return {setting: comparison.mean(setting).estimate for setting in own}
+    first, second = (sorted(set(values)) for values in zip(*(one.strengths for one in own), strict=True))
+    names = [_name_strength(key) for key in own[0].quantity.split(JOINT)]
+    heading = f"{comparison.label_with_seeds}: {comparison.unit}"
+    if NONE in comparison.treatments:
+        heading += f"; none has {format_interval(comparison.mean(CONTROL))}"
+    return HeatMap(
+        heading,
+        treatment,
+        (names[0], names[1]),
+        (list(map(format_number, first)), list(map(format_number, second))),
+        {(first.index(one.strengths[0]), second.index(one.strengths[1])): (comparison, one) for one in own},
+    )
 
 
-def _best_of(comparison: ComparisonGroup, treatment: str) -> Setting | None:
-    """Return the pair with the best mean; None where no cell completed."""
-    means = {one: mean for one, mean in _settings_of(comparison, treatment).items() if np.isfinite(mean)}
-    sign = -1 if comparison.goal == "max" else 1
-    return min(means, key=lambda setting: sign * means[setting]) if means else None
+def map_keys(comparisons: Sequence[ComparisonGroup]) -> list[HeatMap]:
+    """Map each treatment over its strengths and each number that was swept beside, of every model."""
+    found = []
+    for model in dict.fromkeys(comparison.model for comparison in comparisons):
+        own = [comparison for comparison in comparisons if comparison.model == model]
+        rows = pd.concat([comparison.cells.iloc[:1] for comparison in own], ignore_index=True)
+        leaves = [
+            leaf
+            for leaf in config_columns(rows)
+            if leaf != "seed" and not leaf.startswith("regularizer") and rows[leaf].astype(str).nunique() > 1
+        ]
+        for key in leaves:
+            if not pd.api.types.is_numeric_dtype(rows[key]) or rows[key].isna().any():
+                continue
+            texts = rows[leaves].astype(str)
+            others = [leaf for leaf in leaves if texts.groupby(key)[leaf].nunique().max() > 1]
+            families = texts.groupby(others, sort=False).indices.values() if others else [range(len(own))]
+            for places in families:
+                family = {float(rows[key].iloc[place]): own[place] for place in places}
+                found += _map_family(key, dict(sorted(family.items())))
+    return found
 
 
-def _name_best(comparison: ComparisonGroup, treatment: str) -> str:
-    """Name the best pair of a composition and its mean."""
-    best = _best_of(comparison, treatment)
-    if best is None:
-        return f"none of {treatment} completed for {comparison.label}"
-    mean = format_number(comparison.mean(best).estimate)
-    return f"{format_setting(treatment, best.quantity, [best.at])} for {comparison.label} ({mean})"
+def _map_family(key: str, family: dict[float, ComparisonGroup]) -> list[HeatMap]:
+    """Map the treatments of comparisons that differ in one key, from value to comparison; lines are strengths."""
+    found = []
+    for treatment in dict.fromkeys(name for group in family.values() for name in group.treatments):
+        having = {value: group for value, group in family.items() if treatment in group.treatments}
+        groups = list(having.values())
+        if not 1 < len(groups) <= MAX_STRENGTHS:
+            continue
+        settings = dict.fromkeys(
+            one for group in groups for one in group.settings if one.treatment == treatment
+        )
+        numbers = sorted(
+            (one for one in settings if one.strength is not None), key=lambda one: one.strength or 0
+        )
+        if not 1 < len(numbers) < MAX_STRENGTHS or len({one.quantity for one in numbers}) > 1:
+            continue
+        lines = [CONTROL, *numbers] if any(NONE in group.treatments for group in groups) else numbers
+        fields = {
+            (line, column): (group, setting)
+            for column, group in enumerate(groups)
+            for line, setting in enumerate(lines)
+            if len(group.cells_at(setting))
+        }
+        found.append(
+            HeatMap(
+                f"{groups[0].model}: {groups[0].unit}, by {key}",
+                treatment,
+                (_name_strength(f"{treatment}.{numbers[0].quantity}"), key.rsplit(".", 1)[-1]),
+                (
+                    [NONE if one == CONTROL else format_number(one.strength or 0.0) for one in lines],
+                    list(map(format_number, having)),
+                ),
+                fields,
+            )
+        )
+    return found
 
 
-def _heading(comparison: ComparisonGroup) -> str:
-    """Write the heading of a row: what the metric is without a treatment."""
-    found = f"{comparison.label_with_seeds}: {comparison.unit}"
-    if NONE not in comparison.treatments:
-        return found
-    return f"{found}; none has {format_interval(comparison.mean(CONTROL))}"
+def _name_best(maps: Sequence[HeatMap]) -> str:
+    """Name the best field of each map, and its mean."""
+    words = []
+    for one in maps:
+        if one.best is None:
+            words.append(f"none of {one.title} completed for {next(iter(one.fields.values()))[0].label}")
+            continue
+        comparison, best = one.fields[one.best]
+        mean = format_number(comparison.mean(best).estimate)
+        words.append(
+            f"{format_setting(best.treatment, best.quantity, [best.at])} for {comparison.label} ({mean})"
+        )
+    return join_words(cap_list(list(dict.fromkeys(words))))
 
 
-def _draw_map(ax: Axes, comparison: ComparisonGroup, treatment: str) -> None:
-    """Draw the map of one composition: lines are the strengths of its first part, columns those of its second."""
-    settings, (first, second) = _settings_of(comparison, treatment), _axes_of(comparison, treatment)
-    means = np.full((len(first), len(second)), np.nan)
-    for setting, mean in settings.items():
-        means[first.index(setting.strengths[0]), second.index(setting.strengths[1])] = mean
+def _draw_maps(context: Context, title: str, maps: Sequence[HeatMap]) -> Figure:
+    """Draw maps below their headings, two in a row."""
+    groups: dict[str, list[HeatMap]] = {}
+    for one in maps:
+        groups.setdefault(one.heading, []).append(one)
+    rows = [own[start : start + PER_ROW] for own in groups.values() for start in range(0, len(own), PER_ROW)]
+    lines = max(len(one.labels[0]) for one in maps)
+    figure, axes = panels(
+        title, [row[0].heading for row in rows], list(map(len, rows)), layout=context.layout,
+        height=max(1.2, ROW * lines), left=0.9, gap=0.9, titles=[1] * len(rows),
+    )  # fmt: skip
+    for row, spots in zip(rows, axes, strict=True):
+        for one, ax in zip(row, spots, strict=True):
+            _draw_map(ax, one)
+    return figure
+
+
+def _draw_map(ax: Axes, given: HeatMap) -> None:
+    """Draw one map."""
+    lines, columns = given.labels
+    means = np.full((len(lines), len(columns)), np.nan)
+    for place, (comparison, setting) in given.fields.items():
+        means[place] = comparison.mean(setting).estimate
     known = means[np.isfinite(means)]
     low, high = (known.min(), known.max()) if len(known) else (0.0, 1.0)
     shades = (means - low) / ((high - low) or 1.0)
-    if comparison.goal != "max":
+    if next(iter(given.fields.values()))[0].goal != "max":
         shades = 1 - shades
     ax.set_facecolor(STRIP)
     ax.imshow(shades, cmap="Blues", vmin=-0.15, vmax=1.25, aspect="auto", origin="lower")
-    best = _best_of(comparison, treatment)
-    for setting, mean in settings.items():
-        line, column = first.index(setting.strengths[0]), second.index(setting.strengths[1])
-        words = format_number(mean) + _count_diverged(comparison, setting)
-        dark = shades[line, column] > 0.6
-        weight = "bold" if setting == best else "normal"
-        ax.text(
-            column, line, words, ha="center", va="center", size=8 if len(second) < 6 else 6.5, weight=weight,
-            color="white" if dark else INK, linespacing=0.95,
-        )  # fmt: skip
-        if setting == best:
-            edges = [column - 0.46, column + 0.46], [line - 0.44, line + 0.44]
-            ax.plot(
-                [edges[0][i] for i in (0, 1, 1, 0, 0)], [edges[1][i] for i in (0, 0, 1, 1, 0)], color=INK, lw=1.3
+    texts = {
+        place: format_number(means[place]) + _say_diverged(comparison, setting)
+        for place, (comparison, setting) in given.fields.items()
+    }
+    longest = max(len(line) for words in texts.values() for line in words.split("\n"))
+    size = min(8.0, 72 * width_of(ax) / len(columns) / (0.66 * longest))
+    for (line, column), words in texts.items():
+        is_best = (line, column) == given.best
+        if size >= SMALLEST or is_best:
+            ax.text(
+                column, line, words, ha="center", va="center", size=max(size, SMALLEST), linespacing=0.95,
+                weight="bold" if is_best else "normal", color="white" if shades[line, column] > 0.6 else INK,
             )  # fmt: skip
+        if is_best:
+            x, y = (column - 0.46, column + 0.46), (line - 0.44, line + 0.44)
+            ax.plot([x[i] for i in (0, 1, 1, 0, 0)], [y[i] for i in (0, 0, 1, 1, 0)], color=INK, lw=1.3)
     ax.grid(visible=False)
-    ax.set_xticks(range(len(second)), list(map(format_number, second)))
-    ax.set_yticks(range(len(first)), list(map(format_number, first)))
-    names = [_name_strength(key) for key in next(iter(settings)).quantity.split(JOINT)]
-    ax.set_ylabel(shorten(names[0], 24))
-    ax.set_xlabel(shorten(names[1], 40))
-    ax.set_title(shorten(treatment, 44), loc="left")
+    ax.set_xticks(range(len(columns)), columns, rotation=0 if sum(map(len, columns)) < 30 else 90)
+    ax.set_yticks(range(len(lines)), lines)
+    ax.set_ylabel(wrap_name(given.names[0], 24))
+    ax.set_xlabel(wrap_name(given.names[1], 40))
+    ax.set_title(title_lines(ax, given.title), loc="left")
 
 
 def _name_strength(key: str) -> str:
     """Write ``gp λ`` or ``clip_norm threshold``."""
-    part, _, name = key.partition(".")
+    part, _, name = key.rpartition(".")
     return f"{part} {SYMBOLS.get(name, name)}"
 
 
-def _count_diverged(comparison: ComparisonGroup, setting: Setting) -> str:
-    """Write how many cells diverged, as a second line: ``1/3 div.``; empty where none did."""
+def _count_lost(comparison: ComparisonGroup, setting: Setting) -> tuple[int, int]:
+    """Count the diverged runs of a setting, and those that ran."""
     statuses = comparison.cells_at(setting)["status"]
-    lost, ran = int((statuses == "diverged").sum()), int((statuses != "failed").sum())
+    return int((statuses == "diverged").sum()), int((statuses != "failed").sum())
+
+
+def _say_diverged(comparison: ComparisonGroup, setting: Setting) -> str:
+    """Write how many runs diverged, as a second line: ``1/3 div.``; empty where none did."""
+    lost, ran = _count_lost(comparison, setting)
     return f"\n{lost}/{ran} div." if lost else ""

@@ -56,6 +56,7 @@ class Context:
     answers: list[Answer]  # one per comparison
     looks: dict[str, Look]
     layout: Layout = WIDE
+    every: Sequence[ComparisonGroup] = ()  # also those that have no rows in figures
 
 
 @dataclass(frozen=True)

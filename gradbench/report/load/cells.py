@@ -175,7 +175,9 @@ def _call_diverged(cells: pd.DataFrame) -> list[str]:
     if "steps" in cells:
         ended = cells["diverged_at"] if "diverged_at" in cells else pd.Series(np.nan, cells.index)
         cells["diverged_at"] = to_numbers(ended).astype(float).mask(broken, to_numbers(cells["steps"]))
-    return [f"{broken.sum()} cells completed without a finite value of the compared metric: they count as diverged"]
+    return [
+        f"{broken.sum()} cells completed without a finite value of the compared metric: they count as diverged"
+    ]
 
 
 def strength_columns(quantity: str) -> list[str]:
@@ -270,7 +272,9 @@ def _describe_values(rows: pd.DataFrame, columns: Sequence[str]) -> Iterable[str
         shown = list(columns)
     absent = {column: f"{name} not given" for column, name in zip(columns, names, strict=True)}
     for filled in (words[shown], words[shown].fillna(absent)):
-        labels = pd.Series([", ".join(v for v in row if isinstance(v, str)) for row in filled.to_numpy()], rows.index)
+        labels = pd.Series(
+            [", ".join(v for v in row if isinstance(v, str)) for row in filled.to_numpy()], rows.index
+        )
         if labels.nunique() == len(texts[shown].drop_duplicates()) and labels.all():
             break
     return labels
@@ -285,19 +289,17 @@ def _short_names(columns: Sequence[str]) -> list[str]:
     ]
     short = [column.rsplit(".", 1)[-1] for column in plain]
     alike = [{full for full, one in zip(plain, short, strict=True) if one == brief} for brief in short]
-    return [
-        brief if len(same) == 1 else full for brief, full, same in zip(short, plain, alike, strict=True)
-    ]
+    return [brief if len(same) == 1 else full for brief, full, same in zip(short, plain, alike, strict=True)]
 
 
 def _is_hash(column: str, texts: Iterable[object]) -> bool:
     """Whether a column holds hashes, of a source or of data."""
     found = [text for text in texts if isinstance(text, str)]
-    return column.endswith((SOURCE, "_sha256")) or bool(found) and all(map(HASH.fullmatch, found))
+    return column.endswith((SOURCE, "_sha256")) or (bool(found) and all(map(HASH.fullmatch, found)))
 
 
 def _describe_column(name: str, column: str, texts: Set[str], *, alone: bool) -> dict[str, str]:
-    """Map the values of a column to ``name=value``; hashes to letters, or to their first digits if nothing else differs."""
+    """Map the values of a column to ``name=value``; hashes to letters, or first digits if nothing else differs."""
     if _is_hash(column, texts) and (not alone or len({text[:8] for text in texts}) < len(texts)):
         return {text: f"{name} {_letters(place)}" for place, text in enumerate(sorted(texts))}
     short = {text: text[:8] for text in texts} if _is_hash(column, texts) else abbreviations(column, texts)

@@ -204,7 +204,15 @@ def _metrics_table(table: pd.DataFrame) -> Table:
 
 def _settings_table(table: pd.DataFrame) -> Table:
     """Build the table of settings, at most ``MAX_SETTINGS`` rows."""
-    columns = ("comparison", "setting", "seeds", "diverged", "mean", "interquartile mean", "P(better than none)")
+    columns = (
+        "comparison",
+        "setting",
+        "seeds",
+        "diverged",
+        "mean",
+        "interquartile mean",
+        "P(better than none)",
+    )
     rows = table.iloc[:MAX_SETTINGS].to_dict("records")
     left = len(table) - len(rows)
     caption = f"{OUTCOMES} The first {len(rows):,} of {len(table):,} rows." if left else OUTCOMES

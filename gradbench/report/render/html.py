@@ -50,7 +50,10 @@ def _picture_sources(pictures: Iterable[Picture]) -> dict[str, tuple[str, str]]:
     """Map each picture's name to the data URLs of both of its widths, or to files once ``EMBEDDED`` bytes are used."""
     sources, room = {}, EMBEDDED
     for picture in pictures:
-        both = {f"figures/{picture.name}.png": picture.png, f"figures/{picture.name}.narrow.png": picture.narrow}
+        both = {
+            f"figures/{picture.name}.png": picture.png,
+            f"figures/{picture.name}.narrow.png": picture.narrow,
+        }
         size = sum(map(len, both.values()))
         fits = size <= room
         room -= size if fits else 0
