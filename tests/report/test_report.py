@@ -869,7 +869,7 @@ def test_a_strength_and_a_swept_key_share_a_heat_map_that_marks_the_best_and_cou
         cells.to_parquet(tmp_path / "cells" / f"{part}.parquet", index=False)
     build(tmp_path)
     drawn = (tmp_path / "report" / "figures" / "keys.svg").read_text(encoding="utf-8")
-    assert "gp at λ = 1 for wgan (lr=0.1)" in drawn
+    assert "gp at λ = 1 for wgan (lr=0.1)" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     assert drawn.count(">1/3 div.<") == 1
     told = table(tmp_path, "strengths")
     for mean in told["mean"]:

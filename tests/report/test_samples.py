@@ -10,7 +10,7 @@ import synthetic
 
 from gradbench.cli import show
 from gradbench.report import build
-from gradbench.report.render.samples import MAX_CHARACTERS, read_text
+from gradbench.report.render.samples import MAX_CHARACTERS, first_letters, last_letters, read_text
 from gradbench.storage.results import Results
 
 HOSTILE = "<script>alert(1)</script>\n&amp; \x1b[31mred \u202eleft | `code`"
@@ -98,3 +98,19 @@ def test_what_was_not_read_and_unknown_words_are_told_where_there_are_any(tmp_pa
     assert ("6.25 % of the test text&#39;s tokens are &lt;unk&gt;" in page) == (unknown > 0)
     assert told.get("test/read") == ("0.04" if read < 1 else None)
     assert told.get("test/unknown") == ("0.0625" if unknown else None)
+
+
+@pytest.mark.parametrize("length", range(1, 9))
+def test_a_text_is_cut_between_letters_and_never_within_one(length):
+    letters = [
+        "न",
+        "म",
+        "स्ते",
+        "e\u0301",
+        "क्\u200dष",
+    ]  # a conjunct with its vowel, an accent, a conjunct with a joiner
+    words = "".join(letters)
+    heads = ["".join(letters[:count]) for count in range(len(letters) + 1)]
+    tails = ["".join(letters[count:]) for count in range(len(letters) + 1)]
+    assert first_letters(words, length) == max((one for one in heads if len(one) <= length), key=len)
+    assert last_letters(words, length) == max((one for one in tails if len(one) <= length), key=len)

@@ -12,6 +12,7 @@ from gradbench.report.analysis.commands import add_seeds, extend_strengths
 from gradbench.report.analysis.comparison import CONTROL, ComparisonGroup, Setting
 from gradbench.report.load.cells import NONE, LoadedResults
 from gradbench.report.render.formatting import (
+    ONE_SEED,
     format_change,
     format_interval,
     format_number,
@@ -35,6 +36,7 @@ from gradbench.stats.intervals import Interval
 from gradbench.storage.sanitize import caution
 
 ALONE = "Leave the gradients alone"
+FEW_SEEDS = 5  # that a folder with one seed is asked for
 SURE = 0.95  # probability of being best from which the next treatment is not named
 
 
@@ -186,10 +188,12 @@ class _Writer:
         if ranking.verdict == EQUAL:
             words = f"No treatment is more than {self._margin()} better than none; the best seen is {self._name(best)}."
             return self._answer(best, EQUAL, ALONE, [words, *self._change(best), self._action(best)])
+        if len(self.comparison.seeds) == 1:
+            parts = [*self._change(best), f"One seed does not show what is chance: run {FEW_SEEDS} or more."]
+            command = add_seeds(self.results, self.comparison, FEW_SEEDS)
+            return self._answer(best, UNDECIDED, f"Undecided: best seen {self._name(best)}", parts, command)
         count = self._seeds_needed()
         decide = f"About {count} seeds would decide." if count else "More than 10,000 seeds would be needed."
-        if len(self.comparison.seeds) == 1:
-            decide = f"One seed does not show what is chance; {decide[0].lower()}{decide[1:]}"
         parts = [*self._change(best), self._chances(best), decide]
         command = add_seeds(self.results, self.comparison, count) if count else ""
         return self._answer(best, UNDECIDED, f"Undecided: best seen {self._name(best)}", parts, command)
@@ -268,7 +272,7 @@ class _Writer:
         """Say how sure the place among several treatments is."""
         contenders = self.comparison.ranking.contenders
         others = [other for other in contenders if other.arm != one.arm]
-        if len(contenders) < 3:
+        if len(contenders) < 3 or len(self.comparison.seeds) == 1:
             return ""
         words = f"It is the best of {len(contenders)} with probability {one.probability_best:.2f}"
         if one.probability_best < SURE:
@@ -295,7 +299,8 @@ def _say_change(
     how = format_change(change, relative=comparison.scale.name == "log")
     than = "that of" if how.endswith("×") else "than"
     value = f"{comparison.metric_name} {format_interval(control)}"
-    return f"{how} {than} none{where} ({value}), {pluralize(seeds, 'seed')}."
+    words = f"{how} {than} none{where} ({value})".replace(ONE_SEED, "")
+    return f"{words}, {pluralize(seeds, 'seed')}."
 
 
 def describe_context(comparison: ComparisonGroup, rates: int = 1) -> str:

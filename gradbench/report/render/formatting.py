@@ -8,6 +8,7 @@ from gradbench.config.composite import JOINT
 from gradbench.stats.intervals import Interval
 
 SYMBOLS = {"lambda": "λ"}
+ONE_SEED = " (one seed, no interval)"
 
 Strength = float | tuple[float, ...] | None
 """The strength of a treatment, those of a composition, or none."""
@@ -40,11 +41,7 @@ def format_interval(given: Interval) -> str:
     if math.isnan(given.estimate):
         return "–"
     if math.isnan(given.low):
-        return (
-            f"{format_number(given.estimate)} (one seed, no interval)"
-            if given.n == 1
-            else format_number(given.estimate)
-        )
+        return f"{format_number(given.estimate)}{ONE_SEED}" if given.n == 1 else format_number(given.estimate)
     values = given.estimate, given.low, given.high
     largest = max(map(abs, values))
     if not 1e-4 <= largest < 1e15:
