@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
-from torchvision.models import resnet18
 
 
 class CNN(nn.Module):
@@ -267,9 +266,15 @@ class Heavy(Convolutional):
 
 
 def resnet() -> nn.Module:
-    """torchvision's ResNet-18 on images of one channel."""
-    net = resnet18(num_classes=10)
-    net.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+    """torchvision's ResNet-18 on images of one channel, its blocks with a sixteenth of their channels."""
+    from torchvision.models.resnet import BasicBlock, ResNet  # seconds
+
+    class Thin(ResNet):
+        def _make_layer(self, block, planes, *given, **named):
+            return super()._make_layer(block, planes // 16, *given, **named)
+
+    net = Thin(BasicBlock, [2, 2, 2, 2])
+    net.conv1, net.fc = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False), nn.Linear(512 // 16, 10)
     return net
 
 
