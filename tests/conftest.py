@@ -6,6 +6,7 @@ import torch
 
 from gradbench.config import compose
 from gradbench.launchers import forkserver
+from gradbench.report.figures.style import RC
 
 # no test times anything: a busy machine is no failure
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -15,6 +16,8 @@ torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # what each process that tries a network of one's own would import for a second
 forkserver.PRELOADED.append("torch._dynamo")
+# no test looks at pixels
+RC["savefig.dpi"] = 20
 
 COMPOSED: dict[tuple[object, ...], compose.Composed] = {}
 """What Hydra composed of the shipped files: a tenth of a second each, and the same in every test."""
@@ -44,3 +47,9 @@ def _own_arithmetic():
     """A worker flushes denormal numbers; one that a test settles in this process must not do so for the next."""
     yield
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Write reports without figures, for tests that look at something else."""
+    monkeypatch.setattr("gradbench.report.figures.start_drawing", lambda _context: dict)

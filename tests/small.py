@@ -180,7 +180,7 @@ Case = tuple[str, str]
 
 
 def in_suites(
-    names: str, quick: Iterable[Case], slow: Iterable[Case], all_of_them: Iterable[Case]
+    names: str, quick: Iterable[Case], slow: Iterable[Case] = (), all_of_them: Iterable[Case] = ()
 ) -> pytest.MarkDecorator:
     """Try a test with some cases in the default suite, with further ones in the slow one, and else with all."""
     suites = dict.fromkeys(all_of_them, "exhaustive") | dict.fromkeys(slow, "slow") | dict.fromkeys(quick, "")

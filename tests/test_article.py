@@ -177,9 +177,8 @@ def test_each_cell_is_kept_with_where_it_comes_from(article: Article) -> None:
 
 @small_and_kept
 def test_a_report_is_rebuilt_from_what_is_kept_with_the_same_numbers(
-    article: Article, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    article: Article, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(RC, "savefig.dpi", 50)
     for folder in article.folders[:REBUILT]:
         copy = tmp_path / folder.name
         shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("report"))
@@ -256,8 +255,7 @@ def test_a_figure_that_is_not_drawn_is_asked_for(small: Article, tmp_path: Path)
     assert contents(tmp_path / "kept") == before
 
 
-def test_an_experiment_without_claims_is_kept_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(RC, "savefig.dpi", 50)
+def test_an_experiment_without_claims_is_kept_too(tmp_path: Path) -> None:
     synthetic.write(tmp_path / "plain", models=["mlp"], steps=20)
     reference.keep(tmp_path / "plain", tmp_path / "kept")
     assert len(pd.read_parquet(tmp_path / "kept" / "cells")) == len(
