@@ -1,4 +1,5 @@
 import signal
+from copy import deepcopy
 
 import hypothesis
 import pytest
@@ -30,7 +31,7 @@ def compose_once(configs, words, real=compose.Configs._compose):
         return real(configs, words)
     if key not in COMPOSED:
         COMPOSED[key] = real(configs, words)
-    return COMPOSED[key]
+    return deepcopy(COMPOSED[key])
 
 
 compose.Configs._compose = compose_once
