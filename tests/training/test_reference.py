@@ -126,8 +126,8 @@ def assert_follows(stack):
 
 @in_suites(
     "model, regularizer",
-    quick=[*pairs_of_families(0), *some_pairs(1), *composed_pairs(0)],
-    slow=pairs_of_families(2) + composed_pairs(1),
+    quick=some_pairs(0) + some_pairs(1) + composed_pairs(0),
+    slow=pairs_of_families(0) + pairs_of_families(1) + composed_pairs(1),
     all_of_them=ALL_PAIRS + COMPOSED_PAIRS,
 )
 def test_every_cell_of_a_stack_follows_the_reference_step_by_step(model, regularizer):
