@@ -18,6 +18,7 @@ from small import (
     CPU,
     DEAR,
     FAMILIES,
+    LARGE,
     MODELS,
     NETWORKS,
     OTHER_PAIRS,
@@ -42,7 +43,14 @@ from gradbench.training.setup import build_stack
 from gradbench.training.telemetry import Telemetry, series_of
 
 every_model = pytest.mark.parametrize(
-    "model", [*MODELS, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+    "model",
+    [
+        *MODELS,
+        *(
+            pytest.param(name, marks=pytest.mark.exhaustive if name in LARGE else pytest.mark.slow)
+            for name in OTHERS
+        ),
+    ],
 )
 
 
@@ -348,7 +356,7 @@ def test_every_property_is_tried_with_all_models_and_regularizers_and_in_the_slo
             assert [set(side) for side in zip(*quick, strict=True)] == [set(MODELS), set(REGULARIZERS)]
             assert len(quick) <= len(MODELS) + len(REGULARIZERS), "it may not grow as a product"
             assert with_families(slow) >= of_families
-            assert set(OTHERS) <= {model for model, _ in slow}
+            assert {*OTHERS} - {*LARGE} <= {model for model, _ in slow}
             assert set(COMPOSITIONS) <= {regularizer for _, regularizer in slow}
             tried |= with_families(quick)
     assert tried == of_families, "all properties of the default suite together"
