@@ -67,7 +67,7 @@ OTHERS = {
 """Networks and tasks of other people's -> model and settings."""
 
 LARGE = ("resnet18",)
-"""Those that take up to a minute per property: in the slow suite they follow the reference and go on to the same bits."""
+"""Those that take up to a minute per property: the slow suite holds them to the reference, and to a stack gone on with."""
 
 MODELS, REGULARIZERS, OPTIMIZERS = (CONFIGS.groups[group] for group in ("model", "regularizer", "optimizer"))
 
@@ -198,8 +198,9 @@ def each_pair(turn: int) -> pytest.MarkDecorator:
     """Try a property on pairs of a model and a regularizer, most of them in the exhaustive suite.
 
     The default suite tries every model and every regularizer, the slow one every model with every family of
-    regularizers, and other people's code, unless it is large, with a clip or a penalty; both try some of the compositions. Another ``turn``
-    chooses others. The number of these pairs grows with the number of models, not with their product.
+    regularizers, and other people's code, unless it is large, with a clip or a penalty; both try some of the
+    compositions. Another ``turn`` chooses others. The number of these pairs grows with the number of models, not with
+    the product.
     """
     quick = some_pairs(turn) + composed_pairs(turn)[turn % len(COMPOSITIONS) :][:1]
     slow = pairs_of_families(turn)

@@ -140,7 +140,7 @@ def shuffled(cells, width):
     return [cells[(3 * index + 5 * width) % len(cells)] for index in range(width)][::-1]
 
 
-@pytest.mark.parametrize("precision", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("float64", marks=pytest.mark.exhaustive)])
 @each_pair(2)
 def test_a_cell_has_the_bits_that_its_model_promises_in_a_stack_of_any_width(model, regularizer, precision):
     grid = cells(
