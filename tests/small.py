@@ -67,7 +67,7 @@ OTHERS = {
 """Networks and tasks of other people's -> model and settings."""
 
 LARGE = ("resnet18",)
-"""Those that take up to a minute per property: the slow suite holds them to the reference, and to a stack gone on with."""
+"""Those that take a minute per property: the slow suite holds them to the reference, the exhaustive one to the rest."""
 
 MODELS, REGULARIZERS, OPTIMIZERS = (CONFIGS.groups[group] for group in ("model", "regularizer", "optimizer"))
 
