@@ -13,15 +13,9 @@ from gradbench.cli import main as cli
 from gradbench.errors import UsageError
 from gradbench.report import compare
 from gradbench.report.diff.pairing import diff_folders, short_names
-from gradbench.report.figures.style import RC
 from gradbench.report.load.cells import load_results
 
 FEW = {"none": (), "clip_norm": (0.1, 1.0)}
-
-
-@pytest.fixture(autouse=True)
-def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(RC, "savefig.dpi", 50)
 
 
 @pytest.fixture
