@@ -10,8 +10,8 @@ from gradbench.config.instantiate import load_once
 from gradbench.launchers.worker import configure_process
 from gradbench.memory.estimate import measure_peak, predict_footprint
 from gradbench.profiling.cases import NONE, Cases
-from gradbench.profiling.timing import make_runner, median_interval, time_rounds
-from gradbench.stats.intervals import NO_VALUES
+from gradbench.profiling.timing import make_runner, time_rounds
+from gradbench.stats.intervals import NO_VALUES, median_interval
 from gradbench.storage.provenance import provenance
 from gradbench.training.setup import build_stack
 

@@ -38,7 +38,7 @@ from gradbench.storage.sanitize import check_folder, escape_controls
 NONE = "none"
 REQUIRED = ("cell", "model", "model.metric", "model.goal", "regularizer", "seed", "status")
 OUTCOME = ("cell", "status", "diverged_at", "error")
-PROVENANCE = (*MADE_BY, "git_dirty", "data_sha256", "format", "started", "finished", "command")
+PROVENANCE = (*MADE_BY, "git_dirty", "data_sha256", "step_program", "format", "started", "finished", "command")
 DERIVED = ("comparison", "treatment", "quantity", "strength", "strengths", "value", "score")
 
 
