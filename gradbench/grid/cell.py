@@ -100,7 +100,9 @@ class Cell:
         """
         regularizer = "shared" if self.shares_pass else self.regularizer_program
         return intern(
-            canonical([self.setting | {"regularizer": regularizer}, self.data_sha256, self.runtime["stack_width"]])
+            canonical(
+                [self.setting | {"regularizer": regularizer}, self.data_sha256, self.runtime["stack_width"]]
+            )
         )
 
     @property

@@ -23,6 +23,10 @@ class Measurement(Protocol):
     def title(self) -> str:
         """What is measured, in a few words."""
 
+    @property
+    def wanted(self) -> bool:
+        """Whether it is made however long the others took."""
+
     def __call__(self, folder: Path, device: "torch.device", stop: Callable[[], bool]) -> None:
         """Measure, and write to the results folder. It may raise; a UsageError is a reason in words.
 

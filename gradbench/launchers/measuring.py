@@ -48,8 +48,8 @@ class Measuring:
         waiting = deque(measurements)
         deadline = time.monotonic() + max(SECONDS, SHARE * trained_seconds)
         while (waiting or self.running) and not self.interruption.requested:
-            if waiting and time.monotonic() > deadline:
-                self.leave_out(waiting, "the time is up, and the same command goes on")
+            if waiting and not waiting[0].wanted and time.monotonic() > deadline:
+                self.leave_out(waiting, "the time is up; the same command goes on with it")
             try:
                 for device in self.free(places):
                     if waiting:
@@ -58,7 +58,7 @@ class Measuring:
                 if not self.running:
                     self.leave_out(waiting, str(error))
             for pipe in wait(list(self.running), TICK_SECONDS):
-                self.handle_message(*self.running.pop(pipe))  # type: ignore[arg-type, call-overload]
+                self.handle_message(*self.running.pop(pipe))  # type: ignore[call-overload]
         for worker, _ in self.running.values():
             worker.process.kill()
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gradbench.claims.schema import parse_claims
 from gradbench.grid.cell import Cell
 from gradbench.profiling.cases import NONE
 from gradbench.storage.costs import read_costs
@@ -22,10 +23,12 @@ class SettingMeasurement:
     Attributes:
         cells: a cell of each program; they differ in their regularizers, and ``none`` comes first where there is one.
         width: cells per stack.
+        wanted: whether a claim is decided by it: then it may take long.
     """
 
     cells: tuple[Cell, ...]
     width: int
+    wanted: bool = False
 
     @property
     def title(self) -> str:
@@ -50,7 +53,7 @@ class SettingMeasurement:
         known = finished_programs(folder, device.type)
         kept = [cell for cell in self.cells if cell.step_program in known]
         if kept:
-            measure_setting(kept, self.width, folder, device, stop)
+            measure_setting(kept, self.width, folder, device, stop, limited=not self.wanted)
 
 
 def list_measurements(plan: Plan) -> list[SettingMeasurement]:
@@ -69,13 +72,14 @@ def list_measurements(plan: Plan) -> list[SettingMeasurement]:
         if first.step_program in known or any(cell.id in todo for cell in members):
             settings.setdefault(first.setting_id, {})[first.step_program] = first
     widths = widest_stacks(plan)
+    wanted = any(claim.reads_costs for claim in parse_claims(plan.experiment.source, plan.experiment.name))
     found = []
     for programs in settings.values():
         missing = [cell for program, cell in programs.items() if program not in timed]
         control = [cell for cell in programs.values() if is_control(cell) and cell not in missing]
         if missing:
             cells = sorted([*control, *missing], key=lambda cell: not is_control(cell))
-            found.append(SettingMeasurement(tuple(cells), choose_width(cells, widths, kind)))
+            found.append(SettingMeasurement(tuple(cells), choose_width(cells, widths, kind), wanted))
     return found
 
 

@@ -37,7 +37,13 @@ TIMING_SECONDS = 0.02
 
 
 def measure_setting(
-    cells: Sequence[Cell], width: int, folder: Path, device: torch.device, stop: Callable[[], bool]
+    cells: Sequence[Cell],
+    width: int,
+    folder: Path,
+    device: torch.device,
+    stop: Callable[[], bool],
+    *,
+    limited: bool = True,
 ) -> None:
     """Time a step of each program, and write the rounds to a results folder. What is trained for it is thrown away.
 
@@ -47,17 +53,18 @@ def measure_setting(
         folder: the results folder.
         device: device that they are timed on.
         stop: returns whether to leave now; nothing is written then.
+        limited: take few rounds, or refuse, where steps are slow.
 
     Raises:
         UsageError: if it would take too long, or code or data have changed since the plan.
         StoppedError: if ``stop`` says so.
     """
-    seconds, steps = time_setting(cells, width, device, stop)
+    seconds, steps = time_setting(cells, width, device, stop, limited=limited)
     write_costs(folder, cost_rows(cells, width, seconds, steps, device))
 
 
 def time_setting(
-    cells: Sequence[Cell], width: int, device: torch.device, stop: Callable[[], bool]
+    cells: Sequence[Cell], width: int, device: torch.device, stop: Callable[[], bool], *, limited: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
     """Return program -> seconds of a step in each round, and program -> steps in a timing; raises as above."""
 
@@ -81,12 +88,14 @@ def time_setting(
         round_seconds += time.perf_counter() - tick
         runner.steps = min(math.ceil(TIMING_SECONDS / max(step, 1e-9)), CHUNK, max(context.steps - 1, 1))
         round_seconds += (runner.steps - 1) * step
-        check_duration(round_seconds)
+        if limited:
+            check_duration(round_seconds)
         runners[cell.step_program] = runner
     if device.type == "cuda":  # captures the graphs that a single step did not need
         for runner in runners.values():
             runner.run()
-    count = min(max(math.floor(SECONDS / round_seconds), FEWEST_ROUNDS), ROUNDS)
+    affordable = math.floor(SECONDS / round_seconds) if limited else ROUNDS
+    count = min(max(affordable, FEWEST_ROUNDS), ROUNDS)
     seconds = time_rounds(runners, {}, count, look).steps
     return seconds, {name: runner.steps for name, runner in runners.items()}
 
@@ -115,7 +124,9 @@ def cost_rows(
     has_control = cells[0].config["regularizer"]["name"] == NONE
     control = seconds[cells[0].step_program]
     origin = provenance(str(device))
-    common = {key: origin[key] for key in ("device", "device_name", "gradbench", "torch")} | {"measured": now()}
+    common = {key: origin[key] for key in ("device", "device_name", "gradbench", "torch")} | {
+        "measured": now()
+    }
     return [
         {
             "step_program": cell.step_program,

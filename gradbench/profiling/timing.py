@@ -129,4 +129,3 @@ def time_rounds(
                 (with_it if kind is runners else without)[name][index] = step + flush
         on_round(index + 1)
     return Timings(with_it, {name: with_it[name] - without[name] for name in silent})
-

@@ -5,8 +5,9 @@
     curves/*.parquet     one row per cell and recorded step
     arrays/<cell>.npz    what figures need beyond numbers
 
-Beside them lies the table of :mod:`gradbench.storage.costs`. Each finished stack writes one part per table, under a name derived from its cells: writing twice is harmless,
-and no two writers share a file. The part in ``cells`` is written last: a cell with a row there is finished.
+Each finished stack writes one part per table, under a name derived from its cells: writing twice is harmless,
+and no two writers share a file. The part in ``cells`` is written last: a cell with a row there is finished. The table
+of costs, which is no result, is :mod:`gradbench.storage.costs`.
 """
 
 import contextlib

@@ -1,6 +1,5 @@
 """Answer, for each comparison, which treatment to use, with the numbers behind it."""
 
-import math
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -11,12 +10,12 @@ from gradbench.report.analysis.comparison import (
     ComparisonGroup,
     TreatmentJudgement,
     judge_treatments,
-    step_ratio,
 )
+from gradbench.report.analysis.cost import cost_of
 from gradbench.report.load.cells import NONE
 from gradbench.report.render.formatting import format_interval, format_number, format_setting, join_words
 
-NOTICEABLE_COST = 1.1  # ratio of step times; smaller ones occur by chance between stacks
+NOTICEABLE_COST = 1.1  # ratio of step times that is worth a word
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,8 @@ def _format_evidence(judgement: TreatmentJudgement) -> str:
         parts.append(f"the treatment diverged in {judgement.diverged} of {judgement.n} seeds")
     if judgement.difference.n:
         parts.append(f"difference {format_interval(judgement.difference)}")
-    ratio = max((step_ratio(judgement.comparison, fold) for fold in set(judgement.folds)), default=math.nan)
-    if ratio > NOTICEABLE_COST:
-        parts.append(f"{format_number(ratio, 2)}× the step")
+    treatments = {fold.treatment for fold in judgement.folds}
+    ratios = [cost_of(judgement.comparison, treatment).estimate for treatment in treatments]
+    if dear := [ratio for ratio in ratios if ratio > NOTICEABLE_COST]:
+        parts.append(f"{format_number(max(dear), 2)}× the step")
     return " · ".join(parts)

@@ -122,11 +122,6 @@ class ComparisonGroup:
         return found
 
     @cached_property
-    def control_seconds(self) -> float:
-        """Median step time of ``none``, in seconds."""
-        return float(self.cells_at(CONTROL)["step_seconds"].median())
-
-    @cached_property
     def _chosen(self) -> dict[str, Setting]:
         found = {}
         for treatment in self.treatments:
@@ -220,14 +215,6 @@ def judge_treatments(comparison: ComparisonGroup, treatments: Sequence[str]) -> 
         diverged_difference=diverged_difference,
         verdict=_combine_signs(difference.sign, diverged_difference.sign),
     )
-
-
-def step_ratio(comparison: ComparisonGroup, setting: Setting) -> float:
-    """Compute the median step time of a setting over that of ``none``; nan if either is missing."""
-    if "step_seconds" not in comparison.cells:
-        return np.nan
-    control = comparison.control_seconds
-    return float(comparison.cells_at(setting)["step_seconds"].median() / control) if control > 0 else np.nan
 
 
 def _combine_signs(metric: int, diverged_difference: int) -> str:

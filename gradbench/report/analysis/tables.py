@@ -10,8 +10,8 @@ from gradbench.report.analysis.comparison import (
     ComparisonGroup,
     Setting,
     judge_treatments,
-    step_ratio,
 )
+from gradbench.report.analysis.cost import cost_of, milliseconds_of
 from gradbench.report.load.cells import NONE, LoadedResults, metric_columns, strength_columns
 from gradbench.report.load.curves import ACTION
 from gradbench.report.load.read import STATUSES
@@ -40,23 +40,13 @@ def build_tables(
         "cells.csv": results.cells,
         "strengths.csv": _per_setting(comparisons, _strength_row),
         "divergence.csv": _per_setting(comparisons, _divergence_row),
-        "cost.csv": _per_setting(comparisons, _cost_row),
+        "cost.csv": pd.DataFrame([_cost_row(c, t) for c in comparisons for t in c.treatments]),
         "action.csv": _per_setting(comparisons, lambda c, s: _action_row(actions, c, s)),
         "comparisons.csv": pd.DataFrame(
             [_judgement_row(c, t) for c in comparisons for t in c.treatments if t != NONE],
             columns=JUDGED_COLUMNS,
         ),
     } | ({"metrics.csv": pd.DataFrame(metrics)} if metrics else {})
-
-
-def relative_step_times(comparison: ComparisonGroup, setting: Setting) -> pd.Series:
-    """Compute the distinct step times of a setting over the median of ``none``; cells of a stack share one time."""
-    cells = comparison.cells
-    if "step_seconds" not in cells:
-        return pd.Series(dtype=float)
-    found = comparison.cells_at(setting)["step_seconds"].dropna().drop_duplicates()
-    control = comparison.control_seconds
-    return found / control if control > 0 else pd.Series(dtype=float)
 
 
 def _per_setting(comparisons: Sequence[ComparisonGroup], row: RowOf) -> pd.DataFrame:
@@ -146,13 +136,14 @@ def diverged_share(comparison: ComparisonGroup, setting: Setting) -> Interval:
     return share_interval(statuses.count("diverged"), len(statuses) - statuses.count("failed"))
 
 
-def _cost_row(comparison: ComparisonGroup, setting: Setting) -> Mapping[str, object]:
-    ratios = relative_step_times(comparison, setting)
+def _cost_row(comparison: ComparisonGroup, treatment: str) -> Mapping[str, object]:
+    milliseconds = milliseconds_of(comparison, treatment)
     return {
-        "timings": len(ratios),
-        "ratio": step_ratio(comparison, setting),
-        "lowest": ratios.min(),
-        "highest": ratios.max(),
+        "comparison": comparison.label,
+        "treatment": treatment,
+        "rounds": milliseconds.n,
+        **cost_of(comparison, treatment).columns("step_ratio"),
+        **milliseconds.columns("milliseconds"),
     }
 
 
@@ -168,7 +159,8 @@ JUDGED_COLUMNS = (
     *("comparison", "treatment", "metric", "goal", "quantity", "chosen", "n", "diverged"),
     *("mean", "mean_low", "mean_high", "none_n", "none_diverged", "none", "none_low", "none_high"),
     *("pairs", "difference", "difference_low", "difference_high"),
-    *("share_difference", "share_difference_low", "share_difference_high", "step_ratio", "verdict"),
+    *("share_difference", "share_difference_low", "share_difference_high"),
+    *("step_ratio", "step_ratio_low", "step_ratio_high", "verdict"),
 )
 
 
@@ -195,6 +187,6 @@ def _judgement_row(comparison: ComparisonGroup, treatment: str) -> Mapping[str, 
         "pairs": judgement.difference.n,
         **judgement.difference.columns("difference"),
         **judgement.diverged_difference.columns("share_difference"),
-        "step_ratio": step_ratio(comparison, comparison.chosen_setting(treatment)),
+        **cost_of(comparison, treatment).columns("step_ratio"),
         "verdict": judgement.verdict,
     }

@@ -16,7 +16,7 @@ from gradbench.report.render.cells import CellListing
 from gradbench.report.render.formatting import (
     format_duration,
     format_interval,
-    format_number,
+    format_ratio,
     format_setting,
     join_or_count,
     join_words,
@@ -35,7 +35,8 @@ JUDGED = (
     "that judge one choice made the others (Nadeau and Bengio, 2003). A verdict other than undecided needs the "
     "interval of the difference, or Newcombe's interval of the difference in diverged shares, to leave out zero. "
     "The box above also chooses the treatment in this way; the rows of this table are judged one by one and not "
-    "corrected for their number. If the treatments did nothing, every difference would straddle zero."
+    "corrected for their number. If the treatments did nothing, every difference would straddle zero. Step: the time "
+    "of a step relative to none, timed side by side after the sweep (see Cost)."
 )
 OUTCOMES = (
     "One row per treatment and strength. Means are over the seeds that completed, with 95% Student t intervals; the "
@@ -44,6 +45,11 @@ OUTCOMES = (
     "better: ties count half, a diverged cell loses to any that is not, and the interval is Newcombe's. A "
     "treatment that did nothing would be at 0.5. Many rows are many chances of luck: this table is for looking, the "
     "answers above are for deciding."
+)
+
+NOT_TIMED = (
+    "What a step of each treatment costs was not timed. A run times it at its end: type its command again, without "
+    "--no-cost. For cells of a gradbench that did not do so, gradbench cost does, such as gradbench cost model=mlp."
 )
 
 FURTHER = (
@@ -112,6 +118,8 @@ def build_sections(
         listed = [_settings_table(strengths)] if title == "Strengths" else []
         found.append(ReportSection(title, [*left_out, *drawings, *listed]))
         left_out = []
+    if "Cost" not in pictures:
+        found.insert(_index_of(found, "Critic"), ReportSection("Cost", [NOT_TIMED]))
     if "Divergence" not in pictures:
         which = " that figures show" if len(shown) < len(comparisons) else ""
         labels = join_or_count([comparison.label for comparison in shown], "group")
@@ -163,10 +171,14 @@ def _judgement_entries(row: Mapping[Hashable, Any]) -> tuple[TableEntry, ...]:
         _interval_entry(row, "difference", row["pairs"]),
         TableEntry(lost, row["diverged"] / row["n"] if row["n"] else float("nan")),
         TableEntry(str(row["n"]), float(row["n"])),
-        TableEntry(
-            f"{format_number(row['step_ratio'])}×" if row["step_ratio"] > 0 else "–", float(row["step_ratio"])
-        ),
+        TableEntry(_format_cost(row), float(row["step_ratio"])),
     )
+
+
+def _format_cost(row: Mapping[Hashable, Any]) -> str:
+    """Write the time of a step relative to ``none``, or a dash where it is unknown."""
+    cost = Interval(row["step_ratio"], row["step_ratio_low"], row["step_ratio_high"], 0)
+    return format_ratio(cost) if cost.estimate > 0 else "–"
 
 
 def _metrics_table(table: pd.DataFrame) -> Table:
