@@ -49,7 +49,8 @@ class Claim:
         combine: whether the claim must hold under ``each`` condition or under ``any``.
         take: ``final``, the value at the end; ``mean`` over all recorded steps; ``steps_to``, the first evaluated
             step at which the metric has reached ``level``; ``equal_seconds``, the value after the time in which
-            the fastest regularizer finishes, by the steps that were timed side by side where there are such; ``distance`` of the final value from ``level``.
+            the fastest regularizer finishes, by steps timed side by side where there are such; ``distance`` of the
+            final value from ``level``.
         level: the value that ``take: steps_to`` and ``distance`` refer to.
         effect: ``difference``, or ``ratio`` (of positive values, averaged as logarithms).
         per: keys whose values are the conditions, one verdict each; intervals are corrected for their number, not

@@ -14,7 +14,8 @@ from gradbench.cli import main as cli
 from gradbench.memory.estimate import measure_peak
 from gradbench.profiling.cases import NONE, make_cases
 from gradbench.profiling.output import draw_costs, make_table
-from gradbench.profiling.timing import Runner, make_runner, median_interval, time_rounds
+from gradbench.profiling.timing import Runner, make_runner, time_rounds
+from gradbench.stats.intervals import median_interval
 from gradbench.training.bind import init_state
 from gradbench.training.setup import build_stack
 from gradbench.training.telemetry import COMPARE_EVERY, Telemetry
