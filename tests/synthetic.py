@@ -96,7 +96,9 @@ def write(
     return cells
 
 
-def costs(cells: pd.DataFrame, rounds: int = 12, measured: str = "2026-11-22T08:02:50+00:00") -> list[dict[str, Any]]:
+def costs(
+    cells: pd.DataFrame, rounds: int = 12, measured: str = "2026-11-22T08:02:50+00:00"
+) -> list[dict[str, Any]]:
     """Return the rows of the table of costs: each program's step takes as long as ``COST`` says, times the round's."""
     rng = np.random.default_rng(3)
     programs = cells.drop_duplicates("step_program")
@@ -105,10 +107,15 @@ def costs(cells: pd.DataFrame, rounds: int = 12, measured: str = "2026-11-22T08:
     for index in range(rounds):
         slowness = 1 + rng.random()
         for _, row in programs.iterrows():
-            ratio = COST.get(row["regularizer"], 1.2) * (1 + 0.01 * rng.normal() * (row["regularizer"] != "none"))
+            ratio = COST.get(row["regularizer"], 1.2) * (
+                1 + 0.01 * rng.normal() * (row["regularizer"] != "none")
+            )
             found.append(
                 {
-                    **{name: row[name] for name in ("step_program", "model", "regularizer", "device", "gradbench")},
+                    **{
+                        name: row[name]
+                        for name in ("step_program", "model", "regularizer", "device", "gradbench")
+                    },
                     "round": index,
                     "step_seconds": 1e-3 * ratio * slowness,
                     "step_ratio": ratio if has_control else np.nan,
@@ -174,7 +181,9 @@ def _cell(
         "step_seconds": seconds,
         "seconds": seconds * steps,
         "width": 12,
-        "step_program": hashlib.sha256(f"{model}{regularizer}{sorted(leaves.items())}".encode()).hexdigest()[:16],
+        "step_program": hashlib.sha256(f"{model}{regularizer}{sorted(leaves.items())}".encode()).hexdigest()[
+            :16
+        ],
         "gradbench": "0.1.0",
         "torch": "2.6.0",
         "python": "3.12.1",

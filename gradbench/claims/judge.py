@@ -74,6 +74,8 @@ def split_by_condition(claim: Claim, evidence: Evidence) -> list[ConditionCells]
     cells = select_cells(evidence.cells, claim.among)
     if claim.metric == STEP_RATIO:
         cells = rounds_as_seeds(cells, evidence.rounds)
+        if cells.empty:
+            return []
     groups = [(condition, select_cells(cells, condition)) for condition in list_conditions(cells, claim.per)]
     confidence = 1 - (1 - CONFIDENCE) / max(len(groups), 1)
     found = []
