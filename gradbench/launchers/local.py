@@ -88,6 +88,7 @@ def run(
             pool.run([devices[index % len(devices)] for index in range(count)])
             if measurements and not pool.stopping:
                 count = worker_count(devices, len(measurements), 1 if in_process else jobs)
+                watcher.notify("timing what a step of each treatment costs (--no-cost leaves it out)")
                 # workers that share a GPU would disturb each other
                 places = ["cpu"] * count if list(devices) == ["cpu"] else list(devices)[:count]
                 Measuring(pool.workers, pool.start, watcher.notify, interruption).run(

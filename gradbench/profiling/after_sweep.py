@@ -52,15 +52,15 @@ class SettingMeasurement:
 
         known = finished_programs(folder, device.type)
         kept = [cell for cell in self.cells if cell.step_program in known]
-        if kept:
+        if not all(map(is_control, kept)):
             measure_setting(kept, self.width, folder, device, stop, limited=not self.wanted)
 
 
 def list_measurements(plan: Plan) -> list[SettingMeasurement]:
-    """List what is to be timed after a sweep: of each setting the programs that lack a cost, beside ``none``.
+    """List what is to be timed after a sweep: of each setting the treatments that lack a cost, beside ``none``.
 
-    Only cells whose rows name their program count, those that are trained now included. Cells of a program that is
-    timed on this type of device already, or whose finished cells were trained on another one, need nothing.
+    Only cells whose rows name their program count, those that are trained now included. A program that was timed on
+    this type of device, beside ``none`` where there is one, or whose cells were trained on another type needs nothing.
     """
     kind = plan.devices[0].partition(":")[0]
     todo = {cell.id for cells in plan.todo() for cell in cells}
@@ -75,10 +75,14 @@ def list_measurements(plan: Plan) -> list[SettingMeasurement]:
     wanted = any(claim.reads_costs for claim in parse_claims(plan.experiment.source, plan.experiment.name))
     found = []
     for programs in settings.values():
-        missing = [cell for program, cell in programs.items() if program not in timed]
-        control = [cell for cell in programs.values() if is_control(cell) and cell not in missing]
+        control = [cell for cell in programs.values() if is_control(cell)]
+        missing = [
+            cell
+            for program, cell in programs.items()
+            if not is_control(cell) and not (timed.get(program, False) if control else program in timed)
+        ]
         if missing:
-            cells = sorted([*control, *missing], key=lambda cell: not is_control(cell))
+            cells = [*control, *missing]
             found.append(SettingMeasurement(tuple(cells), choose_width(cells, widths, kind), wanted))
     return found
 
@@ -125,10 +129,12 @@ def finished_programs(folder: Path, kind: str) -> set[str]:
     return set(cells.loc[cells["status"].isin(FINISHED) & (cells["device"] == kind), "step_program"])
 
 
-def timed_programs(folder: Path, kind: str) -> set[str]:
-    """Return the programs whose cost is in a folder's tables, of this type of device."""
-    columns = ["step_program", "device"]
+def timed_programs(folder: Path, kind: str) -> dict[str, bool]:
+    """Return program -> whether it was timed beside ``none``, of those that were timed on this type of device."""
+    columns = ["step_program", "device", "step_ratio"]
     costs, _ = read_costs(folder, columns)
     if not set(columns) <= set(costs):
-        return set()
-    return set(costs.loc[costs["device"] == kind, "step_program"])
+        return {}
+    own = costs[costs["device"] == kind]
+    beside = own["step_ratio"].notna().groupby(own["step_program"]).any()
+    return {str(program): bool(value) for program, value in beside.items()}

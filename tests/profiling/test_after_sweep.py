@@ -72,6 +72,21 @@ def test_a_treatment_that_is_added_is_timed_alone_beside_none(swept):
     assert missing(swept / "timed", words) == [["none", "gp_lp"]]
 
 
+def test_what_was_timed_without_none_is_timed_beside_it_once_the_sweep_has_it(swept, tmp_path):
+    alone = [*SMALL, "regularizer=clip_norm,gp", "seed=range(2)"]
+    assert missing(tmp_path, alone) == [["clip_norm", "gp"]]
+    costs, _ = read_costs(swept / "timed")
+    write_costs(
+        tmp_path, costs[costs["regularizer"] != "none"].assign(step_ratio=float("nan")).to_dict("records")
+    )
+    assert missing(tmp_path, alone) == []
+    assert missing(tmp_path) == [["none", "clip_norm", "gp"]]
+
+
+def test_none_alone_is_not_timed(tmp_path):
+    assert missing(tmp_path, [*SMALL, "regularizer=none", "seed=range(2)"]) == []
+
+
 def test_more_seeds_and_strengths_of_what_was_timed_need_nothing(swept):
     words = [*WORDS[:-1], "regularizer.threshold=0.1,1", "optimizer.lr=0.1,0.5", "seed=range(4)"]
     assert missing(swept / "timed", words) == []

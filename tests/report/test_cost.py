@@ -74,6 +74,11 @@ def test_without_timings_there_is_no_number_and_the_page_says_what_times_them(tm
     assert "cost" not in draw(tmp_path)
 
 
+def test_of_none_alone_no_cost_is_asked(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, models=["mlp"], strengths={"none": ()}, timed=False)
+    assert "Cost" not in markdown(tmp_path)
+
+
 def test_the_page_says_that_clippings_share_the_pass_of_none(tmp_path: Path) -> None:
     synthetic.write(tmp_path, models=["wgan"], strengths=FEW)
     said = " ".join(markdown(tmp_path).split())

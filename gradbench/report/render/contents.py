@@ -118,7 +118,7 @@ def build_sections(
         listed = [_settings_table(strengths)] if title == "Strengths" else []
         found.append(ReportSection(title, [*left_out, *drawings, *listed]))
         left_out = []
-    if "Cost" not in pictures:
+    if "Cost" not in pictures and any(set(group.treatments) - {NONE} for group in comparisons):
         found.insert(_index_of(found, "Critic"), ReportSection("Cost", [NOT_TIMED]))
     if "Divergence" not in pictures:
         which = " that figures show" if len(shown) < len(comparisons) else ""
