@@ -2,9 +2,9 @@
 
     python experiments/article/reference.py results/article-full results/article
 
-Of each experiment it keeps the frozen file, all cells in one part, what was timed, the figures that the claims name, and
-of the curves all that the claims read, and ``POINTS`` steps per cell of what a report draws. Arrays and the rest of the report are
-left out.
+Of each experiment it keeps the frozen file, all cells in one part, what was timed, the figures that the claims name,
+and of the curves all that the claims read, and ``POINTS`` steps per cell of what a report draws. Arrays and the rest of
+the report are left out.
 """
 
 import shutil

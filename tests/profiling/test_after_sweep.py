@@ -75,6 +75,7 @@ def test_a_treatment_that_is_added_is_timed_alone_beside_none(swept):
 def test_what_was_timed_without_none_is_timed_beside_it_once_the_sweep_has_it(swept, tmp_path):
     alone = [*SMALL, "regularizer=clip_norm,gp", "seed=range(2)"]
     assert missing(tmp_path, alone) == [["clip_norm", "gp"]]
+    (tmp_path / "cells").mkdir()
     costs, _ = read_costs(swept / "timed")
     write_costs(
         tmp_path, costs[costs["regularizer"] != "none"].assign(step_ratio=float("nan")).to_dict("records")
@@ -166,7 +167,15 @@ class Raises(Net):
 def test_code_that_exits_or_fails_while_it_is_timed_costs_one_line_and_the_others_are_timed(tmp_path):
     (tmp_path / "nets.py").write_text(NETWORKS)
     named = "model.network=nets.Exits,nets.Ends,nets.Raises,nets.Net"
-    words = ["model=classifier", named, "data=wine", "steps=3", "eval_every=3", "device=cpu"]
+    words = [
+        "model=classifier",
+        named,
+        "data=wine",
+        "regularizer=clip_norm",
+        "steps=3",
+        "eval_every=3",
+        "device=cpu",
+    ]
     command = [
         sys.executable,
         "-m",
