@@ -17,7 +17,6 @@ from gradbench.report.render.formatting import (
     join_words,
     shorten,
 )
-from gradbench.stats.intervals import mean_interval
 
 PER_ROW = 2  # panels
 ROW = 0.34  # inches per line of a map
@@ -83,7 +82,7 @@ def _axes_of(comparison: ComparisonGroup, treatment: str) -> tuple[list[float], 
 def _settings_of(comparison: ComparisonGroup, treatment: str) -> dict[Setting, float]:
     """Return the settings of a treatment with the means of their completed cells; nan where none is."""
     own = [setting for setting in comparison.settings if setting.treatment == treatment]
-    return {setting: mean_interval(comparison.cells_at(setting)["value"]).estimate for setting in own}
+    return {setting: comparison.mean(setting).estimate for setting in own}
 
 
 def _best_of(comparison: ComparisonGroup, treatment: str) -> Setting | None:
@@ -98,7 +97,7 @@ def _name_best(comparison: ComparisonGroup, treatment: str) -> str:
     best = _best_of(comparison, treatment)
     if best is None:
         return f"none of {treatment} completed for {comparison.label}"
-    mean = format_number(mean_interval(comparison.cells_at(best)["value"]).estimate)
+    mean = format_number(comparison.mean(best).estimate)
     return f"{format_setting(treatment, best.quantity, [best.at])} for {comparison.label} ({mean})"
 
 
@@ -107,7 +106,7 @@ def _heading(comparison: ComparisonGroup) -> str:
     found = f"{comparison.label_with_seeds}: {comparison.unit}"
     if NONE not in comparison.treatments:
         return found
-    return f"{found}; none has {format_interval(mean_interval(comparison.cells_at(CONTROL)['value']))}"
+    return f"{found}; none has {format_interval(comparison.mean(CONTROL))}"
 
 
 def _draw_map(ax: Axes, comparison: ComparisonGroup, treatment: str) -> None:

@@ -29,8 +29,8 @@ TEXT_COLUMNS = (
     *MADE_BY,
 )
 """Columns that hold text or null."""
-COST = ("step_seconds", "seconds", "width", "exact")
-NUMBERS = (*COST, *RECORDED, "diverged_at", "seed")
+MEASURED = ("step_seconds", "seconds", "width", "exact", "test_examples")
+NUMBERS = (*MEASURED, *RECORDED, "diverged_at", "seed")
 CURVES = ("loss", "grad_norm", "grad_norm_used", "clipped", "cosine", "penalty")
 
 
@@ -115,7 +115,7 @@ def clean_cells(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     older = kept["schedule"].isna() if "schedule" in kept else pd.Series(True, kept.index)
     for column in ADDED.keys() & set(kept):
         kept[column] = kept[column].mask(older & kept[column].isna(), ADDED[column])
-    for column in {*COST, "seed"} & set(kept):
+    for column in {*MEASURED, "seed"} & set(kept):
         kept[column] = kept[column].where(np.isfinite(kept[column].astype(float)))
     kept.columns = pd.Index([escape_controls(str(column)) for column in kept])
     kept = kept.dropna(subset=[*NEEDED, "seed"])
