@@ -29,7 +29,7 @@ from gradbench.atomic import set_aside
 from gradbench.cli import main as cli
 from gradbench.errors import DamagedError
 from gradbench.launchers.forkserver import Worker
-from gradbench.launchers.worker import receive_cells, send, train_and_store
+from gradbench.launchers.worker import receive, send, train_and_store
 from gradbench.report import build
 from gradbench.report.load.cells import load_results
 from gradbench.report.render import contents
@@ -212,7 +212,7 @@ class InThreads:
         ours, theirs = multiprocessing.Pipe()
 
         def work():
-            while (stack := receive_cells(theirs)) is not None:
+            while (stack := receive(theirs)) is not None:
                 send(theirs, *train_and_store(stack, folder, torch.device(device), theirs))
 
         thread = threading.Thread(target=work, daemon=True)
