@@ -17,7 +17,6 @@ from gradbench.report.diff.pairing import (
     Pairing,
     count_verdicts,
     diff_folders,
-    median_ratio,
 )
 from gradbench.report.figures import compared
 from gradbench.report.figures.style import assign_looks
@@ -43,7 +42,8 @@ CAPTION = (
     "that matters. Same: every seed ended with the same number to the last bit. The rows are not corrected for "
     "their number: of settings that do not differ, up to one in twenty is called better or worse. The answers above "
     "are: a folder is called better where a setting is, with intervals that hold together for all settings, and "
-    "none is worse."
+    "none is worse. Stopwatch: the time of a step while both sweeps ran, second over first; it also tells of other "
+    "load, devices, versions and widths of stacks, so it is not what a setting costs."
 )
 
 
@@ -148,15 +148,12 @@ def _answer_models(found: FolderDiff) -> list[Answer]:
         own = [pairing for pairing in found.pairings if pairing.model == model]
         number = count_verdicts(own)
         parts = [f"{n} {verdict}" for verdict, n in number.items() if n]
-        ratio = median_ratio(own)
         lost = [sum(pairing.diverged[place] for pairing in own) for place in (0, 1)]
         seeds = format_strength("", [float(pairing.n) for pairing in own])
         evidence = [
             f"Of {pluralize(len(own), 'setting')} (n = {seeds} seeds): {join_words(parts)}.",
             f"Diverged runs: {lost[0]} before, {lost[1]} after.",
         ]
-        if ratio > 0:
-            evidence.append(f"A step takes {format_number(ratio)}× the time.")
         corrected = {pairing.corrected_verdict for pairing in own} - {UNDECIDED, EQUAL}
         if number[SAME] == len(own):
             verdict, says = SAME, "the same numbers, to the last bit"
@@ -199,7 +196,7 @@ def _note_changes(found: FolderDiff) -> list[AuditNote]:
 
 
 def _verdict_table(found: FolderDiff, csv: str) -> Table:
-    columns = ("model", "setting", "verdict", *found.names, "change", "diverged", "seeds", "step time")
+    columns = ("model", "setting", "verdict", *found.names, "change", "diverged", "seeds", "stopwatch")
     rows = tuple(_entries(pairing) for pairing in found.pairings)
     return Table(f"{found.names[1]} beside {found.names[0]}, setting by setting", columns, rows, CAPTION, csv)
 
@@ -237,6 +234,6 @@ def _csv_row(pairing: Pairing) -> dict[str, object]:
         "relative": pairing.relative,
         "first_diverged": pairing.diverged[0],
         "second_diverged": pairing.diverged[1],
-        "step_ratio": pairing.ratio,
+        "stopwatch_ratio": pairing.ratio,
         "verdict": pairing.verdict,
     }
