@@ -190,9 +190,9 @@ def test_a_click_on_a_heading_sorts_and_another_one_reverses(open_page: Any) -> 
 def test_numbers_sort_as_numbers_in_tables_written_by_the_template_too(open_page: Any) -> None:
     tab = open_page()
     grid = "#treatments-1"
-    tab.page.locator(f"{grid} th", has_text="step").locator("button").click()
-    steps = [float(value.rstrip("×")) for value in tab.column(8, grid)]
-    assert steps == sorted(steps)
+    tab.page.locator(f"{grid} th", has_text="chance of being best").locator("button").click()
+    chances = [float(value) for value in tab.column(8, grid)]
+    assert chances == sorted(chances)
 
 
 def test_a_table_is_sorted_and_filtered_from_the_keyboard(open_page: Any) -> None:

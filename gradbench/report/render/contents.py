@@ -46,7 +46,7 @@ RANKED = (
     "Equal: no strength is better by more than the margin that matters, and one is shown not to be worse by more. "
     "The chance of being best is the share of resampled experiments (seeds drawn again from those there are) in "
     "which a treatment comes first. Steps changed: the share of training steps at which it changed the gradient. "
-    "Step: the time of a step relative to none, timed side by side after the sweep (see Cost)."
+    "Step time: that of a training step relative to none, timed side by side after the sweep (see Cost)."
 )
 OUTCOMES = (
     "One row per treatment and strength. Means are over the seeds that completed, with 95% Student t intervals; the "
@@ -168,7 +168,7 @@ def _ranking_table(table: pd.DataFrame) -> Table:
         "seeds",
         "chance of being best",
         "steps changed",
-        "step",
+        "step time",
     )
     rows = tuple(_ranking_entries(row) for row in table.to_dict("records"))
     return Table("Ranking", columns, rows, RANKED, "comparisons.csv")
