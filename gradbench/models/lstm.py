@@ -1,4 +1,4 @@
-"""Language modelling with an LSTM, a GRU or a plain recurrent network, trained by truncated back-propagation with carried state.
+"""Language modelling with a recurrent network, trained by truncated back-propagation with carried state.
 
 B streams of text, T tokens unrolled, V vocabulary, E embedding, H hidden, L layers.
 """

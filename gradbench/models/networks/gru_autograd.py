@@ -37,11 +37,11 @@ class GRURecurrence(Function):
     def forward(p_TBG: Tensor, w_GH: Tensor, b_G: Tensor, h_BH: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run T steps."""
         hidden = w_GH.shape[1]
-        b_rz, b_n = b_G.split([2 * hidden, hidden])
-        p_TBrz, p_TBn = p_TBG.split([2 * hidden, hidden], dim=-1)
+        b_rz, b_n = torch.split(b_G, [2 * hidden, hidden])
+        p_TBrz, p_TBn = torch.split(p_TBG, [2 * hidden, hidden], dim=-1)
         w_HG, hs, gates, qs = w_GH.mT, [], [], []
         for p_rz, p_n in unbind_steps(p_TBrz + b_rz, p_TBn):
-            a_rz, q = (h_BH @ w_HG).split([2 * hidden, hidden], dim=-1)
+            a_rz, q = torch.split(h_BH @ w_HG, [2 * hidden, hidden], dim=-1)
             rz, q = torch.sigmoid(p_rz + a_rz), q + b_n
             r, z = rz.chunk(2, dim=-1)
             n = tanh(torch.addcmul(p_n, r, q))
