@@ -28,7 +28,7 @@ class LanguageModel(nn.Module):
         hidden: H.
         layers: L.
         cell: a key of ``CELLS``, and the name of the layers among the parameters.
-        fused: run an LSTM on torch's kernel.
+        fused: run an LSTM on torch's kernel; the other cells have none.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, embedding)
         self.cell = cell
-        build = partial(LSTM, fused=True) if fused else CELLS[cell]
+        build = partial(LSTM, fused=True) if fused and cell == "lstm" else CELLS[cell]
         self.add_module(cell, build(embedding, hidden, layers))
         self.decoder = nn.Linear(hidden, vocabulary)
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
