@@ -17,6 +17,7 @@ from gradbench.config.instantiate import fingerprint, load_data
 from gradbench.data import Data
 from gradbench.grid.cell import Cell
 from gradbench.grid.expand import expand
+from gradbench.models.networks.language_model import CELLS
 from gradbench.training.step import EagerStepper
 
 CONFIGS = Configs()
@@ -63,8 +64,12 @@ OTHERS = {
     "spectral_critic_and_normed_generator": ("wgan", CRITIC | GENERATOR),
     "autoencoder": ("denoising", {}),
     "tagger": ("tagging", {}),
+} | {
+    f"{model}_{cell}": (model, {"model.cell": cell, "model.layers": 2})
+    for model in ("lstm", "sequence")
+    for cell in CELLS
 }
-"""Networks and tasks of other people's -> model and settings."""
+"""Networks and tasks of other people's, and recurrent cells on top of each other -> model and settings."""
 
 LARGE = ("resnet18",)
 """Those that take a minute per property: the slow suite holds them to the reference, the exhaustive one to the rest."""

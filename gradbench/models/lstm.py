@@ -1,4 +1,4 @@
-"""Language modelling with an LSTM, trained by truncated back-propagation with carried state.
+"""Language modelling with a recurrent network, trained by truncated back-propagation with carried state.
 
 B streams of text, T tokens unrolled, V vocabulary, E embedding, H hidden, L layers.
 """
@@ -10,11 +10,11 @@ from torch import nn
 
 from gradbench.models import Player
 from gradbench.models.language_modelling import LanguageModellingTask
-from gradbench.models.networks.lstm import LanguageModel
+from gradbench.models.networks.language_model import CELLS, LanguageModel
 
 
 class LanguageModelling(LanguageModellingTask):
-    """Predict the next token with an LSTM, whose hidden and cell state are carried from step to step.
+    """Predict the next token with a recurrent network, whose state is carried from step to step.
 
     Args:
         sizes: sizes of the data: ``vocabulary`` (V), and the number of characters of each split.
@@ -24,11 +24,10 @@ class LanguageModelling(LanguageModellingTask):
         unroll: T.
         batch_size: B.
         evaluation_tokens: tokens of each split that an evaluation reads, from its beginning, at most.
+        cell: ``lstm``, ``gru`` or ``rnn`` (tanh); the name of its one player, too.
         metrics: further metrics, as of :class:`LanguageModellingTask`; so are ``temperature`` and ``arrays``.
     """
 
-    players = (Player("lstm"),)
-    fuses = True
     width_tolerance = 0.0
 
     def __init__(
@@ -40,19 +39,23 @@ class LanguageModelling(LanguageModellingTask):
         unroll: int,
         batch_size: int,
         evaluation_tokens: int,
+        cell: str = "lstm",
         metrics: Mapping[str, object] | None = None,
         temperature: float = 1.0,
         arrays: Mapping[str, np.ndarray] | None = None,
     ) -> None:
+        if cell not in CELLS:
+            raise ValueError(f"model.cell must be one of {', '.join(CELLS)}, got {cell}")
         if min(embedding, hidden, layers, unroll, batch_size, evaluation_tokens) < 1:
             raise ValueError(
                 "model.embedding, hidden, layers, unroll, batch_size, evaluation_tokens must be >= 1"
             )
-        self.layers = (sizes["vocabulary"], embedding, hidden, layers)
+        self.layers = (sizes["vocabulary"], embedding, hidden, layers, cell)
+        self.players, self.fuses = (Player(cell),), cell == "lstm"
         super().__init__(
             sizes, unroll, batch_size, evaluation_tokens, LanguageModel, metrics, temperature, arrays
         )
 
     def networks(self, fused: bool = False) -> dict[str, nn.Module]:
         """Return the language model; with ``fused``, on torch's own LSTM kernel."""
-        return {"lstm": LanguageModel(*self.layers, fused=fused)}
+        return {self.players[0].name: LanguageModel(*self.layers, fused=fused)}

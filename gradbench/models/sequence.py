@@ -1,10 +1,10 @@
 """Classification of sequences, and regression on them, with a recurrent network.
 
-B batch, T time, D features of a step, H hidden, C outputs (classes, or 1 for a number).
+B batch, T time, D features of a step, H hidden, L layers, C outputs (classes, or 1 for a number).
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -12,14 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradbench.models import Networks, Tensors
-from gradbench.models.networks.lstm import LSTM
-from gradbench.models.networks.rnn import RNN
+from gradbench.models.networks.language_model import CELLS
 from gradbench.models.supervised import SPLITS, SupervisedTask
-
-CELLS: dict[str, Callable[[int, int], nn.Module]] = {
-    "rnn": RNN,
-    "lstm": lambda inputs, hidden: LSTM(inputs, hidden, 1),
-}
 
 TOLERANCE = 0.04
 """Largest absolute error of a number that counts as correct (Hochreiter and Schmidhuber 1997, on the same scale)."""
@@ -29,7 +23,7 @@ SOLVED = 0.99
 
 
 class SequenceClassifier(nn.Module):
-    """A recurrent layer, and a linear layer on its last state: [B, T, D] -> [B, C].
+    """Recurrent layers, and a linear layer on the last state of the top one: [B, T, D] -> [B, C].
 
     Args:
         inputs: D.
@@ -37,15 +31,19 @@ class SequenceClassifier(nn.Module):
         outputs: C.
         cell: a key of ``CELLS``.
         radius: radius of the disc in which the eigenvalues of each new recurrent H × H matrix lie.
+        layers: L.
     """
 
-    def __init__(self, inputs: int, hidden: int, outputs: int, cell: str, radius: float) -> None:
+    def __init__(
+        self, inputs: int, hidden: int, outputs: int, cell: str, radius: float, layers: int = 1
+    ) -> None:
         super().__init__()
-        self.recurrent = CELLS[cell](inputs, hidden)
+        self.recurrent = CELLS[cell](inputs, hidden, layers)
         self.decoder = nn.Linear(hidden, outputs)
         # Circular law: entries of variance s² give eigenvalues in a disc of radius s √H, and U(±1/√H) has s = 1/√(3H).
         with torch.no_grad():
-            self.recurrent.get_parameter("weight_hh_l0").mul_(radius * math.sqrt(3))
+            for layer in range(layers):
+                self.recurrent.get_parameter(f"weight_hh_l{layer}").mul_(radius * math.sqrt(3))
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Return the outputs after the last step, [B, C]."""
@@ -65,11 +63,12 @@ class SequenceReading(SupervisedTask):
     Args:
         sizes: sizes of the data: ``features`` (D), ``length`` (T), ``answers`` (C).
         arrays: the data's arrays.
-        cell: ``rnn`` (tanh, as in Pascanu et al., arXiv:1211.5063, 2013) or ``lstm``.
+        cell: ``rnn`` (tanh, as in Pascanu et al., arXiv:1211.5063, 2013), ``gru`` or ``lstm``.
         hidden: H.
-        radius: spectral radius of the initial recurrent weights, up to terms that vanish for large H (for an LSTM,
-            of each gate's). torch's own weights have 1/√3; from about 1 on, gradients can grow with T.
+        radius: spectral radius of the initial recurrent weights, up to terms that vanish for large H (for an LSTM
+            and a GRU, of each gate's). torch's own weights have 1/√3; from about 1 on, gradients can grow with T.
         batch_size: B.
+        layers: recurrent layers on top of each other (L).
         metrics: further metrics, as of :class:`SupervisedTask`.
     """
 
@@ -83,16 +82,17 @@ class SequenceReading(SupervisedTask):
         hidden: int,
         radius: float,
         batch_size: int,
+        layers: int = 1,
         metrics: Mapping[str, object] | None = None,
     ) -> None:
         if cell not in CELLS:
             raise ValueError(f"model.cell must be one of {', '.join(CELLS)}, got {cell}")
-        if min(hidden, batch_size) < 1 or not 0 <= radius < math.inf:
+        if min(hidden, batch_size, layers) < 1 or not 0 <= radius < math.inf:
             raise ValueError(
-                f"model.hidden and batch_size must be >= 1, model.radius finite and >= 0, "
-                f"got {hidden}, {batch_size} and {radius}"
+                f"model.hidden, batch_size and layers must be >= 1, model.radius finite and >= 0, "
+                f"got {hidden}, {batch_size}, {layers} and {radius}"
             )
-        shape = (sizes["features"], hidden, sizes["answers"], cell, radius)
+        shape = (sizes["features"], hidden, sizes["answers"], cell, radius, layers)
         super().__init__(
             sizes, arrays, lambda **_: SequenceClassifier(*shape), batch_size=batch_size, metrics=metrics
         )

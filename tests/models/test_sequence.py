@@ -1,4 +1,4 @@
-"""The model that reads sequences, against nn.RNN, nn.LSTM, torch.optim and NumPy's eigenvalues."""
+"""Recurrent layers and the model that reads sequences, against torch's own, torch.optim and NumPy's eigenvalues."""
 
 import math
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from small import CPU, cells, data_of
 from torch import nn
 
-from gradbench.models.networks.rnn import RNN
+from gradbench.models.networks.language_model import CELLS
 from gradbench.models.sequence import SequenceClassifier, SequenceReading, example_losses, is_correct
 from gradbench.training.bind import init_state
 from gradbench.training.draws import draw_chunk
@@ -19,22 +19,32 @@ from gradbench.training.setup import build_stack
 SIZES = {"features": 1, "length": 10, "answers": 1}
 ARRAYS = {"train/x": np.zeros((5, 10, 1), np.float32), "train/y": np.zeros(5, np.float32)}
 
-TORCHS = {"rnn": nn.RNN, "lstm": nn.LSTM}
+TORCHS = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
-def test_the_written_out_rnn_equals_nn_rnn_in_outputs_states_and_gradients():
-    ours, theirs = RNN(5, 7).double(), nn.RNN(5, 7, batch_first=True).double()
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("kind", CELLS)
+def test_written_out_layers_equal_torchs_in_outputs_states_gradients_and_a_penaltys_gradients(kind, layers):
+    ours = CELLS[kind](5, 7, layers).double()
+    theirs = TORCHS[kind](5, 7, layers, batch_first=True).double()
     theirs.load_state_dict(ours.state_dict())
-    x = torch.randn(3, 11, 5, dtype=torch.float64)
-    (mine, h), (other, h2) = ours(x), theirs(x)
-    torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(h, h2, rtol=1e-12, atol=1e-12)
-    (mine.square().sum() + h.sum()).backward()
-    (other.square().sum() + h2.sum()).backward()
-    for name, parameter in ours.named_parameters():
-        torch.testing.assert_close(
-            parameter.grad, dict(theirs.named_parameters())[name].grad, rtol=1e-10, atol=1e-12
-        )
+    x = torch.randn(3, 11, 5, dtype=torch.float64, requires_grad=True)
+    first = tuple(torch.randn(2 if kind == "lstm" else 1, layers, 3, 7, dtype=torch.float64))
+
+    def results(network):
+        out, state = network(x, first if kind == "lstm" else first[0])
+        last = state if isinstance(state, tuple) else (state,)
+        loss = out.square().sum() + sum(one.sin().sum() for one in last)
+        (slope,) = torch.autograd.grad(loss, x, create_graph=True)
+        objective = loss + slope.flatten(1).norm(dim=1).square().mean()
+        named = dict(network.named_parameters())
+        plain = torch.autograd.grad(loss, list(named.values()), retain_graph=True)
+        penalised = torch.autograd.grad(objective, [*named.values(), x])
+        return (out, *last, slope, *plain, *penalised)
+
+    assert list(dict(ours.named_parameters())) == list(dict(theirs.named_parameters()))
+    for mine, other in zip(results(ours), results(theirs), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("cell", TORCHS)
@@ -154,7 +164,8 @@ def test_gradients_explode_with_length_for_a_large_radius_and_vanish_for_a_small
 @pytest.mark.parametrize(
     ("change", "names"),
     [
-        ({"cell": "gru"}, "rnn, lstm, got gru"),
+        ({"cell": "lsmt"}, "rnn, gru, lstm, got lsmt"),
+        ({"layers": 0}, "layers"),
         ({"hidden": 0}, "hidden"),
         ({"radius": float("inf")}, "radius"),
     ],
