@@ -11,10 +11,11 @@ import torch
 from gradbench.config.compose import Axis, Configs, Experiment, Overrides
 from gradbench.config.composite import strength_keys
 from gradbench.config.hashing import canonical
-from gradbench.config.instantiate import fingerprint, load_data
+from gradbench.config.instantiate import find_function, fingerprint, load_data
 from gradbench.data import Data
 from gradbench.grid.cell import Cell
 from gradbench.grid.expand import expand
+from gradbench.models.points import offered
 from gradbench.training.step import EagerStepper
 
 CONFIGS = Configs()
@@ -123,11 +124,19 @@ COMPOSITIONS = (
 
 COMPOSED_PAIRS = [(model, name) for model in ("mlp", "wgan", "lstm") for name in COMPOSITIONS]
 
+PLACED_PAIRS = [
+    (model, f"gp@{points}")
+    for model in MODELS
+    for points in offered(find_function(CONFIGS.compose((f"model={model}",))[0]["model"]["_target_"]))
+]
+"""Each model with a penalty at each of the points that it offers."""
+
 
 def default_strengths(regularizer: str) -> dict[str, float]:
     """Return a regularizer's default strengths by their keys: none, one, or those of its parts."""
     from gradbench.config.compose import leaves
 
+    regularizer = regularizer.partition("@")[0]
     node = CONFIGS.compose((f"regularizer={regularizer}",))[0]["regularizer"]
     values = dict(leaves(node))
     return {f"regularizer.{key}": values[key] for key in strength_keys(node)}
@@ -139,7 +148,8 @@ def each_pair(turn: int) -> pytest.MarkDecorator:
     The default suite tries every regularizer with one model and every model with a share of the regularizers. Another
     ``turn`` chooses other pairs, so that properties with as many turns as there are models cover all pairs together.
     The slow suite tries all pairs; of the models that take a network, which share their code, each with a clip and with
-    a penalty; and other people's code, with one of these by turns. Each turn tries some of the compositions.
+    a penalty; and other people's code, with one of these by turns. Each turn tries some of the compositions and some of
+    the points of a penalty.
     """
     pairs = []
     for i, model in enumerate(MODELS):
@@ -155,7 +165,7 @@ def each_pair(turn: int) -> pytest.MarkDecorator:
     ]
     composed = [
         pytest.param(*pair, marks=[] if (index + turn) % 7 == 0 else pytest.mark.slow)
-        for index, pair in enumerate(COMPOSED_PAIRS)
+        for index, pair in enumerate([*COMPOSED_PAIRS, *PLACED_PAIRS])
     ]
     return pytest.mark.parametrize(("model", "regularizer"), pairs + composed + others)
 
@@ -181,7 +191,12 @@ def keys_of(*choices: str) -> frozenset[str]:
 
 
 def cells(model: str, regularizer: str, **values: object) -> list[Cell]:
-    """Return the cells of a small grid; a list is an axis. Dots in keys are written as double underscores."""
+    """Return the cells of a small grid; a list is an axis. Dots in keys are written as double underscores.
+
+    ``gp@real`` is a penalty at these points.
+    """
+    regularizer, _, points = regularizer.partition("@")
+    values = ({"regularizer__points": points} if points else {}) | values
     model, network = OTHERS.get(model, (model, NETWORKS.get(model, {})))
     given = {key.replace("__", "."): value for key, value in values.items()}
     sizes = {key: value for key, value in SIZES.items() if key in keys_of(f"model={model}")}

@@ -18,6 +18,7 @@ from small import (
     MODELS,
     NETWORKS,
     OTHERS,
+    PLACED_PAIRS,
     REGULARIZERS,
     advance,
     cells,
@@ -344,7 +345,8 @@ def test_the_default_suite_tries_every_pair_and_every_property_with_all_regulari
             if mark.args[0] == ("model", "regularizer"):
                 quick = {pair.values for pair in mark.args[1] if not pair.marks}
                 assert quick & set(COMPOSED_PAIRS)
-                quick -= set(COMPOSED_PAIRS)
+                assert quick & set(PLACED_PAIRS)
+                quick -= {*COMPOSED_PAIRS, *PLACED_PAIRS}
                 assert [set(side) for side in zip(*quick, strict=True)] == [set(MODELS), set(REGULARIZERS)]
                 tried |= quick
     assert tried == {(model, regularizer) for model in MODELS for regularizer in REGULARIZERS}

@@ -60,6 +60,8 @@ class LanguageModellingTask(MeanLoss):
     """
 
     players: tuple[Player, ...] = (Player("network"),)
+    points = ("embeddings",)
+    around = "embeddings"
 
     def __init__(
         self,

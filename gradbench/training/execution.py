@@ -75,7 +75,7 @@ def choose_execution(
 
 def has_penalty(cell: Cell) -> bool:
     """Return whether a cell's regularizer adds a penalty, which is differentiated twice."""
-    return build_regularizer(cell.config).penalty is not None
+    return bool(build_regularizer(cell.config).penalties)
 
 
 @dataclass(frozen=True)

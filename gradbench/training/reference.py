@@ -22,6 +22,7 @@ from gradbench.functional.seeding import all_seeded, derive
 from gradbench.functional.written_out import written_out
 from gradbench.grid.cell import Cell
 from gradbench.models import Player, Task
+from gradbench.models.points import AROUND, MOVES, chosen, move
 from gradbench.training.draws import CHUNK
 from gradbench.training.program import build, build_parts
 from gradbench.training.reference_optimizers import make_optimizer, make_scheduler
@@ -105,7 +106,10 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
                     for i, regularizer in acting:
                         if regularizer.penalty:
                             with CounterNoise(subkey(noise, number)), written_out():  # the same masks
-                                f, points = model.probe(player.name, before, batch, carry)
+                                f, found = model.probe(player.name, before, batch, carry)
+                                points = chosen(model, found, regularizer.points)
+                                with CounterNoise(subkey(subkey(noise, number), MOVES)):
+                                    points = move(points) if regularizer.points == AROUND else points
                                 penalty = penalty + regularizer.penalty(f, points, strengths[i])
 
                     ((loss + penalty) / several).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -115,10 +119,11 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
                 gradient_P, before_P = parameters_to_vector(gradients(network)), flatten(network)
 
                 used_P = gradient_P
+                given = {"loss": torch.stack(losses).mean(), "lr": torch.tensor(rate(optimizer), dtype=dtype)}
                 for i, regularizer in acting:
                     if regularizer.transform:
-                        used_P, states[i] = regularizer.transform(
-                            used_P, strengths[i], states[i], before_P, layout
+                        used_P, states[i] = regularizer.transformed(
+                            used_P, strengths[i], states[i], before_P, layout, **given
                         )
                         vector_to_parameters(used_P, gradients(network))
 
@@ -129,12 +134,17 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
                         projected_P = regularizer.project(flatten(network), strengths[i], layout)
                         vector_to_parameters(projected_P, trained(network))
 
-                loss, penalty = torch.stack(losses).mean(), torch.stack(penalties).mean()
+                loss, penalty = given["loss"], torch.stack(penalties).mean()
                 series = measure(loss, penalty, gradient_P, used_P, flatten(network) - before_P)
-                series["lr"] = optimizer.param_groups[0]["lr"]
+                series["lr"] = rate(optimizer)
                 yield Update(step + 1, player.name, series, networks)
         for scheduler in schedulers:
             scheduler.step()
+
+
+def rate(optimizer: torch.optim.Optimizer) -> float:
+    """Return the learning rate of the next step."""
+    return float(optimizer.param_groups[0]["lr"])
 
 
 def unmoved(networks: Mapping[str, nn.Module]) -> dict[str, Network | nn.Module]:

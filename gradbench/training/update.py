@@ -275,12 +275,13 @@ def build_follow(
     ) -> tuple[PlayerState, Parts]:
         gradient, loss = parts["gradient"], parts["loss"]
         norm = group_norms(gradient, stack.groups)  # before a transform may write over it
-        used, states = transform(gradient, inputs.strength, inputs.regularizer_state, own.parameters)
+        lr = rate(inputs)
+        given = {"loss": loss, "lr": lr[:, 0]}
+        used, states = transform(gradient, inputs.strength, inputs.regularizer_state, own.parameters, given)
         parts = parts | {"norm": norm, "regularizer_state": states}
         if with_telemetry and player.regularized:  # while the gradient is in the cache
             used_norm = group_norms(used, stack.groups)
             parts["used_norm"] = unless_changed(used_norm, stack.groups, compares)
-        lr = rate(inputs)
         parameters, optimizer_state = optimizer_step(
             own.parameters, used, own.optimizer_state, lr, inputs.t, layout
         )

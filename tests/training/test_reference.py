@@ -15,6 +15,7 @@ from small import (
     COMPOSED_PAIRS,
     CPU,
     MODELS,
+    PLACED_PAIRS,
     QUICK_UPDATES,
     REGULARIZERS,
     UPDATES,
@@ -50,6 +51,9 @@ SOONER = {
     "gp+gp_lp+zclip": {"regularizer__zclip__warmup": 5, "regularizer__gp_lp__center": 0.01},
 }
 """Options with which a regularizer acts on a small network within a few steps."""
+
+PENALTY_OF = {"mlp": "mlp/penalty", "lstm": "lstm/penalty", "wgan": "critic/penalty"}
+"""Model -> its series of penalties; of the others it is the network's."""
 
 RELATIVE, ABSOLUTE = 1e-11, 1e-12
 """How far float64 may differ: the order of sums, and nothing else."""
@@ -133,6 +137,54 @@ def test_every_cell_of_a_stack_follows_the_reference_step_by_step(model, regular
     treated, plain = assert_follows(pair(model, regularizer)), untreated(model)
     acts = any(not np.array_equal(treated[player], plain[player]) for player in plain if "/" not in player)
     assert acts == (regularizer != "none"), "else nothing of it is held to anything"
+
+
+@cache
+def at_default_points(model):
+    """Return what :func:`alone` does of the second cell of a pair with a penalty where the model has it measured."""
+    return alone(pair(model, "gp")[1])
+
+
+@pytest.mark.parametrize(
+    ("model", "regularizer"),
+    [
+        pytest.param(*pair, marks=[] if pair[0] in ("mlp", "lstm", "wgan") else pytest.mark.slow)
+        for pair in PLACED_PAIRS
+    ],
+)
+def test_a_penalty_at_any_points_follows_the_reference_and_is_measured_there(model, regularizer):
+    placed, default = assert_follows(pair(model, regularizer)), at_default_points(model)
+    series = PENALTY_OF.get(model, "network/penalty")
+    is_default = regularizer.partition("@")[2] in ("inputs", "embeddings", "between")
+    assert np.array_equal(placed[series], default[series]) == is_default
+
+
+@pytest.mark.parametrize(
+    ("model", "regularizer", "given"),
+    [
+        (
+            "wgan",
+            "gp+gp_zero+clip_norm",
+            {"regularizer__gp__points": "real", "regularizer__gp_zero__points": "around"},
+        ),
+        pytest.param(
+            "wgan",
+            "gp_lp+gp_zero",
+            {
+                "regularizer__gp_lp__points": "around",
+                "regularizer__gp_zero__points": "around",
+                "accumulate": 2,
+            },
+            marks=pytest.mark.slow,
+        ),
+        ("mlp", "gp+gp_max", {"regularizer__gp_max__points": "around", "accumulate": 2}),
+        ("lstm", "gp+gp_max", {"regularizer__gp__points": "around"}),
+    ],
+)
+def test_penalties_at_several_points_follow_the_reference_together(model, regularizer, given):
+    both = assert_follows(pair(model, regularizer, **given))
+    one = alone(pair(model, regularizer.partition("+")[0], **{"accumulate": given.get("accumulate", 1)})[1])
+    assert (both[PENALTY_OF[model]] != one[PENALTY_OF[model]]).all()
 
 
 @pytest.mark.parametrize(
