@@ -124,6 +124,15 @@ COMPOSITIONS = (
 
 COMPOSED_PAIRS = [(model, name) for model in ("mlp", "wgan", "lstm") for name in COMPOSITIONS]
 
+ASKING_PAIRS = [
+    ("mlp", "bounded_update"),
+    ("wgan", "skip_spikes"),
+    ("lstm", "skip_spikes"),
+    ("lstm", "gp+skip_spikes+bounded_update"),
+    ("mlp", "gp+skip_spikes+bounded_update"),
+]
+"""Regularizers of other people's that ask for the loss and the learning rate."""
+
 PLACED_PAIRS = [
     (model, f"gp@{points}")
     for model in MODELS
@@ -137,7 +146,7 @@ def default_strengths(regularizer: str) -> dict[str, float]:
     from gradbench.config.compose import leaves
 
     regularizer = regularizer.partition("@")[0]
-    node = CONFIGS.compose((f"regularizer={regularizer}",))[0]["regularizer"]
+    node = OWN_CONFIGS.compose((f"regularizer={regularizer}",))[0]["regularizer"]
     values = dict(leaves(node))
     return {f"regularizer.{key}": values[key] for key in strength_keys(node)}
 
@@ -148,8 +157,8 @@ def each_pair(turn: int) -> pytest.MarkDecorator:
     The default suite tries every regularizer with one model and every model with a share of the regularizers. Another
     ``turn`` chooses other pairs, so that properties with as many turns as there are models cover all pairs together.
     The slow suite tries all pairs; of the models that take a network, which share their code, each with a clip and with
-    a penalty; and other people's code, with one of these by turns. Each turn tries some of the compositions and some of
-    the points of a penalty.
+    a penalty; and other people's code, with one of these by turns. Each turn tries some of the compositions, some of
+    the points of a penalty, and some of other people's regularizers.
     """
     pairs = []
     for i, model in enumerate(MODELS):
@@ -165,7 +174,7 @@ def each_pair(turn: int) -> pytest.MarkDecorator:
     ]
     composed = [
         pytest.param(*pair, marks=[] if (index + turn) % 7 == 0 else pytest.mark.slow)
-        for index, pair in enumerate([*COMPOSED_PAIRS, *PLACED_PAIRS])
+        for index, pair in enumerate([*COMPOSED_PAIRS, *PLACED_PAIRS, *ASKING_PAIRS])
     ]
     return pytest.mark.parametrize(("model", "regularizer"), pairs + composed + others)
 
@@ -206,7 +215,10 @@ def cells(model: str, regularizer: str, **values: object) -> list[Cell]:
         Axis(key, tuple(value) if isinstance(value, list) else (value,), may_name_code=True)
         for key, value in settings.items()
     )
-    configs = CONFIGS if model in MODELS else OWN_CONFIGS
+    is_shipped = model in MODELS and {part for one in settings["regularizer"] for part in one.split("+")} <= {
+        *REGULARIZERS
+    }
+    configs = CONFIGS if is_shipped else OWN_CONFIGS
     return expand(configs, Experiment("small"), Overrides(axes), fingerprint)
 
 

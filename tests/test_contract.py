@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from small import (
+    ASKING_PAIRS,
     COMPOSED_PAIRS,
     CPU,
     DEAR,
@@ -346,7 +347,8 @@ def test_the_default_suite_tries_every_pair_and_every_property_with_all_regulari
                 quick = {pair.values for pair in mark.args[1] if not pair.marks}
                 assert quick & set(COMPOSED_PAIRS)
                 assert quick & set(PLACED_PAIRS)
-                quick -= {*COMPOSED_PAIRS, *PLACED_PAIRS}
+                assert quick & set(ASKING_PAIRS)
+                quick -= {*COMPOSED_PAIRS, *PLACED_PAIRS, *ASKING_PAIRS}
                 assert [set(side) for side in zip(*quick, strict=True)] == [set(MODELS), set(REGULARIZERS)]
                 tried |= quick
     assert tried == {(model, regularizer) for model in MODELS for regularizer in REGULARIZERS}

@@ -117,6 +117,6 @@ def check_asked(transform: Transform) -> None:
     for one in arguments[5:]:
         if is_named(one) and one.default is one.empty and one.name not in ASKED_FOR:
             raise UsageError(
-                f"a transform has the argument {one.name}, which nothing gives it; beside gradient, strength, state, "
-                f"parameters and layout it may ask for {' and '.join(ASKED_FOR)} by name"
+                f"{getattr(transform, '__qualname__', 'a transform')} has the argument {one.name}, which nothing gives "
+                f"it; beside gradient, strength, state, parameters and layout it may ask for {' and '.join(ASKED_FOR)}"
             )

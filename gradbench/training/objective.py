@@ -79,9 +79,7 @@ def build_objective(player: Player, stack: StackProgram) -> Objective:
     return penalised if places else plain
 
 
-def penalties_by_points(
-    regularizer: Regularizer, model: Task
-) -> dict[str | None, list[tuple[int, Penalty]]]:
+def penalties_by_points(regularizer: Regularizer, model: Task) -> dict[str | None, list[tuple[int, Penalty]]]:
     """Return the penalties that are measured at each of a model's points, with the indices of their strengths.
 
     Points whose pass may serve the loss, too, come first.

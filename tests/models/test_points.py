@@ -107,7 +107,7 @@ def test_a_critic_with_dropout_follows_the_reference(regularizer):
 @pytest.mark.parametrize("model", MODELS)
 def test_points_that_a_model_does_not_offer_are_refused_at_the_plan_with_those_that_it_does(model):
     (cell,) = cells(model, "gp@fake")
-    with pytest.raises(UsageError, match="^regularizer.points=fake: model=") as caught:
+    with pytest.raises(UsageError, match=r"^regularizer\.points=fake: model=") as caught:
         validate([cell], data_of)
     for name in offered(build(cell.config, data_of(cell)).model):
         assert name in str(caught.value)
@@ -138,7 +138,9 @@ def test_a_task_that_returns_one_tensor_names_no_points_and_takes_none(own_probe
     own_probe(lambda task, player, nets, batch, carry: (critic_of(task, nets), batch["between"]))
     found = assert_follows(pair("wgan", "gp"))
     np.testing.assert_array_equal(found["critic/penalty"], between["critic/penalty"])
-    with pytest.raises(UsageError, match=r"points=real: model=wgan measures a penalty at one place alone; leave"):
+    with pytest.raises(
+        UsageError, match=r"points=real: model=wgan measures a penalty at one place alone; leave"
+    ):
         validate(pair("wgan", "gp@real"), data_of)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from small import (
+    ASKING_PAIRS,
     COMPOSED_PAIRS,
     CPU,
     MODELS,
@@ -131,12 +132,26 @@ def assert_follows(stack):
         # the default suite follows each of them with one model
         pytest.param(*pair, marks=[] if (index % 5 + index // 5) % 3 == 0 else pytest.mark.slow)
         for index, pair in enumerate(COMPOSED_PAIRS)
-    ],
+    ]
+    + ASKING_PAIRS,
 )
 def test_every_cell_of_a_stack_follows_the_reference_step_by_step(model, regularizer):
     treated, plain = assert_follows(pair(model, regularizer)), untreated(model)
     acts = any(not np.array_equal(treated[player], plain[player]) for player in plain if "/" not in player)
     assert acts == (regularizer != "none"), "else nothing of it is held to anything"
+
+
+@pytest.mark.parametrize("regularizer", ["bounded_update", "skip_spikes"])
+def test_a_transform_is_given_the_mean_loss_of_an_update_and_the_rate_of_its_step(regularizer):
+    given = {"schedule": "cosine", "accumulate": 2, "optimizer": "adam", "optimizer__lr": [0.01, 0.003]}
+    treated = assert_follows(pair("mlp", regularizer, **given))
+    assert not np.array_equal(treated["mlp"], alone(pair("mlp", "none", **given)[1])["mlp"])
+    used = treated["mlp/lr"] * treated["mlp/grad_norm_used"]
+    if regularizer == "bounded_update":
+        assert used.max() <= 0.001 / 3 * (1 + 1e-9)
+        assert np.ptp(treated["mlp/grad_norm_used"][1:]) > 0, "the bound is on the update"
+    else:
+        assert {0.0, 1.0} == set(treated["mlp/clipped"])
 
 
 @cache
