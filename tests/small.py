@@ -173,8 +173,9 @@ def each_pair(turn: int) -> pytest.MarkDecorator:
         if index % 2 == turn % 2
     ]
     composed = [
-        pytest.param(*pair, marks=[] if (index + turn) % 7 == 0 else pytest.mark.slow)
-        for index, pair in enumerate([*COMPOSED_PAIRS, *PLACED_PAIRS, *ASKING_PAIRS])
+        pytest.param(*pair, marks=[] if (index + turn) % every == 0 else pytest.mark.slow)
+        for kind, every in ((COMPOSED_PAIRS, 7), (PLACED_PAIRS, 7), (ASKING_PAIRS, 3))
+        for index, pair in enumerate(kind)
     ]
     return pytest.mark.parametrize(("model", "regularizer"), pairs + composed + others)
 
