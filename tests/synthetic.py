@@ -175,7 +175,7 @@ def _curve(row: Mapping[str, Any], model: str, rng: np.random.Generator) -> pd.D
         used, cosine = norm * (1 - 0.5 * clipped), 1 - 0.3 * clipped
     else:
         used, clipped, cosine = norm, np.zeros(n), np.ones(n)
-    strength = row["regularizer.lambda"]
+    strength = row.get("regularizer.gp.lambda", row["regularizer.lambda"])
     curve = pd.DataFrame(
         {
             "cell": row["cell"],
@@ -246,6 +246,10 @@ def write_pairs(
                 "regularizer.family": "penalty",
                 f"regularizer.{first[0]}": a,
                 f"regularizer.{second[0]}": b,
+            }
+            leaves |= {
+                f"regularizer.{part}.family": "penalty" if part.startswith("gp") else "clipping"
+                for part in name.split("+")
             }
             part = f"{name}-{a}-{b}"
             cells = write(folder, strengths={name: ()}, leaves=leaves, part=part, **given)

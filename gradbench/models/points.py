@@ -48,7 +48,8 @@ def move(points: Tensor) -> Tensor:
     (DRAGAN), arXiv:1705.07215, 2017, as in the authors' code. Shapes: [B, ...] -> [B, ...].
     """
     flat = points.detach().flatten(start_dim=1)
-    deviation = (flat - flat.mean()).square().mean().sqrt()  # ``std`` of a single cell rounds otherwise than a stack's
+    # not ``std``, which rounds otherwise for a single cell than for several
+    deviation = (flat - flat.mean()).square().mean().sqrt()
     share_B1 = torch.rand_like(flat[:, :1])
     moves = share_B1 * (0.5 * deviation) * torch.rand_like(flat)
     return points + moves.view_as(points)

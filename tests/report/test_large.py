@@ -18,7 +18,7 @@ from gradbench.report import build, figures
 from gradbench.report.analysis import tables
 from gradbench.report.analysis.answer import answer_comparison
 from gradbench.report.analysis.comparison import list_comparisons
-from gradbench.report.figures.action import _select_settings
+from gradbench.report.figures.action import _select_lines
 from gradbench.report.figures.panels import TICK_GAP, WIDTH, label_strength_axis, panels
 from gradbench.report.figures.style import RC
 from gradbench.report.load import curves
@@ -164,7 +164,7 @@ def test_figures_look_through_the_cells_once_per_treatment(
         (group,) = list_comparisons(results)
         seen = curves.scan_curves(folder, results.cells, (), 0).action
         assert len(group.settings) == 1 + 3 * strengths
-        counts.append(calls(partial(_select_settings, group, "threshold", seen, penalties=False)))
+        counts.append(calls(partial(_select_lines, group, "threshold", seen, penalties=False)))
     assert counts[1] < 2 * counts[0]
 
 

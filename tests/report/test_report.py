@@ -1,4 +1,5 @@
 import base64
+import itertools
 import json
 import re
 import subprocess
@@ -23,6 +24,8 @@ from gradbench.report import answers, build
 from gradbench.report.analysis.audit import audit
 from gradbench.report.analysis.comparison import ComparisonGroup, list_comparisons
 from gradbench.report.figures import divergence
+from gradbench.report.figures.pairs import list_maps
+from gradbench.report.figures.panels import column_titles
 from gradbench.report.figures.style import RC, assign_looks
 from gradbench.report.load.cells import config_columns, load_results
 from gradbench.report.load.curves import scan_curves
@@ -715,7 +718,7 @@ def test_the_answer_names_the_pair_of_strengths_and_judges_it_on_other_seeds(com
     assert "gp λ = 10 + clip_norm 0.1" in written
 
 
-def test_a_heat_map_has_the_mean_of_each_pair_and_other_figures_the_single_ones(
+def test_a_heat_map_has_the_mean_of_each_pair_and_other_figures_lines_along_one_strength(
     composed: Path, quick: Path
 ) -> None:
     figures = composed / "report" / "figures"
@@ -726,8 +729,77 @@ def test_a_heat_map_has_the_mean_of_each_pair_and_other_figures_the_single_ones(
     assert "gp λ = 10 + clip_norm 0.1 for wgan" in drawn
     single = (figures / "strengths.svg").read_text(encoding="utf-8")
     assert all(name in single for name in ("clipping threshold", "penalty weight λ", "▲ gp", "● clip_norm"))
-    assert "gp+clip_norm<" not in single
+    assert single.count("gp+clip_norm<") == 2, "a line along each of its strengths"
+    for name in ("action", "penalty"):
+        assert (figures / f"{name}.svg").read_text(encoding="utf-8").count("gp+clip_norm<") == 1
     assert not (quick / "report" / "figures" / "pairs.svg").exists()
+
+
+@pytest.fixture
+def of_three(tmp_path: Path) -> ComparisonGroup:
+    """A composition with three strengths, best at (10, 0.1, 2)."""
+    keys = {
+        "gp.lambda": (1.0, 10.0),
+        "clip_norm.threshold": (0.1, 1.0, 2.0),
+        "weight_clip.threshold": (1.0, 2.0),
+    }
+    for index, numbers in enumerate(itertools.product(*keys.values())):
+        leaves = {"regularizer.strength": "+".join(keys)}
+        leaves |= {f"regularizer.{key}": number for key, number in zip(keys, numbers, strict=True)}
+        name, part = "gp+clip_norm+weight_clip", str(index)
+        cells = synthetic.write(tmp_path, models=["wgan"], strengths={name: ()}, leaves=leaves, part=part)
+        if numbers == (10.0, 0.1, 2.0):
+            better = cells.assign(**{"test/wasserstein": 0.1 * cells["test/wasserstein"]})
+            better.to_parquet(tmp_path / "cells" / f"{part}.parquet", index=False)
+    (comparison,) = list_comparisons(load_results(tmp_path))
+    return comparison
+
+
+def test_a_composition_has_a_line_along_each_strength_at_the_best_values_of_the_others(
+    of_three: ComparisonGroup,
+) -> None:
+    assert of_three.quantities == ["threshold", "lambda"]
+    clip, weights = of_three.lines("threshold")
+    assert [setting.strengths for setting in clip.settings.values()] == [(10, 0.1, 2), (10, 1, 2), (10, 2, 2)]
+    assert {at: one.strengths for at, one in weights.settings.items()} == {1: (10, 0.1, 1), 2: (10, 0.1, 2)}
+    assert [clip.label, weights.label] == [
+        f"{part} in {clip.treatment}" for part in ("clip_norm", "weight_clip")
+    ]
+    assert [clip.is_first, weights.is_first] == [True, False], "or both would look the same"
+    (penalty,) = of_three.lines("lambda")
+    assert {at: one.strengths for at, one in penalty.settings.items()} == {1: (1, 0.1, 2), 10: (10, 0.1, 2)}
+    assert penalty.label == "gp+clip_norm+weight_clip"
+
+
+def test_of_three_strengths_each_pair_has_a_heat_map_at_the_best_value_of_the_third(
+    of_three: ComparisonGroup,
+) -> None:
+    maps = list_maps(of_three)
+    assert [(one.names, one.others) for one in maps] == [
+        (("gp λ", "clip_norm threshold"), "weight_clip 2"),
+        (("gp λ", "weight_clip threshold"), "clip_norm 0.1"),
+        (("clip_norm threshold", "weight_clip threshold"), "gp λ = 10"),
+    ]
+    assert [one.best for one in maps] == [(10, 0.1), (10, 2), (0.1, 2)]
+    assert maps[2].axes == ([0.1, 1.0, 2.0], [1.0, 2.0])
+    for one in maps:
+        for pair, setting in one.settings.items():
+            assert one.means[pair] == pytest.approx(of_three.cells_at(setting)["value"].mean())
+
+
+def test_columns_of_a_composition_say_each_parts_strength_in_a_line_that_fits(
+    of_three: ComparisonGroup,
+) -> None:
+    titles, lines = column_titles(of_three, of_three.treatments, 1.3, {"gp+clip_norm+weight_clip": "seed 0"})
+    assert titles["gp+clip_norm+weight_clip"].split("\n") == [
+        "gp λ = 10",
+        "clip_norm 0.1",
+        "weight_clip 2",
+        "seed 0",
+    ]
+    assert lines == 4
+    narrow, _ = column_titles(of_three, of_three.treatments, 0.6)
+    assert all(len(line) <= 9 for line in narrow["gp+clip_norm+weight_clip"].split("\n"))
 
 
 def test_options_that_vary_are_named_beside_a_composition_and_strengths_are_not(tmp_path: Path) -> None:

@@ -37,6 +37,11 @@ class Setting(NamedTuple):
         """What it is at: a number, several, or None."""
         return self.strengths or self.strength
 
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """Its strengths: none, one or several."""
+        return self.strengths or (() if self.strength is None else (self.strength,))
+
     @classmethod
     def of(cls, row: Mapping[Hashable, Any]) -> "Setting":
         """Return the setting of a row of the table of cells."""
@@ -47,6 +52,29 @@ class Setting(NamedTuple):
 
 CONTROL = Setting(NONE, "", None)
 """The setting that treatments are compared with."""
+
+
+class Line(NamedTuple):
+    """The settings of a treatment along one strength; of a composition, along that of one part.
+
+    Attributes:
+        treatment: the treatment.
+        part: the part of a composition, else an empty text.
+        settings: strength -> setting. Of a composition all others are at their values in the chosen setting.
+        is_alone: whether no other part has a strength of this kind.
+        is_first: whether it is the first of its treatment's lines along strengths of this kind.
+    """
+
+    treatment: str
+    part: str
+    settings: dict[float, Setting]
+    is_alone: bool
+    is_first: bool
+
+    @property
+    def label(self) -> str:
+        """What the line is called: the treatment, and the part where several have a strength of this kind."""
+        return self.treatment if self.is_alone else f"{self.part} in {self.treatment}"
 
 
 @dataclass(frozen=True)
@@ -76,8 +104,9 @@ class ComparisonGroup:
 
     @property
     def quantities(self) -> list[str]:
-        """Kinds of strength that are one number, ``threshold`` first."""
-        found = {quantity for quantity in self.cells["quantity"] if quantity and JOINT not in quantity}
+        """Kinds of strength, those of a composition's parts included, ``threshold`` first."""
+        every = (key for quantity in self.cells["quantity"].unique() for key in quantity.split(JOINT))
+        found = {kind_of(key) for key in every if key}
         return sorted(found, key=lambda quantity: (quantity != "threshold", quantity))
 
     @cached_property
@@ -92,6 +121,13 @@ class ComparisonGroup:
     def settings(self) -> list[Setting]:
         """Every treatment and strength that has a cell, in the order of the table."""
         return list(self._groups)
+
+    @cached_property
+    def _by_treatment(self) -> dict[str, list[Setting]]:
+        found: dict[str, list[Setting]] = {}
+        for setting in self.settings:
+            found.setdefault(setting.treatment, []).append(setting)
+        return found
 
     @property
     def metric_name(self) -> str:
@@ -129,14 +165,33 @@ class ComparisonGroup:
     @cached_property
     def _chosen(self) -> dict[str, Setting]:
         found = {}
-        for treatment in self.treatments:
-            settings = [setting for setting in self.settings if setting.treatment == treatment]
+        for treatment, settings in self._by_treatment.items():
             found[treatment] = settings[max(choose_setting(self.scores(settings)), 0)]
         return found
 
     def chosen_setting(self, treatment: str) -> Setting:
         """Return a treatment's best setting over all seeds, for figures only: judging with it would be biased."""
         return self._chosen[treatment]
+
+    def lines(self, quantity: str) -> list[Line]:
+        """Return the settings along each strength of a kind: one line per treatment, or part of a composition."""
+        found = []
+        for treatment, own in self._by_treatment.items():
+            keys = own[0].quantity.split(JOINT)
+            chosen = own[0] if len(keys) == 1 else self.chosen_setting(treatment)
+            places = [place for place, key in enumerate(keys) if key and kind_of(key) == quantity]
+            for place in places:
+                others = {*range(len(keys))} - {place}
+                along = {
+                    setting.numbers[place]: setting
+                    for setting in own
+                    if all(setting.numbers[other] == chosen.numbers[other] for other in others)
+                }
+                part = keys[place].rpartition(".")[0]
+                found.append(
+                    Line(treatment, part, dict(sorted(along.items())), len(places) == 1, place == places[0])
+                )
+        return found
 
     def to_metric(self, scores: Interval) -> Interval:
         """Convert an interval of scores, where lower is better, to one of the metric."""
@@ -161,6 +216,11 @@ class TreatmentJudgement:
     difference: Interval  # metric, treatment minus none, over seeds at which both completed
     diverged_difference: Interval  # share of diverged seeds, treatment minus none
     verdict: str
+
+
+def kind_of(key: str) -> str:
+    """Return the kind of a strength: ``lambda`` of ``gp.lambda``."""
+    return key.rpartition(".")[2]
 
 
 def _take_rows(cells: pd.DataFrame, places: list[int]) -> pd.DataFrame:

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from gradbench.report.analysis.comparison import ComparisonGroup, Setting
+from gradbench.report.analysis.comparison import ComparisonGroup, Line, Setting
 from gradbench.report.figures.panels import (
+    ALONG,
     WIDTH,
     Context,
     Drawing,
@@ -17,7 +18,6 @@ from gradbench.report.figures.panels import (
     panels,
     strength_positions,
 )
-from gradbench.report.load.cells import NONE
 from gradbench.report.render.formatting import cap_list, format_number, format_setting, join_words
 from gradbench.stats.intervals import mean_interval
 
@@ -27,12 +27,12 @@ CAPTION = (
     "step, every fiftieth and the last. Left, the share of coordinates that the treatment changed (norm "
     "clipping changes all or none). Middle, the norm used over the norm given, a geometric mean. Right, "
     "the cosine between the two gradients: 1 keeps the direction. A treatment that did nothing would lie "
-    "at 0, 1 and 1."
+    f"at 0, 1 and 1. {ALONG}"
 )
 PENALTY = (
     "The penalty's share of the objective, penalty / (|loss| + penalty), averaged over the steps of a "
     "cell and then over seeds, with 95% Student t intervals. A share near 0 leaves the loss to itself; "
-    "near 1 the loss hardly matters. If the penalty did nothing, the share would be 0."
+    f"near 1 the loss hardly matters. If the penalty did nothing, the share would be 0. {ALONG}"
 )
 UNITS = {
     "clipped": "share changed",
@@ -53,30 +53,36 @@ def draw(context: Context) -> list[Drawing]:
     return found
 
 
-Rows = list[tuple[ComparisonGroup, str, list[Setting]]]
-"""Comparison, kind of strength and settings of each row of a figure."""
+Rows = list[tuple[ComparisonGroup, str, list[Line]]]
+"""Comparison, kind of strength and lines of each row of a figure."""
 
 
 def _select_rows(context: Context, action: pd.DataFrame, *, penalties: bool) -> Rows:
     """Select the rows of the figure of penalties, or of the figure of other treatments."""
     return [
-        (comparison, quantity, settings)
+        (comparison, quantity, lines)
         for comparison in context.comparisons
         for quantity in comparison.quantities
-        if (settings := _select_settings(comparison, quantity, action, penalties=penalties))
+        if (lines := _select_lines(comparison, quantity, action, penalties=penalties))
     ]
 
 
-def _select_settings(
+def _select_lines(
     comparison: ComparisonGroup, quantity: str, action: pd.DataFrame, *, penalties: bool
-) -> list[Setting]:
-    """Select the settings of one kind of strength that add a penalty, or those that do not."""
-    own = [s for s in comparison.settings if s.quantity == quantity and s.treatment != NONE]
-    names = dict.fromkeys(setting.treatment for setting in own)
-    cells = {name: comparison.cells.loc[comparison.cells["treatment"] == name, "cell"] for name in names}
-    penal = {name: bool((action["penalty_share"].reindex(ids) > 0).any()) for name, ids in cells.items()}
-    known = {name: bool(action["clipped"].reindex(ids).notna().any()) for name, ids in cells.items()}
-    return [s for s in own if known[s.treatment] and penal[s.treatment] == penalties]
+) -> list[Line]:
+    """Select the lines along the strengths of one kind that are a penalty's, or those that are not."""
+    found = []
+    for line in comparison.lines(quantity):
+        cells = comparison.cells[comparison.cells["treatment"] == line.treatment]
+        of_cells = action.reindex(cells["cell"])
+        has_penalty = is_penalty = bool((of_cells["penalty_share"] > 0).any())
+        family = f"regularizer.{line.part}.family"
+        if line.part and family in cells:
+            is_penalty = bool(cells[family].eq("penalty").any())
+        is_known = bool(of_cells["clipped"].notna().any())
+        if is_known and is_penalty == penalties and has_penalty >= penalties:
+            found.append(line)
+    return found
 
 
 def _draw_clipping(context: Context, rows: Rows, action: pd.DataFrame) -> Drawing:
@@ -84,13 +90,13 @@ def _draw_clipping(context: Context, rows: Rows, action: pd.DataFrame) -> Drawin
     title = _title(rows, action)
     headings = [comparison.label_with_seeds for comparison, *_ in rows]
     figure, axes = panels(title, headings, 3, height=1.5, right=label_margin(context), gap=0.55)
-    for (comparison, quantity, settings), line in zip(rows, axes, strict=True):
-        for ax, name in zip(line, ("clipped", "ratio", "cosine"), strict=True):
-            ends = _draw_panel(ax, context, comparison, quantity, settings, action[name])
+    for (comparison, quantity, lines), spots in zip(rows, axes, strict=True):
+        for ax, name in zip(spots, ("clipped", "ratio", "cosine"), strict=True):
+            ends = _draw_panel(ax, context, comparison, quantity, lines, action[name])
             ax.set_ylabel(UNITS[name])
-            means = [action[name].reindex(comparison.cells_at(s)["cell"]).mean() for s in settings]
+            means = _means(comparison, lines, action[name]).values()
             ax.set_ylim(min([-0.03, *means]), max([1.05, *(1.05 * mean for mean in means)]))
-        label_ends(line[-1], ends)
+        label_ends(spots[-1], ends)
     alt = f"Share of coordinates changed, norm ratio and cosine against strength. {title}"
     return Drawing("action", title, CAPTION, alt, "action.csv", figure)
 
@@ -98,25 +104,25 @@ def _draw_clipping(context: Context, rows: Rows, action: pd.DataFrame) -> Drawin
 def _draw_penalty(context: Context, rows: Rows, action: pd.DataFrame) -> Drawing:
     """Draw the penalty's share of the objective, a panel per comparison and kind of strength."""
     highest = []
-    for comparison, _, settings in rows:
-        shares = {s: action["penalty_share"].reindex(comparison.cells_at(s)["cell"]).mean() for s in settings}
+    for comparison, _, lines in rows:
+        shares = _means(comparison, lines, action["penalty_share"])
         top = max(shares, key=lambda s: shares[s])
         where = format_setting(top.treatment, top.quantity, [top.at])
         highest.append(f"{format_number(100 * shares[top], 2)}% for {comparison.label} ({where})")
     title = f"At most, the penalty makes up {join_words(cap_list(highest))} of the objective"
     room = label_margin(context)
     columns = max(1, min(3, int((WIDTH - 0.72) / (1.2 + room))))
-    lines = [rows[start : start + columns] for start in range(0, len(rows), columns)]
-    headings = ["" for _ in lines]
+    grid = [rows[start : start + columns] for start in range(0, len(rows), columns)]
+    headings = ["" for _ in grid]
     highest_share = max(float(action["penalty_share"].reindex(c.cells["cell"]).max()) for c, *_ in rows)
     figure, axes = panels(
-        title, headings, columns, height=1.5, right=room, gap=room + 0.1, titles=[1] * len(lines)
+        title, headings, columns, height=1.5, right=room, gap=room + 0.1, titles=[1] * len(grid)
     )
-    for line, spots in zip(lines, axes, strict=True):
-        for ax in spots[len(line) :]:
+    for row, spots in zip(grid, axes, strict=True):
+        for ax in spots[len(row) :]:
             ax.set_visible(False)
-        for ax, (comparison, quantity, settings) in zip(spots, line, strict=False):
-            ends = _draw_panel(ax, context, comparison, quantity, settings, action["penalty_share"])
+        for ax, (comparison, quantity, lines) in zip(spots, row, strict=False):
+            ends = _draw_panel(ax, context, comparison, quantity, lines, action["penalty_share"])
             ax.set_ylim(-0.04 * highest_share, 1.3 * highest_share)
             ax.set_title(comparison.label_with_seeds, loc="left")
             label_ends(ax, ends)
@@ -130,35 +136,46 @@ def _draw_panel(
     context: Context,
     comparison: ComparisonGroup,
     quantity: str,
-    settings: list[Setting],
+    lines: list[Line],
     values: pd.Series,
 ) -> list[tuple[float, str, str]]:
     """Draw means with intervals against strength, and return the labels (y, text, colour) of the lines."""
-    axis = strength_positions(setting.strength for setting in settings)
+    axis = strength_positions(strength for line in lines for strength in line.settings)
     label_strength_axis(ax, quantity, axis)
     ends = []
-    for treatment in dict.fromkeys(setting.treatment for setting in settings):
-        own = [s for s in settings if s.treatment == treatment]
-        points = [(s.strength, mean_interval(values.reindex(comparison.cells_at(s)["cell"]))) for s in own]
-        drawn = [(axis[strength], i) for strength, i in points if strength is not None and i.n]
+    for line in lines:
+        points = {
+            at: mean_interval(values.reindex(comparison.cells_at(setting)["cell"]))
+            for at, setting in line.settings.items()
+        }
+        drawn = [(axis[strength], interval) for strength, interval in points.items() if interval.n]
         if not drawn:
             continue
         mean = np.array([interval.estimate for _, interval in drawn])
         ends_of = np.array([[interval.low, interval.high] for _, interval in drawn])
-        look = context.looks[treatment]
+        look = context.looks[line.treatment]
         ax.errorbar(
             [x for x, _ in drawn], mean, yerr=np.nan_to_num(np.abs(ends_of - mean[:, None]).T),
             color=look.color, linestyle=look.dash, marker=look.marker, elinewidth=1.0,
+            markerfacecolor=look.color if line.is_first else "white",
         )  # fmt: skip
-        ends.append((float(mean[-1]), end_label(treatment, look), darker(look.color)))
+        ends.append(
+            (float(mean[-1]), end_label(line.label, look, hollow=not line.is_first), darker(look.color))
+        )
     return ends
+
+
+def _means(comparison: ComparisonGroup, lines: list[Line], values: pd.Series) -> dict[Setting, float]:
+    """Return the mean of each setting of some lines over its cells."""
+    settings = dict.fromkeys(setting for line in lines for setting in line.settings.values())
+    return {one: float(values.reindex(comparison.cells_at(one)["cell"]).mean()) for one in settings}
 
 
 def _title(rows: Rows, action: pd.DataFrame) -> str:
     """Name, per comparison, the setting that removed most of the gradient."""
     parts = []
-    for comparison, _, settings in rows:
-        kept = {s: action["ratio"].reindex(comparison.cells_at(s)["cell"]).mean() for s in settings}
+    for comparison, _, lines in rows:
+        kept = _means(comparison, lines, action["ratio"])
         kept = {s: value for s, value in kept.items() if np.isfinite(value)}
         if kept:
             low = min(kept, key=lambda s: kept[s])

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from gradbench.report.analysis.comparison import ComparisonGroup
-from gradbench.report.figures.panels import WIDTH, Context, Drawing, panels
+from gradbench.report.figures.panels import WIDTH, Context, Drawing, column_titles, panels
 from gradbench.report.figures.style import INK
-from gradbench.report.render.formatting import format_number, format_strength, join_words, shorten
+from gradbench.report.render.formatting import format_number, join_words
 
 CAPTION = (
     "One column per treatment at its chosen strength, from the completed seed whose metric is the median "
@@ -66,19 +66,16 @@ def _draw_figure(
         "the norm of the critic's input gradient, between data and samples",
     ]
     right = WIDTH - left - size * count - gap * (count - 1)
+    seeds = {treatment: f"seed {cell['seed']}" for treatment, cell in columns.items() if cell is not None}
+    titles, most = column_titles(comparison, columns, size, seeds)
     figure, (samples, surfaces, norms) = panels(
-        title, headings, count, height=size, right=right, gap=gap, titles=[2]
+        title, headings, count, height=size, right=right, gap=gap, titles=[most]
     )
     edges = _bin_edges(arrays)
     window = _window(arrays)
     for index, (treatment, cell) in enumerate(columns.items()):
         stored, color = arrays[treatment], context.looks[treatment].color
-        chosen = comparison.chosen_setting(treatment)
-        where = format_strength(chosen.quantity, [chosen.at])
-        seed = f"seed {cell['seed']}" if cell is not None else ""
-        below = ", ".join(part for part in (where, seed) if part)
-        name_of = shorten(treatment, int(size / 0.066))
-        samples[index].set_title(f"{name_of}\n{below}", loc="left", size=8)
+        samples[index].set_title(titles[treatment], loc="left", size=8)
         for ax in (samples[index], surfaces[index], norms[index]):
             ax.grid(visible=False)
             ax.xaxis.set_major_locator(MaxNLocator(4, prune="both", steps=[1, 2, 5, 10]))

@@ -9,9 +9,11 @@ from matplotlib.axes import Axes
 from gradbench.report.analysis.comparison import ComparisonGroup, Setting
 from gradbench.report.analysis.tables import diverged_share
 from gradbench.report.figures.panels import (
+    ALONG,
     Context,
     Drawing,
     darker,
+    dodge_between,
     end_label,
     label_ends,
     label_margin,
@@ -19,6 +21,7 @@ from gradbench.report.figures.panels import (
     panels,
     strength_positions,
 )
+from gradbench.report.figures.style import Look
 from gradbench.report.render.formatting import cap_list, format_setting, join_or_count, join_words
 from gradbench.stats.intervals import Interval
 
@@ -26,9 +29,8 @@ CAPTION = (
     "Each point is the share of a setting's cells that diverged, with Wilson's 95% interval; the dashed "
     "line and its band are none. With few seeds the intervals are wide whatever is seen: 0 of 3 is "
     "compatible with anything up to 56%. If the treatments did nothing, every point would lie near the "
-    "dashed line. Models without a diverged cell are left out here and named in the title."
+    f"dashed line. Models without a diverged cell are left out here and named in the title. {ALONG}"
 )
-DODGE = 0.03  # share of the axis between treatments at one strength
 
 
 def draw(context: Context) -> list[Drawing]:
@@ -56,39 +58,39 @@ def draw(context: Context) -> list[Drawing]:
 
 def _draw_panel(ax: Axes, context: Context, comparison: ComparisonGroup, quantity: str) -> None:
     """Draw the diverged share of each treatment against one kind of strength."""
-    settings = [s for s in comparison.settings if s.quantity in (quantity, "")]
-    axis = strength_positions(setting.strength for setting in settings)
+    lines = comparison.lines(quantity)
+    axis = strength_positions(strength for line in lines for strength in line.settings)
     label_strength_axis(ax, quantity, axis)
     ax.set_ylim(-0.04, 1.04)
     ends = []
-    treatments = list(dict.fromkeys(setting.treatment for setting in settings))
-    dodge = DODGE * float(np.diff(ax.get_xlim())[0])
-    for index, treatment in enumerate(treatments):
-        look = context.looks[treatment]
-        shares = {s: diverged_share(comparison, s) for s in settings if s.treatment == treatment}
-        known = {s: share for s, share in shares.items() if share.n}
-        flat = [share for s, share in known.items() if s.strength is None]
-        for share in flat:
-            ax.axhline(share.estimate, color=look.color, linestyle=look.dash, zorder=2)
-            ax.axhspan(share.low, share.high, color=look.color, alpha=0.14, lw=0, zorder=1)
-        varied = [(axis[s.strength], share) for s, share in known.items() if s.strength is not None]
-        if varied:
-            shift = (index - (len(treatments) - 1) / 2) * dodge
-            x = [place + shift for place, _ in varied]
-            _draw_points(ax, x, [share for _, share in varied], treatment, context)
+    for setting in comparison.settings:
+        share = diverged_share(comparison, setting)
+        if setting.numbers or not share.n:
+            continue
+        look = context.looks[setting.treatment]
+        ax.axhline(share.estimate, color=look.color, linestyle=look.dash, zorder=2)
+        ax.axhspan(share.low, share.high, color=look.color, alpha=0.14, lw=0, zorder=1)
+        ends.append((share.estimate, end_label(setting.treatment, look), darker(look.color)))
+    dodge = dodge_between(ax, len(lines))
+    for index, line in enumerate(lines):
+        look = context.looks[line.treatment]
+        shares = {axis[at]: diverged_share(comparison, setting) for at, setting in line.settings.items()}
+        known = {place: share for place, share in shares.items() if share.n}
         if known:
+            shift = (index - (len(lines) - 1) / 2) * dodge
+            face = look.color if line.is_first else "white"
+            _draw_points(ax, [place + shift for place in known], list(known.values()), look, face)
             last = list(known.values())[-1].estimate
-            ends.append((last, end_label(treatment, look), darker(look.color)))
+            ends.append((last, end_label(line.label, look, hollow=not line.is_first), darker(look.color)))
     label_ends(ax, ends)
 
 
-def _draw_points(ax: Axes, x: list[float], shares: list[Interval], treatment: str, context: Context) -> None:
-    look = context.looks[treatment]
+def _draw_points(ax: Axes, x: list[float], shares: list[Interval], look: Look, face: str) -> None:
     y = np.array([share.estimate for share in shares])
     ends = np.array([[share.low, share.high] for share in shares])
     ax.errorbar(
         x, y, yerr=np.abs(ends - y[:, None]).T, color=look.color, linestyle=look.dash, marker=look.marker,
-        elinewidth=1.0,
+        markerfacecolor=face, elinewidth=1.0,
     )  # fmt: skip
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 
 from gradbench.report.analysis.comparison import ComparisonGroup
-from gradbench.report.figures.panels import Context, Drawing, panels
-from gradbench.report.render.formatting import format_number, format_strength, shorten
+from gradbench.report.figures.panels import Context, Drawing, column_titles, panels
+from gradbench.report.render.formatting import format_number
 from gradbench.stats.intervals import Floats
 
 CAPTION = (
@@ -27,6 +27,10 @@ def draw(context: Context) -> list[Drawing]:
         return []
     columns = max(len(found[comparison.label]) for comparison in kept)
     title = _title({comparison.label: found[comparison.label] for comparison in kept})
+    titles = {
+        comparison.label: column_titles(comparison, found[comparison.label], 7 / columns)
+        for comparison in kept
+    }
     figure, axes = panels(
         title,
         [c.label_with_seeds for c in kept],
@@ -34,7 +38,7 @@ def draw(context: Context) -> list[Drawing]:
         height=1.15,
         left=0.4,
         gap=0.16,
-        titles=[2] * len(kept),
+        titles=[lines for _, lines in titles.values()],
     )
     window = _window([counts for histograms in found.values() for counts in histograms.values()])
     for comparison, row in zip(kept, axes, strict=True):
@@ -44,10 +48,7 @@ def draw(context: Context) -> list[Drawing]:
         for ax, (treatment, (edges, raw, used)) in zip(row, histograms.items(), strict=False):
             ax.stairs(raw / max(raw.sum(), 1), edges, color="#c4c4c4", fill=True)
             ax.stairs(used / max(used.sum(), 1), edges, color=context.looks[treatment].color, lw=1.4)
-            chosen = comparison.chosen_setting(treatment)
-            name = shorten(treatment, int(7 / columns / 0.066))
-            where = format_strength(chosen.quantity, [chosen.at])
-            ax.set_title(f"{name}\n{where}", loc="left", size=8)
+            ax.set_title(titles[comparison.label][0][treatment], loc="left", size=8)
             ax.set_yticks([])
             ax.set_xlim(*window)
             ax.set_xlabel("log₁₀ |g|")

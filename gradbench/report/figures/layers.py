@@ -11,6 +11,7 @@ from gradbench.report.figures.panels import (
     Context,
     Drawing,
     axis_limits,
+    column_titles,
     darker,
     label_ends,
     panels,
@@ -20,7 +21,6 @@ from gradbench.report.figures.style import GLYPHS
 from gradbench.report.render.formatting import (
     format_number,
     format_setting,
-    format_strength,
     join_words,
     shorten,
 )
@@ -36,6 +36,7 @@ CAPTION = (
     "2017, Figure 1b."
 )
 LEFT, GAP, RIGHT, WIDEST = 0.72, 0.16, 1.85, 2.0  # inches
+LABEL = 26  # characters of a line's label
 MAX_LINES = 10  # lines of a panel; if there are more settings, three per treatment
 Norms = dict[Setting, Floats]  # log10 of norms, [seeds, layers]
 
@@ -82,9 +83,10 @@ def _draw_figure(context: Context, comparison: ComparisonGroup, norms: Norms, na
     title = _title(norms)
     width = min((WIDTH - LEFT - 0.2 - GAP * (len(treatments) - 1)) / len(treatments), WIDEST)
     right = WIDTH - LEFT - width * len(treatments) - GAP * (len(treatments) - 1)
+    titles, most = column_titles(comparison, treatments, width)
     headings = [f"{comparison.label_with_seeds}: gradient by layer", "the critic's parameters"]
     figure, (first, below) = panels(
-        title, headings, len(treatments), height=1.9, left=LEFT, right=right, gap=GAP, titles=[0, 2]
+        title, headings, len(treatments), height=1.9, left=LEFT, right=right, gap=GAP, titles=[0, most]
     )
     for ax in first[1:]:
         ax.remove()
@@ -92,10 +94,8 @@ def _draw_figure(context: Context, comparison: ComparisonGroup, norms: Norms, na
     first[0].set_position((box.x0, box.y0, (WIDTH - LEFT - RIGHT) / WIDTH, box.height))
     _draw_lines(first[0], context, norms)
     for ax, treatment in zip(below, treatments, strict=True):
-        chosen = comparison.chosen_setting(treatment)
-        name_of = shorten(treatment, int(width / 0.066))
-        ax.set_title(f"{name_of}\n{format_strength(chosen.quantity, [chosen.at])}", loc="left", size=8)
-        _draw_weights(ax, context, comparison, chosen)
+        ax.set_title(titles[treatment], loc="left", size=8)
+        _draw_weights(ax, context, comparison, comparison.chosen_setting(treatment))
     alt = f"Norm of the critic's gradient by layer, and histograms of its parameters, per treatment. {title}"
     return Drawing(name, title, CAPTION, alt, "", figure)
 
@@ -119,8 +119,7 @@ def _draw_lines(ax: Axes, context: Context, norms: Norms) -> None:
         reached = mean[np.isfinite(mean)]
         if len(reached):
             values += [*reached]
-            name = shorten(setting.treatment, MAX_NAME)
-            where = shorten(format_setting(name, setting.quantity, [setting.at]), 26)
+            where = _label_of(setting)
             ends.append((reached[0], f"{GLYPHS.get(look.marker, '●')} {where}", darker(look.color)))
     set_log_axis(ax, *axis_limits(values, log=True))
     ax.xaxis.set_major_locator(MaxNLocator(12, integer=True))
@@ -128,6 +127,18 @@ def _draw_lines(ax: Axes, context: Context, norms: Norms) -> None:
     ax.set_xlabel("hidden layer, from the last one back to the first")
     ax.set_ylabel("gradient norm")
     label_ends(ax, ends)
+
+
+def _label_of(setting: Setting) -> str:
+    """Write a label: ``gp at λ = 10``; of a long composition only the numbers, ``gp_zero+clip… 1, 0.1, 10``."""
+    if not setting.strengths:
+        name = shorten(setting.treatment, MAX_NAME)
+        return shorten(format_setting(name, setting.quantity, [setting.at]), LABEL)
+    words = format_setting(setting.treatment, setting.quantity, [setting.at])
+    numbers = ", ".join(map(format_number, setting.strengths))
+    return (
+        words if len(words) <= LABEL else f"{shorten(setting.treatment, LABEL - len(numbers) - 1)} {numbers}"
+    )
 
 
 def _draw_weights(ax: Axes, context: Context, comparison: ComparisonGroup, setting: Setting) -> None:

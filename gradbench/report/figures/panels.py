@@ -1,7 +1,7 @@
 """Build what figures share: grids of panels measured in inches, strength axes, and labels at line ends."""
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,18 +11,21 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from gradbench.report.analysis.answer import Answer
 from gradbench.report.analysis.comparison import ComparisonGroup
-from gradbench.report.figures.style import GLYPHS, Look
+from gradbench.report.figures.style import GLYPHS, HOLLOW, Look
 from gradbench.report.load.cells import LoadedResults
 from gradbench.report.load.curves import Curves
-from gradbench.report.render.formatting import format_number, format_setting, shorten
+from gradbench.report.render.formatting import format_number, format_setting, format_strength, shorten
 
 WIDTH = 7.6  # inches
 LINE = 0.16  # inches per line of text
+DODGE, SPREAD = 0.035, 0.12  # shares of the axis between lines at one strength, and that all of them take
+LETTER = 0.066  # inches per letter of a column's title
 LABEL_GAP = 9.5  # points between labels at line ends
 TICK_GAP = 0.02  # inches between the marks of a strength axis
 MAX_TITLE = 1000  # characters of a figure's title, and of the heading of a row
 MAX_NAME = 18  # characters of a treatment's name in a label
 Axis = dict[float, float]  # strength -> position on the axis
+ALONG = "The line of a composition is along one part's strength, with the others at those of its best setting seen."
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,11 @@ def label_ends(ax: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
         )  # fmt: skip
 
 
+def dodge_between(ax: Axes, lines: int) -> float:
+    """Return the distance between the marks of lines at one strength, on a labelled strength axis."""
+    return min(DODGE, SPREAD / max(lines, 1)) * float(np.diff(ax.get_xlim())[0])
+
+
 def darker(color: str) -> str:
     """Darken a colour ``#rrggbb`` so that text in it is readable on white."""
     red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
@@ -164,9 +172,10 @@ def darker(color: str) -> str:
     return f"#{round(red * scale):02x}{round(green * scale):02x}{round(blue * scale):02x}"
 
 
-def end_label(treatment: str, look: Look) -> str:
+def end_label(treatment: str, look: Look, *, hollow: bool = False) -> str:
     """Write the label of a line: its marker, which identifies it without colour, and the treatment's name."""
-    return f"{GLYPHS.get(look.marker, '●')} {shorten(treatment, MAX_NAME)}"
+    glyph = HOLLOW.get(look.marker, "○") if hollow else GLYPHS.get(look.marker, "●")
+    return f"{glyph} {shorten(treatment, MAX_NAME)}"
 
 
 def label_margin(context: Context) -> float:
@@ -179,6 +188,38 @@ def list_chosen(comparison: ComparisonGroup) -> str:
     """List the chosen settings: ``clip_norm at 1, gp at λ = 10``."""
     settings = [comparison.chosen_setting(treatment) for treatment in comparison.treatments]
     return ", ".join(format_setting(s.treatment, s.quantity, [s.at]) for s in settings)
+
+
+def column_titles(
+    comparison: ComparisonGroup,
+    treatments: Iterable[str],
+    width: float,
+    notes: Mapping[str, str] | None = None,
+) -> tuple[dict[str, str], int]:
+    """Write the titles of columns of one treatment each: its name and chosen strength, of a composition part by part.
+
+    Args:
+        comparison: of the treatments.
+        treatments: one per column.
+        width: of a column, in inches.
+        notes: treatment -> what else its title says.
+
+    Returns:
+        Treatment -> title, and the number of lines, which all of them have.
+    """
+    lines: dict[str, list[str]] = {}
+    for treatment in treatments:
+        chosen = comparison.chosen_setting(treatment)
+        where, note = format_strength(chosen.quantity, [chosen.at]), (notes or {}).get(treatment, "")
+        if chosen.strengths:
+            name = [] if format_setting(treatment, chosen.quantity, [chosen.at]) == where else [treatment]
+            lines[treatment] = [*name, *where.split(" + "), *filter(None, [note])]
+        else:
+            lines[treatment] = [treatment, ", ".join(filter(None, [where, note]))]
+    most = max(map(len, lines.values()), default=0)
+    room = int(width / LETTER)
+    padded = {name: [*own, *[""] * (most - len(own))] for name, own in lines.items()}
+    return {name: "\n".join(shorten(line, room) for line in own) for name, own in padded.items()}, most
 
 
 def axis_limits(values: Iterable[float], *, log: bool = False, pad: float = 0.06) -> tuple[float, float]:

@@ -5,11 +5,12 @@ from matplotlib.axes import Axes
 
 from gradbench.report.analysis.comparison import BETTER, WORSE, ComparisonGroup, Setting
 from gradbench.report.figures.panels import (
-    Axis,
+    ALONG,
     Context,
     Drawing,
     axis_limits,
     darker,
+    dodge_between,
     end_label,
     has_wide_range,
     label_ends,
@@ -25,8 +26,6 @@ from gradbench.report.load.cells import NONE
 from gradbench.report.render.formatting import format_interval, format_setting, join_or_count
 from gradbench.stats.intervals import Interval, mean_interval
 
-DODGE = 0.035  # share of the axis between treatments at one strength
-
 CAPTION = (
     "Each point is the mean over the seeds that completed, with its 95% Student t interval; small dots "
     "are the seeds. The dashed line and its band are none. Hollow markers in the grey strip, at the worse "
@@ -34,7 +33,7 @@ CAPTION = (
     "threshold and a penalty weight are different quantities and have separate axes. An interval that "
     "leaves the panel is cut at its edge. Headings name the best setting seen, which is partly luck; the "
     "answer box judges on seeds that had no say. If the treatments did nothing, every line would lie flat "
-    "on the dashed one."
+    f"on the dashed one. {ALONG}"
 )
 
 
@@ -106,31 +105,28 @@ def _mean_score(comparison: ComparisonGroup, setting: Setting) -> float:
 
 def _draw_panel(ax: Axes, context: Context, comparison: ComparisonGroup, quantity: str) -> None:
     """Draw the metric of each treatment against one kind of strength."""
-    settings = [s for s in comparison.settings if s.quantity in (quantity, "")]
-    axis = strength_positions(setting.strength for setting in settings)
+    lines = comparison.lines(quantity)
+    axis = strength_positions(strength for line in lines for strength in line.settings)
     label_strength_axis(ax, quantity, axis)
     intervals = {
         setting: mean_interval(comparison.cells_at(setting)["value"]) for setting in comparison.settings
     }
     _scale_value_axis(ax, comparison, list(intervals.values()))
-    present = [t for t in comparison.treatments if any(s.treatment == t for s in settings)]
     labels = []
-    varied = [
-        name for name in present if any(s.treatment == name and s.strength is not None for s in settings)
-    ]
-    dodge = DODGE * float(np.diff(ax.get_xlim())[0])
-    for treatment in present:
-        own = {s: intervals[s] for s in settings if s.treatment == treatment}
-        look = context.looks[treatment]
-        if treatment in varied:
-            shift = (varied.index(treatment) - (len(varied) - 1) / 2) * dodge
-            height = _draw_line(ax, comparison, own, axis, look, shift)
-        else:
-            height = _draw_level(ax, comparison, own, look)
-        if np.isfinite(height):
-            labels.append((height, end_label(treatment, look), darker(look.color)))
+    for setting in comparison.settings:
+        if not setting.numbers:
+            look = context.looks[setting.treatment]
+            height = _draw_level(ax, comparison, setting, intervals[setting], look)
+            labels.append((height, end_label(setting.treatment, look), darker(look.color)))
+    dodge = dodge_between(ax, len(lines))
+    for index, line in enumerate(lines):
+        look = context.looks[line.treatment]
+        shift = (index - (len(lines) - 1) / 2) * dodge
+        own = {axis[at] + shift: setting for at, setting in line.settings.items() if intervals[setting].n}
+        height = _draw_line(ax, comparison, own, intervals, look, look.color if line.is_first else "white")
+        labels.append((height, end_label(line.label, look, hollow=not line.is_first), darker(look.color)))
     draw_diverged_strip(ax, context, comparison, quantity, axis)
-    label_ends(ax, labels)
+    label_ends(ax, [label for label in labels if np.isfinite(label[0])])
 
 
 def _scale_value_axis(ax: Axes, comparison: ComparisonGroup, intervals: list[Interval]) -> None:
@@ -148,9 +144,10 @@ def _scale_value_axis(ax: Axes, comparison: ComparisonGroup, intervals: list[Int
         ax.set_ylim(low, high)
 
 
-def _draw_level(ax: Axes, comparison: ComparisonGroup, own: dict[Setting, Interval], look: Look) -> float:
+def _draw_level(
+    ax: Axes, comparison: ComparisonGroup, setting: Setting, interval: Interval, look: Look
+) -> float:
     """Draw a treatment without a strength as a line and a band across the panel, with seeds at the left."""
-    (setting, interval), *_ = own.items()
     values = comparison.cells_at(setting)["value"].dropna()
     x = np.linspace(0.012, 0.045, max(len(values), 2))[: len(values)]
     ax.plot(x, values, ".", color=look.color, ms=3.5, alpha=0.75, transform=ax.get_yaxis_transform())
@@ -162,16 +159,20 @@ def _draw_level(ax: Axes, comparison: ComparisonGroup, own: dict[Setting, Interv
 
 
 def _draw_line(
-    ax: Axes, comparison: ComparisonGroup, own: dict[Setting, Interval], axis: Axis, look: Look, shift: float
+    ax: Axes,
+    comparison: ComparisonGroup,
+    own: dict[float, Setting],
+    intervals: dict[Setting, Interval],
+    look: Look,
+    face: str,
 ) -> float:
-    """Draw means with intervals and seeds along the strengths, and return the last mean."""
-    drawn = {s: interval for s, interval in own.items() if interval.n}
-    if not drawn:
+    """Draw means with intervals and seeds of settings at their places, and return the last mean."""
+    if not own:
         return np.nan
-    x = np.array([axis[s.strength] + shift for s in drawn if s.strength is not None])
-    mean = np.array([interval.estimate for interval in drawn.values()])
-    ends = np.array([[interval.low, interval.high] for interval in drawn.values()])
-    seeds = [comparison.cells_at(setting)["value"].to_numpy() for setting in drawn]
+    x, drawn = np.array(list(own)), [intervals[setting] for setting in own.values()]
+    mean = np.array([interval.estimate for interval in drawn])
+    ends = np.array([[interval.low, interval.high] for interval in drawn])
+    seeds = [comparison.cells_at(setting)["value"].to_numpy() for setting in own.values()]
     places = np.repeat(x, [len(values) for values in seeds])
     ax.plot(places, np.concatenate(seeds), ".", color=look.color, ms=3.5, alpha=0.45, zorder=2)
     errors = np.nan_to_num(np.abs(ends - mean[:, None]).T)
@@ -182,6 +183,7 @@ def _draw_line(
         color=look.color,
         linestyle=look.dash,
         marker=look.marker,
+        markerfacecolor=face,
         elinewidth=1.0,
         zorder=3,
     )

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from gradbench.report.analysis.comparison import ComparisonGroup
+from gradbench.report.analysis.comparison import ComparisonGroup, Setting
 from gradbench.report.figures.panels import Axis, Context, darker
 from gradbench.report.figures.style import FAINT, STRIP
 
@@ -53,13 +53,18 @@ def _draw_count(
 
 def _count_diverged(comparison: ComparisonGroup, quantity: str) -> dict[str, list[tuple[float | None, str]]]:
     """Count the diverged cells at each strength of a panel's treatments: ``2/3``."""
+    places: list[tuple[str, float | None, Setting]] = [
+        (setting.treatment, None, setting) for setting in comparison.settings if not setting.numbers
+    ]
+    for drawn in comparison.lines(quantity):
+        places += [(drawn.treatment, strength, setting) for strength, setting in drawn.settings.items()]
     counts: dict[str, list[tuple[float | None, str]]] = {}
-    for setting in comparison.settings:
+    for treatment, strength, setting in places:
         statuses = comparison.cells_at(setting)["status"]
         lost = int((statuses == "diverged").sum())
-        if lost and setting.quantity in (quantity, ""):
+        if lost:
             ran = int((statuses != "failed").sum())
-            counts.setdefault(setting.treatment, []).append((setting.strength, f"{lost}/{ran}"))
+            counts.setdefault(treatment, []).append((strength, f"{lost}/{ran}"))
     return counts
 
 

@@ -88,6 +88,12 @@ GLYPHS = {
     **{"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖"},
     **{"<": "◀", ">": "▶", "h": "⬢", "p": "⬟"},
 }
+HOLLOW = {
+    **{"o": "○", "s": "□", "^": "△", "D": "◇", "v": "▽", "P": "✢", "X": "✕"},
+    **{"<": "◁", ">": "▷", "h": "⬡", "p": "⬠"},
+}
+"""Marker -> glyph of a treatment's further lines, whose markers are hollow."""
+
 DASHES: tuple[Dash, ...] = (DASH_DOT, DOTTED, LONG, DASHED)
 
 
