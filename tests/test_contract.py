@@ -153,6 +153,16 @@ def test_a_cell_has_the_bits_that_its_model_promises_in_a_stack_of_any_width(mod
                 assert_same_bits(found, whole[cell])
 
 
+@pytest.mark.parametrize("model", ["mlp", "wgan"])
+def test_a_cell_with_a_lazy_penalty_has_the_same_bits_in_a_stack_of_any_width(model):
+    sizes = {"precision": "float32", "steps": 3, "eval_every": 3, "regularizer__every": 2} | odd_sizes(model)
+    grid = cells(model, "gp", seed=list(range(8)), **sizes)
+    whole = numbers_of(grid)
+    for width in WIDTHS:
+        for cell, found in numbers_of(shuffled(grid, width)).items():
+            assert_same_bits(found, whole[cell])
+
+
 def test_the_models_of_gradbench_promise_the_same_bits():
     for model in MODELS:
         if model in NETWORKS:  # a network of the user's own

@@ -51,10 +51,11 @@ class Regularizer:
         preserves_direction: whether ``transform`` multiplies the whole gradient by one number.
         init: ``init(parameters [P], layout) -> state`` of ``transform`` before the first step.
         points: name of the model's points at which ``penalty`` is measured; ``None`` for the model's default.
+        every: ``penalty`` is added at every so many steps, from the first on, with as many times its weight.
         parts: the regularizers that it composes, each with a strength of its own: its hooks take a vector of these.
 
     Raises:
-        UsageError: for a transform with an argument that nothing gives it.
+        UsageError: for a transform with an argument that nothing gives it, or steps that are no whole number >= 1.
     """
 
     penalty: Penalty | None = None
@@ -63,10 +64,15 @@ class Regularizer:
     preserves_direction: bool = False
     init: Callable[[Tensor, Layout], State] = init_no_state
     points: str | None = None
+    every: int = 1
     parts: tuple["Regularizer", ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the transform's signature."""
+        """Check the transform's signature, and the steps between penalties."""
+        if type(self.every) is not int or self.every < 1:
+            raise UsageError(
+                f"regularizer.every must be a whole number >= 1, got {self.every}; 1 is every step"
+            )
         if self.transform is not None:
             check_asked(self.transform)
 
@@ -84,6 +90,10 @@ class Regularizer:
     def penalties(self) -> list[tuple[int, "Regularizer"]]:
         """The regularizers with a penalty, itself or parts of it, each with the index of its strength."""
         return [(index, part) for index, part in enumerate(self.parts or (self,)) if part.penalty]
+
+    def due(self, step: int) -> frozenset[int]:
+        """Return the indices of the penalties that are paid at a training step, counted from 0."""
+        return frozenset(index for index, part in self.penalties if step % part.every == 0)
 
     def own(self, strength: Tensor) -> Tensor:
         """Return what its hooks take of strengths [..., S] of which it may have fewer: [...], or [..., several]."""

@@ -18,7 +18,7 @@ from gradbench.functional.input_gradients import Evaluated
 from gradbench.functional.noise import CounterNoise, subkey
 from gradbench.models import MeanLoss, Player, Task
 from gradbench.models.points import AROUND, MOVES, chosen, move
-from gradbench.regularizers import Penalty, Regularizer
+from gradbench.regularizers import Regularizer
 from gradbench.training.execution import StackProgram
 
 Objective = Callable[..., tuple[Tensor, Tensor, Tensors, Tensors]]
@@ -31,11 +31,10 @@ Probe = tuple[Callable[[Tensor], tuple[Tensor, Tensors]], Tensor | Mapping[str, 
 """A function ``x [B, ...] -> values [B], carry``, and the points [B, ...] where penalties measure its gradient."""
 
 
-def build_objective(player: Player, stack: StackProgram) -> Objective:
-    """Return the objective of a player: its loss, and the penalties that its cells have."""
-    acting = stack.acting(player)
-    regularizer = acting[0].regularizer if acting else Regularizer()
-    places = penalties_by_points(regularizer, stack.program.model)
+def build_objective(player: Player, stack: StackProgram, due: frozenset[int]) -> Objective:
+    """Return the objective of a player: its loss, and of the penalties that its cells have those that are due."""
+    penalties = [one for one in stack.penalised(player).penalties if one[0] in due]
+    places = penalties_by_points(penalties, stack.program.model)
     network = OneNetwork(player, stack)
 
     def stacked(function: Callable[..., Any], noise_key: Tensor) -> Callable[..., Any]:
@@ -56,7 +55,7 @@ def build_objective(player: Player, stack: StackProgram) -> Objective:
     def penalised(*args: Any) -> tuple[Tensor, Tensor, Tensors, Tensors]:
         *rest, strength, noise_key = args
         passed: list[Any] = []
-        penalties = []
+        terms = []
         for place, members in places.items():
             x = stacked(partial(network.points, place), noise_key)(*rest)
             if place == AROUND:
@@ -70,25 +69,28 @@ def build_objective(player: Player, stack: StackProgram) -> Objective:
             (slopes,) = torch.autograd.grad(
                 values_B.sum(), x, create_graph=True, allow_unused=True, materialize_grads=True
             )
-            for index, penalty_fn in members:
-                weighted_penalty = stacked(partial(network.weighted_penalty, penalty_fn), noise_key)
-                penalties.append(weighted_penalty(x, values_B, slopes, strength[..., index], *rest))
+            for index, part in members:
+                weighted_penalty = stacked(partial(network.weighted_penalty, part), noise_key)
+                term = weighted_penalty(x, values_B, slopes, strength[..., index], *rest)
+                terms.append(term if part.every == 1 else part.every * term)
         loss, carried, buffers = passed
-        return loss, sum(penalties[1:], start=penalties[0]), carried, buffers
+        return loss, sum(terms[1:], start=terms[0]), carried, buffers
 
     return penalised if places else plain
 
 
-def penalties_by_points(regularizer: Regularizer, model: Task) -> dict[str | None, list[tuple[int, Penalty]]]:
-    """Return the penalties that are measured at each of a model's points, with the indices of their strengths.
+Penalties = list[tuple[int, Regularizer]]
+"""Regularizers with a penalty, each with the index of its strength."""
+
+
+def penalties_by_points(penalties: Penalties, model: Task) -> dict[str | None, Penalties]:
+    """Return the penalties that are measured at each of a model's points.
 
     Points whose pass may serve the loss, too, come first.
     """
-    places: dict[str | None, list[tuple[int, Penalty]]] = {}
-    for index, part in sorted(regularizer.penalties, key=lambda one: one[1].points == AROUND):
-        place = part.points or next(iter(model.points), None)
-        assert part.penalty is not None
-        places.setdefault(place, []).append((index, part.penalty))
+    places: dict[str | None, Penalties] = {}
+    for index, part in sorted(penalties, key=lambda one: one[1].points == AROUND):
+        places.setdefault(part.points or next(iter(model.points), None), []).append((index, part))
     return places
 
 
@@ -147,7 +149,7 @@ class OneNetwork:
 
     def weighted_penalty(
         self,
-        penalty_fn: Penalty,
+        regularizer: Regularizer,
         x: Tensor,
         values_B: Tensor,
         slopes: Tensor,
@@ -159,7 +161,8 @@ class OneNetwork:
         """Return the penalty at points whose values [B] and slopes [B, ...] are known."""
         with self.autocast():
             f = self.probe(self.networks(own, others), *rest)[0]
-            penalty = penalty_fn(Evaluated(lambda x: f(x)[0], x, values_B, slopes), x, strength)
+            assert regularizer.penalty is not None
+            penalty = regularizer.penalty(Evaluated(lambda x: f(x)[0], x, values_B, slopes), x, strength)
         return penalty.to(own.parameters.dtype)
 
 

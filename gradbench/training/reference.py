@@ -104,13 +104,14 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
 
                     penalty = torch.zeros(())
                     for i, regularizer in acting:
-                        if regularizer.penalty:
+                        if regularizer.penalty and step % regularizer.every == 0:
                             with CounterNoise(subkey(noise, number)), written_out():  # the same masks
                                 f, found = model.probe(player.name, before, batch, carry)
                                 points = chosen(model, found, regularizer.points)
                                 with CounterNoise(subkey(subkey(noise, number), MOVES)):
                                     points = move(points) if regularizer.points == AROUND else points
-                                penalty = penalty + regularizer.penalty(f, points, strengths[i])
+                                paid = regularizer.penalty(f, points, strengths[i])
+                            penalty = penalty + regularizer.every * paid
 
                     ((loss + penalty) / several).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
                     losses.append(loss.detach())

@@ -102,6 +102,8 @@ def test_a_stack_of_cells_equals_each_cell_alone_and_reads_no_value(config, devi
         (lambda: zclip(warmup=0), "warmup"),
         (lambda: spectral_norm(iterations=0), "iterations"),
         (lambda: gradient_penalty(reduction="median"), "reduction"),
+        (lambda: gradient_penalty(every=0), "every"),
+        (lambda: gradient_penalty(every=1.5), "every"),
     ],
 )
 def test_an_option_out_of_range_is_refused_by_name(make, named):

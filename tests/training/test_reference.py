@@ -141,6 +141,33 @@ def test_every_cell_of_a_stack_follows_the_reference_step_by_step(model, regular
     assert acts == (regularizer != "none"), "else nothing of it is held to anything"
 
 
+@pytest.mark.parametrize(
+    ("model", "regularizer", "given"),
+    [
+        ("mlp", "gp", {"regularizer__every": 3}),
+        pytest.param("lstm", "gp", {"regularizer__every": 4, "accumulate": 2}, marks=pytest.mark.slow),
+        (
+            "wgan",
+            "gp+gp_zero+clip_norm",
+            {
+                "regularizer__gp__every": 6,
+                "regularizer__gp_zero__every": 4,
+                "regularizer__gp_zero__points": "real",
+            },
+        ),
+    ],
+)
+def test_a_lazy_penalty_follows_the_reference_is_added_at_its_steps_and_weighs_as_many_times_more(
+    model, regularizer, given
+):
+    lazy = assert_follows(pair(model, regularizer, **given))[PENALTY_OF[model]]
+    every = [value for key, value in given.items() if key.endswith("every")]
+    assert [bool(paid) for paid in lazy] == [any(step % one == 0 for one in every) for step in range(20)]
+    if len(every) == 1:
+        eager = alone(pair(model, regularizer, **(given | {"regularizer__every": 1}))[1])
+        assert lazy[0] == pytest.approx(every[0] * eager[PENALTY_OF[model]][0], rel=1e-12)
+
+
 @pytest.mark.parametrize("regularizer", ["bounded_update", "skip_spikes"])
 def test_a_transform_is_given_the_mean_loss_of_an_update_and_the_rate_of_its_step(regularizer):
     given = {"schedule": "cosine", "accumulate": 2, "optimizer": "adam", "optimizer__lr": [0.01, 0.003]}
