@@ -15,7 +15,7 @@ from gradbench.config.instantiate import find_function, fingerprint, load_data
 from gradbench.data import Data
 from gradbench.grid.cell import Cell
 from gradbench.grid.expand import expand
-from gradbench.models.points import offered
+from gradbench.training.points import offered
 from gradbench.training.step import EagerStepper
 
 CONFIGS = Configs()

@@ -17,9 +17,9 @@ from gradbench.functional.flat_params import Network, Tensors, Weights
 from gradbench.functional.input_gradients import Evaluated
 from gradbench.functional.noise import CounterNoise, subkey
 from gradbench.models import MeanLoss, Player, Task
-from gradbench.models.points import AROUND, MOVES, chosen, move
 from gradbench.regularizers import Regularizer
 from gradbench.training.execution import StackProgram
+from gradbench.training.points import AROUND, MOVES, chosen, move
 
 Objective = Callable[..., tuple[Tensor, Tensor, Tensors, Tensors]]
 """``(own, others, batch, carry, strength [K, S], noise key [K]) -> loss [K], penalty [K], carry, buffers``.

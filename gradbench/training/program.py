@@ -12,9 +12,9 @@ from gradbench.data import Data
 from gradbench.errors import UsageError, nearest
 from gradbench.grid.cell import schedule_numbers
 from gradbench.models import Player, Task
-from gradbench.models.points import offered
 from gradbench.optimizers import Optimizer, Schedule
 from gradbench.regularizers import Regularizer
+from gradbench.training.points import offered
 
 BOTH = "both"
 """The value of ``regularizer.players`` that means all of them."""

@@ -22,8 +22,8 @@ from gradbench.functional.seeding import all_seeded, derive
 from gradbench.functional.written_out import written_out
 from gradbench.grid.cell import Cell
 from gradbench.models import Player, Task
-from gradbench.models.points import AROUND, MOVES, chosen, move
 from gradbench.training.draws import CHUNK
+from gradbench.training.points import AROUND, MOVES, chosen, move
 from gradbench.training.program import build, build_parts
 from gradbench.training.reference_optimizers import make_optimizer, make_scheduler
 from gradbench.training.update import batch_key

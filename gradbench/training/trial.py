@@ -24,12 +24,12 @@ from gradbench.functional.noise import CounterNoise
 from gradbench.functional.torch_internals import DispatchMode, storage_key, tree_leaves, tree_map
 from gradbench.grid.cell import Cell
 from gradbench.models import Player
-from gradbench.models.points import chosen
 from gradbench.tracing.aliasing import writes
 from gradbench.tracing.cache import dropped_afterwards
 from gradbench.training.bind import bind_stack, bring_data, init_state, seeded_networks, to_device
 from gradbench.training.draws import draw_chunk
 from gradbench.training.execution import Execution
+from gradbench.training.points import chosen
 from gradbench.training.program import Program, build_regularizer
 from gradbench.training.step import EagerStepper
 from gradbench.user_errors import place_of

@@ -8,13 +8,13 @@ from training.test_reference import alone, assert_follows, pair
 
 from gradbench.errors import UsageError
 from gradbench.functional.noise import CounterNoise
-from gradbench.models.points import chosen, move, offered
 from gradbench.models.wgan import WassersteinGAN
 from gradbench.sweep.plan import validate
 from gradbench.tracing import cache
 from gradbench.training.bind import init_state
 from gradbench.training.draws import draw_chunk
 from gradbench.training.loop import train
+from gradbench.training.points import chosen, move, offered
 from gradbench.training.program import build
 from gradbench.training.setup import build_stack
 
