@@ -735,6 +735,19 @@ def test_a_heat_map_has_the_mean_of_each_pair_and_other_figures_lines_along_one_
     assert not (quick / "report" / "figures" / "pairs.svg").exists()
 
 
+def test_a_key_that_was_added_since_a_cell_was_stored_is_at_its_neutral_value(tmp_path: Path) -> None:
+    for part, more in {
+        "before": {},
+        "since": {"regularizer.every": 1},
+        "lazy": {"regularizer.every": 16},
+    }.items():
+        strengths = {"gp": (1.0,), "clip_norm": (1.0,)} if part == "before" else {"gp": (10.0,)}
+        synthetic.write(tmp_path, models=["wgan"], strengths=strengths, leaves=more, part=part)
+    (comparison,) = list_comparisons(load_results(tmp_path))
+    found = {treatment: [one.strength for one in own] for treatment, own in comparison._by_treatment.items()}
+    assert found == {"clip_norm": [1.0], "gp (every=1)": [1.0, 10.0], "gp (every=16)": [10.0]}
+
+
 @pytest.fixture
 def of_three(tmp_path: Path) -> ComparisonGroup:
     """A composition with three strengths, best at (10, 0.1, 2)."""

@@ -21,6 +21,7 @@ import pandas as pd
 from gradbench.config.composite import JOINT, names_code
 from gradbench.config.identity import SOURCE
 from gradbench.errors import DamagedError, UsageError
+from gradbench.report.load.added_keys import fill_added_keys
 from gradbench.report.load.read import (
     COST,
     MADE_BY,
@@ -83,7 +84,7 @@ def load_results(path: Path) -> LoadedResults:
     cells, unknown = clean_cells(cells)
     if cells.empty:
         raise UsageError(f"{path / 'cells'} holds no cell: make some results with `gradbench run quick`")
-    cells, replaced = _keep_latest_rows(cells)
+    cells, replaced = _keep_latest_rows(fill_added_keys(cells))
     cells, twice = _add_derived_columns(cells)
     torn_arrays = find_damaged_arrays(path, cells)
     return LoadedResults(
