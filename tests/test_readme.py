@@ -180,9 +180,9 @@ def test_the_readme_lists_every_command():
 
 def test_the_answers_that_the_readme_quotes_are_those_of_the_reference_results():
     found = answers(ROOT / "results" / "reference" / "quick")
-    assert [answer.model for answer in found] == ["lstm", "mlp", "wgan"]
+    assert [answer.group for answer in found] == ["lstm", "mlp", "wgan"]
     for answer in found:
-        (row,) = (row for row in rows(README) if re.match(rf"{answer.model}\b", row[0]))
+        (row,) = (row for row in rows(README) if re.match(rf"{answer.group}\b", row[0]))
         assert row[1] == answer.treatment
         assert row[2] == answer.value
         for number in re.findall(r"\S+ \[[^]]+\]", row[3]):

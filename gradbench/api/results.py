@@ -57,7 +57,7 @@ class Results:
         """
         from gradbench import report
 
-        return pd.DataFrame(report.answers(self.folder), columns=list(report.Answer.__dataclass_fields__))
+        return report.answer_table(report.answers(self.folder))
 
     def claims(self) -> pd.DataFrame:
         """Judge the claims of the experiment: a row per claim and condition; none where it claims nothing.

@@ -320,9 +320,12 @@ def print_report(built: "Report") -> None:
     for column in ("model", "answer", "metric", "evidence"):
         table.add_column(column, overflow="fold")  # a name that is cut could not be told from another
     for answer in built.answers:
-        texts = answer.model, answer.treatment, answer.value, answer.sentence
+        texts = answer.group, answer.treatment, answer.value, answer.sentence
         table.add_row(*map(escape, texts))
     out.print(table)
+    for answer in built.answers:
+        if answer.command:
+            print_line(f"next for {answer.group}: {answer.command}")
     for remark in built.remarks:
         print_line(remark)
     if built.page.is_file():

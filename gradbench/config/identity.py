@@ -18,6 +18,8 @@ LABELS = frozenset(
         "model.metric",
         "model.goal",
         "model.unit",
+        "model.scale",
+        "model.margin",
         "model.gradient_center",
         "model.targets",
         "regularizer.family",

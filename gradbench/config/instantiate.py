@@ -18,7 +18,7 @@ from gradbench.data.checks import check_data
 from gradbench.errors import UsageError
 
 NO_ARGUMENTS = {
-    "model": {"name", "metric", "goal", "unit", "gradient_center", "targets", "weights"},
+    "model": {"name", "metric", "goal", "unit", "scale", "margin", "gradient_center", "targets", "weights"},
     "regularizer": {"name", "family", "strength", PLAYERS},
     "optimizer": {"name", "lr"},
     "schedule": {"name"},

@@ -1,4 +1,4 @@
-"""The goal and the label of the metric that is compared, where it is not the one of the model's YAML file."""
+"""Goal, label, scale and margin of the metric that is compared, where it is not the one of the model's YAML file."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,11 +16,29 @@ GOALS: dict[str, str | None] = {
 }
 """Metric that gradbench's models report, without its split -> its goal; ``None`` where that depends on the question."""
 
+SCALES: dict[str, str] = {
+    **dict.fromkeys(("loss", "mse", "mae", "perplexity", "bits_per_character", "wasserstein"), "log"),
+    **dict.fromkeys(("accuracy", "fgsm_accuracy", "quality"), "logit"),
+}
+"""Metric, without its split -> the scale that it is averaged and compared on; ``linear`` if it is not here."""
+
+MARGINS = {"log": 0.01, "logit": 0.01, "linear": None}
+"""Scale -> the change that is too small to matter, where nobody says: 1 % of it, or 0.01 of a share."""
+
+FOLLOWING = ("model.goal", "model.unit", "model.scale", "model.margin")
+"""Keys that say what a metric means."""
+
+
+def scale_of(metric: str) -> str:
+    """Return the scale of a metric of gradbench's models, named with its split: ``log``, ``logit`` or ``linear``."""
+    split, _, name = metric.rpartition("/")
+    return "linear" if split == "gap" else SCALES.get(name, "linear")
+
 
 def follow_metric(
     config: Mapping[str, Any], defaults: Mapping[str, Any], given: Mapping[str, Any]
 ) -> list[str]:
-    """Let goal and unit of a model follow its metric, in place, where it was given another one and they were not.
+    """Let what a model says of its metric follow the metric, in place, where another one was given and they were not.
 
     Args:
         config: nested; its ``model`` is changed.
@@ -28,7 +46,7 @@ def follow_metric(
         given: dotted key -> value that was typed, or that the experiment has.
 
     Returns:
-        The overrides of goal and unit that must be typed again although they have the defaults' values.
+        The overrides of these keys that must be typed again although they have the defaults' values.
 
     Raises:
         UsageError: if nobody knows whether a higher or a lower value of the metric is better.
@@ -44,7 +62,12 @@ def follow_metric(
         if goal is None or name in (model.get("metrics") or {}):
             raise UsageError(f"model.metric={metric} needs a goal: add model.goal=min or model.goal=max")
         model["goal"] = goal
-    keys = [key for key in ("model.goal", "model.unit") if key in given and given[key] == defaults.get(key)]
+    own = name in (model.get("metrics") or {}) or is_own(model)
+    if "model.scale" not in given:
+        model["scale"] = "linear" if own else scale_of(metric)
+    if "model.margin" not in given:
+        model["margin"] = MARGINS.get(str(model["scale"]))
+    keys = [key for key in FOLLOWING if key in given and given[key] == defaults.get(key)]
     return [f"{key}={literal(given[key])}" for key in keys]
 
 

@@ -80,6 +80,16 @@ RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
     "stack_width.mps": WIDTH,
     "model.depth": ("from 0 to 1,000", lambda v: 0 <= v <= 1000, "give a number of layers like 4"),
     "model.layers": ("from 1 to 1,000", lambda v: 1 <= v <= 1000, "give a number of layers like 1"),
+    "model.scale": (
+        "one of log, logit, linear",
+        lambda v: v in ("log", "logit", "linear"),
+        "linear suits any metric",
+    ),
+    "model.margin": (
+        "> 0, or null",
+        lambda v: v is None or 0 < v < math.inf,
+        "null never calls two treatments equal",
+    ),
     "model.weights": (
         "a file's name or null",
         lambda v: v is None or isinstance(v, str),

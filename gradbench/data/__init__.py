@@ -44,6 +44,12 @@ class Data:
                     "convert it in the loader, for example with .astype('float32')"
                 )
 
+    def count(self, split: str) -> int:
+        """Count the examples of a split; 0 if it has none."""
+        return max(
+            (len(array) for name, array in self.arrays.items() if name.startswith(f"{split}/")), default=0
+        )
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256, in hex, of the sizes and of the arrays' names, dtypes, shapes and bytes.

@@ -47,6 +47,7 @@ def finished_rows(
                 "exact": outcome.exact,
             }
             | {name: math.nan if diverged_at else float(values[k]) for name, values in last.items()}
+            | {"test_examples": data.count("test")}
             | dict(data.facts)
             | provenance(str(device))
             | {"started": started, "finished": now()}

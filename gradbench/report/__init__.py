@@ -12,7 +12,7 @@ import pandas as pd
 
 from gradbench.atomic import make_shared_folder, unwritable, write_atomically
 from gradbench.report import figures
-from gradbench.report.analysis.answer import Answer, answer_comparison
+from gradbench.report.analysis.answer import Answer, answer_all, answer_table
 from gradbench.report.analysis.audit import audit, note_widths
 from gradbench.report.analysis.comparison import ComparisonGroup, list_comparisons
 from gradbench.report.analysis.profiles import profile_table
@@ -30,7 +30,7 @@ from gradbench.report.render.markdown import render_markdown
 from gradbench.report.render.samples import text_sections
 from gradbench.storage.sanitize import check_folder
 
-__all__ = ["Answer", "Report", "answers", "build", "compare", "draw"]
+__all__ = ["Answer", "Report", "answer_table", "answers", "build", "compare", "draw"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ def answers(results: Path) -> list[Answer]:
         UsageError: the folder holds nothing to report on.
 
     """
-    return [answer_comparison(comparison) for comparison in list_comparisons(load_results(results))]
+    loaded = load_results(results)
+    actions = scan_curves(loaded.path, loaded.cells, (), 0).action
+    return answer_all(loaded, list_comparisons(loaded), actions)
 
 
 def build(results: Path, claims: Sequence[ReportSection] = ()) -> Report:
@@ -72,7 +74,7 @@ def build(results: Path, claims: Sequence[ReportSection] = ()) -> Report:
     pictures = figures.start_drawing(context)
     tables = build_tables(loaded, comparisons, scanned.action)
     tables["profiles.csv"] = profile_table(drawn)
-    tables["answers.csv"] = pd.DataFrame(found)
+    tables["answers.csv"] = answer_table(found)
     page = contents.Contents(
         title=loaded.name,
         subtitle=contents.format_subtitle(loaded),
@@ -124,13 +126,13 @@ def _prepare_drawing(
         points: of a sparkline; 0 makes none.
     """
     comparisons = list_comparisons(loaded)
-    found = [answer_comparison(comparison) for comparison in comparisons]
-    drawn = contents.choose_drawn(comparisons, found)
+    drawn = contents.choose_drawn(comparisons)
     shown = [
         group.cells_at(group.chosen_setting(treatment)) for group in drawn for treatment in group.treatments
     ]
     wanted = {cell for cells in shown for cell in cells["cell"]}
     scanned = scan_curves(loaded.path, loaded.cells, wanted, points, MAX_CELLS)
+    found = answer_all(loaded, comparisons, scanned.action)
     drawn_answers = [found[comparisons.index(group)] for group in drawn]
     return (
         comparisons,

@@ -29,6 +29,11 @@ class Interval(NamedTuple):
         """1 if the whole interval is above zero, -1 if it is below, 0 if it contains zero or is missing."""
         return int(self.low > 0) - int(self.high < 0)
 
+    def mapped(self, function: Callable[[Floats], npt.ArrayLike]) -> "Interval":
+        """Apply an increasing function to the estimate and the ends."""
+        estimate, low, high = np.asarray(function(np.array(self[:3])), dtype=np.float64).tolist()
+        return Interval(estimate, low, high, self.n)
+
     def columns(self, name: str) -> dict[str, float]:
         """Convert the interval to three columns of a table: ``name``, ``name_low`` and ``name_high``."""
         return {name: self.estimate, f"{name}_low": self.low, f"{name}_high": self.high}

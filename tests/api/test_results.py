@@ -29,7 +29,7 @@ def test_tables_are_those_of_the_folder():
 def test_answers_are_those_of_the_report_and_a_notebook_shows_them_with_the_counts():
     results = gradbench.load(str(QUICK))
     answers = results.answers()
-    assert answers.to_dict("records") == [vars(answer) for answer in report.answers(QUICK)]
+    pd.testing.assert_frame_equal(answers, report.answer_table(report.answers(QUICK)))
     assert repr(results) == f"Results('{QUICK}'): 117 cells: 99 completed, 18 diverged"
     page = results._repr_html_()
     assert "117 cells: 99 completed, 18 diverged" in page

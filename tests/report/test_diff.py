@@ -49,8 +49,8 @@ def test_each_setting_is_paired_by_seed(folders: list[Path], tmp_path: Path) -> 
         theirs = scipy_stats.ttest_1samp(difference, 0).confidence_interval(0.95)
         row = told.loc[("clip_norm", strength)]
         assert (row["n"], row["pairs"]) == (5, 5)
-        assert row["difference"] == pytest.approx(difference.mean())
-        assert (row["difference_low"], row["difference_high"]) == pytest.approx((theirs.low, theirs.high))
+        assert row["change"] == pytest.approx(difference.mean()), "above 1 an accuracy is no share"
+        assert (row["change_low"], row["change_high"]) == pytest.approx((theirs.low, theirs.high))
         assert row["verdict"] == "better"
 
 
@@ -59,7 +59,7 @@ def test_the_page_says_what_was_changed_what_came_of_it_and_what_was_left_out(
 ) -> None:
     report = compare(folders, tmp_path / "out")
     (answer,) = report.answers
-    assert (answer.model, answer.treatment, answer.verdict) == ("mlp: second", "second is better", "better")
+    assert (answer.group, answer.treatment, answer.verdict) == ("mlp: second", "second is better", "better")
     assert "n = 5" in answer.sentence
     for page in (report.page, report.page.with_name("report.md")):
         said = page.read_text(encoding="utf-8").replace("\\", "")

@@ -5,9 +5,9 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ import pytest
 
 from gradbench.report import build, figures
 from gradbench.report.analysis import tables
-from gradbench.report.analysis.answer import answer_comparison
 from gradbench.report.analysis.comparison import list_comparisons
 from gradbench.report.figures.action import _select_lines
 from gradbench.report.figures.panels import TICK_GAP, WIDTH, label_strength_axis, panels
@@ -88,15 +87,14 @@ def test_figures_show_some_groups_of_every_model_and_say_how_many_there_are(
 ) -> None:
     write(tmp_path, 3600, 3)
     groups = list_comparisons(load_results(tmp_path))
-    told = [answer_comparison(group) for group in groups]
-    shown = contents.choose_drawn(groups, told)
+    shown = contents.choose_drawn(groups)
     assert (len(groups), len(shown)) == (9, 6)
     assert [group.model for group in shown] == ["lstm", "lstm", "mlp", "mlp", "wgan", "wgan"]
-    last = [replace(one, verdict="better" if one is told[2] else "undecided") for one in told]
-    assert groups[2] in contents.choose_drawn(
-        groups, last
-    )  # the last of its model: it has an answer, and goes first
-    assert groups[2] not in contents.choose_drawn(groups, [replace(one, verdict="undecided") for one in told])
+    for verdict, drawn in (("better", True), ("undecided", False)):
+        for group in groups:
+            said = verdict if group is groups[2] else "undecided"
+            group.__dict__["ranking"] = SimpleNamespace(verdict=said)  # of the last of its model
+        assert (groups[2] in contents.choose_drawn(groups)) == drawn
     pictures = {"Strengths": [Picture("a", "", "", "", "", b"", b"")]}
     tables = {name: pd.DataFrame() for name in ("comparisons.csv", "strengths.csv")}
     section, *_ = contents.build_sections(groups, shown, tables, (), pictures)

@@ -14,6 +14,7 @@ from scipy.stats import mstats
 
 from gradbench.stats import intervals as stats
 from gradbench.stats import selection
+from gradbench.stats.decisions import joint_confidence
 
 FINITE = st.floats(-1e3, 1e3, allow_nan=False)
 SCORES = st.sampled_from([*range(16), np.inf, np.nan])  # sums of them are exact in any order
@@ -141,30 +142,6 @@ def test_absent_cells_are_not_diverged_ones() -> None:
     assert selection.choose_setting([[np.nan, np.nan]]) == -1
 
 
-def test_the_seed_that_judges_has_no_say_in_the_choice() -> None:
-    rng = np.random.default_rng(2)
-    scores = rng.normal(size=(4, 5))
-    before = selection.cross_fit(scores)
-    for seed in range(5):
-        changed = scores.copy()
-        changed[:, seed] = rng.normal(size=4) * 100
-        assert selection.cross_fit(changed).chosen[seed] == before.chosen[seed]
-
-
-@given(arrays(np.float64, st.tuples(SIZES, SIZES), elements=SCORES))
-def test_each_seed_is_judged_by_what_the_others_choose(scores: np.ndarray[Any, Any]) -> None:
-    chosen = [selection.choose_setting(np.delete(scores, seed, axis=1)) for seed in range(scores.shape[1])]
-    held_out = [scores[row, seed] if row >= 0 else np.nan for seed, row in enumerate(chosen)]
-    fit = selection.cross_fit(scores)
-    assert fit.chosen.tolist() == chosen
-    np.testing.assert_array_equal(fit.held_out, held_out)
-
-
-def test_a_huge_score_takes_nothing_from_the_choice_of_its_seed() -> None:
-    scores = [[1e300, 2.0, 2.0], [1e300, 1.0, 1.0]]
-    assert selection.cross_fit(scores).chosen.tolist() == [1, 0, 0]
-
-
 @given(arrays(np.float64, SIZES, elements=SCORES), arrays(np.float64, SIZES, elements=SCORES))
 def test_the_probability_of_improvement_is_the_share_of_all_pairs(
     treated: np.ndarray[Any, Any], control: np.ndarray[Any, Any]
@@ -175,7 +152,7 @@ def test_the_probability_of_improvement_is_the_share_of_all_pairs(
 
 
 @pytest.mark.parametrize(
-    "work", [selection.cross_fit, lambda table: stats.probability_of_improvement(table[0], table[1])]
+    "work", [joint_confidence, lambda table: stats.probability_of_improvement(table[0], table[1])]
 )
 def test_no_pairs_of_seeds_are_held_or_gone_through(work: Callable[[object], object]) -> None:
     """Memory grows with the seeds and not with their square, and no seed takes a pass over the others."""
@@ -197,41 +174,3 @@ def test_no_pairs_of_seeds_are_held_or_gone_through(work: Callable[[object], obj
             tracemalloc.stop()
     assert costs[2][0] < 5 * costs[1][0]
     assert costs[2][1] < 2 * costs[1][1]
-
-
-def test_a_held_out_cell_that_diverged_is_judged_diverged() -> None:
-    fit = selection.cross_fit([[1.0, 1.0, np.inf], [9.0, 9.0, 9.0]])
-    assert fit.chosen.tolist() == [1, 1, 0]
-    assert np.isinf(fit.held_out[2])
-
-
-def test_only_a_choice_makes_the_judged_scores_dependent() -> None:
-    scores = np.random.default_rng(4).normal(size=(3, 5))
-    assert selection.cross_fit(scores[:1]).variance_factor == 1.0
-    assert selection.cross_fit(scores).variance_factor == pytest.approx(1 + 5 / 4)
-    narrow, wide = stats.mean_interval(scores[0]), stats.mean_interval(scores[0], 4.0)
-    assert wide.high - wide.low == pytest.approx(2 * (narrow.high - narrow.low))
-
-
-def test_one_seed_cannot_choose_and_judge() -> None:
-    fit = selection.cross_fit([[1.0], [2.0]])
-    assert fit.chosen.tolist() == [-1]
-    assert np.isnan(fit.held_out).all()
-
-
-@pytest.mark.parametrize("seeds", [3, 5, 10])
-def test_choosing_among_useless_settings_gains_nothing_once_cross_fitted(seeds: int) -> None:
-    rng = np.random.default_rng(3)
-    naive, fair, wrong = [], [], 0
-    for _ in range(800):
-        table = rng.normal(size=(12, seeds))
-        control = rng.normal(size=seeds)
-        best = table[selection.choose_setting(table)]
-        fit = selection.cross_fit(table)
-        naive.append(np.mean(best - control))
-        fair.append(np.mean(fit.held_out - control))
-        wrong += stats.paired_difference(fit.held_out, control, fit.variance_factor).sign != 0
-    error = float(np.std(fair)) / math.sqrt(len(fair))
-    assert np.mean(naive) < -0.4
-    assert abs(np.mean(fair)) < 4 * error
-    assert wrong / 800 < 0.06

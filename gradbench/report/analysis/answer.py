@@ -1,22 +1,40 @@
-"""Answer, for each comparison, which treatment to use, with the numbers behind it."""
+"""Answer, for each comparison, which treatment to use, with the numbers behind it and the command that goes on."""
 
 import math
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from gradbench.report.analysis.comparison import (
+import numpy as np
+import pandas as pd
+
+from gradbench.report.analysis.action import action_of
+from gradbench.report.analysis.commands import add_seeds, extend_strengths
+from gradbench.report.analysis.comparison import CONTROL, ComparisonGroup, Setting
+from gradbench.report.load.cells import NONE, LoadedResults
+from gradbench.report.render.formatting import (
+    format_change,
+    format_interval,
+    format_number,
+    format_percent,
+    format_setting,
+    format_strength,
+    join_words,
+    pluralize,
+)
+from gradbench.stats.decisions import (
     BETTER,
+    EQUAL,
     UNDECIDED,
     WORSE,
-    ComparisonGroup,
-    TreatmentJudgement,
-    judge_treatments,
-    step_ratio,
+    Contender,
+    expected_best,
+    rank_arms,
+    seeds_to_decide,
 )
-from gradbench.report.load.cells import NONE
-from gradbench.report.render.formatting import format_interval, format_number, format_setting, join_words
+from gradbench.stats.intervals import Interval
+from gradbench.storage.sanitize import caution
 
-NOTICEABLE_COST = 1.1  # ratio of step times; smaller ones occur by chance between stacks
+SURE = 0.95  # probability of being best from which the next treatment is not named
 
 
 @dataclass(frozen=True)
@@ -24,89 +42,354 @@ class Answer:
     """One line of the answer box.
 
     Attributes:
-        model: label of the comparison: the model, and the config values that set its cells apart.
+        group: label of the comparison: the model, and the config values that set its cells apart.
+        verdict: of the best treatment against ``none``: better, worse, equal or undecided. Where nothing was run with
+            ``none``, better is what beats the other settings.
         treatment: the recommended treatment at its strength; ``none`` leaves the gradients alone.
-        verdict: better, worse or undecided.
         value: the metric with its interval under that treatment.
         sentence: the evidence.
+        command: what to type next; empty where nothing is open.
+        context: what was trained: data, optimizer, learning rate and steps.
+        numbers: columns of ``answers.csv``.
     """
 
-    model: str
-    treatment: str
+    group: str
     verdict: str
+    treatment: str
     value: str
     sentence: str
+    command: str = ""
+    context: str = ""
+    numbers: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def caution(self) -> str:
+        """Why the command is not to be pasted unread; empty if it may be."""
+        return caution(self.command)
+
+    @property
+    def row(self) -> dict[str, object]:
+        """The answer as a row of a table: its texts, then its numbers."""
+        return {name: getattr(self, name) for name in TEXTS} | dict(self.numbers)
 
 
-def answer_comparison(comparison: ComparisonGroup) -> Answer:
-    """Judge the best of all treatments against ``none`` and write the answer."""
-    treatments = [name for name in comparison.treatments if name != NONE]
-    judgement = judge_treatments(comparison, treatments)
-    if (unjudged := _answer_without_judgement(comparison, judgement)) is not None:
-        return Answer(comparison.label, UNDECIDED, UNDECIDED, *unjudged)
-    value = f"{comparison.metric_name} {format_interval(judgement.value)}" if judgement.value.n else ""
-    if judgement.verdict == BETTER:
-        return Answer(comparison.label, _name_chosen(judgement), BETTER, value, _format_evidence(judgement))
-    if judgement.verdict == WORSE:
-        control = (
-            f"{comparison.metric_name} {format_interval(judgement.control)}" if judgement.control.n else ""
-        )
-        best = " ".join(("the best treatment,", f"{_name_chosen(judgement)},", "does worse:", value)).strip()
-        sentence = f"{best} {_format_evidence(judgement)}"
-        return Answer(comparison.label, NONE, WORSE, control, sentence)
-    sentence = (
-        f"the best treatment ({_name_chosen(judgement)}) does not differ from none by more than its interval: "
-        f"{_format_evidence(judgement)}"
-    )
-    return Answer(comparison.label, UNDECIDED, UNDECIDED, value, sentence)
+TEXTS = ("group", "context", "verdict", "treatment", "value", "sentence", "command")
+
+NUMBERS = (
+    *("question", "model", "metric", "goal", "regularizer", "quantity", "strength"),
+    *("estimate", "estimate_low", "estimate_high", "none", "none_low", "none_high"),
+    *("change", "change_low", "change_high", "n", "diverged", "none_diverged"),
+    *("probability_best", "touched", "effective_lr"),
+)
+"""Columns of an answer that programs read; absent where there is nothing to say."""
 
 
-def _answer_without_judgement(
-    comparison: ComparisonGroup, judgement: TreatmentJudgement
-) -> tuple[str, str] | None:
-    """Return value and sentence if there is nothing to judge (no cells, one seed, no ``none``), otherwise None."""
+def answer_table(answers: Sequence[Answer]) -> pd.DataFrame:
+    """Make a table of answers, one row each, for programs to read."""
+    return pd.DataFrame([answer.row for answer in answers], columns=[*TEXTS, *NUMBERS])
+
+
+def answer_all(
+    results: LoadedResults, comparisons: Sequence[ComparisonGroup], actions: pd.DataFrame | None = None
+) -> list[Answer]:
+    """Answer for each comparison; then, over their rates, for those that differ in nothing but the learning rate.
+
+    Args:
+        results: where the comparisons come from.
+        comparisons: the comparisons.
+        actions: how each cell's treatment acted (:attr:`gradbench.report.load.curves.Curves.action`), if it was read.
+    """
+    families: dict[str, list[ComparisonGroup]] = {}
+    for one in comparisons:
+        families.setdefault(str(one.cells["at_any_rate"].iloc[0]), []).append(one)
+    found = [answer_comparison(results, one, actions) for one in comparisons]
+    over = [answer_over_rates(name, own) for name, own in families.items() if len(own) > 1]
+    return found + [answer for answer in over if answer]
+
+
+def answer_comparison(
+    results: LoadedResults, comparison: ComparisonGroup, actions: pd.DataFrame | None = None
+) -> Answer:
+    """Answer which treatment of a comparison is best, and at which strength."""
+    missing = _missing(comparison)
+    if missing:
+        return Answer(comparison.label, UNDECIDED, UNDECIDED, "", missing)
+    if NONE not in comparison.treatments:
+        return _Writer(results, comparison, actions).best_setting()
+    return _Writer(results, comparison, actions).against_none()
+
+
+def _missing(comparison: ComparisonGroup) -> str:
+    """Say what is missing where nothing can be ranked; empty if nothing is."""
     statuses = comparison.cells["status"]
-    control = f"{comparison.metric_name} {format_interval(judgement.control)}" if judgement.control.n else ""
     if (statuses == "failed").all():
-        return "", f"every cell failed ({len(statuses)} of {len(statuses)}); see the audit"
+        return f"every cell failed ({len(statuses)} of {len(statuses)}); see the audit"
     if (statuses == "diverged").all():
-        return "", f"every cell diverged ({len(statuses)} of {len(statuses)})"
-    if not judgement.treatments:
-        return (
-            control,
-            "only none was run: add a treatment to compare it with, such as regularizer=none,clip_norm",
+        return f"every cell diverged ({len(statuses)} of {len(statuses)})"
+    if comparison.treatments == [NONE]:
+        value = _name_value(comparison, CONTROL)
+        return f"{value}; only none was run: add a treatment to compare it with, such as regularizer=none,clip_norm"
+    if NONE in comparison.treatments and comparison.cells_at(CONTROL)["score"].isna().all():
+        return "no cell of none finished to compare with: run it again"
+    return ""
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Writes the answer of one comparison."""
+
+    results: LoadedResults
+    comparison: ComparisonGroup
+    actions: pd.DataFrame | None
+
+    def against_none(self) -> Answer:
+        """Answer whether a treatment is better than ``none``."""
+        ranking = self.comparison.ranking
+        treated = [one for one in ranking.contenders if one.verdict]
+        if not treated:
+            return Answer(
+                self.comparison.label,
+                UNDECIDED,
+                UNDECIDED,
+                "",
+                "no cell of a treatment finished; see the audit",
+            )
+        if ranking.verdict == BETTER:
+            best = next(one for one in treated if one.verdict == BETTER)
+            further = extend_strengths(self.results, self.comparison, self._setting(best))
+            parts = [self._change(best), self._as_good(best), self._chances(best), self._action(best)]
+            parts.append("the best strength is the last of its axis: go on beyond" if further else "")
+            return self._answer(best, ranking.verdict, parts, further)
+        best = treated[0]
+        if ranking.verdict == WORSE:
+            return self._answer(
+                best, WORSE, [f"every treatment is worse, {self._name(best)} the least", self._change(best)]
+            )
+        if ranking.verdict == EQUAL:
+            words = f"no treatment is more than {self._margin()} better than none; the best seen is {self._name(best)}"
+            return self._answer(best, EQUAL, [words, self._change(best), self._action(best)])
+        count = self._seeds_needed()
+        parts = [f"the best seen is {self._name(best)}", self._change(best), self._chances(best)]
+        parts.append(
+            f"about {count} seeds would decide" if count else "more than 10,000 seeds would be needed"
         )
-    if judgement.control_n == 0:
-        return "", "no cell of none finished to compare with: add regularizer=none"
-    if judgement.n == 0:
-        return (
-            "",
-            "too few seeds to choose on some and judge on others: add seeds, such as seed=range(5)",
+        return self._answer(
+            best, UNDECIDED, parts, add_seeds(self.results, self.comparison, count) if count else ""
         )
-    return None
+
+    def best_setting(self) -> Answer:
+        """Answer which setting is best where nothing was run with ``none``."""
+        ranking = self.comparison.ranking
+        best, *others = ranking.contenders
+        settings = self.comparison.settings
+        own = [place for place, one in enumerate(settings) if one.treatment == self._setting(best).treatment]
+        beaten = all(one.behind_first.low > 0 for one in others) and (
+            len(ranking.as_good) < len(own) or len(own) == 1
+        )
+        verdict = BETTER if beaten and len(settings) > 1 else UNDECIDED
+        n = self.comparison.cells_at(self._setting(best))["seed"].nunique()
+        parts = [
+            f"best of {pluralize(len(settings), 'setting')} in {pluralize(n, 'seed')}",
+            self._as_good(best),
+        ]
+        parts += [self._chances(best), self._action(best)]
+        parts.append("add regularizer=none to see what it is worth")
+        command = extend_strengths(self.results, self.comparison, self._setting(best))
+        return self._answer(best, verdict, parts, command)
+
+    def _answer(self, one: Contender, verdict: str, parts: Sequence[str], command: str = "") -> Answer:
+        keeps = verdict in (WORSE, EQUAL)
+        recommended = CONTROL if keeps else self._setting(one)
+        treatment = UNDECIDED if verdict == UNDECIDED else NONE if keeps else self._name(one)
+        value = _name_value(self.comparison, recommended)
+        numbers = describe(self.comparison, one, self.actions)
+        sentence = "; ".join(filter(None, parts))
+        context = describe_context(self.comparison)
+        return Answer(self.comparison.label, verdict, treatment, value, sentence, command, context, numbers)
+
+    def _setting(self, one: Contender) -> Setting:
+        return self.comparison.settings[one.setting]
+
+    def _name(self, one: Contender) -> str:
+        return name_setting(self._setting(one))
+
+    def _margin(self) -> str:
+        margin = self.comparison.margin or math.nan
+        return format_percent(margin) if self.comparison.scale.name == "log" else format_number(margin)
+
+    def _change(self, one: Contender) -> str:
+        """Say the change against ``none``, of the metric and of the number of diverged cells."""
+        found = one.against_control
+        if found is None:
+            return ""
+        control = self.comparison.mean(CONTROL)
+        parts = []
+        if found.gain.n:
+            change = self.comparison.change(found.gain, control.estimate)
+            parts.append(_say_change(self.comparison, change, control, "", found.gain.n))
+        if any(found.lost):
+            counts = [f"{lost} of {n}" for lost, n in zip(found.lost, found.present, strict=True)]
+            parts.append(f"diverged in {counts[0]} seeds, none in {counts[1]}")
+        return "; ".join(parts)
+
+    def _as_good(self, one: Contender) -> str:
+        """Say which strengths of the first treatment are not shown to be worse than its best."""
+        good = [self.comparison.settings[place] for place in self.comparison.ranking.as_good]
+        own = self._setting(one)
+        if len(good) < 2 or own not in good:
+            return ""
+        return f"not shown to be worse: {format_strength(own.quantity, [setting.at for setting in good])}"
+
+    def _chances(self, one: Contender) -> str:
+        """Say how sure the place among several treatments is."""
+        contenders = self.comparison.ranking.contenders
+        others = [other for other in contenders if other.arm != one.arm]
+        if len(contenders) < 3:
+            return ""
+        words = f"the best of {len(contenders)} with probability {one.probability_best:.2f}"
+        if one.probability_best < SURE:
+            words += f", {self._name(others[0])} with {others[0].probability_best:.2f}"
+        return words
+
+    def _action(self, one: Contender) -> str:
+        return action_of(self.comparison, self._setting(one), self.actions).words
+
+    def _seeds_needed(self) -> int | None:
+        """Count the seeds that would decide, more than there are; None if they are too many."""
+        comparison = self.comparison
+        treated = [setting for setting in comparison.settings if setting.treatment != NONE]
+        (control,) = comparison.scores([CONTROL])
+        margins = comparison.margins(comparison.mean(CONTROL).estimate)
+        count = seeds_to_decide(comparison.scores(treated), control, margins)
+        return max(count, len(comparison.seeds) + 1) if count else None
 
 
-def _name_chosen(judgement: TreatmentJudgement) -> str:
-    """Name the settings that the folds chose, the most frequent first."""
-    ordered = sorted(judgement.folds, key=lambda fold: fold.treatment)
-    groups = [(name, list(folds)) for name, folds in groupby(ordered, key=lambda fold: fold.treatment)]
-    groups.sort(key=lambda group: -len(group[1]))
-    names = [format_setting(name, folds[0].quantity, (f.at for f in folds)) for name, folds in groups]
-    return join_words(names, "or")
+def _say_change(
+    comparison: ComparisonGroup, change: Interval, control: Interval, where: str, seeds: int
+) -> str:
+    """Say a change against ``none``: ``21 % lower [16, 25] than none (perplexity 12.9 [12.1, 13.7]), 8 seeds``."""
+    how = format_change(change, relative=comparison.scale.name == "log")
+    than = "that of" if how.endswith("×") else "than"
+    value = f"{comparison.metric_name} {format_interval(control)}"
+    return f"{how} {than} none{where} ({value}), {pluralize(seeds, 'seed')}"
 
 
-def _format_evidence(judgement: TreatmentJudgement) -> str:
-    """Write the metric of ``none``, the diverged seeds, the difference and the cost of the treatment."""
-    parts = [f"n = {judgement.n}"]
-    if judgement.control.n:
-        parts.append(f"against {format_interval(judgement.control)} for none")
-    if judgement.control_diverged:
-        parts.append(f"none diverged in {judgement.control_diverged} of {judgement.control_n} seeds")
-    if judgement.diverged:
-        parts.append(f"the treatment diverged in {judgement.diverged} of {judgement.n} seeds")
-    if judgement.difference.n:
-        parts.append(f"difference {format_interval(judgement.difference)}")
-    ratio = max((step_ratio(judgement.comparison, fold) for fold in set(judgement.folds)), default=math.nan)
-    if ratio > NOTICEABLE_COST:
-        parts.append(f"{format_number(ratio, 2)}× the step")
-    return " · ".join(parts)
+def describe_context(comparison: ComparisonGroup) -> str:
+    """Say what all cells of a comparison were trained on and how: ``digits, sgd at learning rate 0.5, 400 steps``."""
+    first, cells = comparison.cells.iloc[0], comparison.cells
+    parts = [str(first["data"])] if "data" in cells else []
+    if {"optimizer", "optimizer.lr"} <= set(cells):
+        parts.append(f"{first['optimizer']} at learning rate {format_number(float(first['optimizer.lr']))}")
+    if "steps" in cells:
+        parts.append(f"{int(first['steps']):,} steps")
+    return ", ".join(parts)
+
+
+def name_setting(setting: Setting) -> str:
+    """Write a treatment with its strength."""
+    return format_setting(setting.treatment, setting.quantity, [setting.at])
+
+
+def _name_value(comparison: ComparisonGroup, setting: Setting) -> str:
+    value = comparison.mean(setting)
+    return f"{comparison.metric_name} {format_interval(value)}" if value.n else ""
+
+
+def describe(comparison: ComparisonGroup, one: Contender, actions: pd.DataFrame | None) -> dict[str, object]:
+    """Return the numbers of an answer, for :attr:`Answer.numbers`."""
+    setting = comparison.settings[one.setting]
+    action = action_of(comparison, setting, actions)
+    found: dict[str, object] = {
+        "question": "best treatment",
+        "model": comparison.model,
+        "metric": comparison.metric,
+        "goal": comparison.goal,
+        "regularizer": setting.treatment,
+        "quantity": setting.quantity,
+        "strength": ",".join(map(str, setting.strengths)) or setting.strength,
+        **comparison.mean(setting).columns("estimate"),
+        "n": comparison.cells_at(setting)["score"].notna().sum(),
+        "probability_best": one.probability_best,
+        "touched": action.touched,
+        "effective_lr": action.learning_rate,
+    }
+    if one.against_control:
+        control = comparison.mean(CONTROL)
+        change = comparison.change(one.against_control.gain, control.estimate)
+        lost, control_lost = one.against_control.lost
+        found |= control.columns(NONE) | change.columns("change")
+        found |= {"diverged": lost, "none_diverged": control_lost}
+    return {name: found[name] for name in NUMBERS if name in found}
+
+
+def answer_over_rates(name: str, groups: Sequence[ComparisonGroup]) -> Answer | None:
+    """Answer which treatment is best if its learning rate is chosen too; None without ``none`` and a treatment.
+
+    Args:
+        name: label of the family: the model, and the config values that set it apart.
+        groups: comparisons that differ in nothing but the learning rate.
+    """
+    treatments = list(dict.fromkeys(treatment for group in groups for treatment in group.treatments))
+    if NONE not in treatments or len(treatments) < 2:
+        return None
+    seeds = sorted({seed for group in groups for seed in group.seeds})
+    entries = [(group, setting) for group in groups for setting in group.settings]
+    scores = np.concatenate([group.scores(group.settings, seeds) for group in groups])
+    arms = [treatments.index(setting.treatment) for _, setting in entries]
+    first = groups[0]
+    control = min(
+        (group.mean(CONTROL) for group in groups if NONE in group.treatments),
+        key=lambda value: math.inf if math.isnan(value.estimate) else first.sign * value.estimate,
+    )
+    ranking = rank_arms(scores, arms, treatments.index(NONE), first.margins(control.estimate))
+    treated = [one for one in ranking.contenders if one.verdict]
+    if not treated:
+        return None
+    best = treated[0]
+    group, setting = entries[best.setting]
+    rate = f"optimizer.lr={format_number(float(group.cells['optimizer.lr'].iloc[0]))}"
+    words = f"{name_setting(setting)}, {rate}"
+    keeps = ranking.verdict in (WORSE, EQUAL)
+    parts = [f"each treatment at the best of its strengths and of {len(groups)} learning rates: {words}"]
+    if best.against_control and best.against_control.gain.n:
+        change = group.change(best.against_control.gain, control.estimate)
+        parts.append(_say_change(group, change, control, " at its best rate", best.against_control.gain.n))
+    parts.append(_equal_budget(first, scores, arms, treatments))
+    shown = UNDECIDED if ranking.verdict == UNDECIDED else NONE if keeps else words
+    value = control if keeps else group.mean(setting)
+    numbers = describe(group, best, None) | {"question": "best treatment at its best learning rate"}
+    return Answer(
+        f"{name}, any learning rate",
+        ranking.verdict,
+        shown,
+        f"{group.metric_name} {format_interval(value)}" if value.n else "",
+        "; ".join(filter(None, parts)),
+        numbers=numbers,
+    )
+
+
+def _equal_budget(
+    group: ComparisonGroup, scores: np.ndarray, arms: Sequence[int], treatments: Sequence[str]
+) -> str:
+    """Say what each treatment is expected to reach if as many of its settings are tried as the smallest has."""
+    counts = [arms.count(arm) for arm in range(len(treatments))]
+    tries = min(counts)
+    if max(counts) == tries:
+        return ""
+    finite = np.isfinite(scores)
+    lost = (~finite & ~np.isnan(scores)).any(axis=1)
+    means = np.where(finite, scores, 0.0).sum(axis=1) / np.maximum(finite.sum(axis=1), 1)
+    means = np.where(lost, np.inf, means)
+    found = []
+    for arm, treatment in enumerate(treatments):
+        own = means[np.asarray(arms) == arm]
+        expected = expected_best(own, tries)
+        reached = group.scale.back(group.sign * expected) if np.isfinite(expected) else np.nan
+        found.append(
+            f"{treatment} {format_number(float(reached))}"
+            if np.isfinite(reached)
+            else f"{treatment} may diverge"
+        )
+    return (
+        f"with {pluralize(tries, 'try').replace('trys', 'tries')} each, drawn at random: {join_words(found)}"
+    )

@@ -1,4 +1,4 @@
-"""Group cells into comparisons, choose the strength of each treatment, and judge treatments against ``none``."""
+"""Group cells into comparisons, and rank the treatments of each by the scores of its settings."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,22 +6,16 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from gradbench.config.composite import JOINT
+from gradbench.config.metric import scale_of
 from gradbench.report.load.cells import NONE, LoadedResults, split_strengths
 from gradbench.report.render.formatting import Strength, pluralize
-from gradbench.stats.intervals import (
-    NO_VALUES,
-    Floats,
-    Interval,
-    mean_interval,
-    paired_difference,
-    share_difference,
-)
-from gradbench.stats.selection import choose_setting, cross_fit
-
-BETTER, WORSE, UNDECIDED = "better", "worse", "undecided"
+from gradbench.stats.decisions import Margins, Ranking, rank_arms
+from gradbench.stats.intervals import Floats, Interval, mean_interval
+from gradbench.stats.scales import EXAMPLES, SCALES, Scale
 
 
 class Setting(NamedTuple):
@@ -88,6 +82,9 @@ class ComparisonGroup:
         goal: direction in which the metric is better: ``min`` or ``max``.
         unit: the metric in words, for axes.
         cells: rows of the table of cells.
+        scale: on which the metric is averaged and compared.
+        margin: change that is too small to matter, as :meth:`gradbench.stats.scales.Scale.change` gives it; None where
+            nobody said.
     """
 
     label: str
@@ -96,6 +93,8 @@ class ComparisonGroup:
     goal: str
     unit: str
     cells: pd.DataFrame
+    scale: Scale
+    margin: float | None
 
     @property
     def treatments(self) -> list[str]:
@@ -149,29 +148,60 @@ class ComparisonGroup:
         """Seeds that have a cell, sorted."""
         return sorted(self.cells["seed"].unique())
 
-    def scores(self, settings: Sequence[Setting]) -> Floats:
-        """Collect the scores [S, R] of these settings at :attr:`seeds`; nan if there is no cell."""
-        found = np.full((len(settings), len(self.seeds)), np.nan)
+    def scores(self, settings: Sequence[Setting], seeds: Sequence[int] | None = None) -> Floats:
+        """Collect the scores [S, R] of these settings on the metric's scale; nan if there is no cell.
+
+        Lower is better, inf diverged. Seeds are :attr:`seeds` unless others are given, sorted.
+        """
+        places = self.seeds if seeds is None else seeds
+        found = np.full((len(settings), len(places)), np.nan)
         for row, setting in enumerate(settings):
             cells = self.cells_at(setting)
-            found[row, np.searchsorted(self.seeds, cells["seed"])] = cells["score"]
+            lost = np.isposinf(cells["score"].to_numpy(dtype=float))
+            values = self.sign * self.scale.forward(cells["value"])
+            found[row, np.searchsorted(places, cells["seed"])] = np.where(lost, np.inf, values)
         return found
+
+    @property
+    def sign(self) -> int:
+        """1 if lower values of the metric are better, -1 if higher ones are."""
+        return -1 if self.goal == "max" else 1
+
+    def mean(self, setting: Setting) -> Interval:
+        """Compute the mean of a setting's completed cells, taken on the scale, in the metric's units."""
+        return self.mean_of(self.cells_at(setting)["value"])
+
+    def mean_of(self, values: npt.ArrayLike) -> Interval:
+        """Compute the mean of some values of the metric, taken on the scale, in the metric's units."""
+        return self.scale.interval(mean_interval(self.scale.forward(values)))
+
+    def change(self, gain: Interval, level: float) -> Interval:
+        """Convert a gain on the scale to a change of the metric from ``level``, as people read it."""
+        flipped = Interval(-gain.estimate, -gain.high, -gain.low, gain.n)
+        return self.scale.change(flipped if self.sign > 0 else gain, level)
+
+    def margins(self, level: float) -> Margins | None:
+        """Return the gains that are too small to matter at a level of the metric; None where nobody said."""
+        return self.scale.gains_within(self.margin, level, self.sign) if self.margin else None
+
+    @cached_property
+    def ranking(self) -> Ranking:
+        """The treatments in order, judged against ``none``; arms are places in :attr:`treatments`."""
+        arms = [self.treatments.index(setting.treatment) for setting in self.settings]
+        control = self.treatments.index(NONE) if NONE in self.treatments else None
+        level = self.mean(CONTROL).estimate
+        return rank_arms(self.scores(self.settings), arms, control, self.margins(level))
 
     @cached_property
     def control_seconds(self) -> float:
         """Median step time of ``none``, in seconds."""
         return float(self.cells_at(CONTROL)["step_seconds"].median())
 
-    @cached_property
-    def _chosen(self) -> dict[str, Setting]:
-        found = {}
-        for treatment, settings in self._by_treatment.items():
-            found[treatment] = settings[max(choose_setting(self.scores(settings)), 0)]
-        return found
-
     def chosen_setting(self, treatment: str) -> Setting:
-        """Return a treatment's best setting over all seeds, for figures only: judging with it would be biased."""
-        return self._chosen[treatment]
+        """Return a treatment's best setting: the fewest diverged cells, then the best mean."""
+        arm = self.treatments.index(treatment)
+        ranked = (one.setting for one in self.ranking.contenders if one.arm == arm)
+        return next((self.settings[place] for place in ranked), self._by_treatment[treatment][0])
 
     def lines(self, quantity: str) -> list[Line]:
         """Return the settings along each strength of a kind: one line per treatment, or part of a composition."""
@@ -192,30 +222,6 @@ class ComparisonGroup:
                     Line(treatment, part, dict(sorted(along.items())), len(places) == 1, place == places[0])
                 )
         return found
-
-    def to_metric(self, scores: Interval) -> Interval:
-        """Convert an interval of scores, where lower is better, to one of the metric."""
-        if self.goal != "max":
-            return scores
-        return Interval(-scores.estimate, -scores.high, -scores.low, scores.n)
-
-
-@dataclass(frozen=True)
-class TreatmentJudgement:
-    """The result of treatments against ``none``, on seeds that took no part in choosing their strength."""
-
-    comparison: ComparisonGroup
-    treatments: tuple[str, ...]
-    folds: tuple[Setting, ...]  # the chosen setting, one per judged seed
-    value: Interval  # the metric over judged seeds that completed
-    diverged: int
-    n: int  # judged seeds, diverged ones included
-    control: Interval
-    control_diverged: int
-    control_n: int
-    difference: Interval  # metric, treatment minus none, over seeds at which both completed
-    diverged_difference: Interval  # share of diverged seeds, treatment minus none
-    verdict: str
 
 
 def kind_of(key: str) -> str:
@@ -243,43 +249,33 @@ def list_comparisons(results: LoadedResults) -> list[ComparisonGroup]:
                 goal=str(first["model.goal"]),
                 unit=unit if isinstance(unit, str) and unit else str(first["model.metric"]),
                 cells=cells,
+                scale=scale_of_cells(cells),
+                margin=margin_of(cells),
             )
         )
     return found
 
 
-def judge_treatments(comparison: ComparisonGroup, treatments: Sequence[str]) -> TreatmentJudgement:
-    """Judge the best setting of these treatments against ``none``, chosen by cross-fitting.
+def scale_of_cells(cells: pd.DataFrame, columns: Sequence[str] = ("value",)) -> Scale:
+    """Return the scale of the compared metric: the one that the cells name, or the one of gradbench's metrics.
 
-    Used by the answer box (all treatments together) and the table of treatments (one at a time). A treatment is
-    better if the interval of its paired difference of the metric, or Newcombe's interval of its difference in
-    diverged shares, is on the better side of zero and the other is not on the worse side; worse likewise.
+    It is linear where a value in these columns is none of that scale: a loss of 0 has no logarithm.
     """
-    settings = [setting for setting in comparison.settings if setting.treatment in treatments]
-    fit = cross_fit(comparison.scores(settings))
-    (control,) = comparison.scores([CONTROL])
-    known, control_known = ~np.isnan(fit.held_out), ~np.isnan(control)
-    lost, control_lost = int(np.isposinf(fit.held_out).sum()), int(np.isposinf(control).sum())
-    judged, baseline = _mask_infinite(fit.held_out), _mask_infinite(control)
-    difference = paired_difference(judged, baseline, fit.variance_factor)
-    diverged_difference = NO_VALUES
-    if known.any() and control_known.any():
-        counts = (lost, int(known.sum()), control_lost, int(control_known.sum()))
-        diverged_difference = share_difference(*counts, variance_factor=fit.variance_factor)
-    return TreatmentJudgement(
-        comparison=comparison,
-        treatments=tuple(treatments),
-        folds=tuple(settings[index] for index, use in zip(fit.chosen, known, strict=True) if use),
-        value=comparison.to_metric(mean_interval(judged, fit.variance_factor)),
-        diverged=lost,
-        n=int(known.sum()),
-        control=comparison.to_metric(mean_interval(baseline)),
-        control_diverged=control_lost,
-        control_n=int(control_known.sum()),
-        difference=comparison.to_metric(difference),
-        diverged_difference=diverged_difference,
-        verdict=_combine_signs(difference.sign, diverged_difference.sign),
-    )
+    first = cells.iloc[0]
+    name = first.get("model.scale")
+    if name not in SCALES:
+        name = scale_of(str(first["model.metric"]))
+    values = pd.concat([cells[column].dropna() for column in columns])
+    if not np.isfinite(Scale(name).forward(values)).all():
+        name = "linear"
+    examples = first.get("test/examples")
+    return Scale(name, float(examples) if isinstance(examples, int | float) and examples >= 1 else EXAMPLES)
+
+
+def margin_of(cells: pd.DataFrame) -> float | None:
+    """Return the change of the metric that is too small to matter, as the first of some cells has it, or None."""
+    given = cells.iloc[0].get("model.margin")
+    return float(given) if isinstance(given, int | float) and 0 < given < np.inf else None
 
 
 def step_ratio(comparison: ComparisonGroup, setting: Setting) -> float:
@@ -288,13 +284,3 @@ def step_ratio(comparison: ComparisonGroup, setting: Setting) -> float:
         return np.nan
     control = comparison.control_seconds
     return float(comparison.cells_at(setting)["step_seconds"].median() / control) if control > 0 else np.nan
-
-
-def _combine_signs(metric: int, diverged_difference: int) -> str:
-    """Combine the signs of two differences of scores, where negative is better; opposite signs cancel."""
-    total = metric + diverged_difference
-    return BETTER if total < 0 else WORSE if total > 0 else UNDECIDED
-
-
-def _mask_infinite(scores: Floats) -> Floats:
-    return np.where(np.isfinite(scores), scores, np.nan)

@@ -5,17 +5,18 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from gradbench.report.analysis.action import action_of
 from gradbench.report.analysis.comparison import (
     CONTROL,
     ComparisonGroup,
     Setting,
-    judge_treatments,
     step_ratio,
 )
 from gradbench.report.load.cells import NONE, LoadedResults, metric_columns, strength_columns
 from gradbench.report.load.curves import ACTION
 from gradbench.report.load.read import STATUSES
 from gradbench.report.render.formatting import format_setting
+from gradbench.stats.decisions import Contender
 from gradbench.stats.intervals import (
     NO_VALUES,
     Interval,
@@ -43,7 +44,7 @@ def build_tables(
         "cost.csv": _per_setting(comparisons, _cost_row),
         "action.csv": _per_setting(comparisons, lambda c, s: _action_row(actions, c, s)),
         "comparisons.csv": pd.DataFrame(
-            [_judgement_row(c, t) for c in comparisons for t in c.treatments if t != NONE],
+            [row for comparison in comparisons for row in _ranking_rows(comparison, actions)],
             columns=JUDGED_COLUMNS,
         ),
     } | ({"metrics.csv": pd.DataFrame(metrics)} if metrics else {})
@@ -90,8 +91,8 @@ def _strength_row(comparison: ComparisonGroup, setting: Setting) -> Mapping[str,
         "goal": comparison.goal,
         "cells": len(cells),
         **{status: statuses.count(status) for status in STATUSES},
-        **mean_interval(values).columns("mean"),
-        **interquartile_mean(values).columns("iqm"),
+        **comparison.mean(setting).columns("mean"),
+        **comparison.scale.interval(interquartile_mean(comparison.scale.forward(values))).columns("iqm"),
         **_improvement_over_none(comparison, setting).columns("improvement"),
     }
 
@@ -165,36 +166,47 @@ def _action_row(actions: pd.DataFrame, comparison: ComparisonGroup, setting: Set
 
 
 JUDGED_COLUMNS = (
-    *("comparison", "treatment", "metric", "goal", "quantity", "chosen", "n", "diverged"),
+    *("comparison", "rank", "treatment", "metric", "goal", "quantity", "chosen", "n", "diverged"),
     *("mean", "mean_low", "mean_high", "none_n", "none_diverged", "none", "none_low", "none_high"),
-    *("pairs", "difference", "difference_low", "difference_high"),
-    *("share_difference", "share_difference_low", "share_difference_high", "step_ratio", "verdict"),
+    *("pairs", "change", "change_low", "change_high", "relative"),
+    *("fewer_diverged", "fewer_diverged_low", "fewer_diverged_high"),
+    *("behind", "behind_low", "behind_high", "probability_best", "touched", "effective_lr", "verdict"),
 )
 
 
-def _judgement_row(comparison: ComparisonGroup, treatment: str) -> Mapping[str, object]:
-    """Judge a single treatment, its strength chosen on the other seeds, and write the result as a row."""
-    judgement = judge_treatments(comparison, [treatment])
-    return {
+def _ranking_rows(comparison: ComparisonGroup, actions: pd.DataFrame) -> list[Mapping[str, object]]:
+    """Write the ranking of a comparison's treatments as rows, the best first."""
+    contenders = comparison.ranking.contenders
+    return [_contender_row(comparison, rank, one, actions) for rank, one in enumerate(contenders, 1)]
+
+
+def _contender_row(
+    comparison: ComparisonGroup, rank: int, one: Contender, actions: pd.DataFrame
+) -> Mapping[str, object]:
+    setting = comparison.settings[one.setting]
+    action = action_of(comparison, setting, actions)
+    own = comparison.mean(setting)
+    row: dict[str, object] = {
         "comparison": comparison.label,
-        "treatment": treatment,
+        "rank": rank,
+        "treatment": setting.treatment,
         "metric": comparison.metric,
         "goal": comparison.goal,
-        "quantity": comparison.chosen_setting(treatment).quantity,
-        "chosen": " ".join(
-            ",".join(map(str, fold.strengths or [fold.strength]))
-            for fold in judgement.folds
-            if fold.at is not None
-        ),
-        "n": judgement.n,
-        "diverged": judgement.diverged,
-        **judgement.value.columns("mean"),
-        "none_n": judgement.control_n,
-        "none_diverged": judgement.control_diverged,
-        **judgement.control.columns("none"),
-        "pairs": judgement.difference.n,
-        **judgement.difference.columns("difference"),
-        **judgement.diverged_difference.columns("share_difference"),
-        "step_ratio": step_ratio(comparison, comparison.chosen_setting(treatment)),
-        "verdict": judgement.verdict,
+        "quantity": setting.quantity,
+        "chosen": ",".join(map(str, setting.strengths)) or setting.strength,
+        "n": int(comparison.cells_at(setting)["score"].notna().sum()),
+        "diverged": int(np.isposinf(comparison.cells_at(setting)["score"]).sum()),
+        **own.columns("mean"),
+        "relative": comparison.scale.name == "log",
+        **comparison.change(one.behind_first, own.estimate).columns("behind"),
+        "probability_best": one.probability_best,
+        "touched": action.touched,
+        "effective_lr": action.learning_rate,
+        "verdict": one.verdict,
     }
+    if one.against_control:
+        control, found = comparison.mean(CONTROL), one.against_control
+        row |= {"none_n": found.present[1], "none_diverged": found.lost[1], "pairs": found.gain.n}
+        row |= control.columns(NONE) | comparison.change(found.gain, control.estimate).columns("change")
+        row |= found.lost_gain.columns("fewer_diverged")
+    return row

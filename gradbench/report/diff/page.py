@@ -10,7 +10,7 @@ from gradbench.errors import UsageError
 from gradbench.report import figures
 from gradbench.report.analysis.answer import Answer
 from gradbench.report.analysis.audit import AuditNote, audit
-from gradbench.report.analysis.comparison import UNDECIDED, list_comparisons
+from gradbench.report.analysis.comparison import list_comparisons
 from gradbench.report.diff.pairing import (
     SAME,
     FolderDiff,
@@ -25,6 +25,7 @@ from gradbench.report.load.cells import LoadedResults
 from gradbench.report.render.blocks import ReportSection, Table, TableEntry
 from gradbench.report.render.contents import Contents
 from gradbench.report.render.formatting import (
+    format_change,
     format_interval,
     format_number,
     format_setting,
@@ -32,15 +33,17 @@ from gradbench.report.render.formatting import (
     join_words,
     pluralize,
 )
+from gradbench.stats.decisions import EQUAL, UNDECIDED
 
 CAPTION = (
-    "One row per setting that both folders ran, cells paired by seed. Metrics are means over the seeds that "
-    "completed, with 95% Student t intervals; the difference is over the seeds that completed in both, second minus "
-    "first. Better and worse are of the second folder: the interval of the difference, or Newcombe's interval of the "
-    "difference in diverged shares, leaves out zero. Same: every seed ended with the same number to the last bit. "
-    "The rows are not corrected for their number: of settings that do not differ, up to one in twenty is called "
-    "better or worse. The answers above are: a folder is called better where a setting is, with an "
-    "interval corrected for the number of settings (Bonferroni), and none is worse."
+    "One row per setting that both folders ran, cells paired by seed. Means, changes and their 95% intervals are "
+    "over the seeds that completed, taken on the metric's own scale and converted back; the change is that from the "
+    "first folder to the second. Better and worse are of the second: the interval of the change, or Newcombe's of "
+    "the difference in diverged shares, leaves out no change. Equal: the change is shown to be within the margin "
+    "that matters. Same: every seed ended with the same number to the last bit. The rows are not corrected for "
+    "their number: of settings that do not differ, up to one in twenty is called better or worse. The answers above "
+    "are: a folder is called better where a setting is, with intervals that hold together for all settings, and "
+    "none is worse."
 )
 
 
@@ -152,7 +155,7 @@ def _answer_models(found: FolderDiff) -> list[Answer]:
         evidence += [join_words(parts), f"diverged cells {lost[0]} → {lost[1]}"]
         if ratio > 0:
             evidence.append(f"{format_number(ratio)}× the step time")
-        corrected = {pairing.corrected_verdict for pairing in own} - {UNDECIDED}
+        corrected = {pairing.corrected_verdict for pairing in own} - {UNDECIDED, EQUAL}
         if number[SAME] == len(own):
             verdict, says = SAME, "the same numbers, to the last bit"
         elif len(corrected) == 1:
@@ -160,9 +163,11 @@ def _answer_models(found: FolderDiff) -> list[Answer]:
             says = f"{second} is {verdict}"
         elif corrected:
             verdict, says = UNDECIDED, "better and worse, by setting"
+        elif all(pairing.corrected_verdict == EQUAL for pairing in own):
+            verdict, says = EQUAL, "equal within the margin that matters"
         else:
             verdict, says = UNDECIDED, "no difference beyond chance"
-        answers.append(Answer(f"{model}: {second}", says, verdict, "", " · ".join(evidence)))
+        answers.append(Answer(f"{model}: {second}", verdict, says, "", "; ".join(evidence)))
     return answers
 
 
@@ -183,22 +188,22 @@ def _note_changes(found: FolderDiff) -> list[AuditNote]:
 
 
 def _verdict_table(found: FolderDiff, csv: str) -> Table:
-    columns = ("group", "setting", "verdict", *found.names, "difference", "diverged", "n", "step time")
+    columns = ("group", "setting", "verdict", *found.names, "change", "diverged", "n", "step time")
     rows = tuple(_entries(pairing) for pairing in found.pairings)
     return Table(f"{found.names[1]} beside {found.names[0]}, setting by setting", columns, rows, CAPTION, csv)
 
 
 def _entries(pairing: Pairing) -> tuple[TableEntry, ...]:
     setting = pairing.setting
-    same = pairing.verdict == SAME and pairing.difference.n
-    difference = "0" if same else format_interval(pairing.difference)
+    same = pairing.verdict == SAME and pairing.change.n
+    change = "0" if same else format_change(pairing.change, relative=pairing.relative)
     return (
         TableEntry(pairing.model),
         TableEntry(format_setting(setting.treatment, setting.quantity, [setting.at])),
         TableEntry(pairing.verdict, kind="verdict"),
         TableEntry(format_interval(pairing.first), pairing.first.estimate),
         TableEntry(format_interval(pairing.second), pairing.second.estimate),
-        TableEntry(difference, pairing.difference.estimate),
+        TableEntry(change, pairing.change.estimate),
         TableEntry(
             f"{pairing.diverged[0]} → {pairing.diverged[1]}", float(pairing.diverged[1] - pairing.diverged[0])
         ),
@@ -216,11 +221,11 @@ def _csv_row(pairing: Pairing) -> dict[str, object]:
         "n": pairing.n,
         **pairing.first.columns("first"),
         **pairing.second.columns("second"),
-        "pairs": pairing.difference.n,
-        **pairing.difference.columns("difference"),
+        "pairs": pairing.change.n,
+        **pairing.change.columns("change"),
+        "relative": pairing.relative,
         "first_diverged": pairing.diverged[0],
         "second_diverged": pairing.diverged[1],
-        **pairing.diverged_difference.columns("share_difference"),
         "step_ratio": pairing.ratio,
         "verdict": pairing.verdict,
     }

@@ -9,26 +9,32 @@ import pandas as pd
 
 from gradbench.config.identity import SOURCE
 from gradbench.report.analysis.audit import VERSIONS
-from gradbench.report.analysis.comparison import BETTER, UNDECIDED, WORSE, Setting
+from gradbench.report.analysis.comparison import Setting, margin_of, scale_of_cells
 from gradbench.report.load.cells import LoadedResults, config_columns, follows_from_node
 from gradbench.report.load.read import ADDED
 from gradbench.report.render.formatting import format_value
-from gradbench.stats.intervals import (
-    CONFIDENCE,
-    NO_VALUES,
-    Interval,
-    mean_interval,
-    paired_difference,
-    share_difference,
+from gradbench.stats.decisions import (
+    BETTER,
+    EQUAL,
+    UNDECIDED,
+    WORSE,
+    Comparison,
+    Margins,
+    compare_settings,
+    judge_arm,
 )
+from gradbench.stats.intervals import Floats, Interval, mean_interval
+from gradbench.stats.scales import Scale
 
 SAME = "same"
+READING = ("model.scale", "model.margin", "test_examples")
+"""Columns of the first folder that say how a metric is read."""
 ROLE = ("treatment", "quantity", "strength", "strengths", "seed")
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """One setting of a model in two folders, cells paired by seed. Differences are second minus first."""
+    """One setting of a model in two folders, cells paired by seed."""
 
     model: str  # name of the model, with the config values that set its cells apart
     unit: str
@@ -36,13 +42,15 @@ class Pairing:
     setting: Setting
     first: Interval
     second: Interval
-    difference: Interval
+    change: Interval  # from the first to the second, as people read it (see ``Scale.change``)
+    relative: bool  # whether the change is a share of the first
     diverged: tuple[int, int]
     n: int
-    diverged_difference: Interval  # difference of diverged shares
     ratio: float  # of median step times
-    verdict: str  # on the second folder: better, worse, undecided, or same if every pair has equal numbers
-    corrected_verdict: str  # better, worse or undecided, corrected for the number of the model's settings
+    verdict: (
+        str  # on the second folder: better, worse, equal, undecided, or same if every pair has equal numbers
+    )
+    corrected_verdict: str  # the same, corrected for the number of the model's settings, and never same
 
 
 @dataclass(frozen=True)
@@ -117,73 +125,84 @@ def _pair_cells(a: pd.DataFrame, b: pd.DataFrame, key: Sequence[str]) -> pd.Data
     """Merge each cell with the one of the same role in the other folder, whose columns end in ``_b``."""
     kept = ["cell", "status", "value", "score", "model.metric", "model.goal"]
     kept += [name for name in ("model.unit", "step_seconds") if name in a and name in b]
+    a = a.reindex(columns=[*a, *(name for name in READING if name not in a)])
     on = [*ROLE, *key]
     written = [{leaf: cells[leaf].map(format_value) for leaf in key} for cells in (a, b)]
-    frames = [cells[[*on, *kept]].assign(**texts) for cells, texts in zip((a, b), written, strict=True)]
+    columns = [*on, *kept, *READING], [*on, *kept]
+    frames = [cells[own].assign(**texts) for cells, own, texts in zip((a, b), columns, written, strict=True)]
     return frames[0].merge(frames[1], on=on, suffixes=("", "_b"))  # missing strengths match one another
 
 
 def _pair_settings(model: str, key: Sequence[str], pairs: pd.DataFrame) -> Iterator[Pairing]:
-    """Group the paired cells of a model by setting and judge each group."""
+    """Group the paired cells of a model by setting and judge each group, alone and together with the others."""
     varying = [leaf for leaf in key if pairs[leaf].nunique() > 1]
     by = [*varying, "treatment", "quantity", "strength", "strengths"]
+    pairs = pairs[(pairs["status"] != "failed") & (pairs["status_b"] != "failed")]
     groups = list(pairs.groupby(by, dropna=False, sort=True))
-    for values, rows in groups:
+    if not groups:
+        return
+    scale, goal = scale_of_cells(pairs, ("value", "value_b")), str(pairs["model.goal"].iloc[0])
+    sign = -1 if goal == "max" else 1
+    seeds = sorted(pairs["seed"].unique())
+    scores = np.full((2, len(groups), len(seeds)), np.nan)  # [folder, S, R]
+    for place, (_, rows) in enumerate(groups):
+        at = np.searchsorted(seeds, rows["seed"])
+        scores[0, place, at] = _scores(scale, sign, rows["value"], rows["status"])
+        scores[1, place, at] = _scores(scale, sign, rows["value_b"], rows["status_b"])
+    together = compare_settings(scores[1], scores[0])
+    for place, ((values, rows), joint) in enumerate(zip(groups, together, strict=True)):
         settings = ", ".join(
             f"{leaf.rsplit('.', 1)[-1]}={value}" for leaf, value in zip(varying, values, strict=False)
         )
-        first = rows.iloc[0]
+        (alone,) = compare_settings(scores[1, place], scores[0, place])
         where = f"{model} ({settings})" if settings else model
-        yield _judge_setting(where, Setting.of(first.to_dict()), rows, len(groups))
+        yield _judge_setting(where, rows, scale, sign, alone, joint)
 
 
-def _judge_setting(model: str, setting: Setting, rows: pd.DataFrame, settings: int) -> Pairing:
-    """Judge one setting from its paired cells; ``settings`` is the number of settings to correct for."""
-    ran = rows[(rows["status"] != "failed") & (rows["status_b"] != "failed")]
-    lost = [int((ran[column] == "diverged").sum()) for column in ("status", "status_b")]
-    goal = str(rows["model.goal"].iloc[0])
-    n = len(ran)
-    difference, diverged_difference = _differences(ran, lost, CONFIDENCE)
-    corrected = _differences(ran, lost, 1 - (1 - CONFIDENCE) / settings)  # Bonferroni
-    alike = n > 0 and bool((ran["score"] == ran["score_b"]).all())
+def _scores(scale: Scale, sign: int, values: pd.Series, status: pd.Series) -> Floats:
+    """Compute the scores of cells on the metric's scale: lower is better, inf diverged."""
+    return np.where(status == "diverged", np.inf, sign * scale.forward(values))
+
+
+def _judge_setting(
+    model: str, rows: pd.DataFrame, scale: Scale, sign: int, alone: Comparison, joint: Comparison
+) -> Pairing:
+    """Judge one setting from its paired cells, compared alone and together with the others of its model."""
+    first, second = (
+        scale.interval(mean_interval(scale.forward(rows[name]))) for name in ("value", "value_b")
+    )
+    margin = margin_of(rows)
+    margins = scale.gains_within(margin, first.estimate, sign) if margin else None
+    gain = alone.gain
+    difference = Interval(-gain.estimate, -gain.high, -gain.low, gain.n) if sign > 0 else gain
     unit = rows["model.unit"].iloc[0] if "model.unit" in rows else None
-    timed = "step_seconds" in rows
     return Pairing(
         model=model,
         unit=unit if isinstance(unit, str) and unit else str(rows["model.metric"].iloc[0]),
-        goal=goal,
-        setting=setting,
-        first=mean_interval(ran["value"]),
-        second=mean_interval(ran["value_b"]),
-        difference=difference,
-        diverged=(lost[0], lost[1]),
-        n=n,
-        diverged_difference=diverged_difference,
-        ratio=float(rows["step_seconds_b"].median() / rows["step_seconds"].median()) if timed else np.nan,
-        verdict=SAME if alike else _judge_differences(goal, difference, diverged_difference),
-        corrected_verdict=_judge_differences(goal, *corrected),
+        goal=str(rows["model.goal"].iloc[0]),
+        setting=Setting.of(rows.iloc[0].to_dict()),
+        first=first,
+        second=second,
+        change=scale.change(difference, first.estimate),
+        relative=scale.name == "log",
+        diverged=(alone.lost[1], alone.lost[0]),
+        n=len(rows),
+        ratio=float(rows["step_seconds_b"].median() / rows["step_seconds"].median())
+        if "step_seconds" in rows
+        else np.nan,
+        verdict=SAME if (rows["score"] == rows["score_b"]).all() else _judge(alone, margins),
+        corrected_verdict=_judge(joint, margins),
     )
 
 
-def _differences(ran: pd.DataFrame, lost: Sequence[int], confidence: float) -> tuple[Interval, Interval]:
-    """Compute the differences of the metric and of the diverged shares, second minus first."""
-    difference = paired_difference(ran["value_b"], ran["value"], confidence=confidence)
-    n = len(ran)
-    if not n:
-        return difference, NO_VALUES
-    return difference, share_difference(lost[1], n, lost[0], n, confidence=confidence)
-
-
-def _judge_differences(goal: str, difference: Interval, diverged_difference: Interval) -> str:
-    """Judge the second folder by the signs of two intervals. Used by ``gradbench report FOLDER FOLDER``."""
-    worse = difference.sign * (-1 if goal == "max" else 1) + diverged_difference.sign
-    return BETTER if worse < 0 else WORSE if worse > 0 else UNDECIDED
+def _judge(found: Comparison, margins: Margins | None) -> str:
+    return judge_arm([[found]], [found], margins)
 
 
 def count_verdicts(pairings: Sequence[Pairing]) -> dict[str, int]:
     """Count the settings with each verdict."""
     verdicts = [pairing.verdict for pairing in pairings]
-    return {name: verdicts.count(name) for name in (BETTER, WORSE, UNDECIDED, SAME)}
+    return {name: verdicts.count(name) for name in (BETTER, WORSE, EQUAL, UNDECIDED, SAME)}
 
 
 def median_ratio(pairings: Sequence[Pairing]) -> float:

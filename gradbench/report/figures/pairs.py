@@ -22,7 +22,6 @@ from gradbench.report.render.formatting import (
     join_words,
     shorten,
 )
-from gradbench.stats.intervals import mean_interval
 
 PER_ROW = 2  # panels
 ROW = 0.34  # inches per line of a map
@@ -32,9 +31,9 @@ CAPTION = (
     "One map per composition of two treatments, and one per pair of parts where there are more: there all other "
     "strengths are those of the best setting seen, which the second line of its title says. Each field is a pair of "
     "strengths, its number the mean of the metric over the seeds that completed, and darker is better. A frame marks "
-    "the best pair seen, which is partly luck; the answer box judges on seeds that had no say. A second line counts "
-    "the cells that diverged (div.), of those that ran. The table below has the intervals. If the second treatment did "
-    "nothing, each line would have one shade."
+    "the best pair seen, which is partly luck; the answers allow for that. A second line counts the cells that "
+    "diverged (div.), of those that ran. The table below has the intervals. If the second treatment did nothing, each "
+    "line would have one shade."
 )
 
 
@@ -65,8 +64,7 @@ class PairMap:
     @cached_property
     def means(self) -> dict[tuple[float, float], float]:
         """The means of the completed cells; nan where none is."""
-        found = {pair: self.comparison.cells_at(one)["value"] for pair, one in self.settings.items()}
-        return {pair: mean_interval(values).estimate for pair, values in found.items()}
+        return {pair: self.comparison.mean(one).estimate for pair, one in self.settings.items()}
 
     @property
     def best(self) -> tuple[float, float] | None:
@@ -152,7 +150,7 @@ def _heading(comparison: ComparisonGroup) -> str:
     found = f"{comparison.label_with_seeds}: {comparison.unit}"
     if NONE not in comparison.treatments:
         return found
-    return f"{found}; none has {format_interval(mean_interval(comparison.cells_at(CONTROL)['value']))}"
+    return f"{found}; none has {format_interval(comparison.mean(CONTROL))}"
 
 
 def _draw_map(ax: Axes, one: PairMap) -> None:

@@ -3,7 +3,8 @@
 import numpy as np
 from matplotlib.axes import Axes
 
-from gradbench.report.analysis.comparison import BETTER, WORSE, ComparisonGroup, Setting
+from gradbench.report.analysis.answer import name_setting
+from gradbench.report.analysis.comparison import ComparisonGroup, Setting
 from gradbench.report.figures.panels import (
     ALONG,
     Context,
@@ -23,17 +24,17 @@ from gradbench.report.figures.panels import (
 from gradbench.report.figures.strip import draw_diverged_strip
 from gradbench.report.figures.style import Look
 from gradbench.report.load.cells import NONE
-from gradbench.report.render.formatting import format_interval, format_setting, join_or_count
-from gradbench.stats.intervals import Interval, mean_interval
+from gradbench.report.render.formatting import format_interval, join_or_count
+from gradbench.stats.decisions import BETTER, EQUAL, UNDECIDED, WORSE
+from gradbench.stats.intervals import Interval
 
 CAPTION = (
-    "Each point is the mean over the seeds that completed, with its 95% Student t interval; small dots "
-    "are the seeds. The dashed line and its band are none. Hollow markers in the grey strip, at the worse "
-    "edge, count the cells that diverged, of those that ran: they have no metric and are in no mean. A "
-    "threshold and a penalty weight are different quantities and have separate axes. An interval that "
-    "leaves the panel is cut at its edge. Headings name the best setting seen, which is partly luck; the "
-    "answer box judges on seeds that had no say. If the treatments did nothing, every line would lie flat "
-    f"on the dashed one. {ALONG}"
+    "Each point is the mean over the seeds that completed, taken on the metric's scale, with its 95% interval; "
+    "small dots are the seeds. The dashed line and its band are none. Hollow markers in the grey strip, at the "
+    "worse edge, count the cells that diverged, of those that ran: they have no metric and are in no mean. A "
+    "threshold and a penalty weight are different quantities and have separate axes. An interval that leaves the "
+    "panel is cut at its edge. Headings name the best setting seen, which is partly luck; the answers allow for "
+    f"that. If the treatments did nothing, every line would lie flat on the dashed one. {ALONG}"
 )
 
 
@@ -61,17 +62,17 @@ def _title(context: Context) -> str:
     """Summarize the answers of all comparisons."""
     if not any(NONE in comparison.treatments for comparison in context.comparisons):
         return "The outcome at each strength; no group has none to compare with"
-    verdicts = [(answer.model, answer.verdict) for answer in context.answers]
-    better = [label for label, verdict in verdicts if verdict == BETTER]
-    worse = [label for label, verdict in verdicts if verdict == WORSE]
-    open_ = [label for label, verdict in verdicts if verdict not in (BETTER, WORSE)]
+    said = {
+        BETTER: "a treatment beats none for {}",
+        EQUAL: "no treatment is worth it for {}",
+        WORSE: "every treatment is worse than none for {}",
+        UNDECIDED: "undecided for {}",
+    }
     parts = []
-    if better:
-        parts.append(f"a treatment beats none for {join_or_count(better, 'group')}")
-    if worse:
-        parts.append(f"leaving the gradients alone is best for {join_or_count(worse, 'group')}")
-    if open_:
-        parts.append(f"undecided for {join_or_count(open_, 'group')}")
+    for verdict, words in said.items():
+        labels = [answer.group for answer in context.answers if answer.verdict == verdict]
+        if labels:
+            parts.append(words.format(join_or_count(labels, "comparison")))
     title = "; ".join(parts)
     return title[0].upper() + title[1:]
 
@@ -79,18 +80,12 @@ def _title(context: Context) -> str:
 def _heading(comparison: ComparisonGroup) -> str:
     """Write the heading of a row: the best setting, and the diverged cells."""
     parts = []
-    finished = [s for s in comparison.settings if comparison.cells_at(s)["value"].notna().any()]
-    if finished:
-        best = min(
-            finished,
-            key=lambda s: (
-                comparison.cells_at(s)["status"].eq("diverged").mean(),
-                _mean_score(comparison, s),
-            ),
-        )
-        value = format_interval(mean_interval(comparison.cells_at(best)["value"]))
-        where = format_setting(best.treatment, best.quantity, [best.at])
-        parts.append(f"{comparison.metric_name} is best with {where}: {value}")
+    if comparison.ranking.contenders:
+        best = comparison.settings[comparison.ranking.contenders[0].setting]
+        if (value := comparison.mean(best)).n:
+            parts.append(
+                f"{comparison.metric_name} is best with {name_setting(best)}: {format_interval(value)}"
+            )
     for treatment in comparison.treatments:
         cells = comparison.cells[comparison.cells["treatment"] == treatment]
         if lost := int((cells["status"] == "diverged").sum()):
@@ -98,19 +93,12 @@ def _heading(comparison: ComparisonGroup) -> str:
     return f"{comparison.label_with_seeds}: {'; '.join(parts) or 'no cell completed'}"
 
 
-def _mean_score(comparison: ComparisonGroup, setting: Setting) -> float:
-    scores = comparison.cells_at(setting)["score"]
-    return float(scores[np.isfinite(scores)].mean())
-
-
 def _draw_panel(ax: Axes, context: Context, comparison: ComparisonGroup, quantity: str) -> None:
     """Draw the metric of each treatment against one kind of strength."""
     lines = comparison.lines(quantity)
     axis = strength_positions(strength for line in lines for strength in line.settings)
     label_strength_axis(ax, quantity, axis)
-    intervals = {
-        setting: mean_interval(comparison.cells_at(setting)["value"]) for setting in comparison.settings
-    }
+    intervals = {setting: comparison.mean(setting) for setting in comparison.settings}
     _scale_value_axis(ax, comparison, list(intervals.values()))
     labels = []
     for setting in comparison.settings:

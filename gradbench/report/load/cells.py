@@ -4,6 +4,7 @@ Derived columns, used by every figure: ``treatment`` (the regularizer, with its 
 vary), ``quantity`` (``threshold``, ``lambda``, … or "" where there is no strength; ``gp.lambda+clip_norm.threshold`` of
 a composition), ``strength`` (number or nan), ``strengths`` (those of a composition as text, ``1.0,0.1``, else ""),
 ``comparison`` (the label of the group whose cells differ in nothing but the regularizer and the seed),
+``at_any_rate`` (the same of cells that may differ in the learning rate, too),
 ``value`` (the model's primary metric, nan unless the cell completed) and ``score`` (the value, signed so that
 lower is better; inf where the cell diverged, nan where it failed).
 """
@@ -23,8 +24,8 @@ from gradbench.config.identity import SOURCE
 from gradbench.errors import DamagedError, UsageError
 from gradbench.report.load.added_keys import fill_added_keys
 from gradbench.report.load.read import (
-    COST,
     MADE_BY,
+    MEASURED,
     clean_cells,
     find_damaged_arrays,
     read_experiment_texts,
@@ -40,7 +41,9 @@ NONE = "none"
 REQUIRED = ("cell", "model", "model.metric", "model.goal", "regularizer", "seed", "status")
 OUTCOME = ("cell", "status", "diverged_at", "error")
 PROVENANCE = (*MADE_BY, "git_dirty", "data_sha256", "format", "started", "finished", "command")
-DERIVED = ("comparison", "treatment", "quantity", "strength", "strengths", "value", "score")
+READING = ("model.scale", "model.margin")
+"""Columns that say how the metric is read; cells of before have none."""
+DERIVED = ("comparison", "at_any_rate", "treatment", "quantity", "strength", "strengths", "value", "score")
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def load_results(path: Path) -> LoadedResults:
 
 def config_columns(cells: pd.DataFrame) -> list[str]:
     """List the columns that are leaves of the config, in their stored order."""
-    other = {*OUTCOME, *COST, *RECORDED, *PROVENANCE, *DERIVED}
+    other = {*OUTCOME, *MEASURED, *RECORDED, *PROVENANCE, *DERIVED, *READING}
     return [column for column in cells.columns if column not in other and "/" not in column]
 
 
@@ -136,6 +139,7 @@ def _add_derived_columns(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     cells["strengths"] = _join_strengths(cells)
     cells["treatment"] = _name_treatments(cells)
     cells["comparison"] = _name_comparisons(cells)
+    cells["at_any_rate"] = _name_comparisons(cells, leave_out="optimizer.lr")
     cells["value"] = _pick_values(cells, cells["model.metric"])
     cells["value"] = cells["value"].where(cells["status"] == "completed")
     # An infinite metric, such as an overflowing perplexity, counts as divergence.
@@ -196,16 +200,15 @@ def _name_treatments(cells: pd.DataFrame) -> list[str]:
     return names.tolist()
 
 
-def _name_comparisons(cells: pd.DataFrame) -> pd.Series:
-    """Name each cell's group: the model, and every leaf that varies among that model's cells.
+def _name_comparisons(cells: pd.DataFrame, leave_out: str = "seed") -> pd.Series:
+    """Name each cell's group: the model, and every leaf that varies among that model's cells, but one.
 
     Leaves that follow from what varies above them are left out: from the option of their config group, from the network
     that they belong to, or a schedule's steps from those of the training. The hash of the data counts as a leaf of the
     group ``data``: the same name with other data is another comparison.
     """
-    fixed = [
-        c for c in config_columns(cells) if c != "seed" and c != "model" and not c.startswith("regularizer")
-    ]
+    ignored = ("seed", "model", leave_out)
+    fixed = [c for c in config_columns(cells) if c not in ignored and not c.startswith("regularizer")]
     if "data_sha256" in cells:
         fixed.append("data_sha256")
     names = cells["model"].astype(str)

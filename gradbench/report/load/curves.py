@@ -18,7 +18,7 @@ from gradbench.storage.parquet import read_table
 from gradbench.storage.sanitize import escape_controls
 from gradbench.storage.schema import part_paths
 
-ACTION = ("clipped", "ratio", "cosine", "penalty_share")
+ACTION = ("clipped", "touched", "ratio", "cosine", "penalty_share")
 
 
 @dataclass(frozen=True)
@@ -79,15 +79,16 @@ def scan_curves(
 def summarize_action(rows: pd.DataFrame) -> pd.DataFrame:
     """Summarize per cell how its treatment acted over the recorded steps.
 
-    ``clipped`` is the mean share of coordinates changed, ``ratio`` the geometric mean of used over raw norm,
-    ``cosine`` the mean cosine between the two gradients, ``penalty_share`` the mean of
-    ``penalty / (|loss| + penalty)``. Steps at which a quantity is not finite are left out of its mean.
+    ``clipped`` is the mean share of coordinates changed, ``touched`` the share of steps at which any was, ``ratio``
+    the geometric mean of used over raw norm, ``cosine`` the mean cosine between the two gradients, ``penalty_share``
+    the mean of ``penalty / (|loss| + penalty)``. Steps at which a quantity is not finite are left out of its mean.
     """
     raw, used = (rows[name].to_numpy(dtype=float) for name in ("grad_norm", "grad_norm_used"))
     loss, penalty = (np.abs(rows[name].to_numpy(dtype=float)) for name in ("loss", "penalty"))
     with np.errstate(divide="ignore", invalid="ignore"):
         columns = {
             "clipped": rows["clipped"].to_numpy(dtype=float),
+            "touched": np.where(np.isfinite(rows["clipped"]), rows["clipped"] > 0, np.nan),
             "ratio": np.log(used) - np.log(raw),
             "cosine": rows["cosine"].to_numpy(dtype=float),
             "penalty_share": penalty / (loss + penalty),

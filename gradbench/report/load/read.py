@@ -20,8 +20,8 @@ MADE_BY = ("gradbench", "torch", "python", "device", "device_name", "execution",
 """Columns that name the versions, device and commit a cell was made with."""
 TEXT_COLUMNS = (*NEEDED, "model.unit", "error", "started", "finished", "data_sha256", *MADE_BY)
 """Columns that hold text or null."""
-COST = ("step_seconds", "seconds", "width", "exact")
-NUMBERS = (*COST, *RECORDED, "diverged_at", "seed")
+MEASURED = ("step_seconds", "seconds", "width", "exact", "test_examples")
+NUMBERS = (*MEASURED, *RECORDED, "diverged_at", "seed")
 CURVES = ("loss", "grad_norm", "grad_norm_used", "clipped", "cosine", "penalty")
 
 
@@ -106,7 +106,7 @@ def clean_cells(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     older = kept["schedule"].isna() if "schedule" in kept else pd.Series(True, kept.index)
     for column in ADDED.keys() & set(kept):
         kept[column] = kept[column].mask(older & kept[column].isna(), ADDED[column])
-    for column in {*COST, "seed"} & set(kept):
+    for column in {*MEASURED, "seed"} & set(kept):
         kept[column] = kept[column].where(np.isfinite(kept[column].astype(float)))
     kept.columns = pd.Index([escape_controls(str(column)) for column in kept])
     kept = kept.dropna(subset=[*NEEDED, "seed"])

@@ -9,33 +9,35 @@ import pandas as pd
 
 from gradbench.report.analysis.answer import Answer
 from gradbench.report.analysis.audit import AuditNote
-from gradbench.report.analysis.comparison import UNDECIDED, ComparisonGroup
-from gradbench.report.load.cells import NONE, LoadedResults, split_strengths
+from gradbench.report.analysis.comparison import ComparisonGroup
+from gradbench.report.load.cells import LoadedResults, split_strengths
 from gradbench.report.render.blocks import Picture, ReportSection, Table, TableEntry
 from gradbench.report.render.cells import CellListing
 from gradbench.report.render.formatting import (
+    format_change,
     format_duration,
     format_interval,
-    format_number,
+    format_percent,
     format_setting,
     join_or_count,
     join_words,
     pluralize,
 )
+from gradbench.stats.decisions import UNDECIDED
 from gradbench.stats.intervals import Interval
 from gradbench.storage.sanitize import caution
 
 MAX_SETTINGS = 1000  # rows of the page's table of settings
 MAX_DRAWN = 6  # comparisons in a figure, which has a row for each
 
-JUDGED = (
-    "For each seed the strength was chosen on the other seeds and judged on this one, so the best of several "
-    "strengths gets no credit for luck. Numbers are means over seeds with 95% Student t intervals; differences "
-    "are paired by seed, treatment minus none. Where a strength was chosen, intervals are widened, since the seeds "
-    "that judge one choice made the others (Nadeau and Bengio, 2003). A verdict other than undecided needs the "
-    "interval of the difference, or Newcombe's interval of the difference in diverged shares, to leave out zero. "
-    "The box above also chooses the treatment in this way; the rows of this table are judged one by one and not "
-    "corrected for their number. If the treatments did nothing, every difference would straddle zero."
+RANKED = (
+    "Treatments in order, each at its best strength: fewest diverged cells first, then the best mean. Changes are "
+    "against none, paired by seed. Means, changes and their intervals are taken on the metric's own scale (of "
+    "perplexities, losses and distances the logarithm, of shares the log odds) and converted back. The intervals of "
+    "changes hold together, at 95%, for every strength of every treatment, so that the best of many gets no credit "
+    "for luck. Better and worse: the interval leaves out no change, or the difference in diverged cells does. "
+    "Equal: no strength is better by more than the margin that matters, and one is shown not to be worse by more. "
+    "The chance of being best is the share of resampled experiments in which a treatment comes first."
 )
 OUTCOMES = (
     "One row per treatment and strength. Means are over the seeds that completed, with 95% Student t intervals; the "
@@ -76,9 +78,9 @@ class Contents:
         return sum(note.warning for note in self.notes)
 
 
-def choose_drawn(comparisons: Sequence[ComparisonGroup], answers: Sequence[Answer]) -> list[ComparisonGroup]:
+def choose_drawn(comparisons: Sequence[ComparisonGroup]) -> list[ComparisonGroup]:
     """Choose the comparisons that figures show: a few of every model, decided ones first, in their original order."""
-    decided = [answer.verdict != UNDECIDED for answer in answers]
+    decided = [comparison.ranking.verdict != UNDECIDED for comparison in comparisons]
     order = sorted(range(len(comparisons)), key=lambda place: not decided[place])
     models = dict.fromkeys(comparison.model for comparison in comparisons)
     turns = zip_longest(*([p for p in order if comparisons[p].model == model] for model in models))
@@ -103,7 +105,7 @@ def build_sections(
         pictures: figures by section.
     """
     judged, strengths = tables["comparisons.csv"], tables["strengths.csv"]
-    found = [ReportSection("Treatments", [_judgement_table(judged)])] if len(judged) else []
+    found = [ReportSection("Treatments", [_ranking_table(judged)])] if len(judged) else []
     found += claims
     if "metrics.csv" in tables:
         found.append(ReportSection("Further metrics", [_metrics_table(tables["metrics.csv"])]))
@@ -138,35 +140,42 @@ def _index_of(found: Sequence[ReportSection], before: str) -> int:
     return titles.index(before) if before in titles else len(titles)
 
 
-def _judgement_table(table: pd.DataFrame) -> Table:
-    """Write the judgements of single treatments as text."""
-    columns = ("group", "treatment", "verdict", "metric", NONE, "difference", "diverged", "n", "step")
-    return Table(
-        "Each treatment alone",
-        columns,
-        tuple(_judgement_entries(row) for row in table.to_dict("records")),
-        JUDGED,
-        "comparisons.csv",
+def _ranking_table(table: pd.DataFrame) -> Table:
+    """Write the rankings as text."""
+    columns = (
+        "comparison",
+        "treatment",
+        "verdict",
+        "metric",
+        "change",
+        "diverged",
+        "seeds",
+        "chance of being best",
+        "steps changed",
     )
+    rows = tuple(_ranking_entries(row) for row in table.to_dict("records"))
+    return Table("Ranking", columns, rows, RANKED, "comparisons.csv")
 
 
-def _judgement_entries(row: Mapping[Hashable, Any]) -> tuple[TableEntry, ...]:
-    chosen = [split_strengths(text) for text in str(row["chosen"]).split()]
-    strengths = [one if len(one) > 1 else one[0] for one in chosen]
-    lost = f"{row['diverged']}/{row['n']}, none {row['none_diverged']}/{row['none_n']}"
+def _ranking_entries(row: Mapping[Hashable, Any]) -> tuple[TableEntry, ...]:
+    chosen = split_strengths("" if pd.isna(row["chosen"]) else str(row["chosen"]))
+    strength = chosen if len(chosen) > 1 else next(iter(chosen), None)
+    change = _interval(row, "change", row["pairs"])
     return (
         TableEntry(str(row["comparison"])),
-        TableEntry(format_setting(str(row["treatment"]), str(row["quantity"]), strengths)),
+        TableEntry(format_setting(str(row["treatment"]), str(row["quantity"]), [strength])),
         TableEntry(str(row["verdict"]), kind="verdict"),
         _interval_entry(row, "mean", row["n"] - row["diverged"]),
-        _interval_entry(row, NONE, row["none_n"] - row["none_diverged"]),
-        _interval_entry(row, "difference", row["pairs"]),
-        TableEntry(lost, row["diverged"] / row["n"] if row["n"] else float("nan")),
+        TableEntry(format_change(change, relative=bool(row["relative"])), change.estimate),
+        TableEntry(f"{row['diverged']}/{row['n']}", row["diverged"] / row["n"] if row["n"] else float("nan")),
         TableEntry(str(row["n"]), float(row["n"])),
-        TableEntry(
-            f"{format_number(row['step_ratio'])}×" if row["step_ratio"] > 0 else "–", float(row["step_ratio"])
-        ),
+        TableEntry(f"{row['probability_best']:.2f}", float(row["probability_best"])),
+        TableEntry(format_percent(row["touched"]) if row["touched"] >= 0 else "–", float(row["touched"])),
     )
+
+
+def _interval(row: Mapping[Hashable, Any], name: str, n: float) -> Interval:
+    return Interval(row[name], row[f"{name}_low"], row[f"{name}_high"], int(n) if n == n else 0)
 
 
 def _metrics_table(table: pd.DataFrame) -> Table:
@@ -209,8 +218,7 @@ def _setting_entries(row: Mapping[Hashable, Any]) -> tuple[TableEntry, ...]:
 
 
 def _interval_entry(row: Mapping[Hashable, Any], name: str, n: int) -> TableEntry:
-    written = format_interval(Interval(row[name], row[f"{name}_low"], row[f"{name}_high"], int(n)))
-    return TableEntry(written, float(row[name]))
+    return TableEntry(format_interval(_interval(row, name, n)), float(row[name]))
 
 
 def format_subtitle(results: LoadedResults) -> str:

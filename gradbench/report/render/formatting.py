@@ -64,6 +64,29 @@ def format_ratio(given: Interval) -> str:
     return f"{estimate} [{low}, {high}]×"
 
 
+def format_percent(share: float) -> str:
+    """Write a share as ``3 %``, with one decimal below 1 %."""
+    percent = 100 * share
+    if 0 < abs(percent) < 0.95:
+        return f"{percent:.1g} %".replace("-", "−")
+    return f"{percent:.0f} %".replace("-", "−")
+
+
+def format_change(given: Interval, *, relative: bool) -> str:
+    """Write a change as ``21 % lower [16, 25]`` or ``0.031 higher [0.01, 0.05]``, above twofold as ``3.4 [2.9, 4.1]×``.
+
+    In brackets, what is negative goes in the other direction.
+    """
+    if math.isnan(given.estimate):
+        return "–"
+    if relative and max(given.estimate, given.high) > 1:
+        return format_ratio(given.mapped(lambda change: 1 + change))
+    down, unit = given.estimate < 0, 100 if relative else 1
+    shown = Interval(-given.estimate, -given.high, -given.low, given.n) if down else given
+    number, *ends = format_interval(shown.mapped(lambda change: unit * change)).split(" ", 1)
+    return " ".join([f"{number} %" if relative else number, "lower" if down else "higher", *ends])
+
+
 def format_strength(quantity: str, strengths: Iterable[Strength]) -> str:
     """Write ``0.25``, ``0.25 … 1`` or ``λ = 10``; an empty string without a strength.
 

@@ -19,8 +19,13 @@ def render_markdown(contents: Contents) -> str:
     for command, why in contents.cautioned_commands:
         parts += [code_span(command)]
         parts += [escape_markdown(why)] if why else []
-    rows = [(a.model, a.treatment, a.value, a.sentence) for a in contents.answers]
-    parts += ["## Answer", markdown_table(("group", "answer", "metric", "evidence"), rows)]
+    rows = [(a.group, a.treatment, a.value, a.sentence) for a in contents.answers]
+    parts += ["## Answer", markdown_table(("comparison", "answer", "metric", "evidence"), rows)]
+    for answer in contents.answers:
+        if answer.command:
+            parts += [
+                f"Next for {escape_markdown(answer.group)}: {code_span(answer.command)} {answer.caution}".strip()
+            ]
     for section in contents.sections:
         parts += _render_section(section)
     if cells:
