@@ -60,8 +60,8 @@ class LanguageModellingTask(MeanLoss):
     """
 
     players: tuple[Player, ...] = (Player("network"),)
-    points = ("embeddings",)
-    around = "embeddings"
+    probe_points = ("embeddings",)
+    probe_around = "embeddings"
 
     def __init__(
         self,

@@ -76,8 +76,8 @@ class WassersteinGAN(Task):
     """
 
     width_tolerance = 0.0
-    points = ("between", "real", "generated", "both")
-    around = "real"
+    probe_points = ("between", "real", "generated", "both")
+    probe_around = "real"
 
     def __init__(
         self,

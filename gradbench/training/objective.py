@@ -90,7 +90,7 @@ def penalties_by_points(penalties: Penalties, model: Task) -> dict[str | None, P
     """
     places: dict[str | None, Penalties] = {}
     for index, part in sorted(penalties, key=lambda one: one[1].points == AROUND):
-        places.setdefault(part.points or next(iter(model.points), None), []).append((index, part))
+        places.setdefault(part.points or next(iter(model.probe_points), None), []).append((index, part))
     return places
 
 

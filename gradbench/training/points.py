@@ -12,7 +12,7 @@ from gradbench.errors import UsageError
 from gradbench.models import Task
 
 AROUND = "around"
-"""The name that stands for the points that :attr:`Task.around` names, moved by noise."""
+"""The name that stands for the points that :attr:`Task.probe_around` names, moved by noise."""
 
 MOVES = -3
 """Index of the noise key of that noise: no other random number depends on it."""
@@ -20,7 +20,7 @@ MOVES = -3
 
 def offered(task: Task) -> tuple[str, ...]:
     """Return the names of the points that a task offers, its default first."""
-    return (*task.points, *([AROUND] if task.around else []))
+    return (*task.probe_points, *([AROUND] if task.probe_around else []))
 
 
 def chosen(task: Task, points: Tensor | Mapping[str, Tensor], name: str | None) -> Tensor:
@@ -30,15 +30,15 @@ def chosen(task: Task, points: Tensor | Mapping[str, Tensor], name: str | None) 
         UsageError: where the task returns other points than it names.
     """
     if isinstance(points, Tensor):
-        if name is None or len(task.points) < 2:
+        if name is None or len(task.probe_points) < 2:
             return points
         points = {"without a name": points}
-    if set(points) != set(task.points):
+    if set(points) != set(task.probe_points):
         raise UsageError(
-            f"{type(task).__name__}.probe returns points {', '.join(points)}, and its attribute points names "
-            f"{', '.join(task.points) or 'none'}; return and name the same"
+            f"{type(task).__name__}.probe returns points {', '.join(points)}, and its attribute probe_points names "
+            f"{', '.join(task.probe_points) or 'none'}; return and name the same"
         )
-    return points[str(task.around) if name == AROUND else name or task.points[0]]
+    return points[str(task.probe_around) if name == AROUND else name or task.probe_points[0]]
 
 
 def move(points: Tensor) -> Tensor:
