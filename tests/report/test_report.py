@@ -788,6 +788,14 @@ def test_a_key_that_was_added_since_a_cell_was_stored_is_at_its_neutral_value(tm
     assert found == {"clip_norm": [1.0], "gp (every=1)": [1.0, 10.0], "gp (every=16)": [10.0]}
 
 
+def test_an_option_that_is_null_is_called_null_beside_others(tmp_path: Path) -> None:
+    for points in (None, "real"):
+        leaves = {"regularizer.points": points}
+        synthetic.write(tmp_path, models=["wgan"], strengths={"gp": (1.0,)}, leaves=leaves, part=str(points))
+    (comparison,) = list_comparisons(load_results(tmp_path))
+    assert set(comparison.treatments) == {"gp (points=null)", "gp (points=real)"}
+
+
 @pytest.fixture
 def of_three(tmp_path: Path) -> ComparisonGroup:
     """A composition with three strengths, best at (10, 0.1, 2)."""

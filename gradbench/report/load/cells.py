@@ -244,7 +244,7 @@ def _describe_values(rows: pd.DataFrame, columns: Sequence[str]) -> Iterable[str
     ]
     short = [column.rsplit(".", 1)[-1] for column in plain]
     names = [brief if short.count(brief) == 1 else full for brief, full in zip(short, plain, strict=True)]
-    texts = rows[list(columns)].map(format_value)
+    texts = rows[list(columns)].map(format_value).mask(rows[list(columns)].isna(), "null")
     for column in columns:
         texts[column] = texts[column].map(abbreviations(column, set(texts[column])))
     for values in texts.itertuples(index=False, name=None):
