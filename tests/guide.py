@@ -1,4 +1,4 @@
-"""The files that the guide has a reader write, and its commands."""
+"""The files that the guide and the page on claims have a reader write, and the commands of the guide."""
 
 import re
 from pathlib import Path
@@ -7,10 +7,15 @@ import gradbench
 
 GUIDE = (Path(gradbench.__file__).parent / "README.md").read_text(encoding="utf-8")
 
-FILES = dict(
-    re.findall(r"^`([\w/.]+)`:\n\n```(?:python|yaml)\n(.*?)^```", GUIDE, flags=re.MULTILINE | re.DOTALL)
-)
+CLAIMS = (Path(gradbench.__file__).parent / "claims/README.md").read_text(encoding="utf-8")
+
+WRITTEN = re.compile(r"^`([\w/.]+)`:\n\n```(?:python|yaml)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+FILES = dict(WRITTEN.findall(GUIDE))
 """Path -> text."""
+
+CLAIMING = dict(WRITTEN.findall(CLAIMS))
+"""Name of an experiment's file on the page on claims -> text."""
 
 COMMANDS = re.findall(r"^gradbench (run .*)$", GUIDE, flags=re.MULTILINE)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import typer
-from guide import write_files
+from guide import CLAIMING, write_files
 
 from gradbench.cli import main as cli
 from gradbench.cli.catalog import markdown
@@ -96,7 +96,8 @@ def home(tmp_path, monkeypatch):
     """A folder with the files that the documents have a reader write."""
     write_files(tmp_path)
     (question,) = re.findall(r"```yaml\n(.*?)```", EXPERIMENTS, flags=re.DOTALL)
-    (tmp_path / "depth.yaml").write_text(question)
+    for name, text in {**CLAIMING, "depth.yaml": question}.items():
+        (tmp_path / name).write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -10,12 +10,12 @@ import numpy as np
 
 from gradbench.claims.samples import SeedValues
 from gradbench.claims.schema import Claim
+from gradbench.stats.decisions import paired_interval
 from gradbench.stats.intervals import (
     NO_VALUES,
     Floats,
     Interval,
     interquartile_mean,
-    mean_interval,
     probability_of_improvement,
     share_difference,
 )
@@ -109,22 +109,8 @@ def effect_per_seed(claim: Claim, treated: Floats, control: Floats) -> Floats:
 
 
 def mean_effect(claim: Claim, values: Floats, confidence: float) -> Interval:
-    """Compute the mean of an effect, one value per seed, with its t interval; nan values are absent.
-
-    If all n values agree, as counts of modes and choices among few values do, the t interval has no width, however
-    small n is. It then has ends only if a sign test is significant, ``2^(1 - n) <= 1 - confidence``: six values at
-    95 %, seven or more at a corrected level. Without this rule, an effect that takes one of two values at even odds
-    is called larger than its mean in 24 % of experiments with n = 2, 12 % with 3 and 6 % with 4; with it in none of
-    these, and in at most 5 % up to n = 16, except for 6 % at n = 7, where six may agree. Rare losses stay hard: one
-    seed in five that loses four times what the others gain is missed in 25 % of experiments with n = 6, in 7 % with
-    12 and in 14 % with 16.
-    """
-    effect = mean_interval(values, confidence=confidence)
-    known = values[~np.isnan(values)]
-    agree = effect.n > 1 and np.allclose(known, known[0], rtol=1e-9, atol=1e-12)
-    if agree and 2.0 ** (1 - effect.n) > 1 - confidence:
-        effect = Interval(effect.estimate, np.nan, np.nan, effect.n)
-    return to_effect_scale(claim, effect)
+    """Compute the mean of an effect, one value per seed, with the interval of :func:`paired_interval`."""
+    return to_effect_scale(claim, paired_interval(values, confidence))
 
 
 def note_missing_interval(effect: Interval) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Goal, label, scale and margin of the metric that is compared, where it is not the one of the model's YAML file."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gradbench.config.composite import TARGET
@@ -22,7 +22,7 @@ SCALES: dict[str, str] = {
 }
 """Metric, without its split -> the scale that it is averaged and compared on; ``linear`` if it is not here."""
 
-MARGINS = {"log": 0.01, "logit": 0.01, "linear": None}
+MARGINS: dict[str, float | None] = {"log": 0.01, "logit": 0.01, "linear": None}
 """Scale -> the change that is too small to matter, where nobody says: 1 % of it, or 0.01 of a share."""
 
 FOLLOWING = ("model.goal", "model.unit", "model.scale", "model.margin")
@@ -33,6 +33,19 @@ def scale_of(metric: str) -> str:
     """Return the scale of a metric of gradbench's models, named with its split: ``log``, ``logit`` or ``linear``."""
     split, _, name = metric.rpartition("/")
     return "linear" if split == "gap" else SCALES.get(name, "linear")
+
+
+def reported_names(models: Iterable[Mapping[str, Any]]) -> set[str] | None:
+    """Return the names, with their splits, of all metrics that gradbench's models and these models' own may report.
+
+    ``None`` if one of the models is a task of the user's own, which may report any.
+    """
+    names = {name.partition("/")[2] if name.startswith("gap/") else name for name in GOALS}
+    for model in models:
+        if is_own(model):
+            return None
+        names |= set(model.get("metrics") or {})
+    return {f"{split}/{name}" for split in ("train", "test", "gap") for name in names}
 
 
 def follow_metric(

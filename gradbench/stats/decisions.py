@@ -404,8 +404,9 @@ def expected_best(scores: npt.ArrayLike, tries: int) -> float:
     """
     ordered = np.sort(np.asarray(scores, dtype=np.float64))
     n = len(ordered)
-    weights = np.array([math.comb(n - i - 1, tries - 1) for i in range(n)]) / math.comb(n, tries)
-    return float((ordered * weights)[weights > 0].sum())
+    possible = n - tries + 1  # the others are never the lowest
+    weights = np.array([math.comb(n - i - 1, tries - 1) for i in range(possible)]) / math.comb(n, tries)
+    return float(ordered[:possible] @ weights)
 
 
 def seeds_to_decide(

@@ -15,14 +15,16 @@ import yaml
 
 from gradbench.atomic import reason, set_aside, unreadable, write_atomically
 from gradbench.config.checked_yaml import load_yaml
+from gradbench.config.hashing import digest
 from gradbench.config.overrides import MAX_VALUES
 from gradbench.errors import DamagedError
+from gradbench.storage.provenance import now
 from gradbench.storage.sanitize import is_cell, is_command, is_offered, open_regular
 
 MAX_EXPERIMENT, MAX_STORED = 2**23, 3 * MAX_VALUES
 """Bytes of ``experiment.yaml``, and values in it: it lists the cells of a sweep beside its experiment."""
 
-OTHERS = "other_grids"
+OTHERS, STATED = "other_grids", "claims_stated"
 
 Grid = dict[str, Any]
 
@@ -87,13 +89,17 @@ def remember_grid(folder: Path, grid: Mapping[str, Any]) -> None:
         UsageError: if the file cannot be read.
         StorageError: if it cannot be written.
     """
-    path, new = folder / "experiment.yaml", json.loads(json.dumps(grid))
+    path, new = folder / "experiment.yaml", json.loads(json.dumps(dict(grid)))
     try:
         content = read_experiment(folder)
     except DamagedError:
         set_aside(path)
         content = {}
     grids = list_grids(content) if content else []
+    if claims := claims_of(new):
+        before = [stated_of(old) for old in reversed(grids)]
+        since = {name: time for stated in before for name, time in stated.items()}
+        new[STATED] = {digest(claim): since.get(digest(claim), now()) for claim in claims}
     cells = cells_of(new)
     kept = [old for old in grids if old.get("command") != new.get("command") and cells_of(old) != cells]
     contained = any(cells <= cells_of(old) for old in kept) and cells
@@ -104,6 +110,19 @@ def remember_grid(folder: Path, grid: Mapping[str, Any]) -> None:
             write_atomically(path, methodcaller("write", text))
             return
         grids.pop()
+
+
+def claims_of(grid: Mapping[str, Any]) -> list[Any]:
+    """Return the claims of a grid as they are written."""
+    spec = grid.get("spec")
+    claims = spec.get("claims") if isinstance(spec, dict) else None
+    return claims if isinstance(claims, list) else []
+
+
+def stated_of(grid: Mapping[str, Any]) -> dict[str, str]:
+    """Return when each claim of a grid first stood in the file, by the claim's hash; later than its runs, or before."""
+    stated = grid.get(STATED)
+    return {str(name): str(time) for name, time in stated.items()} if isinstance(stated, dict) else {}
 
 
 def join_grids(grids: Sequence[Grid]) -> Grid:

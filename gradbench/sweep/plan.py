@@ -10,10 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradbench.config.compose import GROUPS, Configs, Experiment
+from gradbench.claims.checks import check_claims
+from gradbench.claims.schema import parse_claims
+from gradbench.config.compose import GROUPS, Configs, Experiment, leaves
 from gradbench.config.hashing import canonical, digest
+from gradbench.config.hints import options_with
 from gradbench.config.identity import WEIGHTS, foreign_targets
 from gradbench.config.instantiate import describe_data, load_once
+from gradbench.config.metric import reported_names
 from gradbench.config.overrides import Overrides, one_line
 from gradbench.data import Data, Description
 from gradbench.errors import ExitError, UsageError, exits_as_errors, nearest
@@ -119,6 +123,7 @@ def make_plan(
         return descriptions[key].fingerprint
 
     cells = expand(configs, experiment, parsed, fingerprint)
+    check_experiment(configs, experiment, cells)
     device = only_value("device", [cell.runtime["device"] for cell in cells])
     check_installed(cells[0].runtime["tracker"])
     stored = Results(results or RESULTS / folder_name(experiment, typed))
@@ -136,6 +141,29 @@ def make_plan(
         for stack in split_into_stacks(members, count)
     ]
     return Plan(experiment, stored.folder, cells, grouped, statuses, devices, notes)
+
+
+def check_experiment(configs: Configs, experiment: Experiment, cells: Sequence[Cell]) -> None:
+    """Refuse claims about columns, options and metrics that no cell has, or could have if the grid were not restricted.
+
+    Raises:
+        UsageError: for a name that is unknown.
+    """
+    claims = parse_claims(experiment.source, experiment.name)
+    if not claims:
+        return
+    columns = dict.fromkeys(key.removesuffix(".name") for cell in cells for key, _ in leaves(cell.config))
+
+    def is_key(column: str) -> bool:
+        group, _, name = column.partition(".")
+        return column in columns or bool(name and options_with(configs, group, name))
+
+    def options(column: str) -> set[str]:
+        chosen = {cell.choices[column] for cell in cells if column in cell.choices}
+        return {*configs.groups[column], *chosen} if column in GROUPS else set()
+
+    models = {canonical(cell.config["model"]): cell.config["model"] for cell in cells}
+    check_claims(claims, reported_names(models.values()), is_key, options, columns)
 
 
 def fit_to_devices(

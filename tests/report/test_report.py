@@ -418,7 +418,7 @@ def test_models_that_went_differently_share_a_page(tmp_path: Path, coarse: None)
     build(tmp_path)
     sentences = {answer.group: answer.sentence for answer in answers(tmp_path)}
     assert sentences["lstm"] == "every cell diverged (3 of 3)"
-    assert sentences["mlp"].startswith("the best seen is gp at λ = 1")
+    assert sentences["mlp"].startswith("no treatment is more than 0.01 better")
 
 
 def test_one_seed_decides_nothing(tmp_path: Path) -> None:
@@ -721,10 +721,10 @@ def test_a_ratio_is_written_so_that_both_ends_keep_their_size(middle: float, spr
 def composed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Results of none, clip_norm and gp alone, and of gp+clip_norm, which is best at (10, 0.1)."""
     folder = tmp_path_factory.mktemp("results") / "composed"
-    synthetic.write(folder, models=["wgan"], strengths=FEW, seeds=6)
+    synthetic.write(folder, models=["wgan"], strengths=FEW, seeds=10)
     synthetic.write_pairs(
         folder, "gp+clip_norm", ("gp.lambda", (1.0, 10.0)), ("clip_norm.threshold", (0.1, 2.0, 10.0)), (10.0, 0.1),
-        models=["wgan"], seeds=6,
+        models=["wgan"], seeds=10,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(RC, "savefig.dpi", 50)
@@ -739,7 +739,7 @@ def test_a_composition_is_one_treatment_with_a_setting_per_pair_of_strengths(com
     assert pairs == [(a, b) for a in (1.0, 10.0) for b in (0.1, 2.0, 10.0)], "as numbers are ordered"
     assert list(own["setting"])[:2] == ["gp λ = 1 + clip_norm 0.1", "gp λ = 1 + clip_norm 2"]
     assert own["strength"].isna().all()
-    assert set(own["completed"]) == {6}
+    assert set(own["completed"]) == {10}
     cells = table(composed, "cells")
     for (a, b), mean in zip(pairs, own["mean"], strict=True):
         chosen = (cells["regularizer.gp.lambda"] == a) & (cells["regularizer.clip_norm.threshold"] == b)

@@ -202,7 +202,7 @@ class _Writer:
         recommended = CONTROL if keeps else self._setting(one)
         treatment = UNDECIDED if verdict == UNDECIDED else NONE if keeps else self._name(one)
         value = _name_value(self.comparison, recommended)
-        numbers = describe(self.comparison, one, self.actions)
+        numbers = describe(self.comparison, self._setting(one), one, self.actions)
         sentence = "; ".join(filter(None, parts))
         context = describe_context(self.comparison)
         return Answer(self.comparison.label, verdict, treatment, value, sentence, command, context, numbers)
@@ -295,9 +295,17 @@ def _name_value(comparison: ComparisonGroup, setting: Setting) -> str:
     return f"{comparison.metric_name} {format_interval(value)}" if value.n else ""
 
 
-def describe(comparison: ComparisonGroup, one: Contender, actions: pd.DataFrame | None) -> dict[str, object]:
-    """Return the numbers of an answer, for :attr:`Answer.numbers`."""
-    setting = comparison.settings[one.setting]
+def describe(
+    comparison: ComparisonGroup, setting: Setting, one: Contender, actions: pd.DataFrame | None
+) -> dict[str, object]:
+    """Return the numbers of an answer, for :attr:`Answer.numbers`.
+
+    Args:
+        comparison: the comparison.
+        setting: the one that is recommended, or the best of those that are not.
+        one: its treatment in the ranking.
+        actions: how cells' treatments acted.
+    """
     action = action_of(comparison, setting, actions)
     found: dict[str, object] = {
         "question": "best treatment",
@@ -357,7 +365,7 @@ def answer_over_rates(name: str, groups: Sequence[ComparisonGroup]) -> Answer | 
     parts.append(_equal_budget(first, scores, arms, treatments))
     shown = UNDECIDED if ranking.verdict == UNDECIDED else NONE if keeps else words
     value = control if keeps else group.mean(setting)
-    numbers = describe(group, best, None) | {"question": "best treatment at its best learning rate"}
+    numbers = describe(group, setting, best, None) | {"question": "best treatment at its best learning rate"}
     return Answer(
         f"{name}, any learning rate",
         ranking.verdict,

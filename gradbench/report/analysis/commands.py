@@ -34,7 +34,7 @@ def extend_strengths(results: LoadedResults, comparison: ComparisonGroup, best: 
     command = comparison.cells_at(best).iloc[0].get("command")
     seeds = f"seed=range({min(comparison.seeds)},{max(comparison.seeds) + 1})".replace("range(0,", "range(")
     key = f"regularizer.{best.quantity}"
-    values = ",".join(f"{step:.3g}" for step in sorted(steps))
+    values = ",".join(str(float(f"{step:.3g}")).removesuffix(".0") for step in sorted(steps))
     return (
         _change(str(command), results, {key: f"{key}={values}", "seed": seeds}) if is_command(command) else ""
     )

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from gradbench.config.composite import JOINT
-from gradbench.config.metric import scale_of
+from gradbench.config.metric import MARGINS, scale_of
 from gradbench.report.load.cells import NONE, LoadedResults, split_strengths
 from gradbench.report.render.formatting import Strength, pluralize
 from gradbench.stats.decisions import Margins, Ranking, rank_arms
@@ -273,8 +273,14 @@ def scale_of_cells(cells: pd.DataFrame, columns: Sequence[str] = ("value",)) -> 
 
 
 def margin_of(cells: pd.DataFrame) -> float | None:
-    """Return the change of the metric that is too small to matter, as the first of some cells has it, or None."""
-    given = cells.iloc[0].get("model.margin")
+    """Return the change of the metric that is too small to matter, as the first of some cells has it, or None.
+
+    Cells of before margins have that of gradbench's metrics.
+    """
+    first = cells.iloc[0]
+    if first.get("model.scale") not in SCALES:
+        return MARGINS[scale_of(str(first["model.metric"]))]
+    given = first.get("model.margin")
     return float(given) if isinstance(given, int | float) and 0 < given < np.inf else None
 
 

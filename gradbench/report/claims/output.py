@@ -70,6 +70,7 @@ def _csv_row(verdict: Verdict, result: ConditionResult) -> dict[str, object]:
         "tuning_seeds": result.tuning,
         "chosen": format_chosen(result),
         "notes": "; ".join(result.notes),
+        "stated": verdict.stated,
         "figure": str(verdict.figure),
         "command": verdict.command,
     }
@@ -105,6 +106,7 @@ def terminal_tables(verdicts: Sequence[Verdict]) -> list[TerminalTable]:
             [_terminal_row(verdict, result) for result in verdict.judgement.results],
             [
                 f"verdict: {format_headline(verdict.judgement)}",
+                *([f"the claim {verdict.stated}"] if verdict.stated else []),
                 f"figure: {_format_figure(verdict)}",
                 *([f"command: {verdict.command}"] if verdict.command else []),
                 *([f"         {why}"] if (why := caution(verdict.command)) else []),

@@ -13,6 +13,7 @@ from gradbench.claims.judge import ClaimJudgement, judge_claim
 from gradbench.claims.metrics import Evidence
 from gradbench.claims.schema import Claim, parse_claims
 from gradbench.config.compose import Configs
+from gradbench.config.hashing import digest
 from gradbench.errors import MAX_LENGTH, DamagedError, UsageError, excerpt
 from gradbench.report.load.cells import LoadedResults, config_columns, load_results
 from gradbench.report.render.formatting import (
@@ -23,7 +24,7 @@ from gradbench.report.render.formatting import (
     join_words,
 )
 from gradbench.stats.intervals import Interval
-from gradbench.storage.grids import cells_of, list_grids, read_experiment
+from gradbench.storage.grids import cells_of, claims_of, list_grids, read_experiment, stated_of
 from gradbench.storage.results import Results
 from gradbench.storage.sanitize import check_folder, escape_controls, is_command
 
@@ -37,12 +38,15 @@ class Verdict:
         folder: the results folder.
         judgement: the claim, its verdict, and the result under each condition.
         command: the command that made the results; empty where it is unknown.
+        stated: whether the claim stood in the experiment's file before the runs that decide it; empty where nobody
+            recorded that.
     """
 
     experiment: str
     folder: Path
     judgement: ClaimJudgement
     command: str
+    stated: str = ""
 
     @property
     def claim(self) -> Claim:
@@ -134,7 +138,26 @@ def _judge_grid(
     command, name = grid.get("command"), grid.get("experiment")
     command = escape_controls(str(command)) if is_command(command) else ""
     name = excerpt(escape_controls(name), MAX_LENGTH) if name and isinstance(name, str) else loaded.name
-    return [Verdict(name, results, judge_claim(claim, evidence), command) for claim in claims]
+    stated = say_when_stated(grid, cells)
+    return [
+        Verdict(name, results, judge_claim(claim, evidence), command, stated.get(claim.id, ""))
+        for claim in claims
+    ]
+
+
+def say_when_stated(grid: Mapping[str, Any], cells: pd.DataFrame) -> dict[str, str]:
+    """Say for each claim of a grid, by its id, whether it stood in the file before the runs that decide it."""
+    since = stated_of(grid)
+    found = {}
+    for claim in claims_of(grid):
+        time = since.get(digest(claim))
+        if time is None or "finished" not in cells:
+            continue
+        ended = cells["finished"].dropna().astype(str)
+        before = int((ended < time).sum())
+        late = f"written after {before} of {len(ended)} runs had ended"
+        found[str(claim["id"])] = late if before else "stood in the file before the runs"
+    return found
 
 
 def is_results(folder: Path) -> bool:
@@ -231,14 +254,14 @@ def format_evidence(verdict: Verdict) -> str:
     if len(results) == 1:
         (result,) = results
         effect = f"effect {format_effect(claim, result)}, n = {result.effect.n}" if result.effect.n else ""
-        return " · ".join(filter(None, (effect, *result.notes)))
+        return " · ".join(filter(None, (effect, *result.notes, verdict.stated)))
     by_verdict = _conditions_by_verdict(verdict.judgement)
     parts = [f"{name} at {join_words(where)}" for name, where in by_verdict.items()]
     parts.append(f"n = {format_strength('', [float(result.effect.n) for result in results])}")
     if not math.isnan(verdict.judgement.overall.estimate):
         overall = format_claim_interval(claim, verdict.judgement.overall)
         parts.append(f"interquartile mean of all {overall}")
-    return " · ".join(parts)
+    return " · ".join(filter(None, (*parts, verdict.stated)))
 
 
 def _conditions_by_verdict(judgement: ClaimJudgement) -> dict[str, list[str]]:

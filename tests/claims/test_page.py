@@ -1,0 +1,68 @@
+"""The page on claims of one's own: its experiments run as they stand, and every claim gets a verdict."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from guide import CLAIMING, CLAIMS
+
+from gradbench.claims.contrasts import CONTRADICTED, SUPPORTED, UNDECIDED
+from gradbench.cli import main as cli
+
+
+def test_there_are_three_examples_and_each_is_typed():
+    assert len(CLAIMING) == 3
+    assert re.findall(r"^gradbench run (\S+)$", CLAIMS, re.MULTILINE) == list(CLAIMING)
+
+
+@pytest.mark.parametrize("name", CLAIMING)
+def test_each_example_trains_and_its_claim_gets_a_verdict_and_stood_before_the_runs(
+    name, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text(CLAIMING[name])
+    small = [
+        "model.hidden=8",
+        "steps=20",
+        "eval_every=10",
+        "seed=range(3)",
+        "--results",
+        "out",
+        "--jobs",
+        "1",
+    ]
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["run", name, *small])
+    assert not stopped.value.code
+    told = pd.read_csv("out/report/tables/claims.csv")
+    (claim,) = yaml.safe_load(CLAIMING[name])["claims"]
+    assert set(told["claim"]) == {claim["id"]}
+    assert set(told["verdict"]) <= {SUPPORTED, CONTRADICTED, UNDECIDED}
+    assert set(told["stated"]) == {"stood in the file before the runs"}
+
+
+def test_a_claim_that_was_written_when_runs_had_ended_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = yaml.safe_load(CLAIMING["fast.yaml"])
+    small = ["model.hidden=8", "steps=4", "eval_every=4", "seed=range(2)", "--results", "out", "--jobs", "1"]
+
+    def stated(*more):
+        Path("fast.yaml").write_text(yaml.safe_dump(spec | {"claims": [*spec["claims"], *more]}))
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(["run", "fast.yaml", *small])
+        assert not stopped.value.code
+        return pd.read_csv("out/report/tables/claims.csv").set_index("claim")["stated"].to_dict()
+
+    monkeypatch.setattr("gradbench.storage.grids.now", lambda: "2000-01-01T00:00:00+00:00")
+    assert stated() == {"usable": "stood in the file before the runs"}
+    monkeypatch.setattr("gradbench.storage.grids.now", lambda: "2999-01-01T00:00:00+00:00")
+    late = spec["claims"][0] | {"id": "late"}
+    found = stated(late)
+    assert found == {
+        "usable": "stood in the file before the runs",
+        "late": "written after 6 of 6 runs had ended",
+    }
+    changed = spec["claims"][0] | {"id": "late", "above": 0.01}
+    assert stated(changed)["late"].startswith("written after"), "a changed rule is another claim"

@@ -1,0 +1,126 @@
+"""Answers: numbers and commands, of results whose effects were put in."""
+
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+
+from gradbench.report import answer_table, answers
+from gradbench.report.analysis.comparison import list_comparisons
+from gradbench.report.load.cells import load_results
+from gradbench.stats.decisions import seeds_to_decide
+
+GP = {"none": (), "gp": (0.1, 1.0, 10.0)}
+
+
+def table(folder: Path) -> pd.DataFrame:
+    return answer_table(answers(folder)).set_index("group")
+
+
+def words_of(command: str) -> dict[str, str]:
+    """Return the keys and options of a command."""
+    words = shlex.split(command)
+    found = dict(word.split("=", 1) for word in words if "=" in word)
+    return found | {word: words[place + 1] for place, word in enumerate(words) if word.startswith("--")}
+
+
+def test_a_best_strength_at_the_end_of_its_axis_asks_to_go_on_by_the_factor_of_the_axis(
+    tmp_path: Path,
+) -> None:
+    synthetic.write(tmp_path, models=["wgan"], strengths=GP, seeds=8)  # the effect is largest at 10
+    (row,) = table(tmp_path).to_dict("records")
+    assert (row["verdict"], row["strength"]) == ("better", 10.0)
+    words = words_of(row["command"])
+    assert words["regularizer.lambda"] == "100,1000"
+    assert words["seed"] == "range(8)"
+    assert words["model"] == "wgan"
+    assert words["--results"] == str(tmp_path)
+
+
+def test_a_best_strength_within_its_axis_asks_for_nothing(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, models=["wgan"], strengths={"none": (), "gp": (1.0, 10.0, 100.0)}, seeds=8)
+    (row,) = table(tmp_path).to_dict("records")
+    assert (row["verdict"], row["strength"]) == ("better", 10.0)
+    assert not row["command"]
+
+
+def test_what_is_open_asks_for_the_seeds_that_would_decide(tmp_path: Path) -> None:
+    synthetic.write(
+        tmp_path, models=["lstm"], strengths={"none": (), "gp": (0.1, 1.0)}, statuses={"*": "completed"}
+    )
+    (row,) = table(tmp_path).to_dict("records")
+    (group,) = list_comparisons(load_results(tmp_path))
+    none, *treated = (np.log(group.cells_at(setting)["value"].to_numpy()) for setting in group.settings)
+    assert row["verdict"] == "undecided"
+    count = seeds_to_decide(treated, none, group.margins(np.exp(none.mean())))
+    assert words_of(row["command"]) == {"seed": f"range({count})", "--results": str(tmp_path)}
+    assert row["command"].startswith("gradbench run quick ")
+
+
+def test_settings_without_none_are_compared_with_each_other(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, models=["wgan"], strengths={"gp": (1.0, 10.0, 100.0)}, seeds=8)
+    (row,) = table(tmp_path).to_dict("records")
+    assert (row["verdict"], row["strength"]) == ("better", 10.0)
+    assert np.isnan(row["change"])
+
+
+def test_over_learning_rates_none_is_taken_at_its_best_rate(tmp_path: Path) -> None:
+    for part, rate, shift in (("a", 0.1, 3.0), ("b", 1.0, 1.0)):
+        cells = synthetic.write(
+            tmp_path, models=["wgan"], strengths=GP, seeds=8, leaves={"optimizer.lr": rate}, part=part
+        )
+        cells["test/wasserstein"] *= shift
+        cells.to_parquet(tmp_path / "cells" / f"{part}.parquet")
+    told = table(tmp_path)
+    assert list(told.index) == ["wgan (lr=0.1)", "wgan (lr=1)", "wgan, any learning rate"]
+    over, best = told.loc["wgan, any learning rate"], told.loc["wgan (lr=1)"]
+    assert over["verdict"] == "better"
+    assert over["none"] == pytest.approx(best["none"])
+    assert (over["strength"], over["estimate"]) == (best["strength"], pytest.approx(best["estimate"]))
+
+
+def test_an_answer_says_how_many_steps_were_touched_and_the_learning_rate_that_was_left(
+    tmp_path: Path,
+) -> None:
+    synthetic.write(tmp_path, models=["mlp"], strengths={"none": (), "clip_norm": (0.5,)}, seeds=8)
+    (row,) = table(tmp_path).to_dict("records")
+    curves = pd.read_parquet(tmp_path / "curves").merge(pd.read_parquet(tmp_path / "cells"), on="cell")
+    own = curves[curves["regularizer"] == "clip_norm"]
+    assert row["touched"] == pytest.approx((own["clipped"] > 0).groupby(own["cell"]).mean().mean())
+    kept = np.exp(np.log(own["grad_norm_used"] / own["grad_norm"]).groupby(own["cell"]).mean()).mean()
+    assert row["effective_lr"] == pytest.approx(0.05 * kept)
+
+
+@pytest.mark.parametrize(("margin", "verdict"), [(0.05, "equal"), (1e-5, "undecided"), (None, "undecided")])
+def test_treatments_are_equal_within_the_margin_that_the_cells_name(
+    tmp_path: Path, margin: float | None, verdict: str
+) -> None:
+    leaves = {"model.scale": "logit", "model.margin": margin}
+    synthetic.write(tmp_path, models=["mlp"], strengths=GP, seeds=8, leaves=leaves)
+    assert table(tmp_path)["verdict"].tolist() == [verdict]
+
+
+def test_no_interval_leaves_the_range_of_its_metric(tmp_path: Path) -> None:
+    cells = synthetic.write(tmp_path, strengths=GP, seeds=3)
+    shares = np.random.default_rng(0).uniform(0.3, 1.05, len(cells)).clip(max=1)
+    cells["test/accuracy"] = np.where(cells["model"] == "mlp", shares, np.nan)
+    cells["test/wasserstein"] **= 9
+    cells.to_parquet(tmp_path / "cells" / "a.parquet")
+    told = table(tmp_path)
+    for name in ("estimate", "none"):
+        ends = told[[name, f"{name}_low", f"{name}_high"]]
+        assert (ends.dropna() >= 0).all(axis=None)
+        assert (ends.loc["mlp"] <= 1).all()
+    changed = told.loc["mlp", ["change_low", "change", "change_high"]].to_numpy(dtype=float)
+    assert (told.loc["mlp", "none"] + changed <= 1).all()
+    assert (told.loc["mlp", "none"] + changed >= 0).all()
+    assert (told["change_low"].drop("mlp").dropna() >= -1).all()
+
+
+def test_a_command_that_is_none_is_not_changed_to_one(tmp_path: Path) -> None:
+    cells = synthetic.write(tmp_path, models=["wgan"], strengths=GP, seeds=8)
+    cells.assign(command="rm -r results; gradbench run").to_parquet(tmp_path / "cells" / "a.parquet")
+    assert table(tmp_path)["command"].tolist() == [""]
