@@ -10,7 +10,7 @@ SCALE ?= full
 RUN := results/article-$(SCALE)
 ARTICLE := recurrent deep language thresholds speed generalise modes critic cost
 
-.PHONY: run test test-slow article reference browser browser-ready soak bench lint format clean
+.PHONY: run test test-slow test-exhaustive article reference browser browser-ready soak bench lint format clean
 .DEFAULT_GOAL := run
 
 run: $(READY)  ## train the default experiment and write its report
@@ -19,8 +19,11 @@ run: $(READY)  ## train the default experiment and write its report
 test: $(READY)  ## run the tests but for the slow ones: minutes
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-test-slow: $(READY)  ## run the slow ones: kills, fuzz, all pairs of everything, the browser where there is one
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow and not gpu"
+test-slow: $(READY)  ## run the slow ones: kills, fuzz, every model with every family, the browser where there is one
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow and not gpu and not exhaustive"
+
+test-exhaustive: $(READY)  ## run what neither of them runs: each model with each regularizer and update; half an hour
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "exhaustive and not gpu"
 
 article: $(READY)  ## train all experiments of the article, what is finished excepted, and judge its claims; SCALE=small: a quarter of an hour
 	@for name in $(ARTICLE); do \

@@ -1,8 +1,13 @@
 import signal
+from copy import deepcopy
 
 import hypothesis
 import pytest
 import torch
+
+from gradbench.config import compose
+from gradbench.launchers import forkserver
+from gradbench.report.figures.style import RC
 
 # no test times anything: a busy machine is no failure
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -10,6 +15,26 @@ hypothesis.settings.load_profile("untimed")
 torch.set_num_threads(1)
 # a shell that runs the tests in the background has them, and whatever they start, ignore Ctrl-C
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# what each process that tries a network of one's own would import for a second
+forkserver.PRELOADED.append("torch._dynamo")
+# no test looks at pixels
+RC["savefig.dpi"] = 20
+
+COMPOSED: dict[tuple[object, ...], compose.Composed] = {}
+"""What Hydra composed of the shipped files: a tenth of a second each, and the same in every test."""
+
+
+def compose_once(configs, words, real=compose.Configs._compose):
+    """Compose shipped files once per process, and files of a folder of one's own every time."""
+    key = (compose.shipped_folder("conf"), *words)
+    if configs.folder is not None:
+        return real(configs, words)
+    if key not in COMPOSED:
+        COMPOSED[key] = real(configs, words)
+    return deepcopy(COMPOSED[key])
+
+
+compose.Configs._compose = compose_once
 
 
 @pytest.fixture(autouse=True)
@@ -23,3 +48,9 @@ def _own_arithmetic():
     """A worker flushes denormal numbers; one that a test settles in this process must not do so for the next."""
     yield
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Write reports without figures, for tests that look at something else."""
+    monkeypatch.setattr("gradbench.report.figures.start_drawing", lambda _context: dict)

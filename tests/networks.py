@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
-from torchvision.models import resnet18
 
 
 class CNN(nn.Module):
@@ -268,6 +267,8 @@ class Heavy(Convolutional):
 
 def resnet() -> nn.Module:
     """torchvision's ResNet-18 on images of one channel."""
+    from torchvision.models import resnet18  # seconds
+
     net = resnet18(num_classes=10)
     net.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
     return net

@@ -2,11 +2,13 @@
 down.
 """
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from gradbench.config.compose import Axis, Configs, Experiment, Overrides
 from gradbench.config.composite import strength_keys
@@ -28,7 +30,7 @@ SIZES = {
     "model.embedding": 5,
     "model.batch_size": 4,
     "model.unroll": 5,
-    "model.evaluation_tokens": 200,
+    "model.evaluation_tokens": 40,
     "model.critic_steps": 2,
     "model.matched_points": 50,
     "data.limit": 6000,
@@ -64,6 +66,9 @@ OTHERS = {
     "tagger": ("tagging", {}),
 }
 """Networks and tasks of other people's -> model and settings."""
+
+LARGE = ("resnet18",)
+"""Those that take a minute per property: the slow suite holds them to the reference, the exhaustive one to the rest."""
 
 MODELS, REGULARIZERS, OPTIMIZERS = (CONFIGS.groups[group] for group in ("model", "regularizer", "optimizer"))
 
@@ -141,6 +146,105 @@ PLACED_PAIRS = [
 """Each model with a penalty at each of the points that it offers."""
 
 
+# ---- which pairs are tried where -----------------------------------------------------------------------------
+
+
+def family_of(regularizer: str) -> str:
+    """Return the family that a regularizer's YAML names, or that of the one it begins with."""
+    node = yaml.safe_load(CONFIGS.path("regularizer", regularizer).read_text(encoding="utf-8"))
+    return node.get("family") or family_of(node["defaults"][0])
+
+
+FAMILIES = {
+    family: [name for name in REGULARIZERS if family_of(name) == family]
+    for family in sorted({family_of(name) for name in REGULARIZERS})
+}
+"""Family -> its regularizers."""
+
+
+def pairs_of_families(turn: int) -> list[tuple[str, str]]:
+    """Return a pair of each model and each family of regularizers; which of the family changes with the turn."""
+    return [
+        (model, members[(index + turn) % len(members)])
+        for index, model in enumerate(MODELS)
+        for members in FAMILIES.values()
+    ]
+
+
+def some_pairs(turn: int) -> list[tuple[str, str]]:
+    """Return pairs that hold each model and each regularizer at least once, no more than there are of both.
+
+    As many turns as there are families pair each model with each family.
+    """
+    of_families = pairs_of_families(turn)
+    pairs = [
+        of_families[index * len(FAMILIES) + (index + turn) % len(FAMILIES)] for index in range(len(MODELS))
+    ]
+    left = [name for name in REGULARIZERS if name not in {name for _, name in pairs}]
+    return pairs + [(MODELS[(index + turn) % len(MODELS)], name) for index, name in enumerate(left)]
+
+
+ALL_PAIRS = [(model, regularizer) for model in MODELS for regularizer in REGULARIZERS]
+
+
+def composed_pairs(turn: int) -> list[tuple[str, str]]:
+    """Return a pair of each composition, with models by turns."""
+    count = len(COMPOSED_PAIRS) // len(COMPOSITIONS)
+    return [
+        COMPOSED_PAIRS[(index + turn) % count * len(COMPOSITIONS) + index]
+        for index in range(len(COMPOSITIONS))
+    ]
+
+
+Case = tuple[str, str]
+
+
+def in_suites(
+    names: str, quick: Iterable[Case], slow: Iterable[Case] = (), all_of_them: Iterable[Case] = ()
+) -> pytest.MarkDecorator:
+    """Try a test with some cases in the default suite, with further ones in the slow one, and else with all."""
+    suites = dict.fromkeys(all_of_them, "exhaustive") | dict.fromkeys(slow, "slow") | dict.fromkeys(quick, "")
+    cases = [
+        pytest.param(*case, marks=[getattr(pytest.mark, suite)] if suite else [])
+        for case, suite in suites.items()
+    ]
+    return pytest.mark.parametrize(names, cases)
+
+
+def each_pair(turn: int) -> pytest.MarkDecorator:
+    """Try a property on pairs of a model and a regularizer, most of them in the exhaustive suite.
+
+    The default suite tries every model and every regularizer, the slow one every model with every family of
+    regularizers, and other people's code, unless it is large, with a clip or a penalty; both try some of the
+    compositions, of the points of a penalty and of other people's regularizers. Another ``turn`` chooses others. The
+    number of these pairs grows with the number of models, not with
+    the product.
+    """
+    further = PLACED_PAIRS + ASKING_PAIRS
+    quick = some_pairs(turn) + composed_pairs(turn)[turn % len(COMPOSITIONS) :][:1]
+    quick += [kind[turn % len(kind)] for kind in (PLACED_PAIRS, ASKING_PAIRS)]
+    slow = pairs_of_families(turn)
+    slow += [
+        (name, "gp" if (name, "gp") in OTHER_PAIRS and turn % 2 else "clip_norm")
+        for name in OTHERS
+        if name not in LARGE
+    ]
+    slow += composed_pairs(turn) + further[turn % 3 :: 3]
+    return in_suites("model, regularizer", quick, slow, ALL_PAIRS + OTHER_PAIRS + COMPOSED_PAIRS + further)
+
+
+FURTHER = ("lstm", "wgan", "classifier")
+"""Models with which updates are tried, too, beside ``mlp``: they take turns in the slow suite."""
+
+
+def each_update(*quick: Case) -> pytest.MarkDecorator:
+    """Try a property with pairs of a model and an update: in the slow suite all of ``mlp``'s, and one more of each."""
+    slow = [("mlp", name) for name in UPDATES]
+    slow += [(FURTHER[index % len(FURTHER)], name) for index, name in enumerate(UPDATES)]
+    all_of_them = [(model, name) for model in ("mlp", *FURTHER) for name in UPDATES]
+    return in_suites("model, update", quick, slow, all_of_them)
+
+
 def default_strengths(regularizer: str) -> dict[str, float]:
     """Return a regularizer's default strengths by their keys: none, one, or those of its parts."""
     from gradbench.config.compose import leaves
@@ -149,48 +253,6 @@ def default_strengths(regularizer: str) -> dict[str, float]:
     node = OWN_CONFIGS.compose((f"regularizer={regularizer}",))[0]["regularizer"]
     values = dict(leaves(node))
     return {f"regularizer.{key}": values[key] for key in strength_keys(node)}
-
-
-def each_pair(turn: int) -> pytest.MarkDecorator:
-    """Try a property on pairs of a model and a regularizer, most of them in the slow suite.
-
-    The default suite tries every regularizer with one model and every model with a share of the regularizers. Another
-    ``turn`` chooses other pairs, so that properties with as many turns as there are models cover all pairs together.
-    The slow suite tries all pairs; of the models that take a network, which share their code, each with a clip and with
-    a penalty; and other people's code, with one of these by turns. Each turn tries some of the compositions, some of
-    the points of a penalty, and some of other people's regularizers.
-    """
-    pairs = []
-    for i, model in enumerate(MODELS):
-        for j, regularizer in enumerate(REGULARIZERS):
-            if (i + j + turn) % len(MODELS) == 0:
-                pairs.append(pytest.param(model, regularizer))
-            elif model not in NETWORKS or regularizer in ("clip_norm", "gp"):
-                pairs.append(pytest.param(model, regularizer, marks=pytest.mark.slow))
-    others = [
-        pytest.param(*pair, marks=pytest.mark.slow)
-        for index, pair in enumerate(OTHER_PAIRS)
-        if index % 2 == turn % 2
-    ]
-    composed = [
-        pytest.param(*pair, marks=[] if (index + turn) % every == 0 else pytest.mark.slow)
-        for kind, every in ((COMPOSED_PAIRS, 7), (PLACED_PAIRS, 7), (ASKING_PAIRS, 3))
-        for index, pair in enumerate(kind)
-    ]
-    return pytest.mark.parametrize(("model", "regularizer"), pairs + composed + others)
-
-
-def all_pairs(*regularizers: str) -> list[object]:
-    """Return all pairs of a model and some regularizers; those of networks of one's own mostly for the slow suite."""
-    return [
-        pytest.param(
-            model,
-            regularizer,
-            marks=[pytest.mark.slow] if model in NETWORKS and regularizer not in ("clip_norm", "gp") else [],
-        )
-        for model in MODELS
-        for regularizer in regularizers
-    ]
 
 
 @cache

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import pandas as pd
 import yaml
 
+from gradbench.storage.costs import write_costs
+
 EVIL = "<script>alert('x')</script>&\"$y_1$"
 """A name that would do something where it is not shown as text."""
 
@@ -65,11 +67,12 @@ def write(
     change: Mapping[str, Any] | None = None,
     leaves: Mapping[str, Any] | None = None,
     part: str = "a",
+    timed: bool = True,
 ) -> pd.DataFrame:
     """Write cells, curves and arrays; return the cells.
 
     ``statuses`` forces a status per regularizer ("*" for all), ``change`` overwrites provenance columns and
-    ``leaves`` config leaves of every cell.
+    ``leaves`` config leaves of every cell; ``timed``: whether steps were timed after the sweep.
     """
     rng = np.random.default_rng(7)
     rows, curves = [], []
@@ -86,9 +89,42 @@ def write(
     for name, table in (("cells", cells), ("curves", pd.concat(curves, ignore_index=True))):
         (folder / name).mkdir(parents=True, exist_ok=True)
         table.to_parquet(folder / name / f"{part}.parquet", index=False)
+    for model in models if timed else ():
+        write_costs(folder, costs(cells[cells["model"] == model]))
     spec = {"experiment": folder.name, "question": "Clip, penalise or leave alone?"}
     (folder / "experiment.yaml").write_text(yaml.safe_dump({**spec, "command": "gradbench run quick"}))
     return cells
+
+
+def costs(
+    cells: pd.DataFrame, rounds: int = 12, measured: str = "2026-11-22T08:02:50+00:00"
+) -> list[dict[str, Any]]:
+    """Return the rows of the table of costs: each program's step takes as long as ``COST`` says, times the round's."""
+    rng = np.random.default_rng(3)
+    programs = cells.drop_duplicates("step_program")
+    has_control = "none" in set(programs["regularizer"])
+    found = []
+    for index in range(rounds):
+        slowness = 1 + rng.random()
+        for _, row in programs.iterrows():
+            ratio = COST.get(row["regularizer"], 1.2) * (
+                1 + 0.01 * rng.normal() * (row["regularizer"] != "none")
+            )
+            found.append(
+                {
+                    **{
+                        name: row[name]
+                        for name in ("step_program", "model", "regularizer", "device", "gradbench")
+                    },
+                    "round": index,
+                    "step_seconds": 1e-3 * ratio * slowness,
+                    "step_ratio": ratio if has_control else np.nan,
+                    "width": 6,
+                    "steps": 10,
+                    "measured": measured,
+                }
+            )
+    return found
 
 
 def _cell(
@@ -145,6 +181,9 @@ def _cell(
         "step_seconds": seconds,
         "seconds": seconds * steps,
         "width": 12,
+        "step_program": hashlib.sha256(f"{model}{regularizer}{sorted(leaves.items())}".encode()).hexdigest()[
+            :16
+        ],
         "gradbench": "0.1.0",
         "torch": "2.6.0",
         "python": "3.12.1",

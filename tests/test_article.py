@@ -5,8 +5,8 @@ Each test of what is kept is also tried on two small runs that were kept in the 
 
 import html
 import importlib.util
+import runpy
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -177,9 +177,8 @@ def test_each_cell_is_kept_with_where_it_comes_from(article: Article) -> None:
 
 @small_and_kept
 def test_a_report_is_rebuilt_from_what_is_kept_with_the_same_numbers(
-    article: Article, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    article: Article, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(RC, "savefig.dpi", 50)
     for folder in article.folders[:REBUILT]:
         copy = tmp_path / folder.name
         shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("report"))
@@ -256,8 +255,7 @@ def test_a_figure_that_is_not_drawn_is_asked_for(small: Article, tmp_path: Path)
     assert contents(tmp_path / "kept") == before
 
 
-def test_an_experiment_without_claims_is_kept_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(RC, "savefig.dpi", 50)
+def test_an_experiment_without_claims_is_kept_too(tmp_path: Path) -> None:
     synthetic.write(tmp_path / "plain", models=["mlp"], steps=20)
     reference.keep(tmp_path / "plain", tmp_path / "kept")
     assert len(pd.read_parquet(tmp_path / "kept" / "cells")) == len(
@@ -268,38 +266,46 @@ def test_an_experiment_without_claims_is_kept_too(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     "words", [[], ["{folder}/nothing", "{folder}/place"], ["{folder}", "{folder}/taken"]]
 )
-def test_what_cannot_be_kept_is_refused_in_one_line(words: list[str], small: Article, tmp_path: Path) -> None:
+def test_what_cannot_be_kept_is_refused_in_one_line(
+    words: list[str], small: Article, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(small.kept / "second", tmp_path / "second")
     (tmp_path / "taken" / "second" / "thesis").mkdir(parents=True)
     given = [word.format(folder=tmp_path) for word in words]
-    done = subprocess.run([sys.executable, SCRIPT, *given], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith(("error: ", "usage: "))
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *given])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    said = str(stopped.value.code)  # printed by Python, with the exit status 1
+    assert "\n" not in said
+    assert said.startswith(("error: ", "usage: "))
     assert (tmp_path / "taken" / "second" / "thesis").is_dir()
 
 
-def claims_command(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "gradbench", "claims", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def claims_command(*words: object) -> int:
+    """Run ``gradbench claims`` in this process; return its exit status."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["claims", *map(str, words)])
+    return int(stopped.value.code or 0)
 
 
 def test_the_claims_command_fills_the_document_between_its_lines_alone(
-    small: Article, tmp_path: Path
+    small: Article, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(small.kept, tmp_path / "kept")
     (tmp_path / "notes.md").write_text(f"# Notes\n\n{BEGIN}\nold\n{END}\n\nEnd.\n")
-    done = claims_command(tmp_path / "kept", "--into", tmp_path / "notes.md", "--config-dir", small.configs)
-    assert done.returncode == 0, done.stderr
+    words = (tmp_path / "kept", "--into", tmp_path / "notes.md", "--config-dir", small.configs)
+    assert claims_command(*words) == 0, capsys.readouterr().err
     assert (tmp_path / "notes.md").read_bytes() == small.document.read_bytes()
     assert len(pd.read_csv(tmp_path / "kept" / "claims.csv")) == 3
 
 
-def test_a_document_without_the_lines_is_refused_and_left_alone(small: Article, tmp_path: Path) -> None:
+def test_a_document_without_the_lines_is_refused_and_left_alone(
+    small: Article, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(small.kept, tmp_path / "kept")
     (tmp_path / "notes.md").write_text("# Notes\n")
-    done = claims_command(tmp_path / "kept", "--into", tmp_path / "notes.md")
-    assert done.returncode != 0
-    assert BEGIN in done.stderr
-    assert "Traceback" not in done.stderr
+    assert claims_command(tmp_path / "kept", "--into", tmp_path / "notes.md") != 0
+    said = capsys.readouterr().err
+    assert BEGIN in said
+    assert "Traceback" not in said
     assert (tmp_path / "notes.md").read_text() == "# Notes\n"

@@ -1,7 +1,7 @@
 """What every model x regularizer, optimizer and schedule promises. All are discovered from conf/: a new YAML is tested.
 Networks and tasks of other people's keep the same promises.
 
-Each property has a turn of its own, so that the default suite tries every pair with some of them.
+Each property has a turn of its own, with other pairs: small.py chooses those of the default and of the slow suite.
 """
 
 import math
@@ -12,34 +12,47 @@ import numpy as np
 import pytest
 import torch
 from small import (
+    ALL_PAIRS,
     ASKING_PAIRS,
     COMPOSED_PAIRS,
+    COMPOSITIONS,
     CPU,
     DEAR,
+    FAMILIES,
+    LARGE,
     MODELS,
     NETWORKS,
+    OTHER_PAIRS,
     OTHERS,
     PLACED_PAIRS,
+    QUICK_UPDATES,
     REGULARIZERS,
+    UPDATES,
     advance,
     cells,
     data_of,
     default_strengths,
     each_pair,
-    every_update,
+    each_update,
 )
 
 from gradbench.grid.stacks import group_by_program, split_into_stacks
 from gradbench.training.bind import init_state
 from gradbench.training.draws import draw_chunk
-from gradbench.training.execution import has_penalty
 from gradbench.training.loop import train
 from gradbench.training.program import build
 from gradbench.training.setup import build_stack
 from gradbench.training.telemetry import Telemetry, series_of
 
 every_model = pytest.mark.parametrize(
-    "model", [*MODELS, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+    "model",
+    [
+        *MODELS,
+        *(
+            pytest.param(name, marks=pytest.mark.exhaustive if name in LARGE else pytest.mark.slow)
+            for name in OTHERS
+        ),
+    ],
 )
 
 
@@ -85,12 +98,11 @@ CALM = {"optimizer__lr": 0.01}
 
 
 @each_pair(0)
-@pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-12), ("float32", 1e-3)])
-def test_a_cell_does_not_depend_on_the_cells_in_its_stack(model, regularizer, precision, tolerance):
-    stack = cells(model, regularizer, seed=[0, 3], precision=precision, **CALM, **strengths(regularizer))
+def test_a_cell_does_not_depend_on_the_cells_in_its_stack(model, regularizer):
+    stack = cells(model, regularizer, seed=[0, 3], **CALM, **strengths(regularizer))
     together = march(stack, 20)
     alone = march([stack[-1]], 20)
-    assert_close(alone[stack[-1].id], together[stack[-1].id], tolerance)
+    assert_close(alone[stack[-1].id], together[stack[-1].id], 1e-12)
 
 
 @every_model
@@ -122,7 +134,7 @@ def test_final_metrics_and_curves_do_not_depend_on_the_stack(model):
         np.testing.assert_allclose(curve[:, 1], alone.curves[name][:, 0], rtol=1e-9, atol=1e-12, err_msg=name)
 
 
-WIDTHS = (1, 2, 3, 8)
+WIDTHS = (1, 3, 8)
 
 
 def shuffled(cells, width):
@@ -130,7 +142,7 @@ def shuffled(cells, width):
     return [cells[(3 * index + 5 * width) % len(cells)] for index in range(width)][::-1]
 
 
-@pytest.mark.parametrize("precision", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("float64", marks=pytest.mark.exhaustive)])
 @each_pair(2)
 def test_a_cell_has_the_bits_that_its_model_promises_in_a_stack_of_any_width(model, regularizer, precision):
     grid = cells(
@@ -244,22 +256,17 @@ def test_a_neutral_strength_follows_none_step_for_step(model, regularizer):
     assert_close(treated, plain, 1e-12)
 
 
-@every_model
-def test_cells_that_differ_in_the_regularizer_alone_see_the_same_weights_and_batches(model):
-    setups = []
-    for regularizer in REGULARIZERS if model in MODELS else ("none", "clip_norm", "weight_clip", "gp"):
-        stack = cells(model, regularizer, seed=[4, 1])
-        if model == "tagger" and has_penalty(stack[0]):  # whole numbers cannot be moved
-            continue
-        setups.append(build_stack(stack, data_of(stack[0]), CPU))
-    weights = [init_state(setup).parameters for setup in setups]
-    draws = [draw_chunk(setup, 50) for setup in setups]
-    for other_weights, other_draws in zip(weights[1:], draws[1:], strict=True):
-        for player, vectors in weights[0].items():
-            assert torch.equal(vectors, other_weights[player])
-            assert not torch.equal(vectors[0], vectors[1]), "different seeds must differ"
-            for name, tensor in draws[0][player].items():
-                assert torch.equal(tensor, other_draws[player][name])
+@each_pair(7)
+def test_cells_that_differ_in_the_regularizer_alone_see_the_same_weights_and_batches(model, regularizer):
+    stacks = [cells(model, one, seed=[4, 1]) for one in ("none", regularizer)]
+    setups = [build_stack(stack, data_of(stack[0]), CPU) for stack in stacks]
+    weights, other_weights = (init_state(setup).parameters for setup in setups)
+    draws, other_draws = (draw_chunk(setup, 50) for setup in setups)
+    for player, vectors in weights.items():
+        assert torch.equal(vectors, other_weights[player])
+        assert not torch.equal(vectors[0], vectors[1]), "different seeds must differ"
+        for name, tensor in draws[player].items():
+            assert torch.equal(tensor, other_draws[player][name])
 
 
 @each_pair(5)
@@ -298,15 +305,13 @@ def test_bfloat16_follows_float32_with_parameters_and_norms_kept_in_float32(mode
     assert (rough["loss"] != fine["loss"]).any(), "autocast must have acted"
 
 
-OTHER_MODELS = [pytest.param(model, marks=pytest.mark.slow) for model in ("lstm", "wgan", "classifier")]
-with_a_model = pytest.mark.parametrize("model", ["mlp", *OTHER_MODELS])
+every_update = each_update(*(("mlp", name) for name in QUICK_UPDATES))
 
 
-@with_a_model
 @every_update
 def test_a_cell_has_the_same_bits_in_a_stack_of_any_width_and_order_whatever_its_updates(model, update):
     sizes = {"precision": "float32", "steps": 3, "eval_every": 3, **odd_sizes(model)}
-    given = {key: 3 if key == "schedule__steps" else value for key, value in update.items()}
+    given = {key: 3 if key == "schedule__steps" else value for key, value in UPDATES[update].items()}
     grid = cells(model, "none,clip_norm", seed=list(range(6)), **sizes, **given)[:17]
     tolerance = build(grid[0].config, data_of(grid[0])).model.width_tolerance
     if tolerance:
@@ -324,10 +329,9 @@ def assert_alone_is_as_together(grid, tolerance):
         assert_close(march([cell], 1)[cell.id], together[cell.id], tolerance)
 
 
-@with_a_model
 @every_update
 def test_a_cell_that_goes_nan_leaves_the_bits_of_all_others_unchanged_whatever_its_updates(model, update):
-    stack = cells(model, "clip_norm", seed=[0, 1, 2], precision="float32", **update)[:3]
+    stack = cells(model, "clip_norm", seed=[0, 1, 2], precision="float32", **UPDATES[update])[:3]
 
     def poison(state):
         for vectors in state.parameters.values():
@@ -339,26 +343,38 @@ def test_a_cell_that_goes_nan_leaves_the_bits_of_all_others_unchanged_whatever_i
         assert_same_bits(poisoned[victim.id], healthy[victim.id])
 
 
-@with_a_model
 @every_update
 def test_one_whole_step_runs_on_the_meta_device_whatever_its_updates(model, update):
-    stack = cells(model, "clip_norm", seed=[0, 1], precision="float32", **update)
+    stack = cells(model, "clip_norm", seed=[0, 1], precision="float32", **UPDATES[update])
     setup = build_stack(stack, data_of(stack[0]), torch.device("meta"))
     state, telemetry = init_state(setup), Telemetry(setup)
     advance(setup, state, draw_chunk(setup, 0), telemetry)
     assert all(tensor.device.type == "meta" for tensor in state.parameters.values())
 
 
-def test_the_default_suite_tries_every_pair_and_every_property_with_all_regularizers_and_models():
+def test_every_property_is_tried_with_all_models_and_regularizers_and_in_the_slow_suite_with_all_their_families():
+    of_families = {(model, family) for model in MODELS for family in FAMILIES}
     tried = set()
     for name, test in globals().items():
         for mark in getattr(test, "pytestmark", ()) if name.startswith("test_") else ():
-            if mark.args[0] == ("model", "regularizer"):
-                quick = {pair.values for pair in mark.args[1] if not pair.marks}
-                assert quick & set(COMPOSED_PAIRS)
-                assert quick & set(PLACED_PAIRS)
-                assert quick & set(ASKING_PAIRS)
-                quick -= {*COMPOSED_PAIRS, *PLACED_PAIRS, *ASKING_PAIRS}
-                assert [set(side) for side in zip(*quick, strict=True)] == [set(MODELS), set(REGULARIZERS)]
-                tried |= quick
-    assert tried == {(model, regularizer) for model in MODELS for regularizer in REGULARIZERS}
+            if mark.args[0] != "model, regularizer":
+                continue
+            level = {pair.values: {one.name for one in pair.marks} for pair in mark.args[1]}
+            assert level.keys() == {*ALL_PAIRS, *OTHER_PAIRS, *COMPOSED_PAIRS, *PLACED_PAIRS, *ASKING_PAIRS}
+            quick = {pair for pair, marks in level.items() if not marks}
+            slow = {pair for pair, marks in level.items() if marks <= {"slow"}}
+            for kind in (COMPOSED_PAIRS, PLACED_PAIRS, ASKING_PAIRS):
+                assert quick & {*kind}
+                quick -= {*kind}
+            assert [set(side) for side in zip(*quick, strict=True)] == [set(MODELS), set(REGULARIZERS)]
+            assert len(quick) <= len(MODELS) + len(REGULARIZERS), "it may not grow as a product"
+            assert with_families(slow) >= of_families
+            assert {*OTHERS} - {*LARGE} <= {model for model, _ in slow}
+            assert set(COMPOSITIONS) <= {regularizer for _, regularizer in slow}
+            tried |= with_families(quick)
+    assert tried == of_families, "all properties of the default suite together"
+
+
+def with_families(pairs):
+    """Return pairs of a model and the family of a regularizer."""
+    return {(model, family) for model, one in pairs for family, names in FAMILIES.items() if one in names}

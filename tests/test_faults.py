@@ -29,9 +29,8 @@ from gradbench.atomic import set_aside
 from gradbench.cli import main as cli
 from gradbench.errors import DamagedError
 from gradbench.launchers.forkserver import Worker
-from gradbench.launchers.worker import receive_cells, send, train_and_store
+from gradbench.launchers.worker import receive, send, train_and_store
 from gradbench.report import build
-from gradbench.report.figures.style import RC
 from gradbench.report.load.cells import load_results
 from gradbench.report.render import contents
 from gradbench.storage.grids import commands_of, read_experiment
@@ -41,6 +40,8 @@ from gradbench.storage.results import Results, curve_rows, describe
 from gradbench.sweep import plan as sweep
 from gradbench.sweep.execute import prepare_folder
 from gradbench.training.checkpoint import Checkpoint
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 WORDS = ["model=mlp", "model.hidden=4", "steps=2", "regularizer=none,gp", "seed=0,1"]
 TIMING = {"step_seconds", "seconds", "started", "finished"}
@@ -211,7 +212,7 @@ class InThreads:
         ours, theirs = multiprocessing.Pipe()
 
         def work():
-            while (stack := receive_cells(theirs)) is not None:
+            while (stack := receive(theirs)) is not None:
                 send(theirs, *train_and_store(stack, folder, torch.device(device), theirs))
 
         thread = threading.Thread(target=work, daemon=True)
@@ -252,9 +253,7 @@ def test_where_nothing_can_be_written_nothing_starts_and_the_status_is_2(disk, c
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_report_that_cannot_be_written_is_one_line_and_leaves_the_old_one(disk, fault, monkeypatch, capsys):
-    monkeypatch.setitem(RC, "savefig.dpi", 20)
-    monkeypatch.setattr("gradbench.report.figures.start_drawing", lambda _context: dict)
+def test_a_report_that_cannot_be_written_is_one_line_and_leaves_the_old_one(disk, fault, capsys):
     synthetic.write(disk.folder / "x", models=["mlp"], strengths={"none": (), "clip_norm": (1.0,)}, steps=5)
     before = build(disk.folder / "x").page.read_bytes()
     synthetic.write(disk.folder / "x", models=["mlp"], strengths={"none": (), "gp": (1.0,)}, steps=5)
@@ -369,10 +368,7 @@ def test_a_damaged_checkpoint_is_told_of_and_its_stack_starts_anew(tmp_path, und
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_finished_sweep_on_a_disk_that_takes_nothing_still_prints_its_answer(
-    disk, fault, monkeypatch, capsys
-):
-    monkeypatch.setattr("gradbench.report.figures.start_drawing", lambda _context: dict)
+def test_a_finished_sweep_on_a_disk_that_takes_nothing_still_prints_its_answer(disk, fault, capsys):
     words = [*WORDS, "--results", str(disk.folder / "x")]
     assert gradbench_run(*words) == 0
     answer = capsys.readouterr().out.split("Answer")[1]

@@ -24,7 +24,6 @@ from gradbench.cli import main as cli
 from gradbench.config.compose import Configs
 from gradbench.data import corpora, images
 from gradbench.errors import UsageError
-from gradbench.report.figures.style import RC
 from gradbench.sweep import plan as sweep
 
 OVERRIDES, EXPERIMENTS, TABLES, FILES = 600, 450, 450, 550
@@ -111,7 +110,6 @@ def home(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(corpora, "read_wikitext2", no_network)
     monkeypatch.setattr(images, "_torchvision_split", no_network)
     monkeypatch.setattr(corpora, "read_bible", lambda: "In the beginning. " * 500)
-    monkeypatch.setitem(RC, "savefig.dpi", 20)
     (tmp_path / "text.txt").write_text("some words and some more words\n" * 99)
     fuzz.write_results(tmp_path / FOLDER, [cell.id for cell in sweep.make_plan(None, SMALL).cells])
     return tmp_path

@@ -119,6 +119,7 @@ def blocks_from_python():
     return re.findall(r"^```python\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.slow
 def test_the_runs_from_python_work_as_a_script(study):
     short = (
         "import functools, gradbench\ngradbench.run = functools.partial(gradbench.run, steps=4, quiet=True)\n"

@@ -595,8 +595,9 @@ def test_show_prints_escapes_and_markup_as_they_are_written(wild, capsys, monkey
     assert_tame(capsys.readouterr().err)
 
 
-def test_report_prints_escapes_as_they_are_written_and_its_page_runs_one_script(wild, capsys, monkeypatch):
-    monkeypatch.setattr("gradbench.report.figures.start_drawing", lambda _context: dict)
+def test_report_prints_escapes_as_they_are_written_and_its_page_runs_one_script(
+    wild, undrawn, capsys, monkeypatch
+):
     monkeypatch.setattr(cli, "out", cli.Console(width=4000))
     assert gradbench("report", wild) == 0
     assert gradbench("claims", wild) == 0
@@ -670,8 +671,7 @@ def test_words_of_a_stored_command_that_name_code_are_found(command):
     assert not sanitize.is_offered(command)
 
 
-def test_a_stored_command_that_names_code_is_shown_and_not_offered(folder, capsys, monkeypatch):
-    monkeypatch.setattr("gradbench.report.figures.start_drawing", lambda _context: dict)
+def test_a_stored_command_that_names_code_is_shown_and_not_offered(folder, undrawn, capsys, monkeypatch):
     monkeypatch.setattr(cli, "out", cli.Console(width=4000))
     command = "gradbench run quick --config-dir my_conf"
     why = sanitize.caution(command)

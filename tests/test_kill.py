@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 SOAK = Path(__file__).with_name("soak.py")
-KILLS = 40
-MENDS = 8
+KILLS = 24
+MENDS = 6
 
 
 @pytest.mark.slow

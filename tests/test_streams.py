@@ -74,7 +74,7 @@ def test_what_only_prints_ends_with_a_conventional_status_and_no_traceback(line,
     assert len((done.stdout + done.stderr).splitlines()) == lines
 
 
-@pytest.mark.parametrize("words", [("info",), pytest.param(RUN, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("words", [("info", "model"), pytest.param(RUN, marks=pytest.mark.slow)])
 def test_characters_that_a_terminal_cannot_show_are_replaced(words, tmp_path):
     poor = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = shell(tmp_path, f"gradbench {' '.join(words)}", **poor)

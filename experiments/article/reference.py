@@ -2,9 +2,9 @@
 
     python experiments/article/reference.py results/article-full results/article
 
-Of each experiment it keeps the frozen file, all cells in one part, the figures that the claims name, and of the curves
-all that the claims read, and ``POINTS`` steps per cell of what a report draws. Arrays and the rest of the report are
-left out.
+Of each experiment it keeps the frozen file, all cells in one part, what was timed, the figures that the claims name,
+and of the curves all that the claims read, and ``POINTS`` steps per cell of what a report draws. Arrays and the rest of
+the report are left out.
 """
 
 import shutil
@@ -22,6 +22,7 @@ from gradbench.errors import StorageError, UsageError
 from gradbench.report.claims.output import verdict_table
 from gradbench.report.claims.verdicts import Verdict, judge_folder
 from gradbench.report.load.read import CURVES
+from gradbench.storage.costs import NAME
 from gradbench.storage.parquet import write_table
 from gradbench.storage.results import RECORDED, Results
 from gradbench.storage.schema import part_name
@@ -90,6 +91,8 @@ def write(run: Path, found: Sequence[Verdict], place: Path) -> None:
     for folder in ("cells", "curves"):
         (place / folder).mkdir(parents=True)
     shutil.copyfile(run / "experiment.yaml", place / "experiment.yaml")
+    if (run / NAME).is_dir():
+        shutil.copytree(run / NAME, place / NAME)
     write_table(place / "cells" / name, pa.Table.from_pandas(cells, preserve_index=False))
     drawn = {"cell", "step", *CURVES, *cells["model.metric"], *read}
     curves = halved(thinned(curves[[column for column in curves if column in drawn]], read))

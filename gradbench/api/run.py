@@ -25,6 +25,7 @@ def run(
     jobs: int | None = None,
     fail_fast: bool = False,
     quiet: bool = False,
+    cost: bool = True,
     **keys: Any,
 ) -> "Results":
     """Train every cell of a grid that is not finished yet, and return the results.
@@ -44,6 +45,7 @@ def run(
         jobs: worker processes; by default one per CPU core, or one per GPU.
         fail_fast: stop at the first failure; what runs is saved.
         quiet: print failures only.
+        cost: at the end, time what a step of each treatment costs: a few seconds.
         keys: key of the config -> value, or values to sweep in a list, range or array; ``__`` stands for the dot.
             ``model`` takes a subclass of ``torch.nn.Module`` too, or a function that returns one; ``data`` takes arrays
             or tensors, as (x, y), (x, y, x_test, y_test) or {"x": x, "y": y}, a DataFrame, whose target is
@@ -80,6 +82,7 @@ def run(
         fail_fast=fail_fast,
         notes=given.notes,
         in_process=bool(given.local),
+        cost=cost,
     )
     if not trained.complete:
         raise KeyboardInterrupt
@@ -172,8 +175,9 @@ def train(
     on_idle_core: Callable[[], None] | None = None,
     notes: Sequence[str] = (),
     in_process: bool = False,
+    cost: bool = True,
 ) -> Trained:
-    """Repair the results folder, and train the cells of a plan that are not finished.
+    """Repair the results folder, train the cells of a plan that are not finished, and time their steps.
 
     Args:
         plan: the plan.
@@ -185,7 +189,9 @@ def train(
         on_idle_core: called at most once, when a core becomes idle.
         notes: lines for the user before those of the folder.
         in_process: train in this process, which alone has the code.
+        cost: time what a step costs, where the folder does not have it.
     """
+    from gradbench.profiling.after_sweep import list_measurements
     from gradbench.storage.sanitize import escape_controls
     from gradbench.sweep.execute import execute, prepare_folder
 
@@ -198,5 +204,6 @@ def train(
             fail_fast=fail_fast,
             on_idle_core=on_idle_core,
             in_process=in_process,
+            measurements=list_measurements(plan) if cost else (),
         )
     return Trained(plan, dict(watcher.statuses), complete)

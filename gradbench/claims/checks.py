@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Collection, Sequence
 
-from gradbench.claims.schema import Claim
+from gradbench.claims.schema import STEP_RATIO, Claim
 from gradbench.errors import UsageError, nearest
 
-OUTCOMES = frozenset(("diverged", "diverged_at", "step_seconds", "seconds"))
+OUTCOMES = frozenset(("diverged", "diverged_at", "step_seconds", "seconds", STEP_RATIO))
 """Metrics that every cell has, beside those that its model reports."""
 
 RECORDED = frozenset(

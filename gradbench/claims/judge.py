@@ -22,9 +22,15 @@ from gradbench.claims.contrasts import (
     note_missing_interval,
     to_effect_scale,
 )
-from gradbench.claims.metrics import Evidence, add_claim_values, list_conditions, select_cells
+from gradbench.claims.metrics import (
+    Evidence,
+    add_claim_values,
+    list_conditions,
+    rounds_as_seeds,
+    select_cells,
+)
 from gradbench.claims.samples import build_side, drop_repeated_timings, list_replicates
-from gradbench.claims.schema import Claim
+from gradbench.claims.schema import STEP_RATIO, Claim
 from gradbench.claims.trends import judge_interior, judge_shift, judge_trend
 from gradbench.stats.intervals import CONFIDENCE, NO_VALUES, Interval, stratified_interval
 
@@ -57,7 +63,8 @@ def judge_claim(claim: Claim, evidence: Evidence) -> ClaimJudgement:
     """
     results = [TESTS[claim.test](claim, cells) for cells in split_by_condition(claim, evidence)]
     if not results:
-        results = [ConditionResult({}, UNDECIDED, notes=("no cell is what the claim is about",))]
+        lacking = "no step was timed" if claim.metric == STEP_RATIO else "no cell is what the claim is about"
+        results = [ConditionResult({}, UNDECIDED, notes=(lacking,))]
     verdict = combine_verdicts(claim, [result.verdict for result in results])
     return ClaimJudgement(claim, verdict, tuple(results), overall_effect(claim, results))
 
@@ -65,6 +72,10 @@ def judge_claim(claim: Claim, evidence: Evidence) -> ClaimJudgement:
 def split_by_condition(claim: Claim, evidence: Evidence) -> list[ConditionCells]:
     """Split the claim's cells, with their values, by its conditions."""
     cells = select_cells(evidence.cells, claim.among)
+    if claim.metric == STEP_RATIO:
+        cells = rounds_as_seeds(cells, evidence.rounds)
+        if cells.empty:
+            return []
     groups = [(condition, select_cells(cells, condition)) for condition in list_conditions(cells, claim.per)]
     confidence = 1 - (1 - CONFIDENCE) / max(len(groups), 1)
     found = []

@@ -1,21 +1,29 @@
 """Compute the number that a claim reads of each cell, from the tables of cells and curves."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from gradbench.claims.schema import Claim, Selector
+from gradbench.claims.schema import STEP_RATIO, Claim, Selector
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The tables of cells and curves of a results folder, and the columns of ``cells`` that are config keys."""
+    """The tables of a results folder.
+
+    Attributes:
+        cells: the table of cells.
+        curves: the table of curves.
+        keys: columns of ``cells`` that are config keys.
+        rounds: the table of costs, a row per program and round; empty where nothing was timed.
+    """
 
     cells: pd.DataFrame
     curves: pd.DataFrame
     keys: Sequence[str]
+    rounds: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def select_cells(cells: pd.DataFrame, selector: Selector) -> pd.DataFrame:
@@ -53,6 +61,22 @@ def list_conditions(cells: pd.DataFrame, keys: Sequence[str]) -> list[Selector]:
         {key: (value,) for key, value in zip(keys, values, strict=True)}
         for values in found.itertuples(index=False, name=None)
     ]
+
+
+def rounds_as_seeds(cells: pd.DataFrame, rounds: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per program and round, as the table of cells has one per cell and seed; empty where none was timed.
+
+    What was timed does not depend on strength, learning rate and seed: one cell stands for all of its program.
+    """
+    program = ["step_program", "device"]
+    if rounds.empty or not set(program) <= set(cells):
+        return cells.iloc[:0]
+    one = cells[cells["status"] != "failed"].drop_duplicates(program)
+    timed = rounds[[*program, "round", "step_ratio"]].rename(
+        columns={"round": "seed", "step_ratio": STEP_RATIO}
+    )
+    named = one.drop(columns=["seed", STEP_RATIO], errors="ignore").merge(timed, on=program)
+    return named.assign(status="completed")
 
 
 def add_claim_values(claim: Claim, cells: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
@@ -127,8 +151,11 @@ def _read_curves(
 def _steps_at_equal_seconds(cells: pd.DataFrame) -> pd.Series:
     """Compute the step that each cell had reached when the fastest regularizer finished.
 
-    A regularizer's time per step is the median over its cells, because cells of one stack are timed together.
+    A regularizer's time per step is the one that was timed beside the others' after the sweep; without such timings the
+    median over its cells, because cells of one stack are timed together.
     """
-    time = cells.groupby("regularizer")["step_seconds"].transform("median").astype(float)
+    timed = "cost/step_seconds" in cells and bool(cells["cost/step_seconds"].notna().all())
+    seconds = cells.groupby("regularizer")["cost/step_seconds" if timed else "step_seconds"]
+    time = seconds.transform("median").astype(float)
     steps: pd.Series = (time * cells["steps"]).min() / time
     return steps.fillna(0.0)

@@ -9,6 +9,9 @@ from gradbench.errors import UsageError, check_length, nearest
 Selector = Mapping[str, tuple[Any, ...]]
 """Column of the table of cells -> allowed values."""
 
+STEP_RATIO = "cost/step_ratio"
+"""The metric that reads the time of a step over that of ``none``: timed side by side after the sweep, in rounds."""
+
 CHOICES = {
     "test": ("contrast", "trend", "interior", "shift"),
     "combine": ("each", "any"),
@@ -29,7 +32,9 @@ class Claim:
     Attributes:
         id: number of the claim in the article, with a letter if several tests make one claim: ``4b``.
         sentence: the claim in words.
-        metric: a column of the cells or of the curves; ``diverged`` is 1 for a diverged cell, otherwise 0.
+        metric: a column of the cells or of the curves; ``diverged`` is 1 for a diverged cell, otherwise 0;
+            ``cost/step_ratio`` is the time of a step over that of ``none``, of each program that was timed, with
+            the rounds of its timing in place of seeds.
         goal: direction in which the metric is better: ``min`` or ``max``.
         above: the claim says that the effect is above this bound (one of the three bounds is given).
         below: the claim says that the effect is below this bound.
@@ -44,7 +49,8 @@ class Claim:
         combine: whether the claim must hold under ``each`` condition or under ``any``.
         take: ``final``, the value at the end; ``mean`` over all recorded steps; ``steps_to``, the first evaluated
             step at which the metric has reached ``level``; ``equal_seconds``, the value after the time in which
-            the fastest regularizer finishes; ``distance`` of the final value from ``level``.
+            the fastest regularizer finishes, by steps timed side by side where there are such; ``distance`` of the
+            final value from ``level``.
         level: the value that ``take: steps_to`` and ``distance`` refer to.
         effect: ``difference``, or ``ratio`` (of positive values, averaged as logarithms).
         per: keys whose values are the conditions, one verdict each; intervals are corrected for their number, not
@@ -110,9 +116,14 @@ class Claim:
         return self.take in ("mean", "steps_to", "equal_seconds")
 
     @property
+    def reads_costs(self) -> bool:
+        """Whether the value depends on steps that are timed after the sweep."""
+        return self.metric == STEP_RATIO or self.take == "equal_seconds"
+
+    @property
     def counts_diverged(self) -> bool:
         """Whether a diverged cell may have a value, and is then not lost."""
-        return self.metric in ("diverged", "step_seconds") or self.take == "mean"
+        return self.metric in ("diverged", "step_seconds", STEP_RATIO) or self.take == "mean"
 
 
 KEYS = {"min_abs_effect": "apart"}

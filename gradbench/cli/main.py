@@ -126,6 +126,9 @@ def run(
         bool, typer.Option("--fail-fast", help="Stop at the first failure; what runs is saved.")
     ] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Write tables only.")] = False,
+    no_cost: Annotated[
+        bool, typer.Option("--no-cost", help="Do not time, at the end, what a step of each treatment costs.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print failures only.")] = False,
 ) -> None:
     """Train every cell of a grid that is not finished yet, then write the report.
@@ -180,6 +183,7 @@ def run(
         jobs,
         fail_fast=fail_fast,
         on_idle_core=None if no_report else import_report,
+        cost=not no_cost,
     )
     plan, failed = trained.plan, trained.statuses.get("failed", 0) > 0
     if not quiet:

@@ -18,7 +18,7 @@ CURVE_ROWS = 12
 COST = ("step_seconds", "seconds", "width", "exact")
 PROVENANCE = (
     *COLUMNS,
-    *("data_sha256", "format", "started", "finished"),
+    *("data_sha256", "step_program", "format", "started", "finished"),
 )
 
 NOTHING_TO_TELL = (("test/unknown", 0), ("train/read", 1), ("test/read", 1))

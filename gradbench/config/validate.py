@@ -132,7 +132,7 @@ INSTRUCTION = re.compile(r"(?:^|\.)_(?:target|args|partial|recursive|convert)_(?
 
 COLUMNS = frozenset(
     (
-        *("cell", "command", "data_sha256", "format", "status", "diverged_at", "error"),
+        *("cell", "command", "data_sha256", "step_program", "format", "status", "diverged_at", "error"),
         *("step_seconds", "seconds", "width", "exact", "started", "finished", "arrays_bytes", "curve_rows"),
         *("gradbench", "torch", "python", "device_name", "git_commit", "git_dirty"),
     )

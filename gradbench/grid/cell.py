@@ -98,16 +98,39 @@ class Cell:
 
         Cells with equal values can share a stack.
         """
-        shares = self.config["regularizer"]["family"] in SHARED_PASS
-        config = {key: value for key, value in self.identity.items() if key != "seed"}
+        regularizer = "shared" if self.shares_pass else self.regularizer_program
+        return intern(
+            canonical(
+                [self.setting | {"regularizer": regularizer}, self.data_sha256, self.runtime["stack_width"]]
+            )
+        )
+
+    @property
+    def shares_pass(self) -> bool:
+        """Whether its forward and backward pass can be that of cells of other regularizers."""
+        return self.config["regularizer"]["family"] in SHARED_PASS
+
+    @property
+    def setting(self) -> Config:
+        """What a program is made of beside the regularizer and the data, as a new dict."""
+        config = {key: value for key, value in self.identity.items() if key not in ("seed", "regularizer")}
         config["optimizer"] = {key: value for key, value in config["optimizer"].items() if key != "lr"}
         if "schedule" in config:
             numbers = self.schedule_numbers
             config["schedule"] = {
                 key: value for key, value in config["schedule"].items() if key not in numbers
             }
-        config["regularizer"] = "shared" if shares else self.regularizer_program
-        return intern(canonical([config, self.data_sha256, self.runtime["stack_width"]]))
+        return config
+
+    @cached_property
+    def setting_id(self) -> str:
+        """16 hex digits: equal for cells that differ in regularizer, strength, learning rate and seed at most."""
+        return intern(digest([self.setting, self.data_sha256]))
+
+    @cached_property
+    def step_program(self) -> str:
+        """16 hex digits: equal for cells whose steps cost the same; strength, learning rate and seed may differ."""
+        return intern(digest([self.setting_id, self.regularizer_program]))
 
     @property
     def words(self) -> list[str]:

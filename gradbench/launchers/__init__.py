@@ -3,14 +3,38 @@
 Here belongs how processes start, stop and speak to each other. Nothing here prints.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # the command line starts the forkserver before it imports anything heavy
+    import torch
+
     from gradbench.grid.cell import Cell
 
 Cells = Sequence["Cell"]
 """The cells of a stack that are sent to a worker: those that are not finished yet."""
+
+
+class Measurement(Protocol):
+    """What a worker is asked to measure when everything is trained; it is pickled."""
+
+    @property
+    def title(self) -> str:
+        """What is measured, in a few words."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it is made however long the others took."""
+
+    def __call__(self, folder: Path, device: "torch.device", stop: Callable[[], bool]) -> None:
+        """Measure, and write to the results folder. It may raise; a UsageError is a reason in words.
+
+        Args:
+            folder: the results folder.
+            device: the worker's device.
+            stop: returns whether to leave now, by raising a StoppedError.
+        """
 
 
 class Watcher(Protocol):

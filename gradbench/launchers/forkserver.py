@@ -20,6 +20,7 @@ from gradbench.errors import ExitError, ShortageError, exits_as_errors
 
 if TYPE_CHECKING:  # at run time this import would delay the start of the server
     from gradbench.grid.cell import Cell
+    from gradbench.launchers import Measurement
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -71,10 +72,10 @@ class Worker:
     device: str
     stack: int | None = None
 
-    def send(self, cells: "tuple[Cell, ...] | None") -> None:
-        """Send the cells of a stack, or ``None`` for: save the running stack, and exit."""
+    def send(self, what: "tuple[Cell, ...] | Measurement | None") -> None:
+        """Send the cells of a stack, a measurement, or ``None`` for: save what runs, and exit."""
         with contextlib.suppress(OSError):  # it has just died, which reading from its pipe will report
-            self.pipe.send(cells)
+            self.pipe.send(what)
 
     def join(self) -> None:
         """Wait until the process has ended, and close the pipe."""

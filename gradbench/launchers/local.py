@@ -4,6 +4,7 @@ If a worker dies (killed, out of memory), its stack is retried from its checkpoi
 """
 
 import contextlib
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
@@ -11,8 +12,9 @@ from pathlib import Path
 
 from gradbench.cpu_count import cores
 from gradbench.errors import ShortageError, StorageError
-from gradbench.launchers import Cells, Watcher
+from gradbench.launchers import Cells, Measurement, Watcher
 from gradbench.launchers.forkserver import Starter, Worker, WorkerStarter
+from gradbench.launchers.measuring import Measuring
 from gradbench.launchers.thread import ThreadStarter
 from gradbench.signals import Interruption
 from gradbench.storage.locks import FinishedCells, Reservations
@@ -49,6 +51,7 @@ def run(
     fail_fast: bool = False,
     on_idle_core: Callable[[], None] | None = None,
     in_process: bool = False,
+    measurements: Sequence[Measurement] = (),
 ) -> bool:
     """Train stacks in worker processes, in the given order.
 
@@ -63,6 +66,7 @@ def run(
         on_idle_core: called at most once, when a core becomes idle because no stack is waiting; messages of the
             workers are not read until it returns.
         in_process: train in a thread of this process, one stack after another.
+        measurements: made by the same workers when all stacks are trained.
 
     Returns:
         ``False`` if Ctrl-C or SIGTERM interrupted the sweep; running stacks have been saved.
@@ -79,7 +83,19 @@ def run(
             on_idle_core=on_idle_core,
         )
         count = worker_count(devices, len(stacks), 1 if in_process else jobs)
-        pool.run([devices[index % len(devices)] for index in range(count)])
+        began = time.monotonic()
+        try:
+            pool.run([devices[index % len(devices)] for index in range(count)])
+            if measurements and not pool.stopping:
+                count = worker_count(devices, len(measurements), 1 if in_process else jobs)
+                watcher.notify("timing what a step of each treatment costs (--no-cost leaves it out)")
+                # workers that share a GPU would disturb each other
+                places = ["cpu"] * count if list(devices) == ["cpu"] else list(devices)[:count]
+                Measuring(pool.workers, pool.start, watcher.notify, interruption).run(
+                    measurements, places, time.monotonic() - began
+                )
+        finally:
+            pool.shutdown()
     return not interruption.requested
 
 
@@ -110,22 +126,19 @@ class Pool:
         self.stopping = self.waiting_reported = self.short = False
 
     def run(self, devices: Sequence[str]) -> None:
-        """Train all waiting stacks, with one worker per entry of ``devices``."""
-        try:
-            while self.waiting or any(worker.stack is not None for worker in self.workers):
-                if self.interruption.requested and not self.stopping:
-                    self.watcher.notify("stopping: what runs is being saved; once more to leave at once")
-                    self.stop()
-                self.start_workers(devices)
-                for worker in self.workers:
-                    if worker.stack is None:
-                        self.assign(worker)
-                if self.on_idle_core and self.is_core_idle():
-                    self.on_idle_core()
-                    self.on_idle_core = None
-                self.poll_workers()
-        finally:
-            self.shutdown()
+        """Train all waiting stacks, with one worker per entry of ``devices``; the workers stay."""
+        while self.waiting or any(worker.stack is not None for worker in self.workers):
+            if self.interruption.requested and not self.stopping:
+                self.watcher.notify("stopping: what runs is being saved; once more to leave at once")
+                self.stop()
+            self.start_workers(devices)
+            for worker in self.workers:
+                if worker.stack is None:
+                    self.assign(worker)
+            if self.on_idle_core and self.is_core_idle():
+                self.on_idle_core()
+                self.on_idle_core = None
+            self.poll_workers()
 
     def start_workers(self, devices: Sequence[str]) -> None:
         """Start workers on devices that have none, while there are more waiting stacks than idle workers.
@@ -140,7 +153,7 @@ class Pool:
         idle = sum(worker.stack is None for worker in self.workers)
         for device in free[: max(0, len(self.waiting) - idle)]:
             try:
-                self.workers.append(self.starter.start(self.folder, device))
+                self.workers.append(self.start(device))
             except ShortageError as error:
                 if not self.workers:
                     raise
@@ -148,6 +161,10 @@ class Pool:
                     self.short = True
                     self.watcher.notify(f"{error}; the sweep goes on with fewer workers")
                 return
+
+    def start(self, device: str) -> Worker:
+        """Start a worker on a device; raises as the starter does."""
+        return self.starter.start(self.folder, device)
 
     def is_core_idle(self) -> bool:
         """Return whether no stack is waiting and fewer stacks run than there are cores."""

@@ -26,9 +26,10 @@ from gradbench.config.identity import foreign_targets
 from gradbench.config.instantiate import load_data
 from gradbench.config.sources import imported_sha256
 from gradbench.data import Data
-from gradbench.errors import StorageError, UsageError, exits_as_errors
+from gradbench.errors import ExitError, StorageError, UsageError, exits_as_errors
 from gradbench.functional.torch_internals import keep_uninitialized_memory
 from gradbench.grid.cell import Cell
+from gradbench.launchers import Measurement
 from gradbench.launchers.rows import arrays_of, curves_of, failed_rows, finished_rows
 from gradbench.local_code import REGISTERED
 from gradbench.memory.stack_width import is_too_large
@@ -46,6 +47,7 @@ def serve(pipe: Connection, folder: Path, device_name: str) -> None:
 
     Receives tuples of cells. Sends ``("progress", step, losses)`` and ``("notify", line)``, then the outcome of the
     stack: see :func:`train_and_store`. Any message that arrives during training means: save the stack and exit.
+    Receives measurements, too, and sends ``("measured", why it failed or "")`` after each.
 
     Args:
         pipe: connection to the parent.
@@ -75,8 +77,11 @@ def serve_in_thread(pipe: Connection, folder: Path, device_name: str) -> None:
 
 def serve_stacks(pipe: Connection, folder: Path, device: torch.device) -> None:
     """Train the received stacks, and send what comes of each, until there are no more."""
-    while (cells := receive_cells(pipe)) is not None:
-        send(pipe, *train_and_store(cells, folder, device, pipe))
+    while (received := receive(pipe)) is not None:
+        if isinstance(received, tuple):
+            send(pipe, *train_and_store(received, folder, device, pipe))
+        else:
+            send(pipe, "measured", measure(received, folder, device, pipe.poll))
 
 
 def train_and_store(
@@ -122,7 +127,28 @@ def train_and_store(
         rows = failed_rows(cells, traceback.format_exc(), device, started)
         with contextlib.suppress(StorageError):  # without a row the cells count as unfinished, which is true
             results.write_failures(rows)
-        return "failed", f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        return "failed", describe_error(error)
+
+
+def measure(measurement: Measurement, folder: Path, device: torch.device, stop: Callable[[], bool]) -> str:
+    """Make a measurement; return why it failed, in a few words, or an empty text."""
+    try:
+        with exits_as_errors():
+            measurement(folder, device, stop)
+    except StoppedError:
+        pass
+    except ExitError as error:
+        return f"its code {error}"
+    except (StorageError, UsageError) as error:
+        return str(error)
+    except Exception as error:  # a user's own code, or the memory of the device
+        return describe_error(error)
+    return ""
+
+
+def describe_error(error: Exception) -> str:
+    """Return an exception's type and the first line of its message."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 class Progress:
@@ -210,13 +236,13 @@ def checkpoint_of(
     return Checkpoint(path, fingerprint, float(cells[0].runtime["checkpoint_seconds"]), stop, warn)
 
 
-def receive_cells(pipe: Connection) -> tuple[Cell, ...] | None:
-    """Receive the cells of the next stack, or ``None`` if there are no more."""
+def receive(pipe: Connection) -> tuple[Cell, ...] | Measurement | None:
+    """Receive the cells of the next stack or a measurement, or ``None`` if there are no more."""
     try:
-        cells: tuple[Cell, ...] | None = pipe.recv()
+        received: tuple[Cell, ...] | Measurement | None = pipe.recv()
     except EOFError:  # the parent has ended
         return None
-    return cells
+    return received
 
 
 def configure_process(device: torch.device) -> None:

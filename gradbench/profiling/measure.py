@@ -7,12 +7,14 @@ import pandas as pd
 
 from gradbench.config.hashing import canonical
 from gradbench.config.instantiate import load_once
+from gradbench.errors import ExitError, UsageError, exits_as_errors
 from gradbench.launchers.worker import configure_process
 from gradbench.memory.estimate import measure_peak, predict_footprint
 from gradbench.profiling.cases import NONE, Cases
-from gradbench.profiling.timing import make_runner, median_interval, time_rounds
-from gradbench.stats.intervals import NO_VALUES
+from gradbench.profiling.timing import make_runner, time_rounds
+from gradbench.stats.intervals import NO_VALUES, median_interval
 from gradbench.storage.provenance import provenance
+from gradbench.sweep.plan import own_code
 from gradbench.training.setup import build_stack
 
 
@@ -28,7 +30,20 @@ def measure_costs(cases: Cases, count: int, on_progress: Callable[[str], None]) 
         cases: stacks to measure.
         count: number of rounds.
         on_progress: called with a short description of each stage.
+
+    Raises:
+        UsageError: if code of the user's own asks for the end of this process.
     """
+    try:
+        with exits_as_errors():
+            return measure_stacks(cases, count, on_progress)
+    except ExitError as error:
+        named = own_code(cells[0] for cells in cases.stacks.values())
+        raise UsageError(f"{named or 'a measurement'} {error}") from error
+
+
+def measure_stacks(cases: Cases, count: int, on_progress: Callable[[str], None]) -> pd.DataFrame:
+    """Do what :func:`measure_costs` does; code of the user's own may end this process."""
     configure_process(cases.device)
     runners, silent, predicted, peak = {}, {}, {}, {}
     for name, cells in cases.stacks.items():

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import quantile_test
 
-from gradbench.stats.intervals import CONFIDENCE, Interval
 from gradbench.training.bind import init_state
 from gradbench.training.cuda_graphs import make_stepper
 from gradbench.training.draws import CHUNK, draw_chunk
@@ -131,9 +129,3 @@ def time_rounds(
                 (with_it if kind is runners else without)[name][index] = step + flush
         on_round(index + 1)
     return Timings(with_it, {name: with_it[name] - without[name] for name in silent})
-
-
-def median_interval(values: np.ndarray) -> Interval:
-    """Return the median of at least six values, with its distribution-free interval from order statistics."""
-    found = quantile_test(values, q=np.median(values), p=0.5).confidence_interval(CONFIDENCE)
-    return Interval(float(np.median(values)), float(found.low), float(found.high), len(values))

@@ -106,6 +106,23 @@ def interquartile_mean(values: npt.ArrayLike, confidence: float = CONFIDENCE) ->
     return Interval(float(mean), float(center - half), float(center + half), n)
 
 
+def median_interval(values: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+    """Compute the median with the distribution-free interval between two order statistics; nan values are absent.
+
+    The ends are nan for fewer than six values at 95 %. Equals SciPy's ``quantile_test``, which takes half a second to
+    import.
+    """
+    present = np.sort(_drop_nan(values))
+    n = len(present)
+    if n == 0:
+        return NO_VALUES
+    # P(at most k of n values lie below the median), for k = 0 to n - 1
+    tail = special.bdtr(np.arange(n), n, 0.5)
+    left_out = int(np.searchsorted(tail, (1 - confidence) / 2, side="right"))
+    ends = (present[left_out - 1], present[n - left_out]) if left_out else (np.nan, np.nan)
+    return Interval(float(np.median(present)), float(ends[0]), float(ends[1]), n)
+
+
 def paired_difference(
     treated: npt.ArrayLike,
     control: npt.ArrayLike,

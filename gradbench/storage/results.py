@@ -6,7 +6,8 @@
     arrays/<cell>.npz    what figures need beyond numbers
 
 Each finished stack writes one part per table, under a name derived from its cells: writing twice is harmless,
-and no two writers share a file. The part in ``cells`` is written last: a cell with a row there is finished.
+and no two writers share a file. The part in ``cells`` is written last: a cell with a row there is finished. The table
+of costs, which is no result, is :mod:`gradbench.storage.costs`.
 """
 
 import contextlib
@@ -236,7 +237,7 @@ def refuse_older(folder: Path, cells: pd.DataFrame) -> None:
 
 
 def describe(cell: Cell) -> dict[str, Any]:
-    """Return the columns that identify a cell: id, leaves of the config, hashes of sources and data, command."""
+    """Return the columns that identify a cell: id, leaves of the config, hashes of sources, program, data; command."""
     columns: dict[str, Any] = {"cell": cell.id}
     for key, value in leaves(cell.config):
         # the choice of a group (regularizer.name) is stored under the group's name (regularizer)
@@ -244,7 +245,8 @@ def describe(cell: Cell) -> dict[str, Any]:
         column = group if group in GROUPS and rest == "name" else typed(key)
         columns[column] = json.dumps(value) if isinstance(value, list) else value
     columns |= {f"{node}.{SOURCE}": sha256 for node, sha256 in cell.sources.items()}
-    return columns | {"command": cell.command(), "data_sha256": cell.data_sha256, "format": FORMAT}
+    columns |= {"step_program": cell.step_program, "data_sha256": cell.data_sha256}
+    return columns | {"command": cell.command(), "format": FORMAT}
 
 
 def curve_rows(

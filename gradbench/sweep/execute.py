@@ -1,7 +1,7 @@
 """Execute a plan: repair the results folder, train the unfinished cells, unify the tables."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from gradbench.storage.locks import Reservations
 from gradbench.storage.results import Results
 
 if TYPE_CHECKING:
-    from gradbench.launchers import Watcher
+    from gradbench.launchers import Measurement, Watcher
 from gradbench.sweep.plan import Plan
 
 
@@ -51,6 +51,7 @@ def execute(
     fail_fast: bool,
     on_idle_core: Callable[[], None] | None = None,
     in_process: bool = False,
+    measurements: "Sequence[Measurement]" = (),
 ) -> bool:
     """Train the unfinished cells of a plan.
 
@@ -62,6 +63,7 @@ def execute(
         fail_fast: save running stacks and stop at the first failure.
         on_idle_core: called at most once, when a core becomes idle because no stack is waiting.
         in_process: train in this process, which alone has the code.
+        measurements: made when everything is trained.
 
     Returns:
         ``False`` if the sweep was interrupted.
@@ -88,12 +90,13 @@ def execute(
                 results.create(grid)
             cleanup.remove_stale_files(plan.folder)
             cleanup.remove_stale_checkpoints(plan.folder, plan.statuses)
-            if todo:
+            if todo or measurements:
                 complete = local.run(
                     *(todo, plan.folder, plan.devices, jobs, watcher, reservations),
                     fail_fast=fail_fast,
                     on_idle_core=on_idle_core,
                     in_process=in_process,
+                    measurements=measurements,
                 )
             with reservations.exclusive():
                 repair.remove_stale_curves(plan.folder)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradbench.claims.checks import check_claims
-from gradbench.claims.schema import parse_claims
+from gradbench.claims.schema import STEP_RATIO, parse_claims
 from gradbench.config.compose import GROUPS, Configs, Experiment, leaves
 from gradbench.config.hashing import canonical, digest
 from gradbench.config.hints import options_with
@@ -134,13 +134,29 @@ def make_plan(
         devices, counts, notes = call(fit_to_devices, groups, device, descriptions)
     except ExitError as error:
         raise UsageError(f"{own_code(cells) or 'planning'} {error}") from error
-    notes = [*dict.fromkeys(note for one in descriptions.values() for note in one.notes), *notes]
+    notes = [
+        *dict.fromkeys(note for one in descriptions.values() for note in one.notes),
+        *notes,
+        *note_stopwatch(experiment),
+    ]
     grouped = [
         stack
         for members, count in zip(groups, counts, strict=True)
         for stack in split_into_stacks(members, count)
     ]
     return Plan(experiment, stored.folder, cells, grouped, statuses, devices, notes)
+
+
+def note_stopwatch(experiment: Experiment) -> list[str]:
+    """Return a line on claims that read step times of stacks that differ in more than the treatment."""
+    claims = parse_claims(experiment.source, experiment.name)
+    named = ", ".join(claim.id for claim in claims if claim.metric == "step_seconds")
+    if not named:
+        return []
+    return [
+        f"claim {named}: step_seconds is the stopwatch of whole stacks, which differ in more than their treatment; "
+        f"metric: {STEP_RATIO} reads steps that are timed side by side"
+    ]
 
 
 def check_experiment(configs: Configs, experiment: Experiment, cells: Sequence[Cell]) -> None:

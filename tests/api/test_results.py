@@ -43,7 +43,7 @@ def test_claims_have_a_row_per_condition_and_none_where_nothing_is_claimed():
     assert gradbench.load(QUICK).claims().empty
 
 
-@pytest.mark.parametrize("name", ["strengths", "penalty", "cost"])
+@pytest.mark.parametrize("name", ["strengths", "penalty", "divergence"])
 def test_a_figure_is_drawn_by_its_name_in_the_report(name):
     figure = gradbench.load(QUICK).figure(name)
     assert isinstance(figure, Figure)

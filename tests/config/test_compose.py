@@ -287,4 +287,4 @@ def test_an_interrupt_that_omegaconf_stumbles_over_is_an_interrupt(monkeypatch):
 
     monkeypatch.setattr("gradbench.config.compose.compose", stumbles)
     with pytest.raises(KeyboardInterrupt):
-        Configs().compose(("model=mlp",))
+        Configs().compose(("model=mlp", "seed=97"))

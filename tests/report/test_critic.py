@@ -7,14 +7,10 @@ import pytest
 import synthetic
 
 from gradbench.report import build
-from gradbench.report.figures.style import RC
 
 
 @pytest.mark.parametrize("shape", [(2,), (13,), (8, 8)])
-def test_the_critic_is_drawn_for_points_of_any_shape(
-    shape: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(RC, "savefig.dpi", 50)
+def test_the_critic_is_drawn_for_points_of_any_shape(shape: tuple[int, ...], tmp_path: Path) -> None:
     synthetic.write(tmp_path, models=["wgan"], strengths={"none": (), "gp": (1.0,)}, steps=12)
     rng = np.random.default_rng(0)
     for path in (tmp_path / "arrays").glob("*.npz"):

@@ -13,15 +13,9 @@ from gradbench.cli import main as cli
 from gradbench.errors import UsageError
 from gradbench.report import compare
 from gradbench.report.diff.pairing import diff_folders, short_names
-from gradbench.report.figures.style import RC
 from gradbench.report.load.cells import load_results
 
 FEW = {"none": (), "clip_norm": (0.1, 1.0)}
-
-
-@pytest.fixture(autouse=True)
-def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(RC, "savefig.dpi", 50)
 
 
 @pytest.fixture
@@ -65,6 +59,18 @@ def test_the_page_says_what_was_changed_what_came_of_it_and_what_was_left_out(
         said = page.read_text(encoding="utf-8").replace("\\", "")
         assert "optimizer.lr 0.05 → 0.2" in said
         assert "3 cells of second without one of the same role in first" in said
+
+
+def test_the_stopwatch_of_two_sweeps_is_named_as_one_and_answers_nothing(
+    folders: list[Path], tmp_path: Path
+) -> None:
+    cells = pd.read_parquet(folders[1] / "cells")
+    cells.assign(step_seconds=3 * cells["step_seconds"]).to_parquet(folders[1] / "cells" / "a.parquet")
+    report = compare(folders, tmp_path / "out")
+    assert "step" not in report.answers[0].sentence
+    said = " ".join(report.page.with_name("report.md").read_text(encoding="utf-8").split())
+    assert "it is not what a setting costs" in said
+    assert pd.read_csv(tmp_path / "out" / "tables" / "compared.csv")["stopwatch_ratio"].median() > 2
 
 
 def test_keys_that_came_later_are_no_change(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from gradbench.report.analysis import tables
 from gradbench.report.analysis.comparison import list_comparisons
 from gradbench.report.figures.action import _select_lines
 from gradbench.report.figures.panels import TICK_GAP, WIDTH, label_strength_axis, panels
-from gradbench.report.figures.style import RC
 from gradbench.report.load import curves
 from gradbench.report.load.cells import load_results
 from gradbench.report.render import cells, contents
@@ -67,7 +66,6 @@ def test_what_a_page_holds_of_each_cell_fits_as_often_as_a_page_lists_cells(larg
 def test_pages_leave_out_what_is_too_much_and_say_where_it_is(
     large: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(RC, "savefig.dpi", 20)
     monkeypatch.setattr(cells, "MAX_CELLS", 300)
     monkeypatch.setattr(page, "EMBEDDED", 10_000)
     monkeypatch.setattr(figures, "SECTIONS", {"Strengths": figures.SECTIONS["Strengths"]})

@@ -27,7 +27,7 @@ from gradbench.report.analysis.comparison import ComparisonGroup, list_compariso
 from gradbench.report.figures import divergence
 from gradbench.report.figures.pairs import list_maps
 from gradbench.report.figures.panels import column_titles
-from gradbench.report.figures.style import RC, assign_looks
+from gradbench.report.figures.style import assign_looks
 from gradbench.report.load.cells import config_columns, load_results
 from gradbench.report.load.curves import scan_curves
 from gradbench.report.load.sparklines import encode_curves
@@ -43,16 +43,8 @@ ODD = {"none": (), "clip_norm": (1.0, np.inf), "gp": (0.0,), "a_very_long_name_o
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results") / "quick"
     synthetic.write(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(RC, "savefig.dpi", 50)
-        build(folder)
+    build(folder)
     return folder
-
-
-@pytest.fixture
-def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw fewer pixels where no test looks at them."""
-    monkeypatch.setitem(RC, "savefig.dpi", 50)
 
 
 class Page(HTMLParser):
@@ -357,9 +349,7 @@ def test_every_figure_exists_as_png_and_as_svg_with_text(quick: Path) -> None:
     assert "<text" in (quick / "report" / "figures" / "strengths.svg").read_text(encoding="utf-8")
 
 
-def test_the_same_tables_give_the_same_bytes(
-    tmp_path: Path, coarse: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_tables_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reports = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -372,7 +362,7 @@ def test_the_same_tables_give_the_same_bytes(
     assert reports[0] == reports[1]
 
 
-def test_names_from_the_tables_cannot_become_markup(tmp_path: Path, coarse: None) -> None:
+def test_names_from_the_tables_cannot_become_markup(tmp_path: Path) -> None:
     strengths = {"none": (), "clip_norm": (1.0,), "gp": (1.0,)}
     cells = synthetic.write(tmp_path, models=["mlp"], strengths=strengths, statuses={"gp": "failed"})
     hostile = dict.fromkeys(("model", "model.unit", "data", "device", "error", "command", "torch"), EVIL)
@@ -404,15 +394,13 @@ DEGENERATE: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("given", DEGENERATE.values(), ids=DEGENERATE.keys())
-def test_a_degenerate_folder_gets_a_page_and_an_answer(
-    given: dict[str, Any], tmp_path: Path, coarse: None
-) -> None:
+def test_a_degenerate_folder_gets_a_page_and_an_answer(given: dict[str, Any], tmp_path: Path) -> None:
     synthetic.write(tmp_path, steps=12, **given)
     assert build(tmp_path).page.is_file()
     assert [answer.group for answer in answers(tmp_path)] == given["models"]
 
 
-def test_models_that_went_differently_share_a_page(tmp_path: Path, coarse: None) -> None:
+def test_models_that_went_differently_share_a_page(tmp_path: Path) -> None:
     synthetic.write(tmp_path, models=["lstm"], strengths={"none": ()}, steps=12, part="a")
     synthetic.write(tmp_path, models=["mlp"], strengths={"none": (), "gp": (1.0,)}, steps=12, part="b")
     build(tmp_path)
@@ -426,7 +414,7 @@ def test_one_seed_decides_nothing(tmp_path: Path) -> None:
     assert {answer.verdict for answer in answers(tmp_path)} == {"undecided"}
 
 
-def test_cells_without_curves_arrays_and_provenance_still_get_a_report(tmp_path: Path, coarse: None) -> None:
+def test_cells_without_curves_arrays_and_provenance_still_get_a_report(tmp_path: Path) -> None:
     cells = synthetic.write(tmp_path / "full", models=["wgan"], strengths=FEW)
     provenance = [
         "gradbench",
@@ -462,9 +450,7 @@ def test_learning_rates_in_one_folder_are_compared_apart(tmp_path: Path) -> None
     )
 
 
-def test_metrics_of_ones_own_that_are_not_compared_are_in_a_table_of_the_page(
-    tmp_path: Path, coarse: None
-) -> None:
+def test_metrics_of_ones_own_that_are_not_compared_are_in_a_table_of_the_page(tmp_path: Path) -> None:
     own = {"model.metrics.top3": "a.f", "test/top3": 0.75, "train/top3": 1.0}
     synthetic.write(tmp_path, models=["mlp"], strengths=FEW, change=own)
     build(tmp_path)
@@ -726,9 +712,7 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder, "gp+clip_norm", ("gp.lambda", (1.0, 10.0)), ("clip_norm.threshold", (0.1, 2.0, 10.0)), (10.0, 0.1),
         models=["wgan"], seeds=10,
     )  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(RC, "savefig.dpi", 50)
-        build(folder)
+    build(folder)
     return folder
 
 

@@ -77,6 +77,17 @@ def test_the_t_interval_covers_where_the_bootstrap_does_not(n: int, normal: floa
         assert coverage > np.mean((low <= truth) & (truth <= high))
 
 
+@pytest.mark.parametrize("n", [*range(1, 9), 20, 37])
+@pytest.mark.parametrize("confidence", [0.95, 0.99])
+def test_the_interval_of_a_median_is_scipys_and_needs_six_values(n: int, confidence: float) -> None:
+    values = np.random.default_rng(n).lognormal(size=n)
+    found = stats.median_interval([*values, np.nan], confidence)
+    theirs = scipy_stats.quantile_test(values, q=1.0, p=0.5).confidence_interval(confidence)
+    assert found == pytest.approx((np.median(values), theirs.low, theirs.high, n), nan_ok=True)
+    assert np.isnan(found.low) == (n < 6 + 2 * (confidence > 0.95))
+    assert stats.median_interval([]) == stats.NO_VALUES
+
+
 def test_pairing_removes_what_seeds_have_in_common() -> None:
     rng = np.random.default_rng(1)
     seeds = rng.normal(0, 10, 8)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import yaml
 
 from gradbench.cli.main import main
 from gradbench.config.compose import Configs, Experiment
@@ -220,3 +221,17 @@ def test_code_that_ends_the_process_that_plans_is_named_and_the_command_goes_on_
     assert stopped.value.code == 2
     said = " ".join(capsys.readouterr().err.split())
     assert said == "error: model.network=net_ends.Net ended its process (exit code 9)"
+
+
+def test_a_claim_on_the_stopwatch_of_stacks_is_noted_with_what_reads_timed_steps(tmp_path):
+    claim = {"id": "1x", "sentence": "s", "goal": "min", "effect": "ratio", "below": 1.1}
+    claim |= {"treatment": {"regularizer": "gp"}, "control": {"regularizer": "none"}}
+    grid = {"model": "mlp", "model.hidden": 4, "regularizer": ["none", "gp"], "seed": "range(2)"}
+    for metric in ("step_seconds", "cost/step_ratio"):
+        spec = {"question": "q", "grid": [grid], "claims": [{**claim, "metric": metric}]}
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump(spec))
+        notes = [
+            line for line in sweep.make_plan(str(tmp_path / "mine.yaml"), []).notes if "step_seconds" in line
+        ]
+        assert bool(notes) == (metric == "step_seconds")
+        assert all("claim 1x" in line and "metric: cost/step_ratio" in line for line in notes)

@@ -4,27 +4,15 @@ import os
 
 import pytest
 import torch
-from small import CONFIGS, CPU, cells, data_of, every_update
+from small import CPU, cells, data_of, every_update, in_suites, pairs_of_families, some_pairs
 from stopping import Heard, StopError, always, assert_same_outcome, stop_at
 
 from gradbench.training.checkpoint import Checkpoint
 from gradbench.training.loop import SLACK, largest_checkpoint, tensor_bytes, train
 
 
-@pytest.mark.parametrize(
-    ("model", "regularizer"),
-    [
-        *((model, "clip_norm") for model in CONFIGS.groups["model"]),
-        # whatever has a state of its own must find it again, wherever it is trained
-        *(
-            ("mlp", regularizer)
-            for regularizer in CONFIGS.groups["regularizer"]
-            if regularizer != "clip_norm"
-        ),
-        ("wgan", "gp"),
-        ("mlp", "zclip+autoclip"),
-    ],
-)
+# whatever has a state of its own must find it again
+@in_suites("model, regularizer", quick=[*some_pairs(2), ("mlp", "zclip+autoclip")], slow=pairs_of_families(2))
 def test_a_stopped_stack_goes_on_to_the_same_bits(model, regularizer, tmp_path):
     stack = cells(
         model, regularizer, seed=[0, 1], steps=24, eval_every=6, precision="float32", optimizer="adam"

@@ -12,19 +12,23 @@ import numpy as np
 import pytest
 import torch
 from small import (
+    ALL_PAIRS,
     ASKING_PAIRS,
     COMPOSED_PAIRS,
     CPU,
     MODELS,
     PLACED_PAIRS,
     QUICK_UPDATES,
-    REGULARIZERS,
     UPDATES,
     advance,
-    all_pairs,
     cells,
+    composed_pairs,
     data_of,
     default_strengths,
+    each_update,
+    in_suites,
+    pairs_of_families,
+    some_pairs,
 )
 from torch import nn
 
@@ -125,15 +129,11 @@ def assert_follows(stack):
     return reference
 
 
-@pytest.mark.parametrize(
-    ("model", "regularizer"),
-    all_pairs(*REGULARIZERS)
-    + [
-        # the default suite follows each of them with one model
-        pytest.param(*pair, marks=[] if (index % 5 + index // 5) % 3 == 0 else pytest.mark.slow)
-        for index, pair in enumerate(COMPOSED_PAIRS)
-    ]
-    + ASKING_PAIRS,
+@in_suites(
+    "model, regularizer",
+    quick=some_pairs(0) + some_pairs(1) + composed_pairs(0) + ASKING_PAIRS,
+    slow=pairs_of_families(0) + pairs_of_families(1) + composed_pairs(1),
+    all_of_them=ALL_PAIRS + COMPOSED_PAIRS,
 )
 def test_every_cell_of_a_stack_follows_the_reference_step_by_step(model, regularizer):
     treated, plain = assert_follows(pair(model, regularizer)), untreated(model)
@@ -281,23 +281,9 @@ def test_a_stack_follows_the_reference_into_its_second_chunk_of_random_numbers(m
     assert_follows(pair(model, "clip_norm", steps=CHUNK + 3, eval_every=CHUNK + 3))
 
 
-def quick(model, name):
-    """Return whether the default suite holds a model with an update to the reference."""
-    return model == "mlp" or (model == "wgan" and name in QUICK_UPDATES)
-
-
-@pytest.mark.parametrize(
-    ("model", "update"),
-    [
-        pytest.param(
-            model, update, id=f"{model}-{name}", marks=[] if quick(model, name) else pytest.mark.slow
-        )
-        for model in ("mlp", "wgan", "classifier", "lstm")
-        for name, update in UPDATES.items()
-    ],
-)
+@each_update(*(("mlp", name) for name in UPDATES), *(("wgan", name) for name in QUICK_UPDATES))
 def test_every_optimizer_and_schedule_of_conf_follows_torchs_or_what_is_written_out(update, model):
-    assert_follows(pair(model, "clip_norm", **{"optimizer__lr": [0.01, 0.003]} | update))
+    assert_follows(pair(model, "clip_norm", **{"optimizer__lr": [0.01, 0.003]} | UPDATES[update]))
 
 
 @pytest.mark.parametrize(

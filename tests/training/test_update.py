@@ -1,8 +1,7 @@
 """An update of several batches: their mean gradient, transformed and used once. K cells."""
 
-import pytest
 import torch
-from small import CPU, advance, cells, data_of
+from small import CPU, advance, cells, data_of, in_suites
 
 from gradbench.training.bind import init_state
 from gradbench.training.draws import draw_chunk
@@ -10,6 +9,7 @@ from gradbench.training.setup import build_stack
 from gradbench.training.telemetry import Telemetry
 
 SEVERAL, BATCH, STEPS = 3, 4, 4
+KINDS = ("none", "clip_norm", "gp", "zclip", "weight_clip")
 
 
 def trained(stack, draws, steps=STEPS):
@@ -22,8 +22,11 @@ def trained(stack, draws, steps=STEPS):
     return state.parameters, telemetry.recorded(), draws
 
 
-@pytest.mark.parametrize("regularizer", ["none", "clip_norm", "gp", "zclip", "weight_clip"])
-@pytest.mark.parametrize("model", ["mlp", "wgan", "regressor"])
+@in_suites(
+    "model, regularizer",
+    quick=[*(("mlp", name) for name in KINDS), ("wgan", "gp"), ("regressor", "clip_norm")],
+    slow=[(model, name) for model in ("wgan", "regressor") for name in KINDS],
+)
 def test_several_batches_make_the_update_of_one_that_is_as_large(model, regularizer):
     given = {"seed": [0, 3], "optimizer": "adam", "optimizer__lr": 0.01}
     given |= {"optimizer__weight_decay": 0.1} | ({"regularizer__warmup": 2} if regularizer == "zclip" else {})

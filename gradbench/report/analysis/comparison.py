@@ -192,11 +192,6 @@ class ComparisonGroup:
         level = self.mean(CONTROL).estimate
         return rank_arms(self.scores(self.settings), arms, control, self.margins(level))
 
-    @cached_property
-    def control_seconds(self) -> float:
-        """Median step time of ``none``, in seconds."""
-        return float(self.cells_at(CONTROL)["step_seconds"].median())
-
     def chosen_setting(self, treatment: str) -> Setting:
         """Return a treatment's best setting: the fewest diverged cells, then the best mean."""
         arm = self.treatments.index(treatment)
@@ -282,11 +277,3 @@ def margin_of(cells: pd.DataFrame) -> float | None:
         return MARGINS[scale_of(str(first["model.metric"]))]
     given = first.get("model.margin")
     return float(given) if isinstance(given, int | float) and 0 < given < np.inf else None
-
-
-def step_ratio(comparison: ComparisonGroup, setting: Setting) -> float:
-    """Compute the median step time of a setting over that of ``none``; nan if either is missing."""
-    if "step_seconds" not in comparison.cells:
-        return np.nan
-    control = comparison.control_seconds
-    return float(comparison.cells_at(setting)["step_seconds"].median() / control) if control > 0 else np.nan

@@ -6,12 +6,8 @@ import numpy as np
 import pandas as pd
 
 from gradbench.report.analysis.action import action_of
-from gradbench.report.analysis.comparison import (
-    CONTROL,
-    ComparisonGroup,
-    Setting,
-    step_ratio,
-)
+from gradbench.report.analysis.comparison import CONTROL, ComparisonGroup, Setting
+from gradbench.report.analysis.cost import cost_of, milliseconds_of
 from gradbench.report.load.cells import NONE, LoadedResults, metric_columns, strength_columns
 from gradbench.report.load.curves import ACTION
 from gradbench.report.load.read import STATUSES
@@ -41,23 +37,13 @@ def build_tables(
         "cells.csv": results.cells,
         "strengths.csv": _per_setting(comparisons, _strength_row),
         "divergence.csv": _per_setting(comparisons, _divergence_row),
-        "cost.csv": _per_setting(comparisons, _cost_row),
+        "cost.csv": pd.DataFrame([_cost_row(c, t) for c in comparisons for t in c.treatments]),
         "action.csv": _per_setting(comparisons, lambda c, s: _action_row(actions, c, s)),
         "comparisons.csv": pd.DataFrame(
             [row for comparison in comparisons for row in _ranking_rows(comparison, actions)],
             columns=JUDGED_COLUMNS,
         ),
     } | ({"metrics.csv": pd.DataFrame(metrics)} if metrics else {})
-
-
-def relative_step_times(comparison: ComparisonGroup, setting: Setting) -> pd.Series:
-    """Compute the distinct step times of a setting over the median of ``none``; cells of a stack share one time."""
-    cells = comparison.cells
-    if "step_seconds" not in cells:
-        return pd.Series(dtype=float)
-    found = comparison.cells_at(setting)["step_seconds"].dropna().drop_duplicates()
-    control = comparison.control_seconds
-    return found / control if control > 0 else pd.Series(dtype=float)
 
 
 def _per_setting(comparisons: Sequence[ComparisonGroup], row: RowOf) -> pd.DataFrame:
@@ -147,13 +133,14 @@ def diverged_share(comparison: ComparisonGroup, setting: Setting) -> Interval:
     return share_interval(statuses.count("diverged"), len(statuses) - statuses.count("failed"))
 
 
-def _cost_row(comparison: ComparisonGroup, setting: Setting) -> Mapping[str, object]:
-    ratios = relative_step_times(comparison, setting)
+def _cost_row(comparison: ComparisonGroup, treatment: str) -> Mapping[str, object]:
+    milliseconds = milliseconds_of(comparison, treatment)
     return {
-        "timings": len(ratios),
-        "ratio": step_ratio(comparison, setting),
-        "lowest": ratios.min(),
-        "highest": ratios.max(),
+        "comparison": comparison.label,
+        "treatment": treatment,
+        "rounds": milliseconds.n,
+        **cost_of(comparison, treatment).columns("step_ratio"),
+        **milliseconds.columns("milliseconds"),
     }
 
 
@@ -170,7 +157,8 @@ JUDGED_COLUMNS = (
     *("mean", "mean_low", "mean_high", "none_n", "none_diverged", "none", "none_low", "none_high"),
     *("pairs", "change", "change_low", "change_high", "relative"),
     *("fewer_diverged", "fewer_diverged_low", "fewer_diverged_high"),
-    *("behind", "behind_low", "behind_high", "probability_best", "touched", "effective_lr", "verdict"),
+    *("behind", "behind_low", "behind_high", "probability_best", "touched", "effective_lr"),
+    *("step_ratio", "step_ratio_low", "step_ratio_high", "verdict"),
 )
 
 
@@ -202,6 +190,7 @@ def _contender_row(
         "probability_best": one.probability_best,
         "touched": action.touched,
         "effective_lr": action.learning_rate,
+        **cost_of(comparison, setting.treatment).columns("step_ratio"),
         "verdict": one.verdict,
     }
     if one.against_control:

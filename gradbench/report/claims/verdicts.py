@@ -134,7 +134,7 @@ def _judge_grid(
     curves = pd.DataFrame({"cell": [], "step": []})
     if columns:
         curves = Results(results).curves(["cell", "step", *sorted(columns)])
-    evidence = Evidence(cells, curves, config_columns(cells))
+    evidence = Evidence(cells, curves, config_columns(cells), loaded.rounds)
     command, name = grid.get("command"), grid.get("experiment")
     command = escape_controls(str(command)) if is_command(command) else ""
     name = excerpt(escape_controls(name), MAX_LENGTH) if name and isinstance(name, str) else loaded.name

@@ -17,7 +17,6 @@ from gradbench.report.diff.pairing import (
     Pairing,
     count_verdicts,
     diff_folders,
-    median_ratio,
 )
 from gradbench.report.figures import compared
 from gradbench.report.figures.style import assign_looks
@@ -43,7 +42,8 @@ CAPTION = (
     "that matters. Same: every seed ended with the same number to the last bit. The rows are not corrected for "
     "their number: of settings that do not differ, up to one in twenty is called better or worse. The answers above "
     "are: a folder is called better where a setting is, with intervals that hold together for all settings, and "
-    "none is worse."
+    "none is worse. Stopwatch: the time of a step while both sweeps ran, second over first; it also tells of other "
+    "load, devices, versions and widths of stacks, so it is not what a setting costs."
 )
 
 
@@ -148,13 +148,10 @@ def _answer_models(found: FolderDiff) -> list[Answer]:
         own = [pairing for pairing in found.pairings if pairing.model == model]
         number = count_verdicts(own)
         parts = [f"{n} {verdict}" for verdict, n in number.items() if n]
-        ratio = median_ratio(own)
         lost = [sum(pairing.diverged[place] for pairing in own) for place in (0, 1)]
         parts[0] = f"of {pluralize(len(own), 'setting')}: {parts[0]}"
         evidence = [f"n = {format_strength('', [float(pairing.n) for pairing in own])}"]
         evidence += [join_words(parts), f"diverged cells {lost[0]} → {lost[1]}"]
-        if ratio > 0:
-            evidence.append(f"{format_number(ratio)}× the step time")
         corrected = {pairing.corrected_verdict for pairing in own} - {UNDECIDED, EQUAL}
         if number[SAME] == len(own):
             verdict, says = SAME, "the same numbers, to the last bit"
@@ -188,7 +185,7 @@ def _note_changes(found: FolderDiff) -> list[AuditNote]:
 
 
 def _verdict_table(found: FolderDiff, csv: str) -> Table:
-    columns = ("group", "setting", "verdict", *found.names, "change", "diverged", "n", "step time")
+    columns = ("group", "setting", "verdict", *found.names, "change", "diverged", "n", "stopwatch")
     rows = tuple(_entries(pairing) for pairing in found.pairings)
     return Table(f"{found.names[1]} beside {found.names[0]}, setting by setting", columns, rows, CAPTION, csv)
 
@@ -226,6 +223,6 @@ def _csv_row(pairing: Pairing) -> dict[str, object]:
         "relative": pairing.relative,
         "first_diverged": pairing.diverged[0],
         "second_diverged": pairing.diverged[1],
-        "step_ratio": pairing.ratio,
+        "stopwatch_ratio": pairing.ratio,
         "verdict": pairing.verdict,
     }

@@ -46,7 +46,7 @@ class Pairing:
     relative: bool  # whether the change is a share of the first
     diverged: tuple[int, int]
     n: int
-    ratio: float  # of median step times
+    ratio: float  # of the median step times while the sweeps ran: load, device and width of stacks are in it
     verdict: (
         str  # on the second folder: better, worse, equal, undecided, or same if every pair has equal numbers
     )
@@ -203,12 +203,6 @@ def count_verdicts(pairings: Sequence[Pairing]) -> dict[str, int]:
     """Count the settings with each verdict."""
     verdicts = [pairing.verdict for pairing in pairings]
     return {name: verdicts.count(name) for name in (BETTER, WORSE, EQUAL, UNDECIDED, SAME)}
-
-
-def median_ratio(pairings: Sequence[Pairing]) -> float:
-    """Compute the median ratio of step times, second over first; nan if none is known."""
-    known = [pairing.ratio for pairing in pairings if pairing.ratio > 0]
-    return float(np.median(known)) if known else np.nan
 
 
 def short_names(paths: Sequence[str]) -> list[str]:

@@ -23,6 +23,7 @@ from gradbench.config.composite import JOINT, names_code
 from gradbench.config.identity import SOURCE
 from gradbench.errors import DamagedError, UsageError
 from gradbench.report.load.added_keys import fill_added_keys
+from gradbench.report.load.costs import add_costs, load_rounds
 from gradbench.report.load.read import (
     MADE_BY,
     MEASURED,
@@ -40,7 +41,16 @@ from gradbench.storage.sanitize import check_folder, escape_controls
 NONE = "none"
 REQUIRED = ("cell", "model", "model.metric", "model.goal", "regularizer", "seed", "status")
 OUTCOME = ("cell", "status", "diverged_at", "error")
-PROVENANCE = (*MADE_BY, "git_dirty", "data_sha256", "format", "started", "finished", "command")
+PROVENANCE = (
+    *MADE_BY,
+    "git_dirty",
+    "data_sha256",
+    "step_program",
+    "format",
+    "started",
+    "finished",
+    "command",
+)
 READING = ("model.scale", "model.margin")
 """Columns that say how the metric is read; cells of before have none."""
 DERIVED = ("comparison", "at_any_rate", "treatment", "quantity", "strength", "strengths", "value", "score")
@@ -55,6 +65,7 @@ class LoadedResults:
     question: str
     commands: tuple[str, ...]
     cells: pd.DataFrame
+    rounds: pd.DataFrame = field(default_factory=pd.DataFrame)  # of the measurement of costs, see load.costs
     notes: tuple[str, ...] = field(default=())  # what was left out or replaced while reading, for the audit
 
     def arrays_of(self, cell: str) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
@@ -89,14 +100,18 @@ def load_results(path: Path) -> LoadedResults:
         raise UsageError(f"{path / 'cells'} holds no cell: make some results with `gradbench run quick`")
     cells, replaced = _keep_latest_rows(fill_added_keys(cells))
     cells, twice = _add_derived_columns(cells)
+    rounds, untimed = load_rounds(path)
     torn_arrays = find_damaged_arrays(path, cells)
     return LoadedResults(
         path=path,
         name=spec.get("experiment") or escape_controls(path.resolve().name),
         question=spec.get("question", ""),
         commands=tuple(map(escape_controls, commands)),
-        cells=cells,
-        notes=tuple(map(escape_controls, (*unread, *damaged, *torn_arrays, *unknown, *replaced, *twice))),
+        cells=add_costs(cells, rounds),
+        rounds=rounds,
+        notes=tuple(
+            map(escape_controls, (*unread, *damaged, *torn_arrays, *untimed, *unknown, *replaced, *twice))
+        ),
     )
 
 

@@ -18,7 +18,16 @@ STATUSES = ("completed", "diverged", "failed")
 NEEDED = ("model", "model.metric", "model.goal", "regularizer")
 MADE_BY = ("gradbench", "torch", "python", "device", "device_name", "execution", "git_commit")
 """Columns that name the versions, device and commit a cell was made with."""
-TEXT_COLUMNS = (*NEEDED, "model.unit", "error", "started", "finished", "data_sha256", *MADE_BY)
+TEXT_COLUMNS = (
+    *NEEDED,
+    "model.unit",
+    "error",
+    "started",
+    "finished",
+    "data_sha256",
+    "step_program",
+    *MADE_BY,
+)
 """Columns that hold text or null."""
 MEASURED = ("step_seconds", "seconds", "width", "exact", "test_examples")
 NUMBERS = (*MEASURED, *RECORDED, "diverged_at", "seed")

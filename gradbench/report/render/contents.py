@@ -10,7 +10,7 @@ import pandas as pd
 from gradbench.report.analysis.answer import Answer
 from gradbench.report.analysis.audit import AuditNote
 from gradbench.report.analysis.comparison import ComparisonGroup
-from gradbench.report.load.cells import LoadedResults, split_strengths
+from gradbench.report.load.cells import NONE, LoadedResults, split_strengths
 from gradbench.report.render.blocks import Picture, ReportSection, Table, TableEntry
 from gradbench.report.render.cells import CellListing
 from gradbench.report.render.formatting import (
@@ -18,6 +18,7 @@ from gradbench.report.render.formatting import (
     format_duration,
     format_interval,
     format_percent,
+    format_ratio,
     format_setting,
     join_or_count,
     join_words,
@@ -37,7 +38,8 @@ RANKED = (
     "changes hold together, at 95%, for every strength of every treatment, so that the best of many gets no credit "
     "for luck. Better and worse: the interval leaves out no change, or the difference in diverged cells does. "
     "Equal: no strength is better by more than the margin that matters, and one is shown not to be worse by more. "
-    "The chance of being best is the share of resampled experiments in which a treatment comes first."
+    "The chance of being best is the share of resampled experiments in which a treatment comes first. "
+    "Step: the time of a step relative to none, timed side by side after the sweep (see Cost)."
 )
 OUTCOMES = (
     "One row per treatment and strength. Means are over the seeds that completed, with 95% Student t intervals; the "
@@ -46,6 +48,11 @@ OUTCOMES = (
     "better: ties count half, a diverged cell loses to any that is not, and the interval is Newcombe's. A "
     "treatment that did nothing would be at 0.5. Many rows are many chances of luck: this table is for looking, the "
     "answers above are for deciding."
+)
+
+NOT_TIMED = (
+    "What a step of each treatment costs was not timed. A run times it at its end: type its command again, without "
+    "--no-cost. For cells of a gradbench that did not do so, gradbench cost does, such as gradbench cost model=mlp."
 )
 
 FURTHER = (
@@ -114,6 +121,8 @@ def build_sections(
         listed = [_settings_table(strengths)] if title == "Strengths" else []
         found.append(ReportSection(title, [*left_out, *drawings, *listed]))
         left_out = []
+    if "Cost" not in pictures and any(set(group.treatments) - {NONE} for group in comparisons):
+        found.insert(_index_of(found, "Critic"), ReportSection("Cost", [NOT_TIMED]))
     if "Divergence" not in pictures:
         which = " that figures show" if len(shown) < len(comparisons) else ""
         labels = join_or_count([comparison.label for comparison in shown], "group")
@@ -152,6 +161,7 @@ def _ranking_table(table: pd.DataFrame) -> Table:
         "seeds",
         "chance of being best",
         "steps changed",
+        "step",
     )
     rows = tuple(_ranking_entries(row) for row in table.to_dict("records"))
     return Table("Ranking", columns, rows, RANKED, "comparisons.csv")
@@ -171,7 +181,13 @@ def _ranking_entries(row: Mapping[Hashable, Any]) -> tuple[TableEntry, ...]:
         TableEntry(str(row["n"]), float(row["n"])),
         TableEntry(f"{row['probability_best']:.2f}", float(row["probability_best"])),
         TableEntry(format_percent(row["touched"]) if row["touched"] >= 0 else "–", float(row["touched"])),
+        TableEntry(_format_cost(row), float(row["step_ratio"])),
     )
+
+
+def _format_cost(row: Mapping[Hashable, Any]) -> str:
+    """Write the time of a step relative to ``none``, or a dash where it is unknown."""
+    return format_ratio(_interval(row, "step_ratio", 0)) if row["step_ratio"] > 0 else "–"
 
 
 def _interval(row: Mapping[Hashable, Any], name: str, n: float) -> Interval:
