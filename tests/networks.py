@@ -288,6 +288,13 @@ class SpectralCritic(nn.Module):
         return self.layers(points)
 
 
+class DropoutCritic(nn.Sequential):
+    """A critic with dropout."""
+
+    def __init__(self, inputs):
+        super().__init__(nn.Linear(inputs, 8), nn.LeakyReLU(0.1), nn.Dropout(0.3), nn.Linear(8, 1))
+
+
 class NormedGenerator(nn.Module):
     """A generator with batch normalisation and dropout."""
 

@@ -13,11 +13,12 @@ import yaml
 from gradbench.config.compose import Axis, Configs, Experiment, Overrides
 from gradbench.config.composite import strength_keys
 from gradbench.config.hashing import canonical
-from gradbench.config.instantiate import fingerprint, load_data
+from gradbench.config.instantiate import find_function, fingerprint, load_data
 from gradbench.data import Data
 from gradbench.grid.cell import Cell
 from gradbench.grid.expand import expand
 from gradbench.models.networks.language_model import CELLS
+from gradbench.training.points import offered
 from gradbench.training.step import EagerStepper
 
 CONFIGS = Configs()
@@ -133,6 +134,22 @@ COMPOSITIONS = (
 
 COMPOSED_PAIRS = [(model, name) for model in ("mlp", "wgan", "lstm") for name in COMPOSITIONS]
 
+ASKING_PAIRS = [
+    ("mlp", "bounded_update"),
+    ("wgan", "skip_spikes"),
+    ("lstm", "skip_spikes"),
+    ("lstm", "gp+skip_spikes+bounded_update"),
+    ("mlp", "gp+skip_spikes+bounded_update"),
+]
+"""Regularizers of other people's that ask for the loss and the learning rate."""
+
+PLACED_PAIRS = [
+    (model, f"gp@{points}")
+    for model in MODELS
+    for points in offered(find_function(CONFIGS.compose((f"model={model}",))[0]["model"]["_target_"]))
+]
+"""Each model with a penalty at each of the points that it offers."""
+
 
 # ---- which pairs are tried where -----------------------------------------------------------------------------
 
@@ -204,18 +221,20 @@ def each_pair(turn: int) -> pytest.MarkDecorator:
 
     The default suite tries every model and every regularizer, the slow one every model with every family of
     regularizers, and other people's code, unless it is large, with a clip or a penalty; both try some of the
-    compositions. Another ``turn`` chooses others. The number of these pairs grows with the number of models, not with
-    the product.
+    compositions, of the points of a penalty and of other people's regularizers. Another ``turn`` chooses others. The
+    number of these pairs grows with the number of models, not with the product.
     """
+    further = PLACED_PAIRS + ASKING_PAIRS
     quick = some_pairs(turn) + composed_pairs(turn)[turn % len(COMPOSITIONS) :][:1]
+    quick += [kind[turn % len(kind)] for kind in (PLACED_PAIRS, ASKING_PAIRS)]
     slow = pairs_of_families(turn)
     slow += [
         (name, "gp" if (name, "gp") in OTHER_PAIRS and turn % 2 else "clip_norm")
         for name in OTHERS
         if name not in LARGE
     ]
-    slow += composed_pairs(turn)
-    return in_suites("model, regularizer", quick, slow, ALL_PAIRS + OTHER_PAIRS + COMPOSED_PAIRS)
+    slow += composed_pairs(turn) + further[turn % 3 :: 3]
+    return in_suites("model, regularizer", quick, slow, ALL_PAIRS + OTHER_PAIRS + COMPOSED_PAIRS + further)
 
 
 FURTHER = ("lstm", "wgan", "classifier")
@@ -234,7 +253,8 @@ def default_strengths(regularizer: str) -> dict[str, float]:
     """Return a regularizer's default strengths by their keys: none, one, or those of its parts."""
     from gradbench.config.compose import leaves
 
-    node = CONFIGS.compose((f"regularizer={regularizer}",))[0]["regularizer"]
+    regularizer = regularizer.partition("@")[0]
+    node = OWN_CONFIGS.compose((f"regularizer={regularizer}",))[0]["regularizer"]
     values = dict(leaves(node))
     return {f"regularizer.{key}": values[key] for key in strength_keys(node)}
 
@@ -247,7 +267,12 @@ def keys_of(*choices: str) -> frozenset[str]:
 
 
 def cells(model: str, regularizer: str, **values: object) -> list[Cell]:
-    """Return the cells of a small grid; a list is an axis. Dots in keys are written as double underscores."""
+    """Return the cells of a small grid; a list is an axis. Dots in keys are written as double underscores.
+
+    ``gp@real`` is a penalty at these points.
+    """
+    regularizer, _, points = regularizer.partition("@")
+    values = ({"regularizer__points": points} if points else {}) | values
     model, network = OTHERS.get(model, (model, NETWORKS.get(model, {})))
     given = {key.replace("__", "."): value for key, value in values.items()}
     sizes = {key: value for key, value in SIZES.items() if key in keys_of(f"model={model}")}
@@ -257,7 +282,10 @@ def cells(model: str, regularizer: str, **values: object) -> list[Cell]:
         Axis(key, tuple(value) if isinstance(value, list) else (value,), may_name_code=True)
         for key, value in settings.items()
     )
-    configs = CONFIGS if model in MODELS else OWN_CONFIGS
+    is_shipped = model in MODELS and {part for one in settings["regularizer"] for part in one.split("+")} <= {
+        *REGULARIZERS
+    }
+    configs = CONFIGS if is_shipped else OWN_CONFIGS
     return expand(configs, Experiment("small"), Overrides(axes), fingerprint)
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from small import (
     ALL_PAIRS,
+    ASKING_PAIRS,
     COMPOSED_PAIRS,
     COMPOSITIONS,
     CPU,
@@ -23,6 +24,7 @@ from small import (
     NETWORKS,
     OTHER_PAIRS,
     OTHERS,
+    PLACED_PAIRS,
     QUICK_UPDATES,
     REGULARIZERS,
     UPDATES,
@@ -161,6 +163,16 @@ def test_a_cell_has_the_bits_that_its_model_promises_in_a_stack_of_any_width(mod
                 assert_close(found, whole[cell], tolerance)
             else:
                 assert_same_bits(found, whole[cell])
+
+
+@pytest.mark.parametrize("model", ["mlp", "wgan"])
+def test_a_cell_with_a_lazy_penalty_has_the_same_bits_in_a_stack_of_any_width(model):
+    sizes = {"precision": "float32", "steps": 3, "eval_every": 3, "regularizer__every": 2} | odd_sizes(model)
+    grid = cells(model, "gp", seed=list(range(8)), **sizes)
+    whole = numbers_of(grid)
+    for width in WIDTHS:
+        for cell, found in numbers_of(shuffled(grid, width)).items():
+            assert_same_bits(found, whole[cell])
 
 
 def test_the_models_of_gradbench_promise_the_same_bits():
@@ -348,11 +360,12 @@ def test_every_property_is_tried_with_all_models_and_regularizers_and_in_the_slo
             if mark.args[0] != "model, regularizer":
                 continue
             level = {pair.values: {one.name for one in pair.marks} for pair in mark.args[1]}
-            assert level.keys() == {*ALL_PAIRS, *OTHER_PAIRS, *COMPOSED_PAIRS}
+            assert level.keys() == {*ALL_PAIRS, *OTHER_PAIRS, *COMPOSED_PAIRS, *PLACED_PAIRS, *ASKING_PAIRS}
             quick = {pair for pair, marks in level.items() if not marks}
             slow = {pair for pair, marks in level.items() if marks <= {"slow"}}
-            assert quick & {*COMPOSED_PAIRS}
-            quick -= {*COMPOSED_PAIRS}
+            for kind in (COMPOSED_PAIRS, PLACED_PAIRS, ASKING_PAIRS):
+                assert quick & {*kind}
+                quick -= {*kind}
             assert [set(side) for side in zip(*quick, strict=True)] == [set(MODELS), set(REGULARIZERS)]
             assert len(quick) <= len(MODELS) + len(REGULARIZERS), "it may not grow as a product"
             assert with_families(slow) >= of_families

@@ -76,6 +76,14 @@ def test_the_treatment_of_the_guide_clips_and_keeps_the_direction(study):
     np.testing.assert_allclose(curves["cosine"], 1)
 
 
+def test_the_treatment_that_asks_for_the_learning_rate_bounds_the_update(study):
+    words = ["model=mlp", "regularizer=bounded_update", "regularizer.bound=1e-3", "schedule=cosine", *CALM]
+    (cell,) = cells_of(study, *words)
+    curves = train([cell], data_of(cell), CPU).curves
+    np.testing.assert_allclose(curves["update_norm"], np.minimum(1e-3, curves["lr"] * curves["grad_norm"]))
+    assert curves["update_norm"].max() == pytest.approx(1e-3)
+
+
 def test_the_optimizer_and_the_schedule_of_the_guide_move_every_coordinate_as_far_as_they_say(study):
     words = ["model=mlp", "optimizer=sign", "optimizer.lr=0.25", "schedule=linear", "schedule.until=10,40"]
     grid = cells_of(study, *words, *CALM)
@@ -196,7 +204,7 @@ def test_the_guide_names_methods_that_there_are_with_their_arguments(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "left_out"), [("Regularizer", {"strengths"}), ("Optimizer", {"fused", "is_plain_sgd"})]
+    ("name", "left_out"), [("Regularizer", {"parts"}), ("Optimizer", {"fused", "is_plain_sgd"})]
 )
 def test_the_guide_names_every_argument_of_what_a_function_returns(name, left_out):
     found = {one.name for one in fields(getattr(gradbench, name))}

@@ -113,7 +113,15 @@ ABOUT = {
         "`none`, or given twice. Regularizers of your own compose as well.\n\n"
         "`regularizer.players` says which networks it acts on, where a model has several: `critic`, `generator` or "
         "`both`; in a composition each part says it, as in `regularizer.clip_norm.players=both`. A penalty is only "
-        "measured where the model measures it."
+        "measured of the network that the model says.\n\n"
+        "`regularizer.points` says where a penalty is measured: of a GAN `between` real and generated points (the "
+        "default), at `real` or `generated` ones, at `both`, or `around` real ones; of other models at `inputs` (a "
+        "language model's `embeddings`) or `around` them. *Around* is x + a · std / 2 · u, with a ~ U[0, 1] for each "
+        "point, u ~ U[0, 1] for each coordinate, and the standard deviation of all numbers of the batch. So "
+        "`regularizer=gp_zero regularizer.points=real` is R1, `generated` R2, both with λ = γ / 2; `both` is the mean "
+        "over both, R1 and R2 with λ = γ; and `regularizer=gp regularizer.points=around` is DRAGAN.\n\n"
+        "`regularizer.every=16` adds a penalty at the first step and every 16th after it, with 16 times its weight: "
+        "nearly the same on average, in little more time than none takes."
     ),
     "data": "What must be downloaded is downloaded on first use. The rest comes with the packages or is generated.",
     "optimizers": (

@@ -9,7 +9,7 @@ import yaml
 
 from gradbench.config.compose import GROUPS, Config, shipped_folder
 from gradbench.config.composite import CHAIN, TARGET, regularizers_of
-from gradbench.config.neutral import is_same
+from gradbench.config.neutral import is_same, pop_neutral
 from gradbench.config.sources import OWN, file_sha256, source_sha256
 from gradbench.errors import UsageError
 
@@ -97,15 +97,27 @@ def is_shipped_target(group: str, node: Mapping[str, Any]) -> bool:
 @cache
 def shipped_target(group: str, name: str) -> str | None:
     """Return the ``_target_`` of a shipped option, its own or inherited; ``None`` if there is no such option."""
+    return next((str(node[TARGET]) for node in shipped_nodes(group, name) if TARGET in node), None)
+
+
+@cache
+def shipped_neutral(group: str, name: str) -> dict[str, Any]:
+    """Return the neutral values of a shipped option's keys, its own and inherited; none if there is no such option."""
+    found: dict[str, Any] = {}
+    for node in shipped_nodes(group, name):
+        found = pop_neutral(node) | found
+    return found
+
+
+def shipped_nodes(group: str, name: str) -> Iterator[Config]:
+    """Yield the group's node in the file of a shipped option, and in those that it inherits from."""
     options = {path.stem: path for path in (shipped_folder("conf") / group).glob("*.yaml")}
-    if name not in options:
-        return None
-    written = yaml.safe_load(options[name].read_text(encoding="utf-8"))
-    node = written.get(group, written)  # a model's file begins above its group
-    if TARGET in node:
-        return str(node[TARGET])
-    parents = [base for base in node.get("defaults", ()) if isinstance(base, str) and base != "_self_"]
-    return shipped_target(group, parents[0]) if parents else None
+    while name in options:
+        written = yaml.safe_load(options[name].read_text(encoding="utf-8"))
+        node = written.get(group, written)  # a model's file begins above its group
+        yield node
+        parents = [base for base in node.get("defaults", ()) if isinstance(base, str) and base != "_self_"]
+        name = parents[0] if parents else ""
 
 
 # ---- targets outside gradbench -----------------------------------------------------------------------------

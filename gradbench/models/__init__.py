@@ -50,6 +50,9 @@ class Task(ABC):
 
     Attributes:
         players: in the order in which they are trained; exactly one is regularized.
+        probe_points: names of the points at which a penalty can be measured, the default first: the keys of what
+            :meth:`probe` returns. Empty where it returns one tensor.
+        probe_around: the points that ``regularizer.points=around`` moves by noise; ``None`` where that is not offered.
         fuses: whether :meth:`networks` offers faster kernels, which run one network at a time and can be
             differentiated only once.
         has_own_code: whether :meth:`check_networks` and :meth:`metric_names` call the networks, so that these must
@@ -59,6 +62,8 @@ class Task(ABC):
     """
 
     players: tuple[Player, ...]
+    probe_points: tuple[str, ...] = ()
+    probe_around: str | None = None
     fuses: bool = False
     has_own_code: bool = False
     width_tolerance: float = 1e-3
@@ -105,8 +110,10 @@ class Task(ABC):
 
     def probe(
         self, player: str, nets: Networks, batch: Tensors, carry: Tensors
-    ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    ) -> tuple[Callable[[Tensor], Tensor], Tensor | Mapping[str, Tensor]]:
         """Return a function f: [B, ...] -> [B], and the points [B, ...] at which a penalty takes f's gradient.
+
+        Several kinds of points stand in a dict by name, as ``probe_points`` names them.
 
         Raises:
             UsageError: always, if the model does not replace this method.
@@ -162,6 +169,9 @@ class MeanLoss(Task):
 
     It implements :meth:`losses`; :meth:`loss` and :meth:`probe` follow from it, and one forward pass serves both.
     """
+
+    probe_points = ("inputs",)
+    probe_around = "inputs"
 
     @abstractmethod
     def losses(

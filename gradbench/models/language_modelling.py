@@ -60,6 +60,8 @@ class LanguageModellingTask(MeanLoss):
     """
 
     players: tuple[Player, ...] = (Player("network"),)
+    probe_points = ("embeddings",)
+    probe_around = "embeddings"
 
     def __init__(
         self,

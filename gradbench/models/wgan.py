@@ -53,7 +53,9 @@ MAX_COUNTED = 1e300
 class WassersteinGAN(Task):
     """A critic D and a generator G: D's loss is E D(G(z)) - E D(x), G's is -E D(G(z)).
 
-    A gradient penalty is taken of D at x' = a x + (1 - a) G(z), a ~ U[0, 1] per sample (Gulrajani et al. 2017).
+    A gradient penalty is taken of D ``between`` x and G(z), at x' = a x + (1 - a) G(z), a ~ U[0, 1] per sample
+    (Gulrajani et al. 2017); at ``real`` or ``generated`` points (R1 and R2, Mescheder et al. 2018), at ``both``; or
+    ``around`` real ones (DRAGAN, Kodali et al. 2017).
 
     Args:
         sizes: sizes of the data: ``inputs`` (D).
@@ -74,6 +76,8 @@ class WassersteinGAN(Task):
     """
 
     width_tolerance = 0.0
+    probe_points = ("between", "real", "generated", "both")
+    probe_around = "real"
 
     def __init__(
         self,
@@ -185,9 +189,11 @@ class WassersteinGAN(Task):
         nets: Networks,
         batch: Tensors,
         carry: Tensors,
-    ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-        """Return the critic, and the points interpolated between real and generated ones."""
-        return lambda x: self.values(nets["critic"], x), batch["between"]
+    ) -> tuple[Callable[[Tensor], Tensor], Tensors]:
+        """Return the critic, and the points by name; ``both`` are the real and the generated ones, [2 B, ...]."""
+        points = {"between": batch["between"], "real": batch["real"], "generated": batch["fake"]}
+        points["both"] = torch.cat([batch["real"], batch["fake"]])
+        return lambda x: self.values(nets["critic"], x), points
 
     def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
         """Compute the critic's Wasserstein estimate on held-out points, and arrays for figures.

@@ -1,7 +1,5 @@
 """Composition of several regularizers, as optax's ``chain`` composes transformations. S strengths, one per part."""
 
-from collections.abc import Callable
-
 from torch import Tensor
 
 from gradbench.functional.flat_params import Layout
@@ -11,7 +9,8 @@ from gradbench.regularizers import Regularizer, State
 def chain(*parts: Regularizer) -> Regularizer:
     """Compose regularizers: penalties add up, transforms and then projections follow one another in the order given.
 
-    Each transform is given the gradient that the one before it returns, and keeps a state of its own.
+    Each penalty is measured at its own points. Each transform is given the gradient that the one before it returns, and
+    keeps a state of its own.
 
     Args:
         parts: two or more, none of them composed itself.
@@ -21,23 +20,26 @@ def chain(*parts: Regularizer) -> Regularizer:
     """
     numbered = list(enumerate(parts))
 
-    def penalty(f: Callable[[Tensor], Tensor], points: Tensor, strength_S: Tensor) -> Tensor:
-        first, *others = [part.penalty(f, points, strength_S[i]) for i, part in numbered if part.penalty]
-        return sum(others, start=first)
-
     def init(parameters_P: Tensor, layout: Layout) -> State:
         states = [(i, part.init(parameters_P, layout)) for i, part in numbered]
         return {state_key(i, name): tensor for i, state in states for name, tensor in state.items()}
 
     def transform(
-        gradient_P: Tensor, strength_S: Tensor, state: State, parameters_P: Tensor, layout: Layout
+        gradient_P: Tensor,
+        strength_S: Tensor,
+        state: State,
+        parameters_P: Tensor,
+        layout: Layout,
+        **given: Tensor,
     ) -> tuple[Tensor, State]:
         after = dict(state)
         for i, part in numbered:
             if part.transform:
                 begin = state_key(i, "")
                 own = {key.removeprefix(begin): one for key, one in state.items() if key.startswith(begin)}
-                gradient_P, own = part.transform(gradient_P, strength_S[i], own, parameters_P, layout)
+                gradient_P, own = part.transformed(
+                    gradient_P, strength_S[i], own, parameters_P, layout, **given
+                )
                 after |= {state_key(i, name): tensor for name, tensor in own.items()}
         return gradient_P, after
 
@@ -48,12 +50,11 @@ def chain(*parts: Regularizer) -> Regularizer:
         return parameters_P
 
     return Regularizer(
-        penalty=penalty if any(part.penalty for part in parts) else None,
         transform=transform if any(part.transform for part in parts) else None,
         project=project if any(part.project for part in parts) else None,
         preserves_direction=not any(part.changes_direction for part in parts),
         init=init,
-        strengths=len(parts),
+        parts=parts,
     )
 
 

@@ -303,8 +303,8 @@ def validate(
 
     def try_out(cell: Cell) -> list[str]:
         program = build(cell.config, data_of(cell))
-        regularizers = build_regularizers(cell.config, program.model.players)
-        penalised = any(regularizer.penalty for regularizer in regularizers.values())
+        regularizers = build_regularizers(cell.config, program.model)
+        penalised = any(regularizer.penalties for regularizer in regularizers.values())
         notes: list[str] = []
         try:
             names = try_networks(program.model, initial_weights(cell), penalised, notes.append)

@@ -53,7 +53,7 @@ def bind_stack(
     """
     cells = [stack[index] for index in cell_indices]
     config, device, dtype = cells[0].config, execution.device, program.dtype
-    groups = group_by_regularizer(cells, program.model.players)
+    groups = group_by_regularizer(cells, program.model)
     layouts = layouts_of(program, execution, execution.fused)
     shared = StackProgram(
         cells[0].program, program, layouts, groups, execution, Divergence(**config["divergence"])

@@ -44,13 +44,16 @@ class CudaGraphStepper(EagerStepper):
     def step(self, state: State, draws: Mapping[str, Tensors], compares: bool) -> Rows:
         """Take a step, with its part of a chunk's random numbers; ``state.step`` stays."""
         compares = compares and self.compares
-        if self.is_first(compares):  # this traces the operations, and lets libraries initialise themselves
+        due = tuple(player.due(state.step) for player in self.context.players)
+        if self.is_first(
+            (compares, due)
+        ):  # this traces the operations, and lets libraries initialise themselves
             return super().step(state, draws, compares)
         static, count = self.to_static_buffers(state), state.step
         self.load_draws(draws)
         self.step_count.fill_(count)
         # the first loss of all sets the limit, the last gradient is kept
-        kind = ("step", compares, count == 0, count + 1 == self.context.steps)
+        kind = ("step", compares, due, count == 0, count + 1 == self.context.steps)
 
         def captured() -> tuple[Tensors, Any]:
             after = replace(static, step=count, last=None)

@@ -10,6 +10,7 @@ from gradbench.functional.flat_params import Layout
 from gradbench.functional.written_out import written_out
 from gradbench.grid.cell import Cell
 from gradbench.models import Player
+from gradbench.regularizers import Regularizer
 from gradbench.training.divergence import Divergence
 from gradbench.training.program import Program, build_regularizer
 from gradbench.training.regularize import RegularizerGroup
@@ -75,7 +76,7 @@ def choose_execution(
 
 def has_penalty(cell: Cell) -> bool:
     """Return whether a cell's regularizer adds a penalty, which is differentiated twice."""
-    return build_regularizer(cell.config).penalty is not None
+    return bool(build_regularizer(cell.config).penalties)
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,11 @@ class StackProgram:
     groups: list[RegularizerGroup]
     execution: Execution
     divergence: Divergence
+
+    def penalised(self, player: Player) -> Regularizer:
+        """Return the regularizer whose penalties a player pays: cells with a penalty all have the same."""
+        acting = self.acting(player)
+        return acting[0].regularizer if acting else Regularizer()
 
     def acting(self, player: Player) -> list[RegularizerGroup]:
         """Return the groups with what acts on a player; none where nothing does in any of them."""

@@ -5,7 +5,7 @@ inside ``vmap`` would give the same numbers, but it imports torch's compiler, wh
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,10 +15,11 @@ from torch.func import vmap
 
 from gradbench.functional.flat_params import Network, Tensors, Weights
 from gradbench.functional.input_gradients import Evaluated
-from gradbench.functional.noise import CounterNoise
+from gradbench.functional.noise import CounterNoise, subkey
 from gradbench.models import MeanLoss, Player, Task
-from gradbench.regularizers import Penalty, Regularizer
+from gradbench.regularizers import Regularizer
 from gradbench.training.execution import StackProgram
+from gradbench.training.points import AROUND, MOVES, chosen, move
 
 Objective = Callable[..., tuple[Tensor, Tensor, Tensors, Tensors]]
 """``(own, others, batch, carry, strength [K, S], noise key [K]) -> loss [K], penalty [K], carry, buffers``.
@@ -26,15 +27,14 @@ Objective = Callable[..., tuple[Tensor, Tensor, Tensors, Tensors]]
 Own and others are weights. Without K where cells run one after another.
 """
 
-Probe = tuple[Callable[[Tensor], tuple[Tensor, Tensors]], Tensor]
-"""A function ``x [B, ...] -> values [B], carry``, and the points [B, ...] where a penalty measures its gradient."""
+Probe = tuple[Callable[[Tensor], tuple[Tensor, Tensors]], Tensor | Mapping[str, Tensor]]
+"""A function ``x [B, ...] -> values [B], carry``, and the points [B, ...] where penalties measure its gradient."""
 
 
-def build_objective(player: Player, stack: StackProgram) -> Objective:
-    """Return the objective of a player: its loss, and the penalty where its cells have one."""
-    acting = stack.acting(player)
-    regularizer = acting[0].regularizer if acting else Regularizer()
-    penalty_fn = regularizer.penalty
+def build_objective(player: Player, stack: StackProgram, due: frozenset[int]) -> Objective:
+    """Return the objective of a player: its loss, and of the penalties that its cells have those that are due."""
+    penalties = [one for one in stack.penalised(player).penalties if one[0] in due]
+    places = penalties_by_points(penalties, stack.program.model)
     network = OneNetwork(player, stack)
 
     def stacked(function: Callable[..., Any], noise_key: Tensor) -> Callable[..., Any]:
@@ -48,24 +48,50 @@ def build_objective(player: Player, stack: StackProgram) -> Objective:
         return with_noise
 
     def plain(*args: Any) -> tuple[Tensor, Tensor, Tensors, Tensors]:
-        *rest, noise_key = args
-        loss, penalty, carried, buffers = stacked(network.loss_alone, noise_key)(*rest)
-        return loss, penalty, carried, buffers
+        *rest, _strength, noise_key = args
+        loss, carried, buffers = stacked(network.loss, noise_key)(*rest)
+        return loss, torch.zeros_like(loss), carried, buffers
 
     def penalised(*args: Any) -> tuple[Tensor, Tensor, Tensors, Tensors]:
         *rest, strength, noise_key = args
-        x = stacked(network.points, noise_key)(*rest)
-        x = x if x.requires_grad else x.detach().requires_grad_()
-        values_B, loss, carried, buffers = stacked(network.values, noise_key)(x, *rest)
-        (slopes,) = torch.autograd.grad(
-            values_B.sum(), x, create_graph=True, allow_unused=True, materialize_grads=True
-        )
-        assert penalty_fn is not None
-        weighted_penalty = stacked(partial(network.weighted_penalty, penalty_fn), noise_key)
-        penalty = weighted_penalty(x, values_B, slopes, regularizer.own(strength), *rest)
-        return loss, penalty, carried, buffers
+        passed: list[Any] = []
+        terms = []
+        for place, members in places.items():
+            x = stacked(partial(network.points, place), noise_key)(*rest)
+            if place == AROUND:
+                x = stacked(move, subkey(noise_key, MOVES))(x)
+            x = x if x.requires_grad else x.detach().requires_grad_()
+            if isinstance(network.model, MeanLoss) and place != AROUND:
+                values_B, *passed = stacked(network.values_and_loss, noise_key)(x, *rest)
+            else:
+                values_B = stacked(network.values, noise_key)(x, *rest)
+                passed = passed or stacked(network.loss, noise_key)(*rest)
+            (slopes,) = torch.autograd.grad(
+                values_B.sum(), x, create_graph=True, allow_unused=True, materialize_grads=True
+            )
+            for index, part in members:
+                weighted_penalty = stacked(partial(network.weighted_penalty, part), noise_key)
+                term = weighted_penalty(x, values_B, slopes, strength[..., index], *rest)
+                terms.append(term if part.every == 1 else part.every * term)
+        loss, carried, buffers = passed
+        return loss, sum(terms[1:], start=terms[0]), carried, buffers
 
-    return plain if penalty_fn is None else penalised
+    return penalised if places else plain
+
+
+Penalties = list[tuple[int, Regularizer]]
+"""Regularizers with a penalty, each with the index of its strength."""
+
+
+def penalties_by_points(penalties: Penalties, model: Task) -> dict[str | None, Penalties]:
+    """Return the penalties that are measured at each of a model's points.
+
+    Points whose pass may serve the loss, too, come first.
+    """
+    places: dict[str | None, Penalties] = {}
+    for index, part in sorted(penalties, key=lambda one: one[1].points == AROUND):
+        places.setdefault(part.points or next(iter(model.probe_points), None), []).append((index, part))
+    return places
 
 
 class OneNetwork:
@@ -84,41 +110,46 @@ class OneNetwork:
         """Return every player's network with these weights."""
         return {key: self.layouts[key].bind(*weights) for key, weights in (others | {self.name: own}).items()}
 
-    def loss_alone(
-        self, own: Weights, others: dict[str, Weights], batch: Tensors, carry: Tensors, _strength: Tensor
-    ) -> tuple[Tensor, Tensor, Tensors, Tensors]:
-        """Return the loss, a penalty of zero, what is carried on, and the own network's buffers afterwards."""
+    def loss(
+        self, own: Weights, others: dict[str, Weights], batch: Tensors, carry: Tensors
+    ) -> tuple[Tensor, Tensors, Tensors]:
+        """Return the loss, what is carried on, and the own network's buffers afterwards."""
         nets = self.networks(own, others)
         with self.autocast():
             loss, carried = self.model.loss(self.name, nets, batch, carry)
-        loss = loss.to(own.parameters.dtype)
-        return loss, torch.zeros_like(loss), carried, nets[self.name].buffers
+        return loss.to(own.parameters.dtype), carried, nets[self.name].buffers
 
     def probe(self, nets: dict[str, Network], batch: Tensors, carry: Tensors) -> Probe:
         """Return the function and the points where a penalty measures its gradient."""
         return probe_of(self.model, self.name, nets, batch, carry)
 
-    def points(self, own: Weights, others: dict[str, Weights], batch: Tensors, carry: Tensors) -> Tensor:
-        """Return the points alone, [B, ...]."""
+    def points(
+        self, place: str | None, own: Weights, others: dict[str, Weights], batch: Tensors, carry: Tensors
+    ) -> Tensor:
+        """Return the points of a name alone, [B, ...]; those around others before they are moved."""
         with self.autocast():
-            return self.probe(self.networks(own, others), batch, carry)[1]
+            return chosen(self.model, self.probe(self.networks(own, others), batch, carry)[1], place)
 
     def values(
         self, x: Tensor, own: Weights, others: dict[str, Weights], batch: Tensors, carry: Tensors
+    ) -> Tensor:
+        """Return the function's values at points, [B]."""
+        with self.autocast():
+            return self.probe(self.networks(own, others), batch, carry)[0](x)[0]
+
+    def values_and_loss(
+        self, x: Tensor, own: Weights, others: dict[str, Weights], batch: Tensors, carry: Tensors
     ) -> tuple[Tensor, Tensor, Tensors, Tensors]:
-        """Return the function's values [B] at points, the loss, what is carried on, and the own buffers afterwards."""
-        nets, dtype = self.networks(own, others), own.parameters.dtype
+        """Return a :class:`MeanLoss`'s values at its inputs [B], and what :meth:`loss` does, by one pass."""
+        nets = self.networks(own, others)
         with self.autocast():
             values_B, carried = self.probe(nets, batch, carry)[0](x)
-            if isinstance(self.model, MeanLoss):  # one pass serves both
-                return values_B, values_B.mean().to(dtype), carried, nets[self.name].buffers
-            nets = self.networks(own, others)
-            loss, carried = self.model.loss(self.name, nets, batch, carry)
-        return values_B, loss.to(dtype), carried, nets[self.name].buffers
+        loss = values_B.mean().to(own.parameters.dtype)
+        return values_B, loss, carried, nets[self.name].buffers
 
     def weighted_penalty(
         self,
-        penalty_fn: Penalty,
+        regularizer: Regularizer,
         x: Tensor,
         values_B: Tensor,
         slopes: Tensor,
@@ -130,7 +161,8 @@ class OneNetwork:
         """Return the penalty at points whose values [B] and slopes [B, ...] are known."""
         with self.autocast():
             f = self.probe(self.networks(own, others), *rest)[0]
-            penalty = penalty_fn(Evaluated(lambda x: f(x)[0], x, values_B, slopes), x, strength)
+            assert regularizer.penalty is not None
+            penalty = regularizer.penalty(Evaluated(lambda x: f(x)[0], x, values_B, slopes), x, strength)
         return penalty.to(own.parameters.dtype)
 
 

@@ -1,6 +1,6 @@
 """Build what all cells of a stack share: model, optimizer, schedule, batches per update and precision."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +9,12 @@ import torch
 from gradbench.config.composite import CHAIN, PLAYERS, regularizers_of
 from gradbench.config.instantiate import find_function, instantiate_group
 from gradbench.data import Data
-from gradbench.errors import UsageError
+from gradbench.errors import UsageError, nearest
 from gradbench.grid.cell import schedule_numbers
 from gradbench.models import Player, Task
 from gradbench.optimizers import Optimizer, Schedule
 from gradbench.regularizers import Regularizer
+from gradbench.training.points import offered
 
 BOTH = "both"
 """The value of ``regularizer.players`` that means all of them."""
@@ -75,13 +76,15 @@ def build_regularizer(config: Mapping[str, Any], player: Player | None = None) -
     return composed
 
 
-def build_regularizers(config: Mapping[str, Any], players: Sequence[Player]) -> dict[str, Regularizer]:
+def build_regularizers(config: Mapping[str, Any], task: Task) -> dict[str, Regularizer]:
     """Build what acts on each of a model's players, by name.
 
     Raises:
-        UsageError: where it cannot be made, for a player that there is not, or a penalty that cannot be measured.
+        UsageError: where it cannot be made, for players or points that there are not, or a penalty that cannot be
+            measured.
     """
-    names, model = [player.name for player in players], config["model"]["name"]
+    players, model = task.players, config["model"]["name"]
+    names = [player.name for player in players]
     for at, node in regularizers_of(config["regularizer"]).items():
         chosen = node.get(PLAYERS)
         if chosen not in (None, *names, *([BOTH] if len(names) > 1 else [])):
@@ -91,13 +94,27 @@ def build_regularizers(config: Mapping[str, Any], players: Sequence[Player]) -> 
             )
     found = {player.name: build_regularizer(config, player) for player in players}
     for player in players:
-        if found[player.name].penalty and not player.regularized:
+        check_points(config, found[player.name], task)
+        if found[player.name].penalties and not player.regularized:
             measured = next(one.name for one in players if one.regularized)
             raise UsageError(
                 f"regularizer={config['regularizer']['name']}: model={model} measures a penalty of its {measured} "
                 f"alone, not of its {player.name}; leave out {PLAYERS} for what adds a penalty"
             )
     return found
+
+
+def check_points(config: Mapping[str, Any], regularizer: Regularizer, task: Task) -> None:
+    """Raise ``UsageError`` for a penalty at points that the model does not offer."""
+    at, known, model = list(regularizers_of(config["regularizer"])), offered(task), config["model"]["name"]
+    for index, part in regularizer.penalties:
+        if part.points in (None, *known):
+            continue
+        where = "at one place alone" if len(known) < 2 else f"at {', '.join(known[:-1])} or {known[-1]}"
+        what = f"write one of them{nearest(str(part.points), known)}" if len(known) > 1 else "leave it out"
+        raise UsageError(
+            f"regularizer.{at[index]}points={part.points}: model={model} measures a penalty {where}; {what}"
+        )
 
 
 def acts_on(node: Mapping[str, Any], player: Player) -> bool:

@@ -23,6 +23,7 @@ from gradbench.functional.written_out import written_out
 from gradbench.grid.cell import Cell
 from gradbench.models import Player, Task
 from gradbench.training.draws import CHUNK
+from gradbench.training.points import AROUND, MOVES, chosen, move
 from gradbench.training.program import build, build_parts
 from gradbench.training.reference_optimizers import make_optimizer, make_scheduler
 from gradbench.training.update import batch_key
@@ -103,10 +104,14 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
 
                     penalty = torch.zeros(())
                     for i, regularizer in acting:
-                        if regularizer.penalty:
+                        if regularizer.penalty and step % regularizer.every == 0:
                             with CounterNoise(subkey(noise, number)), written_out():  # the same masks
-                                f, points = model.probe(player.name, before, batch, carry)
-                                penalty = penalty + regularizer.penalty(f, points, strengths[i])
+                                f, found = model.probe(player.name, before, batch, carry)
+                                points = chosen(model, found, regularizer.points)
+                                with CounterNoise(subkey(subkey(noise, number), MOVES)):
+                                    points = move(points) if regularizer.points == AROUND else points
+                                paid = regularizer.penalty(f, points, strengths[i])
+                            penalty = penalty + regularizer.every * paid
 
                     ((loss + penalty) / several).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
                     losses.append(loss.detach())
@@ -115,10 +120,11 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
                 gradient_P, before_P = parameters_to_vector(gradients(network)), flatten(network)
 
                 used_P = gradient_P
+                given = {"loss": torch.stack(losses).mean(), "lr": torch.tensor(rate(optimizer), dtype=dtype)}
                 for i, regularizer in acting:
                     if regularizer.transform:
-                        used_P, states[i] = regularizer.transform(
-                            used_P, strengths[i], states[i], before_P, layout
+                        used_P, states[i] = regularizer.transformed(
+                            used_P, strengths[i], states[i], before_P, layout, **given
                         )
                         vector_to_parameters(used_P, gradients(network))
 
@@ -129,12 +135,17 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
                         projected_P = regularizer.project(flatten(network), strengths[i], layout)
                         vector_to_parameters(projected_P, trained(network))
 
-                loss, penalty = torch.stack(losses).mean(), torch.stack(penalties).mean()
+                loss, penalty = given["loss"], torch.stack(penalties).mean()
                 series = measure(loss, penalty, gradient_P, used_P, flatten(network) - before_P)
-                series["lr"] = optimizer.param_groups[0]["lr"]
+                series["lr"] = rate(optimizer)
                 yield Update(step + 1, player.name, series, networks)
         for scheduler in schedulers:
             scheduler.step()
+
+
+def rate(optimizer: torch.optim.Optimizer) -> float:
+    """Return the learning rate of the next step."""
+    return float(optimizer.param_groups[0]["lr"])
 
 
 def unmoved(networks: Mapping[str, nn.Module]) -> dict[str, Network | nn.Module]:

@@ -8,15 +8,20 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from gradbench.functional.flat_params import Layout
+from gradbench.functional.flat_params import Layout, Tensors
 from gradbench.grid.cell import Cell
-from gradbench.models import Player
+from gradbench.models import Task
 from gradbench.regularizers import Regularizer
 from gradbench.regularizers import State as RegularizerState
 from gradbench.training.program import build_regularizers
 
-Transform = Callable[[Tensor, Tensor, list[RegularizerState], Tensor], tuple[Tensor, list[RegularizerState]]]
-"""``(gradient [K, P], strength [K, S], states of the groups, parameters [K, P]) -> gradient, states``."""
+Transform = Callable[
+    [Tensor, Tensor, list[RegularizerState], Tensor, Tensors], tuple[Tensor, list[RegularizerState]]
+]
+"""``(gradient [K, P], strength [K, S], states of the groups, parameters [K, P], given) -> gradient, states``.
+
+Given is what transforms may ask for, [K] each.
+"""
 
 Projection = Callable[[Tensor, Tensor], Tensor]
 """``(parameters [K, P], strength [K, S]) -> parameters``."""
@@ -43,25 +48,25 @@ class RegularizerGroup:
         return replace(self, regularizer=self.by_player[player])
 
 
-def group_by_regularizer(cells: Sequence[Cell], players: Sequence[Player]) -> list[RegularizerGroup]:
+def group_by_regularizer(cells: Sequence[Cell], model: Task) -> list[RegularizerGroup]:
     """Group consecutive cells that have the same regularizer, strengths aside.
 
     Args:
         cells: of the stack.
-        players: of their model.
+        model: what they train.
 
     Raises:
         ValueError: where cells with different penalties are in one stack.
     """
     groups, start = [], 0
-    regularized = next(player.name for player in players if player.regularized)
+    regularized = next(player.name for player in model.players if player.regularized)
     for program, found in groupby(cells, key=lambda cell: cell.regularizer_program):
         members = list(found)
         place = slice(start, start + len(members))
-        acting = build_regularizers(members[0].config, players)
+        acting = build_regularizers(members[0].config, model)
         groups.append(RegularizerGroup(program, acting[regularized], place, acting))
         start = place.stop
-    if len(groups) > 1 and any(one.penalty for group in groups for one in group.by_player.values()):
+    if len(groups) > 1 and any(one.penalties for group in groups for one in group.by_player.values()):
         raise ValueError("internal: cells with different penalties were grouped into one stack")
     return groups
 
@@ -70,17 +75,25 @@ def stack_transforms(groups: Sequence[RegularizerGroup], layout: Layout) -> Tran
     """Return the transform of all cells: each group's own, over its cells."""
 
     def transform(
-        gradient: Tensor, strength: Tensor, states: list[RegularizerState], parameters: Tensor
+        gradient: Tensor,
+        strength: Tensor,
+        states: list[RegularizerState],
+        parameters: Tensor,
+        given: Tensors,
     ) -> tuple[Tensor, list[RegularizerState]]:
         if not any(group.regularizer.transform for group in groups):
             return gradient, states
         used, after = [], []
         for group, state in zip(groups, states, strict=True):
-            raw, act = gradient[group.cells], group.regularizer.transform
-            if act is not None:
-                one = vmap(lambda g, c, s, p, act=act: act(g, c, s, p, layout), randomness="different")
-                own = group.regularizer.own(strength[group.cells])
-                raw, state = one(raw, own, state, parameters[group.cells])
+            raw, acting = gradient[group.cells], group.regularizer
+            if acting.transform is not None:
+                one = vmap(
+                    lambda g, c, s, p, more, act=acting.transformed: act(g, c, s, p, layout, **more),
+                    randomness="different",
+                )
+                more = {name: values[group.cells] for name, values in given.items()}
+                own = acting.own(strength[group.cells])
+                raw, state = one(raw, own, state, parameters[group.cells], more)
             used.append(raw)
             after.append(state)
         return concat_groups(used), after

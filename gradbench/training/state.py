@@ -123,10 +123,11 @@ class PlayerStep:
         transforms: whether any cell's regularizer transforms gradients.
         is_plain_sgd: whether a step is the transformed gradient times the learning rate, and nothing else.
         is_scheduled: whether the learning rate changes, and is recorded.
+        due: ``step -> penalties`` that are paid at a training step, counted from 0: indices of their strengths.
         batch: ``(weights of every player, data, draws, noise key [K], t of the first update) -> batches`` of all
             updates of a step, [K, batches, ...].
-        update: ``(compares, own, inputs) -> Update``; ``compares`` says whether gradients whose direction is changed
-            are compared with what they were.
+        update: ``(compares, due, own, inputs) -> Update``; ``compares`` says whether gradients whose direction is
+            changed are compared with what they were.
     """
 
     name: str
@@ -136,8 +137,9 @@ class PlayerStep:
     transforms: bool
     is_plain_sgd: bool
     is_scheduled: bool
+    due: Callable[[int], frozenset[int]]
     batch: Callable[[dict[str, Weights], Tensors, Tensors, Tensor, Tensor], Tensors]
-    update: Callable[[bool, PlayerState, UpdateInputs], Update]
+    update: Callable[[bool, frozenset[int], PlayerState, UpdateInputs], Update]
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,8 @@ def train_step(
 
     Args:
         context: of the stack.
-        state: becomes the next one, but for ``state.step``, which is read to tell the first and the last step.
+        state: becomes the next one, but for ``state.step``, which is read to tell the first step, the last, and those
+            at which a penalty is due.
         draws: random numbers of this step, per player [U, player.batches, ...].
         count: ``(updates of a player per step, those before in this step) -> t``, the number of the update as a tensor
             on the device: a Python number would become a constant of the trace.
@@ -102,7 +103,7 @@ def train_step(
                 divergence_state=state.divergence_state,
                 loss_limit=loss_limit,
             )
-            update = player.update(compares, own, inputs)
+            update = player.update(compares, player.due(state.step), own, inputs)
             if player.regularized and state.step == 0:
                 state.loss_limit = torch.fmax(state.loss_limit, context.divergence.loss_limit(update.loss))
             if player.regularized and state.step + 1 == context.steps:

@@ -29,6 +29,7 @@ from gradbench.tracing.cache import dropped_afterwards
 from gradbench.training.bind import bind_stack, bring_data, init_state, seeded_networks, to_device
 from gradbench.training.draws import draw_chunk
 from gradbench.training.execution import Execution
+from gradbench.training.points import chosen
 from gradbench.training.program import Program, build_regularizer
 from gradbench.training.step import EagerStepper
 from gradbench.user_errors import place_of
@@ -110,7 +111,7 @@ class Trial:
 
     def __init__(self, program: Program, cell: Cell, data: Data) -> None:
         self.program, self.cell, self.data = program, cell, data
-        self.penalty = build_regularizer(cell.config).penalty
+        self.is_penalised = bool(build_regularizer(cell.config).penalties)
 
     def choose(self, execution: Execution, device: torch.device) -> Execution:
         """Return the fastest way to run the cell that works on a device; raises whatever the last one raises."""
@@ -119,7 +120,7 @@ class Trial:
             execution,
             device=device,
             shared=found.shared,
-            writes_out=self.penalty is not None,
+            writes_out=self.is_penalised,
             one_by_one=True,
             notes=found.notes,
         )
@@ -166,13 +167,13 @@ class Trial:
             for name, net in networks.items()
         }
         layers = [module for net in networks.values() for module in net.modules()]
-        recurrent = self.penalty is None and any(isinstance(layer, nn.RNNBase) for layer in layers)
+        recurrent = not self.is_penalised and any(isinstance(layer, nn.RNNBase) for layer in layers)
         penalised = [networks[player.name] for player in model.players if player.regularized]
         coupled = sorted(
             {type(layer).__name__ for net in penalised for layer in net.modules() if is_coupling(layer)}
         )
         notes = []
-        if self.penalty is not None and coupled:
+        if self.is_penalised and coupled:
             notes.append(
                 f"{name_of(self.cell)} has {', '.join(coupled)}: examples of a batch depend on each other, so under "
                 f"regularizer={self.cell.config['regularizer']['name']} an input's gradient is of all of their losses"
@@ -197,7 +198,6 @@ class Trial:
         draw = {name: to_device(tensor[0], device, dtype) for name, tensor in drawn.items()}
         carry = {name: to_device(tensor, device, dtype) for name, tensor in model.carry().items()}
         regularizer = build_regularizer(self.cell.config, player)
-        penalty = regularizer.penalty
         strength = to_device(torch.tensor(self.cell.strengths), device, dtype)
         layouts = {name: Layout(net) for name, net in nets.items()}
         weights = {
@@ -210,7 +210,7 @@ class Trial:
         def bound() -> dict[str, Network]:
             return {name: layouts[name].bind(*one) for name, one in weights.items()}
 
-        execution = Execution(device, device.type, writes_out=penalty is not None)
+        execution = Execution(device, device.type, writes_out=bool(regularizer.penalties))
         with CounterNoise(torch.zeros((), dtype=torch.int64, device=device)), execution.kernels():
             with torch.no_grad():
                 batch = model.batch(player.name, bound(), dict(data), draw)
@@ -224,9 +224,10 @@ class Trial:
                         "is there a torch.no_grad() or a .detach() in forward?"
                     )
                 total = loss
-                if penalty is not None:
-                    f, points = model.probe(player.name, bound(), batch, carry)
-                    total = loss + penalty(f, points, regularizer.own(strength))
+                for index, part in regularizer.penalties:
+                    f, found = model.probe(player.name, bound(), batch, carry)
+                    assert part.penalty is not None
+                    total = total + part.penalty(f, chosen(model, found, part.points), strength[index])
                     if has_once_differentiable(total):
                         raise UsageError(
                             f"{name_of(self.cell)}: regularizer={self.cell.config['regularizer']['name']} needs second "

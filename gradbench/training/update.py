@@ -4,6 +4,7 @@ B batch, P parameters of a player.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -38,10 +39,11 @@ def build_player_step(player: Player, stack: StackProgram) -> PlayerStep:
     can_compare = execution.with_telemetry and changes
     # a fused kernel is few operations, which one program holds for all networks
     build = build_one_by_one if execution.one_by_one and not execution.fused else build_whole
-    updates = {compares: build(compares, player, stack, key) for compares in {False, can_compare}}
+    # a program for each kind of step: which compare, and which pay which penalties
+    program = cache(lambda compares, due: build(compares, due, player, stack, key))
 
-    def update(compares: bool, own: PlayerState, inputs: UpdateInputs) -> Update:
-        after, parts = updates[compares and can_compare](own, inputs)
+    def update(compares: bool, due: frozenset[int], own: PlayerState, inputs: UpdateInputs) -> Update:
+        after, parts = program(compares and can_compare, due)(own, inputs)
         return Update(own=PlayerState(*after), **parts)
 
     return PlayerStep(
@@ -52,6 +54,7 @@ def build_player_step(player: Player, stack: StackProgram) -> PlayerStep:
         transforms=any(group.regularizer.transform for group in acting),
         is_plain_sgd=is_plain_sgd(stack.program, acting),
         is_scheduled=stack.program.schedule is not None,
+        due=stack.penalised(player).due,
         batch=build_batch(player, stack, key),
         update=update,
     )
@@ -61,9 +64,11 @@ Step = Callable[[PlayerState, UpdateInputs], tuple[tuple[Any, ...], Parts]]
 """``(own, inputs) -> own, parts``, as plain tuples and dicts: older versions of torch.fx write no code for others."""
 
 
-def build_whole(compares: bool, player: Player, stack: StackProgram, key: tuple[Any, ...]) -> Step:
+def build_whole(
+    compares: bool, due: frozenset[int], player: Player, stack: StackProgram, key: tuple[Any, ...]
+) -> Step:
     """Build an update as one program of all cells."""
-    gradient, follow = build_gradient(player, stack), build_follow(player, stack)
+    gradient, follow = build_gradient(player, stack, due), build_follow(player, stack)
     K = stack.groups[-1].cells.stop
 
     def whole(own: PlayerState, inputs: UpdateInputs) -> tuple[tuple[Any, ...], Parts]:
@@ -73,13 +78,15 @@ def build_whole(compares: bool, player: Player, stack: StackProgram, key: tuple[
         return tuple(after), parts
 
     # nobody reads the parameters and the optimizer's state of before
-    return traced(whole, ("update", compares, *key), donated=1) if stack.execution.traces else whole
+    return traced(whole, ("update", compares, due, *key), donated=1) if stack.execution.traces else whole
 
 
-def build_one_by_one(compares: bool, player: Player, stack: StackProgram, key: tuple[Any, ...]) -> Step:
+def build_one_by_one(
+    compares: bool, due: frozenset[int], player: Player, stack: StackProgram, key: tuple[Any, ...]
+) -> Step:
     """Build an update that finds one network's gradient after another; what follows is one program of all cells."""
     execution, K = stack.execution, stack.groups[-1].cells.stop
-    gradient, follow = build_gradient(player, stack), build_follow(player, stack)
+    gradient, follow = build_gradient(player, stack, due), build_follow(player, stack)
 
     def rest(own: PlayerState, inputs: UpdateInputs, parts: Parts) -> tuple[tuple[Any, ...], Parts]:
         after, parts = follow(compares, parts, own, inputs)
@@ -89,7 +96,7 @@ def build_one_by_one(compares: bool, player: Player, stack: StackProgram, key: t
         rest = traced(rest, ("follow", compares, *key), donated=1)
     if execution.traces and execution.traces_networks:
         name, device, _telemetry, program, *_ = key
-        gradient = traced(gradient, ("gradient", name, device, program, stack.groups[0].program))
+        gradient = traced(gradient, ("gradient", due, name, device, program, stack.groups[0].program))
     one_by_one = sequential_vmap(gradient, K)
 
     def whole(own: PlayerState, inputs: UpdateInputs) -> tuple[tuple[Any, ...], Parts]:
@@ -173,12 +180,14 @@ def batch_key(noise_key: Tensor, t: Tensor) -> Tensor:
     return subkey(subkey(noise_key, BATCHES)[..., None], t)
 
 
-def build_gradient(player: Player, stack: StackProgram) -> Callable[..., Parts]:
+def build_gradient(player: Player, stack: StackProgram, due: frozenset[int]) -> Callable[..., Parts]:
     """Build a function of :func:`gradient_args` that gives the gradient of loss and penalty, and both of them.
+
+    The penalty is the sum of those that are due.
 
     Where networks run one by one it is of one network's arguments.
     """
-    objective = build_objective(player, stack)
+    objective = build_objective(player, stack, due)
 
     def gradient(
         own: Weights,
@@ -275,12 +284,13 @@ def build_follow(
     ) -> tuple[PlayerState, Parts]:
         gradient, loss = parts["gradient"], parts["loss"]
         norm = group_norms(gradient, stack.groups)  # before a transform may write over it
-        used, states = transform(gradient, inputs.strength, inputs.regularizer_state, own.parameters)
+        lr = rate(inputs)
+        given = {"loss": loss, "lr": lr[:, 0]}
+        used, states = transform(gradient, inputs.strength, inputs.regularizer_state, own.parameters, given)
         parts = parts | {"norm": norm, "regularizer_state": states}
         if with_telemetry and player.regularized:  # while the gradient is in the cache
             used_norm = group_norms(used, stack.groups)
             parts["used_norm"] = unless_changed(used_norm, stack.groups, compares)
-        lr = rate(inputs)
         parameters, optimizer_state = optimizer_step(
             own.parameters, used, own.optimizer_state, lr, inputs.t, layout
         )

@@ -361,6 +361,20 @@ def test_a_key_for_all_lone_regularizers_may_stand_beside_those_of_parts():
             "regularizer.players=both does not say which part of regularizer=gp+clip_norm it sets",
         ),
         ("model=mlp regularizer=gp+agc regularizer.agc.eps=0", "regularizer.agc.eps must be > 0, got 0"),
+        (
+            "model=wgan regularizer=gp+clip_norm regularizer.gp.points=fake",
+            "regularizer.gp.points=fake: model=wgan measures a penalty at between, real, generated, both or around; "
+            "write one of them",
+        ),
+        (
+            "model=wgan regularizer=gp+gp_zero regularizer.gp.points=real regularizer.gp_zero.points=raal",
+            "regularizer.gp_zero.points=raal: model=wgan measures a penalty at between, real, generated, both or "
+            "around; write one of them; did you mean 'real'?",
+        ),
+        (
+            "model=mlp regularizer=gp regularizer.points=3",
+            "regularizer.points=3: model=mlp measures a penalty at ",
+        ),
     ],
 )
 def test_what_acts_nowhere_or_cannot_be_built_is_refused_at_the_plan(words, said):
@@ -376,6 +390,16 @@ def test_a_player_that_is_the_models_own_choice_is_no_other_cell():
     both = cell(SHIPPED, "model=wgan", "regularizer=clip_norm", "regularizer.players=both")
     assert both.id != one.id
     assert cell(SHIPPED, *both.words).id == both.id
+
+
+def test_points_are_part_of_an_id_and_the_models_own_choice_is_no_other_cell():
+    one = cell(SHIPPED, "model=wgan", "regularizer=gp+gp_zero")
+    assert cell(SHIPPED, "model=wgan", "regularizer=gp+gp_zero", "regularizer.gp.points=null").id == one.id
+    real = cell(SHIPPED, "model=wgan", "regularizer=gp+gp_zero", "regularizer.gp.points=real")
+    assert real.id != one.id
+    assert cell(SHIPPED, *real.words).id == real.id
+    both = cells(SHIPPED, "model=wgan", "regularizer=none,gp", "regularizer.points=real,generated")
+    assert len({one.program for one in both}) == len(both) == 3, "each kind of points has a stack of its own"
 
 
 def test_regularizers_of_ones_own_compose_and_their_edited_code_is_another_cell(home):

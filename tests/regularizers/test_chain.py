@@ -36,17 +36,25 @@ def test_each_transform_is_given_what_the_one_before_it_returns_and_keeps_a_stat
     assert any(acted), "else nothing is held to anything"
 
 
-def test_penalties_add_up_and_a_part_without_hooks_takes_its_place_among_the_strengths():
-    one, other = gradient_penalty(), gradient_penalty(center=0.0)
-    composed = chain(one, Regularizer(), clip_norm(), other)
-    points = torch.randn(5, 3, dtype=torch.float64)
-    strengths = torch.tensor([2.0, torch.nan, 1.0, 3.0], dtype=torch.float64)
-    total = composed.penalty(lambda x: x.square().sum(dim=1), points, strengths)
-    each = [
-        part.penalty(lambda x: x.square().sum(dim=1), points, torch.tensor(strength, dtype=torch.float64))
-        for part, strength in ((one, 2.0), (other, 3.0))
-    ]
-    torch.testing.assert_close(total, sum(each))
+def test_each_penalty_has_the_index_of_its_strength_and_a_part_without_hooks_takes_its_place():
+    one, other = gradient_penalty(), gradient_penalty(center=0.0, points="real")
+    assert chain(one, Regularizer(), clip_norm(), other).penalties == [(0, one), (3, other)]
+    assert one.penalties == [(0, one)]
+    assert chain(clip_norm(), Regularizer()).penalties == clip_norm().penalties == []
+
+
+def test_each_transform_is_given_what_it_asks_for_by_name():
+    def by_loss(gradient, strength, state, parameters, layout, loss):
+        return gradient * loss, state
+
+    def by_both(gradient, strength, state, parameters, layout, *, lr, loss):
+        return gradient * lr + loss, state
+
+    composed = chain(*(Regularizer(transform=one) for one in (by_loss, clip_norm().transform, by_both)))
+    given = {"loss": torch.tensor(3.0), "lr": torch.tensor(0.5)}
+    strengths, ones = torch.tensor([1.0, torch.inf, 1.0]), torch.ones(P)
+    used, _ = composed.transformed(ones, strengths, {}, ones, LAYOUT, **given)
+    assert torch.equal(used, torch.full((P,), 4.5))
 
 
 @pytest.mark.parametrize(

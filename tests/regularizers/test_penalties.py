@@ -23,6 +23,8 @@ from gradbench.training.draws import draw_chunk
 from gradbench.training.program import build_regularizer
 from gradbench.training.setup import build_stack
 from gradbench.training.state import PlayerState, UpdateInputs
+from gradbench.training.step import EagerStepper
+from gradbench.training.telemetry import Telemetry
 
 COMPOSED = {
     name: resolve(CONFIGS.compose((f"regularizer={name}", "model=wgan"))[0])
@@ -188,7 +190,7 @@ def test_every_models_objective_has_the_slope_of_finite_differences_penalty_incl
             state.divergence_state,
             state.loss_limit,
         )
-        update = player.update(False, PlayerState(own.clone(), optimizer_state, {}), inputs)
+        update = player.update(False, player.due(0), PlayerState(own.clone(), optimizer_state, {}), inputs)
         return update.gradient, update.loss + update.penalty
 
     others = dict(state.weights)
@@ -198,6 +200,23 @@ def test_every_models_objective_has_the_slope_of_finite_differences_penalty_incl
     gradient = objective(own)[0]
     torch.testing.assert_close((gradient * direction).sum(dim=1), slope, rtol=1e-5, atol=1e-7)
     assert not torch.allclose(gradient[0], gradient[1], rtol=1e-3), "lambda must change the gradient"
+
+
+def test_a_lazy_penalty_is_computed_only_at_the_steps_that_add_it(monkeypatch):
+    computed = []
+
+    def counted(f, points, weight):
+        computed.append(f)
+        return weight * gradient_norms(f, points).mean()
+
+    lazy = Regularizer(penalty=counted, every=4)
+    monkeypatch.setattr(program, "build_parts", lambda _config, _player=None: [lazy])
+    stack = cells("mlp", "gp", steps=10, eval_every=10)
+    setup = build_stack(stack, data_of(stack[0]), CPU, traces=False)
+    stepper, state, telemetry = EagerStepper(setup), init_state(setup), Telemetry(setup)
+    for _ in range(10):
+        stepper.advance(state, draw_chunk(setup, 0), telemetry)
+    assert len(computed) == 3, "at the steps 0, 4 and 8"
 
 
 # ---- mathematics -------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from torch.func import vmap
 
 from gradbench.config.compose import Configs, resolve
 from gradbench.errors import UsageError
+from gradbench.regularizers import Regularizer
 from gradbench.regularizers.agc import agc
 from gradbench.regularizers.autoclip import autoclip
 from gradbench.regularizers.clip_norm import clip_norm
@@ -101,11 +102,21 @@ def test_a_stack_of_cells_equals_each_cell_alone_and_reads_no_value(config, devi
         (lambda: zclip(warmup=0), "warmup"),
         (lambda: spectral_norm(iterations=0), "iterations"),
         (lambda: gradient_penalty(reduction="median"), "reduction"),
+        (lambda: gradient_penalty(every=0), "every"),
+        (lambda: gradient_penalty(every=1.5), "every"),
     ],
 )
 def test_an_option_out_of_range_is_refused_by_name(make, named):
     with pytest.raises(UsageError, match=f"regularizer.{named} must be"):
         make()
+
+
+def test_a_transform_that_asks_for_what_there_is_not_is_refused_by_name():
+    def transform(gradient, strength, state, parameters, layout, lr, rate, more=1):
+        return gradient, state
+
+    with pytest.raises(UsageError, match=r"transform has the argument rate, .* ask for loss and lr$"):
+        Regularizer(transform=transform)
 
 
 @pytest.mark.parametrize("name", COMPOSED)

@@ -59,10 +59,19 @@ def test_a_launched_step_has_the_bits_of_a_called_one(model, regularizer):
 
 
 @pytest.mark.parametrize(
-    ("model", "regularizer"), [("mlp", "clip_value"), ("wgan", "autoclip"), ("lstm", "gp")]
+    ("model", "regularizer", "given"),
+    [
+        ("mlp", "clip_value", {}),
+        ("wgan", "autoclip", {}),
+        ("lstm", "gp", {}),
+        ("wgan", "gp+gp_zero", {"regularizer__gp__every": 4, "regularizer__gp_zero__every": 6}),
+    ],
 )
-def test_a_stack_of_launches_trains_as_one_of_calls_over_several_chunks(model, regularizer, monkeypatch):
-    stack = cells(model, regularizer, seed=[0, 1], precision="float32", steps=2 * CHUNK + 7, eval_every=30)
+def test_a_stack_of_launches_trains_as_one_of_calls_over_several_chunks(
+    model, regularizer, given, monkeypatch
+):
+    sizes = {"precision": "float32", "steps": 2 * CHUNK + 7, "eval_every": 30}
+    stack = cells(model, regularizer, seed=[0, 1], **sizes, **given)
     called = train(stack, data_of(stack[0]), CPU)
     launches = Launches()
     monkeypatch.setattr(

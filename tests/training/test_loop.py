@@ -14,7 +14,7 @@ from torch import nn
 
 from gradbench.functional.flat_params import Layout
 from gradbench.functional.seeding import derive, generator
-from gradbench.models import Player
+from gradbench.models.mlp import Classifier
 from gradbench.regularizers import Regularizer
 from gradbench.regularizers.clip_value import clip_value
 from gradbench.training.bind import init_state
@@ -255,7 +255,7 @@ def test_purposes_and_seeds_give_unrelated_generators():
 
 def test_cells_with_different_penalties_never_share_a_stack():
     with pytest.raises(ValueError, match="different penalties were grouped"):
-        group_by_regularizer([*cells("mlp", "gp"), *cells("mlp", "none")], [Player("mlp")])
+        group_by_regularizer([*cells("mlp", "gp"), *cells("mlp", "none")], Classifier)
 
 
 @pytest.mark.parametrize("regularizer", ["clip_norm", "weight_clip"])

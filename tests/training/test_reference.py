@@ -13,9 +13,11 @@ import pytest
 import torch
 from small import (
     ALL_PAIRS,
+    ASKING_PAIRS,
     COMPOSED_PAIRS,
     CPU,
     MODELS,
+    PLACED_PAIRS,
     QUICK_UPDATES,
     UPDATES,
     advance,
@@ -54,6 +56,9 @@ SOONER = {
     "gp+gp_lp+zclip": {"regularizer__zclip__warmup": 5, "regularizer__gp_lp__center": 0.01},
 }
 """Options with which a regularizer acts on a small network within a few steps."""
+
+PENALTY_OF = {"mlp": "mlp/penalty", "lstm": "lstm/penalty", "wgan": "critic/penalty"}
+"""Model -> its series of penalties; of the others it is the network's."""
 
 RELATIVE, ABSOLUTE = 1e-11, 1e-12
 """How far float64 may differ: the order of sums, and nothing else."""
@@ -126,7 +131,7 @@ def assert_follows(stack):
 
 @in_suites(
     "model, regularizer",
-    quick=some_pairs(0) + some_pairs(1) + composed_pairs(0),
+    quick=some_pairs(0) + some_pairs(1) + composed_pairs(0) + ASKING_PAIRS,
     slow=pairs_of_families(0) + pairs_of_families(1) + composed_pairs(1),
     all_of_them=ALL_PAIRS + COMPOSED_PAIRS,
 )
@@ -134,6 +139,94 @@ def test_every_cell_of_a_stack_follows_the_reference_step_by_step(model, regular
     treated, plain = assert_follows(pair(model, regularizer)), untreated(model)
     acts = any(not np.array_equal(treated[player], plain[player]) for player in plain if "/" not in player)
     assert acts == (regularizer != "none"), "else nothing of it is held to anything"
+
+
+@pytest.mark.parametrize(
+    ("model", "regularizer", "given"),
+    [
+        ("mlp", "gp", {"regularizer__every": 3}),
+        pytest.param("lstm", "gp", {"regularizer__every": 4, "accumulate": 2}, marks=pytest.mark.slow),
+        (
+            "wgan",
+            "gp+gp_zero+clip_norm",
+            {
+                "regularizer__gp__every": 6,
+                "regularizer__gp_zero__every": 4,
+                "regularizer__gp_zero__points": "real",
+            },
+        ),
+    ],
+)
+def test_a_lazy_penalty_follows_the_reference_is_added_at_its_steps_and_weighs_as_many_times_more(
+    model, regularizer, given
+):
+    lazy = assert_follows(pair(model, regularizer, **given))[PENALTY_OF[model]]
+    every = [value for key, value in given.items() if key.endswith("every")]
+    assert [bool(paid) for paid in lazy] == [any(step % one == 0 for one in every) for step in range(20)]
+    if len(every) == 1:
+        eager = alone(pair(model, regularizer, **(given | {"regularizer__every": 1}))[1])
+        assert lazy[0] == pytest.approx(every[0] * eager[PENALTY_OF[model]][0], rel=1e-12)
+
+
+@pytest.mark.parametrize("regularizer", ["bounded_update", "skip_spikes"])
+def test_a_transform_is_given_the_mean_loss_of_an_update_and_the_rate_of_its_step(regularizer):
+    given = {"schedule": "cosine", "accumulate": 2, "optimizer": "adam", "optimizer__lr": [0.01, 0.003]}
+    treated = assert_follows(pair("mlp", regularizer, **given))
+    assert not np.array_equal(treated["mlp"], alone(pair("mlp", "none", **given)[1])["mlp"])
+    used = treated["mlp/lr"] * treated["mlp/grad_norm_used"]
+    if regularizer == "bounded_update":
+        assert used.max() <= 0.001 / 3 * (1 + 1e-9)
+        assert np.ptp(treated["mlp/grad_norm_used"][1:]) > 0, "the bound is on the update"
+    else:
+        assert {0.0, 1.0} == set(treated["mlp/clipped"])
+
+
+@cache
+def at_default_points(model):
+    """Return what :func:`alone` does of the second cell of a pair with a penalty where the model has it measured."""
+    return alone(pair(model, "gp")[1])
+
+
+@pytest.mark.parametrize(
+    ("model", "regularizer"),
+    [
+        pytest.param(*pair, marks=[] if pair[0] in ("mlp", "lstm", "wgan") else pytest.mark.slow)
+        for pair in PLACED_PAIRS
+    ],
+)
+def test_a_penalty_at_any_points_follows_the_reference_and_is_measured_there(model, regularizer):
+    placed, default = assert_follows(pair(model, regularizer)), at_default_points(model)
+    series = PENALTY_OF.get(model, "network/penalty")
+    is_default = regularizer.partition("@")[2] in ("inputs", "embeddings", "between")
+    assert np.array_equal(placed[series], default[series]) == is_default
+
+
+@pytest.mark.parametrize(
+    ("model", "regularizer", "given"),
+    [
+        (
+            "wgan",
+            "gp+gp_zero+clip_norm",
+            {"regularizer__gp__points": "real", "regularizer__gp_zero__points": "around"},
+        ),
+        pytest.param(
+            "wgan",
+            "gp_lp+gp_zero",
+            {
+                "regularizer__gp_lp__points": "around",
+                "regularizer__gp_zero__points": "around",
+                "accumulate": 2,
+            },
+            marks=pytest.mark.slow,
+        ),
+        ("mlp", "gp+gp_max", {"regularizer__gp_max__points": "around", "accumulate": 2}),
+        ("lstm", "gp+gp_max", {"regularizer__gp__points": "around"}),
+    ],
+)
+def test_penalties_at_several_points_follow_the_reference_together(model, regularizer, given):
+    both = assert_follows(pair(model, regularizer, **given))
+    one = alone(pair(model, regularizer.partition("+")[0], **{"accumulate": given.get("accumulate", 1)})[1])
+    assert (both[PENALTY_OF[model]] != one[PENALTY_OF[model]]).all()
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ import pandas as pd
 from gradbench.config.composite import JOINT, names_code
 from gradbench.config.identity import SOURCE
 from gradbench.errors import DamagedError, UsageError
+from gradbench.report.load.added_keys import fill_added_keys
 from gradbench.report.load.costs import add_costs, load_rounds
 from gradbench.report.load.read import (
     MADE_BY,
@@ -100,7 +101,7 @@ def load_results(path: Path) -> LoadedResults:
     cells, unknown = clean_cells(cells)
     if cells.empty:
         raise UsageError(f"{path / 'cells'} holds no cell: make some results with `gradbench run quick`")
-    cells, replaced = _keep_latest_rows(cells)
+    cells, replaced = _keep_latest_rows(fill_added_keys(cells))
     cells, twice = _add_derived_columns(cells)
     rounds, untimed = load_rounds(path)
     torn_arrays = find_damaged_arrays(path, cells)
