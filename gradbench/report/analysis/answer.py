@@ -10,6 +10,7 @@ import pandas as pd
 from gradbench.report.analysis.action import action_of
 from gradbench.report.analysis.commands import add_seeds, extend_strengths
 from gradbench.report.analysis.comparison import CONTROL, ComparisonGroup, Setting
+from gradbench.report.analysis.cost import cost_of
 from gradbench.report.load.cells import NONE, LoadedResults
 from gradbench.report.render.formatting import (
     ONE_SEED,
@@ -37,6 +38,7 @@ from gradbench.storage.sanitize import caution
 
 ALONE = "Leave the gradients alone"
 FEW_SEEDS = 5  # that a folder with one seed is asked for
+NOTICEABLE_COST = 1.05  # ratio of step times; smaller ones do not matter to a choice
 SURE = 0.95  # probability of being best from which the next treatment is not named
 
 
@@ -89,7 +91,7 @@ NUMBERS = (
     *("question", "model", "metric", "goal", "regularizer", "quantity", "strength"),
     *("estimate", "estimate_low", "estimate_high", "none", "none_low", "none_high"),
     *("change", "change_low", "change_high", "n", "diverged", "none_diverged"),
-    *("probability_best", "touched", "effective_lr"),
+    *("probability_best", "touched", "effective_lr", "cost", "cost_low", "cost_high"),
 )
 """Columns of an answer that programs read; absent where there is nothing to say."""
 
@@ -179,6 +181,7 @@ class _Writer:
             best = next(one for one in treated if one.verdict == BETTER)
             further = extend_strengths(self.results, self.comparison, self._setting(best))
             parts = [*self._change(best), self._as_good(best), self._chances(best), self._action(best)]
+            parts.append(self._cost(best))
             parts.append("The best strength is the last one tried: go on beyond it." if further else "")
             return self._answer(best, ranking.verdict, f"Use {self._name(best)}", parts, further)
         best = treated[0]
@@ -282,6 +285,13 @@ class _Writer:
     def _action(self, one: Contender) -> str:
         return action_of(self.comparison, self._setting(one), self.actions).words
 
+    def _cost(self, one: Contender) -> str:
+        """Say what the treatment costs, if that is more than chance and worth a word."""
+        cost = cost_of(self.comparison, self._setting(one).treatment)
+        if not cost.low > NOTICEABLE_COST:
+            return ""
+        return f"Its step takes {format_interval(cost)} times as long as that of none."
+
     def _seeds_needed(self) -> int | None:
         """Count the seeds that would decide, more than there are; None if they are too many."""
         comparison = self.comparison
@@ -357,6 +367,7 @@ def describe(
         "probability_best": one.probability_best,
         "touched": action.touched,
         "effective_lr": action.learning_rate,
+        **cost_of(comparison, setting.treatment).columns("cost"),
     }
     if one.against_control:
         control = comparison.mean(CONTROL)
