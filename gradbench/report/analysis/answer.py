@@ -255,7 +255,7 @@ class _Writer:
             return []
         control = self.comparison.mean(CONTROL)
         parts = []
-        if found.gain.n:
+        if found.gain.n and (found.gain.sign or not found.lost_gain.sign):  # else the diverged runs decide
             change = self.comparison.change(found.gain, control.estimate)
             parts.append(_say_change(self.comparison, change, control, "", found.gain.n))
         if any(found.lost):
