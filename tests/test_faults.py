@@ -229,7 +229,7 @@ def test_a_sweep_whose_disk_fails_stops_in_one_line_and_goes_on_later(disk, faul
         finished(lines, *told)
         getattr(disk, fault)()
 
-    words = [*WORDS, "--results", str(disk.folder / "x"), "--no-report", "--jobs", "1"]
+    words = [*WORDS, "--results", str(disk.folder / "x"), "--no-report", "--no-cost", "--jobs", "1"]
     with monkeypatch.context() as patch:
         patch.setattr(LineDisplay, "finished", break_then)
         assert gradbench_run(*words) == 1
