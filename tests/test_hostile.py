@@ -30,7 +30,7 @@ from gradbench.config.hashing import canonical
 from gradbench.errors import MAX_LENGTH, DamagedError, UsageError
 from gradbench.launchers.worker import checkpoint_of, train_and_store
 from gradbench.report.analysis import tables
-from gradbench.report.analysis.answer import answer_comparison
+from gradbench.report.analysis.answer import answer_all
 from gradbench.report.analysis.audit import audit
 from gradbench.report.analysis.comparison import list_comparisons
 from gradbench.report.figures.panels import panels
@@ -95,7 +95,7 @@ def everything(folder):
     return [
         contents.format_subtitle(results),
         *(finding.text for finding in audit(results, groups, scanned.notes)),
-        *map(str, map(answer_comparison, groups)),
+        *map(str, answer_all(results, groups)),
         str(list_cells(results, scanned.sparklines)),
         *(table.to_csv() for table in tables.build_tables(results, groups, scanned.action).values()),
     ]

@@ -30,9 +30,9 @@ def test_answers_are_those_of_the_report_and_a_notebook_shows_them_with_the_coun
     results = gradbench.load(str(QUICK))
     answers = results.answers()
     pd.testing.assert_frame_equal(answers, report.answer_table(report.answers(QUICK)))
-    assert repr(results) == f"Results('{QUICK}'): 117 cells: 99 completed, 18 diverged"
+    assert repr(results) == f"Results('{QUICK}'): 168 cells: 143 completed, 25 diverged"
     page = results._repr_html_()
-    assert "117 cells: 99 completed, 18 diverged" in page
+    assert "168 cells: 143 completed, 25 diverged" in page
     assert all(model in page for model in answers["model"])
 
 

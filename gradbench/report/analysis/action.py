@@ -66,7 +66,6 @@ def action_of(comparison: ComparisonGroup, setting: Setting, actions: pd.DataFra
     first = cells.iloc[0]
     scaled = str(first.get("optimizer", "")).startswith(SCALED)
     changed = means["touched"] > 0 or not means["penalty_share"] > 0  # a penalty alone changes no gradient
-    rate = (
-        float(first["optimizer.lr"]) * means["ratio"] if scaled and "optimizer.lr" in cells else float("nan")
-    )
+    lr = pd.to_numeric(cells.get("optimizer.lr", pd.Series([float("nan")])), errors="coerce").iloc[0]
+    rate = lr * means["ratio"] if scaled else float("nan")
     return Action(means["touched"] if changed else float("nan"), means["ratio"], means["penalty_share"], rate)

@@ -20,6 +20,7 @@ from gradbench.report.render.formatting import (
     format_percent,
     format_setting,
     format_strength,
+    format_value,
     join_words,
     pluralize,
 )
@@ -323,12 +324,12 @@ def describe_context(comparison: ComparisonGroup, rates: int = 1) -> str:
     first, cells = comparison.cells.iloc[0], comparison.cells
     parts = [str(first["data"])] if "data" in cells else []
     if {"optimizer", "optimizer.lr"} <= set(cells):
-        rate = f"learning rate {format_number(float(first['optimizer.lr']))}"
+        rate = f"learning rate {format_value(first['optimizer.lr'])}"
         parts.append(
             f"{first['optimizer']} at {f'the best of {rates} learning rates' if rates > 1 else rate}"
         )
     if "steps" in cells:
-        parts.append(f"{int(first['steps']):,} steps")
+        parts.append(f"{format_value(first['steps'])} steps")
     return ", ".join(parts)
 
 
@@ -403,7 +404,7 @@ def answer_over_rates(name: str, groups: Sequence[ComparisonGroup]) -> Answer | 
         return None
     best = treated[0]
     group, setting = entries[best.setting]
-    at = f"learning rate {format_number(float(group.cells['optimizer.lr'].iloc[0]))}"
+    at = f"learning rate {format_value(group.cells['optimizer.lr'].iloc[0])}"
     words = f"{name_setting(setting)}, {at}"
     keeps = ranking.verdict in (WORSE, EQUAL)
     parts = [f"Each treatment at the best of its strengths and of {len(groups)} learning rates."]

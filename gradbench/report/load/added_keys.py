@@ -15,7 +15,7 @@ def fill_added_keys(cells: pd.DataFrame) -> pd.DataFrame:
     """
     cells = cells.copy()
     for group in {*GROUPS} & {*cells}:
-        for option in cells[group].dropna().unique():
+        for option in (one for one in cells[group].dropna().unique() if isinstance(one, str)):
             parts = option.split(JOINT)
             for part in parts:
                 at = f"{group}.{part}" if len(parts) > 1 else group
