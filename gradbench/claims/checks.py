@@ -45,9 +45,7 @@ def check_claims(
         selectors = {"treatment": claim.treatment, "control": claim.control, "among": claim.among}
         named = [(where, column) for where, selector in selectors.items() for column in selector]
         named += [("per", key) for key in claim.per] + [("pool", key) for key in claim.pool]
-        named += [("along", claim.along)] * bool(claim.along) + [("versus", claim.versus)] * bool(
-            claim.versus
-        )
+        named += [(where, key) for where, key in (("along", claim.along), ("versus", claim.versus)) if key]
         for where, column in named:
             if not is_key(column):
                 raise UsageError(

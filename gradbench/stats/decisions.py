@@ -104,9 +104,8 @@ def compare_settings(
     questions = 2 if lost.any() or base_lost.any() else 1
     with np.errstate(invalid="ignore"):
         gains = np.where(lost | base_lost, np.nan, base - treated)
-    joint = joint_confidence(gains, 1 - error / questions)
     one_sided = 1 - 2 * error / questions
-    joint_one_sided = joint_confidence(gains, one_sided)
+    joint, joint_one_sided = joint_confidences(gains, [1 - error / questions, one_sided])
     share_confidence = 1 - error / questions / max(len(treated), 1)
     found = []
     counted = [array.sum(axis=1).tolist() for array in (lost, base_lost, ~np.isnan(treated), ~np.isnan(base))]
@@ -124,6 +123,15 @@ def compare_settings(
 def joint_confidence(differences: npt.ArrayLike, confidence: float = CONFIDENCE) -> float:
     """Compute the confidence each of S intervals of a mean needs for all of them to hold jointly.
 
+    See :func:`joint_confidences`.
+    """
+    (found,) = joint_confidences(differences, [confidence])
+    return found
+
+
+def joint_confidences(differences: npt.ArrayLike, confidences: Sequence[float]) -> list[float]:
+    """Compute for some joint confidences the one that each of S intervals of a mean needs, by one simulation.
+
     Between ``1 - (1 - confidence) / S`` (Bonferroni), right for independent differences, and ``confidence``, right
     for differences that always agree. Settings that share their seeds and their control lie in between. The largest
     |t| of S correlated means is simulated, as in Dunnett, "A multiple comparison procedure for comparing several
@@ -132,16 +140,16 @@ def joint_confidence(differences: npt.ArrayLike, confidence: float = CONFIDENCE)
 
     Args:
         differences: [S, R]; nan values are absent.
-        confidence: joint coverage.
+        confidences: joint coverages.
     """
     table = np.atleast_2d(np.asarray(differences, dtype=np.float64))
     known = ~np.isnan(table)
     use = known.sum(axis=1) > 1
     count = int(use.sum())
     if count < 2:
-        return confidence
+        return list(confidences)
     if count > MAX_SIMULATED:
-        return 1 - (1 - confidence) / count
+        return [1 - (1 - confidence) / count for confidence in confidences]
     known, n = known[use], known[use].sum(axis=1)  # [S, R], [S]
     centered = np.where(known, table[use], 0.0)
     centered = np.where(known, centered - (centered.sum(axis=1) / n)[:, None], 0.0)
@@ -156,7 +164,7 @@ def joint_confidence(differences: npt.ArrayLike, confidence: float = CONFIDENCE)
         smallest = 2 * special.ndtr(-np.abs(rng.standard_normal((DRAWS, count)) @ factor.T)).min(axis=1)
     else:
         smallest = np.concatenate([_smallest_p(rng, factor, known.T, n, 200) for _ in range(DRAWS // 200)])
-    return float(1 - np.quantile(smallest, 1 - confidence))
+    return [float(1 - np.quantile(smallest, 1 - confidence)) for confidence in confidences]
 
 
 def _smallest_p(

@@ -124,3 +124,13 @@ def test_a_command_that_is_none_is_not_changed_to_one(tmp_path: Path) -> None:
     cells = synthetic.write(tmp_path, models=["wgan"], strengths=GP, seeds=8)
     cells.assign(command="rm -r results; gradbench run").to_parquet(tmp_path / "cells" / "a.parquet")
     assert table(tmp_path)["command"].tolist() == [""]
+
+
+def test_shares_are_smoothed_by_the_recorded_number_of_test_examples(tmp_path: Path) -> None:
+    cells = synthetic.write(tmp_path, models=["mlp"], strengths=GP, seeds=4)
+    cells["test/accuracy"] = np.resize([1.0, 0.95, 0.9, 0.85], len(cells))
+    cells.assign(test_examples=20).to_parquet(tmp_path / "cells" / "a.parquet")
+    (row,) = table(tmp_path).to_dict("records")
+    counts = 20 * np.array([1.0, 0.95, 0.9, 0.85])
+    mean = np.log((counts + 0.5) / (20 - counts + 0.5)).mean()
+    assert row["none"] == pytest.approx((21 / (1 + np.exp(-mean)) - 0.5) / 20)

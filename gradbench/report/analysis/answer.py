@@ -178,14 +178,13 @@ class _Writer:
         treated = [one for one in ranking.contenders if one.verdict]
         if not treated:
             return _unanswerable(self.comparison, "no run of a treatment finished", "See the audit.")
+        best = _leading(treated, ranking.verdict)
         if ranking.verdict == BETTER:
-            best = next(one for one in treated if one.verdict == BETTER)
             further = extend_strengths(self.results, self.comparison, self._setting(best))
             parts = [*self._change(best), self._as_good(best), self._chances(best), self._action(best)]
             parts.append(self._cost(best))
             parts.append("The best strength is the last one tried: go on beyond it." if further else "")
             return self._answer(best, ranking.verdict, f"Use {self._name(best)}", parts, further)
-        best = treated[0]
         if ranking.verdict == WORSE:
             words = f"Every treatment is worse than none, {self._name(best)} the least."
             return self._answer(best, WORSE, ALONE, [words, *self._change(best)])
@@ -303,6 +302,11 @@ class _Writer:
         return max(count, len(comparison.seeds) + 1) if count else None
 
 
+def _leading(treated: Sequence[Contender], verdict: str) -> Contender:
+    """Return the first treatment that is better where one is, otherwise the first."""
+    return next((one for one in treated if one.verdict == verdict == BETTER), treated[0])
+
+
 def _say_change(
     comparison: ComparisonGroup, change: Interval, control: Interval, where: str, seeds: int
 ) -> str:
@@ -402,7 +406,7 @@ def answer_over_rates(name: str, groups: Sequence[ComparisonGroup]) -> Answer | 
     treated = [one for one in ranking.contenders if one.verdict]
     if not treated:
         return None
-    best = treated[0]
+    best = _leading(treated, ranking.verdict)
     group, setting = entries[best.setting]
     at = f"learning rate {format_value(group.cells['optimizer.lr'].iloc[0])}"
     words = f"{name_setting(setting)}, {at}"

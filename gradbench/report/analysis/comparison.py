@@ -203,8 +203,7 @@ def scale_of_cells(cells: pd.DataFrame, columns: Sequence[str] = ("value",)) -> 
     values = pd.concat([cells[column].dropna() for column in columns])
     if not np.isfinite(Scale(name).forward(values)).all():
         name = "linear"
-    examples = first.get("test/examples")
-    return Scale(name, float(examples) if isinstance(examples, int | float) and examples >= 1 else EXAMPLES)
+    return Scale(name, _positive_number(first.get("test_examples")) or EXAMPLES)
 
 
 def margin_of(cells: pd.DataFrame) -> float | None:
@@ -215,5 +214,10 @@ def margin_of(cells: pd.DataFrame) -> float | None:
     first = cells.iloc[0]
     if first.get("model.scale") not in SCALES:
         return MARGINS[scale_of(str(first["model.metric"]))]
-    given = first.get("model.margin")
-    return float(given) if isinstance(given, int | float) and 0 < given < np.inf else None
+    return _positive_number(first.get("model.margin"))
+
+
+def _positive_number(value: object) -> float | None:
+    """Return a value of the table of cells as a number; None if it is none, or not above 0, or infinite."""
+    is_number = isinstance(value, int | float | np.number) and 0 < value < np.inf
+    return float(value) if is_number else None  # type: ignore[arg-type]  # it is a number then
