@@ -96,9 +96,13 @@ def test_the_yardstick_is_told_to_train_the_cells_of_quick():
     told = OmegaConf.to_container(
         OmegaConf.load(Configs().experiments["quick"].parent / "throughput/peer.yaml")
     )
-    treatments = told["hydra"]["sweeper"]["params"]["treatment"]
+    swept = told["hydra"]["sweeper"]["params"]
+    treatments = swept["treatment"]
     plan = make_plan("quick", [])
-    assert len(plan.cells) == 117
+    seeds = {cell.seed for cell in plan.cells}
+    models = {cell.config["model"]["name"] for cell in plan.cells}
+    assert swept["seed"] == f"range({len(seeds)})"
+    assert len(plan.cells) == len(models) * treatments.count("[") * len(seeds)
     for cell in plan.cells:
         config, name = cell.config, cell.config["model"]["name"]
         strength = 0.0 if np.isnan(cell.strengths[0]) else cell.strengths[0]

@@ -59,7 +59,8 @@ def command(part: str, who: str, folder: Path, further: Sequence[str]) -> list[s
     if who == "gradbench":
         words = [] if part == "whole" else [f"model={part}", "--no-report"]
         program = str(Path(sys.executable).with_name("gradbench"))
-        return [program, "run", "quick", *words, *further, "--results", str(folder)]
+        # the plain scripts time nothing afterwards
+        return [program, "run", "quick", *words, *further, "--no-cost", "--results", str(folder)]
     words = ["--multirun", f"model={part}", f"folder={folder}", f"hydra/launcher={who}"]
     return [sys.executable, str(HERE / "peer.py"), *words, *further]
 
