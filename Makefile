@@ -22,7 +22,7 @@ test: $(READY)  ## run the tests but for the slow ones: minutes
 test-slow: $(READY)  ## run the slow ones: kills, fuzz, every model with every family, the browser where there is one
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow and not gpu and not exhaustive"
 
-test-exhaustive: $(READY)  ## run what neither of them runs: each model with each regularizer and update; half an hour
+test-exhaustive: $(READY)  ## run what neither of them runs: each model with each regularizer and update
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "exhaustive and not gpu"
 
 article: $(READY)  ## train all experiments of the article, what is finished excepted, and judge its claims; SCALE=small: a quarter of an hour
