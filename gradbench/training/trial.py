@@ -48,13 +48,12 @@ recurrent kernels, which only run one network at a time and have one derivative,
 
 
 def adapt(execution: Execution, program: Program, cell: Cell, data: Data) -> Execution:
-    """Return how a stack is run, after a trial of one of its cells where its model asks for it, or is a user's own.
+    """Return how a stack is run, after a trial of one of its cells where gradbench does not know its model's code.
 
     Raises:
         UsageError: where it cannot be trained in any way.
     """
-    is_own = next(foreign_targets({"model": cell.config["model"]}), None) is None
-    if is_own and not program.model.tries_execution:
+    if next(foreign_targets({"model": cell.config["model"]}), None) is None:
         return execution
     key = canonical([cell.program, cell.regularizer_program, execution.kind])
     if key not in TRIED:
