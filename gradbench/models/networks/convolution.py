@@ -102,10 +102,12 @@ class ConvolutionalNetwork(nn.Module):
 
 def check_halvings(shape: Sequence[int], channels: int, depth: int) -> None:
     """Raise ``ValueError`` unless images [C, H, W] can be halved ``depth`` times without a rest."""
-    if channels < 1 or depth < 1 or any(size % 2**depth for size in shape[1:]):
+    if channels < 1 or depth < 1:
+        raise ValueError(f"model.channels and model.depth must be >= 1, got {channels} and {depth}")
+    if any(size % 2**depth for size in shape[1:]):
         raise ValueError(
-            f"model.channels must be >= 1 and model.depth >= 1, each of which halves the image, got {channels} and "
-            f"{depth} for images of {shape[1]} x {shape[2]} pixels; add model.depth=1, or choose other data"
+            f"model.depth={depth} halves an image {depth} times, and these have {shape[1]} x {shape[2]} pixels, which are "
+            f"no multiples of {2**depth}; give a smaller model.depth, or choose other data"
         )
 
 

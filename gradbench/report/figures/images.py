@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from gradbench.report.analysis.comparison import ComparisonGroup
 from gradbench.report.figures.panels import Context, Drawing, panels, title_lines
-from gradbench.report.render.formatting import format_strength, format_value
+from gradbench.report.render.formatting import format_strength
 
 CAPTION = (
     "One panel per treatment at its chosen strength, from the completed seed whose metric is the median one, after "
@@ -25,6 +25,7 @@ ABREAST, LEFT, GAP = 4, 0.1, 0.2  # panels of a row; inches
 LARGEST = 1.75  # inches of a panel
 ORIGINALS = "originals"
 Pixels = np.ndarray[Any, np.dtype[Any]]
+Panel = tuple[str, Pixels | None]  # the line below a panel's title, and its pixels
 
 
 def draw(context: Context) -> list[Drawing]:
@@ -38,23 +39,22 @@ def draw(context: Context) -> list[Drawing]:
     return drawings
 
 
-def _collect(context: Context, comparison: ComparisonGroup) -> dict[str, tuple[list[str], Pixels | None]]:
-    """Return the further title lines and the images of each panel by its title; nothing if no cell stored any."""
+def _collect(context: Context, comparison: ComparisonGroup) -> dict[str, Panel]:
+    """Return the panels by their titles; nothing if no cell stored any images."""
     originals: Pixels | None = None
-    found: dict[str, tuple[list[str], Pixels | None]] = {}
+    found: dict[str, Panel] = {}
     for treatment in comparison.treatments:
         cell = comparison.median_cell(treatment)
         stored = context.results.arrays_of(str(cell["cell"])) if cell is not None else {}
         chosen = comparison.chosen_setting(treatment)
-        lines = [format_strength(chosen.quantity, [chosen.at])]
-        if cell is not None:
-            lines += [f"seed {cell['seed']}, {comparison.metric_name} {format_value(float(cell['value']))}"]
-        found[treatment] = lines, tile(stored["images"]) if "images" in stored else None
+        strength = format_strength(chosen.quantity, [chosen.at])
+        below = ", ".join(filter(None, (strength, f"seed {cell['seed']}" if cell is not None else "")))
+        found[treatment] = below, tile(stored["images"]) if "images" in stored else None
         if originals is None and ORIGINALS in stored:
             originals = tile(stored[ORIGINALS])
     if all(image is None for _, image in found.values()):
         return {}
-    return ({} if originals is None else {ORIGINALS: ([], originals)}) | found
+    return ({} if originals is None else {ORIGINALS: ("", originals)}) | found
 
 
 def tile(images: Pixels) -> Pixels | None:
@@ -77,7 +77,7 @@ def tile(images: Pixels) -> Pixels | None:
 def _draw_figure(
     context: Context,
     comparison: ComparisonGroup,
-    found: dict[str, tuple[list[str], Pixels | None]],
+    found: dict[str, Panel],
     name: str,
 ) -> Drawing:
     title = f"Images that the networks of {comparison.label} make, per treatment"
@@ -88,11 +88,11 @@ def _draw_figure(
     right = context.layout.width - LEFT - size * abreast - GAP * (abreast - 1)
     figure, rows = panels(
         title, [comparison.label_with_seeds, *[""] * (len(counts) - 1)], counts, layout=context.layout, height=size,
-        left=LEFT, right=right, gap=GAP, titles=[4] * len(counts), abreast=abreast,
+        left=LEFT, right=right, gap=GAP, titles=[3] * len(counts), abreast=abreast,
     )  # fmt: skip
     for ax, treatment in zip((ax for row in rows for ax in row), names, strict=True):
-        lines, image = found[treatment]
-        ax.set_title(title_lines(ax, treatment, *lines), loc="left", size=8)
+        below, image = found[treatment]
+        ax.set_title(title_lines(ax, treatment, below), loc="left", size=8)
         _draw_image(ax, image)
     alt = f"Images in a square per treatment. {title}"
     return Drawing(name, title, CAPTION, alt, "", figure)
