@@ -31,7 +31,7 @@ QUICK = {
     "resnet": {"model.channels": 8, "model.batch_size": 64},
     "wgan": {"model.hidden": 64, "model.depth": 3, "model.batch_size": 64, "model.critic_steps": 5},
 }
-"""Sizes of the default experiment, or those at which memory is taken by what is to be predicted; a model without an entry keeps those of the tests."""
+"""Sizes of the default experiment, or large enough for a step to take memory; other models keep those of the tests."""
 
 
 def sized(model, regularizer, K, **values):
