@@ -216,7 +216,7 @@ def evaluate(
     context = stepper.context
     found = stepper.evaluate(state)
     if state.step == context.steps:
-        found = found | context.sample(state.weights)
+        found = found | context.sample(state.weights, state.carry)
     results = {name: tensor.cpu().numpy() for name, tensor in found.items()}
     N = len(context.cells)
     scalars = {name: values for name, values in results.items() if values.ndim == 1}
