@@ -75,11 +75,7 @@ def train_step(
     rows: Rows = {}
     # there is none until the first loss is known
     loss_limit = state.loss_limit if state.step else torch.full_like(state.loss_limit, torch.inf)
-    transitions: Tensors = {}
-    if context.interact is not None:
-        draw = {name: tensor[:, 0] for name, tensor in of_cells(context, draws[INTERACTION]).items()}
-        noise_key = subkey(context.noise_keys[INTERACTION], count(1, 0).long())
-        transitions, state.carry = context.interact(state.weights, state.carry, draw, noise_key)
+    transitions = interact(context, state, draws, count(1, 0))
     for player in context.players:
         draw = of_cells(context, draws[player.name])
         # of all updates at once, [K, batches, ...]; then each batch [K, ...] is one piece of memory
@@ -116,6 +112,23 @@ def train_step(
             state.take_over(player.name, update)
             del own, update  # so that the next one can reuse their memory
     return rows
+
+
+def interact(context: StackContext, state: State, draws: Mapping[str, Tensors], number: Tensor) -> Tensors:
+    """Interact with the environment, and return the transitions, [K, T, ...] each; none without an environment.
+
+    Args:
+        context: of the stack.
+        state: its carry becomes the next one.
+        draws: as of :func:`train_step`; the first ones are used.
+        number: of the training step, counted from 1.
+    """
+    if context.interact is None:
+        return {}
+    draw = {name: tensor[:, 0] for name, tensor in of_cells(context, draws[INTERACTION]).items()}
+    noise_key = subkey(context.noise_keys[INTERACTION], number.long())
+    transitions, state.carry = context.interact(state.weights, state.carry, draw, noise_key)
+    return transitions
 
 
 def of_cells(context: StackContext, draws: Tensors) -> Tensors:
