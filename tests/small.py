@@ -86,7 +86,7 @@ SOON = {
     "warmup": {"schedule__warmup": [2, 3]},
     "step": {"schedule__every": [2, 3]},
     "milestones": {"schedule__milestones": [[1, 2]], "schedule__factor": [0.5, 0.1]},
-    "linear": {"schedule__final": [0.0, 0.2], "schedule__steps": [12, 20]},
+    "linear_decay": {"schedule__final": [0.0, 0.2], "schedule__steps": [12, 20]},
     "cosine": {"schedule__final": [0.0, 0.2], "schedule__steps": [12, 20]},
     "warmup_cosine": {"schedule__warmup": [2, 3]},
     "inverse_sqrt": {"schedule__warmup": [2, 3]},

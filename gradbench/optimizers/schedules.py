@@ -36,7 +36,7 @@ def milestones(milestones: Sequence[int]) -> Schedule:
     return lambda taken, numbers: numbers["factor"] ** sum((taken >= one).double() for one in milestones)
 
 
-def linear() -> Schedule:
+def linear_decay() -> Schedule:
     """Fall along a straight line to the share ``final`` after ``steps`` steps, and stay there, as ``LinearLR``."""
 
     def share(taken: Tensor, numbers: Tensors) -> Tensor:
