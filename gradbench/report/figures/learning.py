@@ -52,7 +52,10 @@ def draw(context: Context) -> list[Drawing]:
             row, ("loss", comparison.metric), ("training loss", comparison.unit), strict=False
         ):
             ax.set_ylabel(unit)
-            ax.set_xlabel("environment steps" if interacts else "step")
+            ax.set_xlabel("step")
+            if interacts:
+                ax.set_xlabel("thousands of environment steps")
+                ax.xaxis.set_major_formatter(lambda steps, _: f"{steps / 1000:g}")
             tables = [bin_curves(rows, column) for rows in curves.values()]
             values = _values_to_show(comparison, [table for table in tables if not table.empty])
             log = has_wide_range(values)

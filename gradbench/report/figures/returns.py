@@ -40,9 +40,11 @@ def draw(context: Context) -> list[Drawing]:
         pooled = found[comparison.label]
         every = np.concatenate(list(pooled.values()))
         edges = np.linspace(min(every.min(), 0.0), max(every.max(), 1.0), BINS + 1)
+        shares = {name: np.histogram(returns, edges)[0] / returns.size for name, returns in pooled.items()}
+        highest = max(share.max() for share in shares.values())
         for ax, (treatment, returns) in zip(row, pooled.items(), strict=True):
-            counts, _ = np.histogram(returns, edges)
-            ax.stairs(counts / counts.sum(), edges, color=context.looks[treatment].color, fill=True)
+            ax.stairs(shares[treatment], edges, color=context.looks[treatment].color, fill=True)
+            ax.set_ylim(0, 1.05 * highest)
             ax.axvline(returns.mean(), color="black", linestyle="--", lw=0.8)
             chosen = comparison.chosen_setting(treatment)
             where = format_strength(chosen.quantity, [chosen.at])
