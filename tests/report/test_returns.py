@@ -25,6 +25,7 @@ def stored(folder, **arrays):
         seeds=3,
         statuses={"*": "completed"},
     )
+    (folder / "arrays").mkdir(exist_ok=True)
     for _, row in cells.iterrows():
         own = {"returns": MEANS[row["regularizer"]] + np.array([-50.0, 0.0, 50.0])} | arrays
         np.savez(folder / "arrays" / f"{row['cell']}.npz", **own)
