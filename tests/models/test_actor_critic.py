@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from small import CONFIGS, CPU, advance, cells, data_of
+from stopping import StopError, always, assert_same_outcome, stop_at
 from torch.distributions import Categorical
 
 from gradbench.errors import UsageError
@@ -23,8 +24,9 @@ from gradbench.models.actor_critic import (
 )
 from gradbench.models.networks.actor_critic import ActorCritic
 from gradbench.training.bind import init_state
-from gradbench.training.draws import draw_chunk
+from gradbench.training.draws import CHUNK, draw_chunk
 from gradbench.training.interaction import interact_one
+from gradbench.training.loop import train
 from gradbench.training.program import build
 from gradbench.training.reference import as_tensor
 from gradbench.training.setup import build_stack
@@ -119,6 +121,17 @@ def test_an_episode_goes_on_where_the_last_training_step_left_it():
     assert goes_on.any()
     assert torch.equal(second["state"][0, 0][goes_on], first["after"][0, -1][goes_on])
     assert float(state.carry["interactions"]) == 3 * 40 * 3
+
+
+def test_an_agent_that_is_stopped_within_an_episode_and_resumed_ends_as_one_that_never_was(tmp_path):
+    stack = cells("actor_critic", "clip_norm", seed=[0, 1], **SIZES | {"steps": CHUNK + 10, "eval_every": 30})
+    data, path = data_of(stack[0]), tmp_path / "stack.pt"
+    whole = train(stack, data, CPU)
+    with pytest.raises(StopError):
+        train(stack, data, CPU, stop_at(31), always(path))
+    saved = always(path).load(CPU)
+    assert saved["state"]["carry"]["length"].max() > 1
+    assert_same_outcome(train(stack, data, CPU, checkpoint=always(path)), whole)
 
 
 def test_a_return_is_the_length_of_the_first_episode():
