@@ -12,6 +12,8 @@ GOALS: dict[str, str | None] = {
     **dict.fromkeys(("loss", "mse", "mae", "perplexity", "bits_per_character", "wasserstein"), "min"),
     **dict.fromkeys(("gap/loss", "gap/accuracy", "gradient_norm_deviation"), "min"),
     **dict.fromkeys(("accuracy", "fgsm_accuracy", "r2", "solved", "modes", "quality"), "max"),
+    **dict.fromkeys(("return", "explained_variance"), "max"),
+    **dict.fromkeys(("environment_steps", "entropy", "approximate_kl", "clip_fraction"), None),
     **dict.fromkeys(("gradient_norm", "layer_growth", "wasserstein_estimate", "read", "unknown"), None),
 }
 """Metric that gradbench's models report, without its split -> its goal; ``None`` where that depends on the question."""

@@ -73,6 +73,11 @@ RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
     "eval_every": (">= 1", lambda v: v >= 1, "give a whole number like 50"),
     "record_every": (">= 1", lambda v: v >= 1, "1 records every step"),
     "divergence.factor": ("> 1", lambda v: v > 1, "inf counts only losses that are not finite"),
+    "divergence.fall": (
+        "in (0, 1), or null",
+        lambda v: v is None or 0 < v < 1,
+        "0.8 is the loss of four fifths of the best metric",
+    ),
     "divergence.patience": (">= 1", lambda v: v >= 1, "give a number of steps like 50"),
     "checkpoint_seconds": (">= 0", lambda v: v >= 0, "0 saves at every chunk of steps, inf never"),
     "stack_width.cpu": WIDTH,

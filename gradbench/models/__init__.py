@@ -21,6 +21,9 @@ Networks = Mapping[str, Network | nn.Module]
 
 Tensors = dict[str, Tensor]
 
+INTERACTION = "interaction"
+"""The purpose of the random numbers of interactions with an environment."""
+
 
 @dataclass(frozen=True)
 class Player:
@@ -41,8 +44,9 @@ class Player:
 class Task(ABC):
     """A training task of one cell: networks, random draws, batches, loss and evaluation.
 
-    These methods have defaults, which a model may replace: :meth:`carry` (no state between updates), :meth:`probe`
-    (no penalty), :meth:`sample` (nothing to show), :meth:`summarize` (no metrics beyond those of :meth:`evaluate`),
+    These methods have defaults, which a model may replace: :meth:`carry` (no state between updates), :meth:`interact`
+    (no environment), :meth:`evaluation_carry` (as :meth:`carry`), :meth:`probe` (no penalty),
+    :meth:`sample` (nothing to show), :meth:`summarize` (no metrics beyond those of :meth:`evaluate`),
     :meth:`metric_names` (unknown) and :meth:`check_networks` (nothing to check). All others are abstract.
 
     The constructor gets the keys of the model's YAML and, where its signature has them, ``sizes`` (the data's counts)
@@ -86,26 +90,47 @@ class Task(ABC):
         """Draw the random numbers of ``count`` batches, beginning with batch ``first``, on the CPU.
 
         Args:
-            purpose: a player's name, or ``evaluation``, whose single draw serves every evaluation.
+            purpose: a player's name; ``evaluation``, whose single draw serves every evaluation; or, of a model that
+                interacts, ``interaction``, with one draw per training step.
             seed: the cell's seed.
             first: number of batches that the player had before; a multiple of a fixed chunk length.
             count: number of batches; an update takes one, or ``accumulate``.
             data: the data's arrays, read for their lengths alone.
 
         Returns:
-            Tensors with leading axis ``count``: indices of examples, noise, interpolation weights.
+            Tensors with leading axis ``count``: indices of examples, noise, interpolation weights. Of a model that
+            interacts, those for interactions and for evaluations have a second axis: one row per interaction.
         """
 
     @abstractmethod
     def batch(self, player: str, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
         """Make the batch of one update from the data, the draw and other players' networks, without gradients.
 
-        The batches of all updates that a player takes in a step are made together, before the first of them.
+        The batches of all updates that a player takes in a step are made together, before the first of them. Data has
+        the transitions of the step's interactions, too.
         """
 
     def carry(self) -> Tensors:
         """Return the state that is carried from one update to the next, as it is before the first; none by default."""
         return {}
+
+    def interact(self, nets: Networks, carry: Tensors, draw: Tensors) -> tuple[Tensors, Tensors]:
+        """Interact with an environment once; return the transition and the carried state. Without gradients.
+
+        A training step begins with as many interactions as its draw has rows. So does an evaluation, from
+        :meth:`evaluation_carry`. What they return is stacked, [interactions, ...], and stands beside the data in
+        :meth:`batch` and :meth:`evaluate`. The environment's state is carried, its first states stand in the draw.
+        """
+        raise NotImplementedError
+
+    def evaluation_carry(self) -> Tensors:
+        """Return what an evaluation's first interaction is given: by default what the first update is."""
+        return self.carry()
+
+    @property
+    def interacts(self) -> bool:
+        """Whether the model learns from interactions with an environment."""
+        return type(self).interact is not Task.interact
 
     @abstractmethod
     def loss(self, player: str, nets: Networks, batch: Tensors, carry: Tensors) -> tuple[Tensor, Tensors]:
@@ -125,7 +150,10 @@ class Task(ABC):
 
     @abstractmethod
     def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
-        """Evaluate the networks: scalars are metrics, larger tensors go to :meth:`summarize`."""
+        """Evaluate the networks: scalars are metrics, larger tensors go to :meth:`summarize`.
+
+        Of a model that interacts, data has what training carries and the transitions of the evaluation, too.
+        """
 
     def sample(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
         """Return what the trained networks make, such as text, for :meth:`summarize`; called once, at the end."""

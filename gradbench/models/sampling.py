@@ -50,11 +50,8 @@ def epoch_indices(seed: int, examples: int, batch_size: int, first: int, count: 
     Returns:
         int64 [count, B], each in [0, N).
     """
-    positions = torch.arange(first * batch_size, (first + count) * batch_size)
-    epochs = positions // examples
-    indices = torch.empty_like(positions)
-    for epoch in torch.unique(epochs).tolist():
-        order = torch.randperm(examples, generator=generator(seed, "epoch", epoch))
-        here = epochs == epoch
-        indices[here] = order[positions[here] % examples]
-    return indices.view(count, batch_size)
+    start, end = first * batch_size, (first + count) * batch_size
+    epochs = range(start // examples, -(-end // examples))
+    orders = [torch.randperm(examples, generator=generator(seed, "epoch", epoch)) for epoch in epochs]
+    before = epochs[0] * examples
+    return torch.cat(orders)[start - before : end - before].view(count, batch_size)

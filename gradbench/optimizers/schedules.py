@@ -36,6 +36,16 @@ def milestones(milestones: Sequence[int]) -> Schedule:
     return lambda taken, numbers: numbers["factor"] ** sum((taken >= one).double() for one in milestones)
 
 
+def linear_decay() -> Schedule:
+    """Fall along a straight line to the share ``final`` after ``steps`` steps, and stay there, as ``LinearLR``."""
+
+    def share(taken: Tensor, numbers: Tensors) -> Tensor:
+        left = (1 - taken / numbers["steps"]).clamp(min=0)
+        return numbers["final"] + (1 - numbers["final"]) * left
+
+    return share
+
+
 def cosine() -> Schedule:
     """Fall along half a cosine to the share ``final`` after ``steps`` steps, and stay there.
 

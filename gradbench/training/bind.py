@@ -22,11 +22,12 @@ from gradbench.functional.seeding import all_seeded, derive
 from gradbench.functional.sequential_vmap import sequential_vmap
 from gradbench.functional.torch_internals import tree_map
 from gradbench.grid.cell import Cell
-from gradbench.models import Networks, Task
+from gradbench.models import INTERACTION, Networks, Task
 from gradbench.tracing.cache import traced
 from gradbench.training.divergence import Divergence, init_divergence_state
 from gradbench.training.draws import stack_draws
 from gradbench.training.execution import Execution, StackProgram
+from gradbench.training.interaction import build_interact
 from gradbench.training.program import Program
 from gradbench.training.regularize import group_by_regularizer
 from gradbench.training.state import StackContext, State
@@ -63,6 +64,11 @@ def bind_stack(
     tensors = bring_data(data, device, dtype)
     draws = evaluation_draws(program, seeds, seed_of_cell, data)
     evaluate, sample = build_evaluation(cells, program, execution, tensors, draws)
+    interact, purposes = None, [player.name for player in program.model.players]
+    if program.model.interacts:
+        key = (str(device), shared.key, len(cells))
+        interact = build_interact(program.model, layouts, execution, len(cells), key)
+        purposes.append(INTERACTION)
     return StackContext(
         cells=stack,
         cell_indices=cell_indices,
@@ -75,7 +81,6 @@ def bind_stack(
         players=[build_player_step(player, shared) for player in program.model.players],
         layouts=layouts,
         weights=initial_weights(cells[0]),
-        carry=program.model.carry(),
         groups=groups,
         seeds=seeds,
         seed_of_cell=seed_of_cell,
@@ -90,8 +95,9 @@ def bind_stack(
         data=tensors,
         arrays=data.arrays,
         dtype=dtype,
-        noise_keys={player.name: noise_keys(cells, player.name, device) for player in program.model.players},
+        noise_keys={purpose: noise_keys(cells, purpose, device) for purpose in purposes},
         is_traced=execution.traces and execution.traces_networks,
+        interact=interact,
         evaluate=evaluate,
         sample=sample,
     )
@@ -132,8 +138,8 @@ def evaluation_draws(program: Program, seeds: Sequence[int], seed_of_cell: Tenso
     return {name: draw_U[seed_of_cell, 0] for name, draw_U in stacked.items()}
 
 
-Evaluation = Callable[[dict[str, Weights]], Tensors]
-"""``weights of every player -> metrics`` [K] and arrays [K, ...]."""
+Evaluation = Callable[[dict[str, Weights], Tensors], Tensors]
+"""``(weights of every player, carry) -> metrics`` [K] and arrays [K, ...]."""
 
 
 def build_evaluation(
@@ -172,17 +178,18 @@ def build_evaluation(
             return net(*args, **kwargs)
 
     def for_stack(method: Callable[[Networks, Tensors, Tensors], Tensors], at_once: bool) -> Evaluation:
-        def call(weights: dict[str, Weights], draw: Tensors, data: Tensors) -> Tensors:
-            return method({name: layouts[name].bind(*own) for name, own in weights.items()}, data, draw)
+        def call(weights: dict[str, Weights], draw: Tensors, experience: Tensors, data: Tensors) -> Tensors:
+            nets = {name: layouts[name].bind(*own) for name, own in weights.items()}
+            return method(nets, data | experience, draw)
 
         def call_with_noise(
-            weights: dict[str, Weights], draw: Tensors, data: Tensors, noise_key: Tensor
+            weights: dict[str, Weights], draw: Tensors, experience: Tensors, data: Tensors, noise_key: Tensor
         ) -> Tensors:
             with CounterNoise(noise_key), execution.kernels():
-                return call(weights, draw, data)
+                return call(weights, draw, experience, data)
 
         def call_by_call(
-            weights: dict[str, Weights], draw: Tensors, data: Tensors, noise_key: Tensor
+            weights: dict[str, Weights], draw: Tensors, experience: Tensors, data: Tensors, noise_key: Tensor
         ) -> Tensors:
             nets = {name: layouts[name].bind(*own) for name, own in weights.items()}
             made = {
@@ -191,7 +198,7 @@ def build_evaluation(
                 )
                 for name, net in nets.items()
             }
-            return method(made, data, draw)
+            return method(made, data | experience, draw)
 
         call_one = call_with_noise
         if traces and not at_once:
@@ -199,26 +206,41 @@ def build_evaluation(
         elif traces and not model.fuses:  # a fused kernel takes nearly all of the time
             call_one = traced(call_with_noise, key)
 
-        def call_cell(weights: dict[str, Weights], draw: Tensors, noise_key: Tensor) -> Tensors:
-            return call_one(weights, draw, data, noise_key)
+        def call_cell(
+            weights: dict[str, Weights], draw: Tensors, experience: Tensors, noise_key: Tensor
+        ) -> Tensors:
+            return call_one(weights, draw, experience, data, noise_key)
 
-        def call_stack(weights: dict[str, Weights], draws: Tensors, noise_keys: Tensor) -> Tensors:
+        def call_stack(
+            weights: dict[str, Weights], draws: Tensors, experience: Tensors, noise_keys: Tensor
+        ) -> Tensors:
             with CounterNoise(noise_keys), execution.kernels():
-                return vmap(call, in_dims=(0, 0, None), randomness="different")(weights, draws, data)
+                of_cells = vmap(call, in_dims=(0, 0, 0, None), randomness="different")
+                return of_cells(weights, draws, experience, data)
 
         call_all = sequential_vmap(call_cell, len(cells)) if one_by_one else call_stack
 
-        def for_all(weights: dict[str, Weights]) -> Tensors:
+        def for_all(weights: dict[str, Weights], carry: Tensors) -> Tensors:
             with torch.no_grad():
                 # traces run in inference mode; an evaluation may need autograd, which accepts a copy
-                return call_all(tree_map(torch.clone, weights), draws, keys)
+                weights, experience = tree_map(torch.clone, (weights, experienced(weights, carry)))
+                return call_all(weights, draws, experience, keys)
 
         return for_all
+
+    interact = build_interact(model, layouts, execution, len(cells), (*key, len(cells)))
+
+    def experienced(weights: dict[str, Weights], carry: Tensors) -> Tensors:
+        """Return what training carries, and the transitions of new interactions, of a model that interacts."""
+        if not model.interacts:
+            return {}
+        first = stack_carry(model.evaluation_carry(), len(cells), execution.device, program.dtype)
+        return carry | interact(weights, first, draws, keys)[0]
 
     # a state is carried through all of a text, and the trace of that would be as long
     evaluate = for_stack(model.evaluate, at_once=not model.carry())
     if type(model).sample is Task.sample:
-        return evaluate, lambda _: {}
+        return evaluate, lambda *_: {}
     return evaluate, for_stack(model.sample, at_once=False)
 
 
@@ -270,13 +292,15 @@ def init_state(context: StackContext) -> State:
         # copied, since updates write over parameters and optimizer state: what ``init`` returns may be one of them
         optimizer_state=tree_map(torch.clone, optimizer_state),
         regularizer_state=tree_map(torch.clone, regularizer_state),
-        carry={
-            name: tensor.to(context.device, context.dtype).expand(K, *tensor.shape)
-            for name, tensor in context.carry.items()
-        },
+        carry=stack_carry(context.model.carry(), K, context.device, context.dtype),
         divergence_state=init_divergence_state(K, context.device),
         loss_limit=torch.full((K,), -torch.inf, dtype=context.dtype, device=context.device),
     )
+
+
+def stack_carry(carry: Tensors, K: int, device: torch.device, dtype: torch.dtype) -> Tensors:
+    """Return what each of K cells begins with, on a device. Shapes: [...] -> [K, ...]."""
+    return {name: tensor.to(device, dtype).expand(K, *tensor.shape) for name, tensor in carry.items()}
 
 
 def seeded_networks(

@@ -70,7 +70,9 @@ class CudaGraphStepper(EagerStepper):
         if self.is_first("evaluation"):
             return super().evaluate(state)
         static = self.to_static_buffers(state)
-        found: Tensors = self.launch("evaluation", lambda: self.context.evaluate(static.weights))
+        found: Tensors = self.launch(
+            "evaluation", lambda: self.context.evaluate(static.weights, static.carry)
+        )
         return found
 
     def is_first(self, what: Any) -> bool:
@@ -111,10 +113,10 @@ class CudaGraphStepper(EagerStepper):
     def of_step(self) -> dict[str, Tensors]:
         """Return a step's part of a chunk's random numbers, found by the device's count of steps."""
         found, first = {}, (self.step_count % CHUNK).long()
-        for player in self.context.players:
-            index = first * player.batches + torch.arange(player.batches, device=first.device)
-            found[player.name] = {
-                name: tensor_U.index_select(1, index) for name, tensor_U in self.draws[player.name].items()
+        for purpose, count in self.context.draws_per_step.items():
+            index = first * count + torch.arange(count, device=first.device)
+            found[purpose] = {
+                name: tensor_U.index_select(1, index) for name, tensor_U in self.draws[purpose].items()
             }
         return found
 

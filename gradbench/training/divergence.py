@@ -2,10 +2,11 @@
 
 An update is judged by its loss, penalty and gradient. What it does to the parameters shows in the next update's loss.
 After the last update there is none: a cell whose parameters or compared metric are not finite then has diverged, too.
+So has one whose compared metric has fallen for good, where a model has a rule for that.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,14 +23,30 @@ class Divergence:
     Args:
         factor: the loss limit is ``first + (factor - 1) * max(|first|, 1)``, of the first loss.
         patience: steps in a row with a loss above the limit.
+        fall: share of the best compared metric that is lost for good; ``None`` where no fall counts.
     """
 
     factor: float
     patience: int
+    fall: float | None = None
 
     def loss_limit(self, loss: Tensor) -> Tensor:
         """Return the loss limit that follows from a first loss. Shapes: [K] -> [K]."""
         return loss + (self.factor - 1) * loss.abs().clamp(min=1.0)
+
+    def has_fallen(self, metric: Sequence[float], goal: str) -> bool:
+        """Return whether a metric that is positive fell from its best and stayed down for the last two evaluations.
+
+        Args:
+            metric: of each evaluation, in order.
+            goal: ``max`` or ``min``.
+        """
+        if self.fall is None or len(metric) < 3:
+            return False
+        kept = 1 - self.fall
+        if goal == "max":
+            return max(metric[-2:]) < kept * max(metric)
+        return kept * min(metric[-2:]) > min(metric)
 
 
 def init_divergence_state(K: int, device: torch.device) -> DivergenceState:

@@ -13,20 +13,18 @@ CHUNK = 50
 
 
 def draw_chunk(context: StackContext, step: int) -> dict[str, Tensors]:
-    """Return the random numbers of the chunk that holds ``step``, per player, each [U, CHUNK * player.batches, ...]."""
+    """Return the random numbers of the chunk that holds ``step``: per purpose [U, CHUNK * draws per step, ...]."""
     first = step // CHUNK * CHUNK
     return {
-        player.name: stack_draws(
+        purpose: stack_draws(
             [
-                context.model.draw(
-                    player.name, seed, first * player.batches, CHUNK * player.batches, context.arrays
-                )
+                context.model.draw(purpose, seed, first * count, CHUNK * count, context.arrays)
                 for seed in context.seeds
             ],
             context.device,
             context.dtype,
         )
-        for player in context.players
+        for purpose, count in context.draws_per_step.items()
     }
 
 

@@ -216,7 +216,7 @@ def evaluate(
     context = stepper.context
     found = stepper.evaluate(state)
     if state.step == context.steps:
-        found = found | context.sample(state.weights)
+        found = found | context.sample(state.weights, state.carry)
     results = {name: tensor.cpu().numpy() for name, tensor in found.items()}
     N = len(context.cells)
     scalars = {name: values for name, values in results.items() if values.ndim == 1}
@@ -243,14 +243,16 @@ def judge_end(context: StackContext, state: State, outcome: Outcome) -> None:
 
     The parameters are those of every player. Such a cell's metrics of the last evaluation become NaN. In an earlier
     evaluation a compared metric that is not finite does not count, since training may recover; nor does any other
-    metric ever.
+    metric ever. Cells whose compared metric has fallen for good, by ``divergence.fall``, are marked as well.
     """
     metrics = outcome.evaluations[context.steps]
     broken = np.zeros(len(context.cells), dtype=bool)
     broken[context.cell_indices] = ~has_finite(state.parameters).cpu().numpy()
     for k, cell in enumerate(context.cells):
-        compared = cell.config["model"]["metric"]
-        broken[k] |= compared in metrics and not np.isfinite(metrics[compared][k])
+        compared, goal = cell.config["model"]["metric"], cell.config["model"]["goal"]
+        course = [found[compared][k] for found in outcome.evaluations.values() if compared in found]
+        broken[k] |= bool(course) and not np.isfinite(course[-1])
+        broken[k] |= context.divergence.has_fallen(course, goal)
     outcome.diverged_at[broken & (outcome.diverged_at == 0)] = context.steps
     for values in metrics.values():
         values[broken] = np.nan

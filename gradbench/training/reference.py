@@ -21,8 +21,9 @@ from gradbench.functional.noise import CounterNoise, subkey
 from gradbench.functional.seeding import all_seeded, derive
 from gradbench.functional.written_out import written_out
 from gradbench.grid.cell import Cell
-from gradbench.models import Player, Task
+from gradbench.models import INTERACTION, Player, Task
 from gradbench.training.draws import CHUNK
+from gradbench.training.interaction import stack_transitions
 from gradbench.training.points import AROUND, MOVES, chosen, move
 from gradbench.training.program import build, build_parts
 from gradbench.training.reference_optimizers import make_optimizer, make_scheduler
@@ -39,12 +40,14 @@ class Update:
         player: name of the player.
         series: loss, penalty, gradient norms and what else the table of curves has, by name.
         networks: every player's network, by name. They go on training: copy what is to be kept.
+        carry: what is carried on, such as a recurrent state.
     """
 
     step: int
     player: str
     series: dict[str, float]
     networks: dict[str, nn.Module]
+    carry: dict[str, Tensor]
 
 
 def train_one(cell: Cell, data: Data) -> Iterator[Update]:
@@ -74,9 +77,23 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
         name: [one.init(flatten(networks[name]), layouts[name]) for one in parts]
         for name, parts in regularizers.items()
     }
-    carry = {name: tensor.to(dtype) for name, tensor in model.carry().items()}  # a recurrent state
+    carry = {
+        name: tensor.to(dtype) for name, tensor in model.carry().items()
+    }  # a recurrent state, an environment
 
     for step in range(cell.config["steps"]):
+        known = examples
+        if model.interacts:
+            key = torch.tensor([derive(cell.seed, "noise", INTERACTION)])
+            (drawn,) = draw(model, Player(INTERACTION), 1, cell.seed, step, data, dtype)
+            transitions = []
+            for number in range(len(next(iter(drawn.values())))):
+                row = {name: tensor[number] for name, tensor in drawn.items()}
+                with torch.no_grad(), CounterNoise(subkey(subkey(key, step + 1), number)[0]):
+                    transition, carry = model.interact(unmoved(networks), carry, row)
+                transitions.append(transition)
+            known = examples | stack_transitions(transitions, dim=0)
+
         for player in model.players:
             network, optimizer = networks[player.name], optimizers[player.name]
             acting = list(enumerate(regularizers[player.name]))
@@ -90,7 +107,7 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
                 batches = []
                 for number, drawn in zip(numbers, draws, strict=True):
                     with CounterNoise(batch_key(noise, torch.tensor([number]))[0]):
-                        batches.append(model.batch(player.name, unmoved(networks), examples, drawn))
+                        batches.append(model.batch(player.name, unmoved(networks), known, drawn))
 
             for update in range(player.steps):
                 optimizer.zero_grad()
@@ -138,7 +155,7 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
                 loss, penalty = given["loss"], torch.stack(penalties).mean()
                 series = measure(loss, penalty, gradient_P, used_P, flatten(network) - before_P)
                 series["lr"] = rate(optimizer)
-                yield Update(step + 1, player.name, series, networks)
+                yield Update(step + 1, player.name, series, networks, carry)
         for scheduler in schedulers:
             scheduler.step()
 

@@ -152,6 +152,7 @@ def make_scheduler(cell: Cell, optimizer: torch.optim.Optimizer) -> lr_scheduler
         "warmup": rising,
         "step": lambda: lr_scheduler.StepLR(optimizer, int(options["every"]), options["factor"]),
         "milestones": lambda: lr_scheduler.MultiStepLR(optimizer, options["milestones"], options["factor"]),
+        "linear_decay": lambda: lr_scheduler.LinearLR(optimizer, 1, options["final"], int(options["steps"])),
         "cosine": lambda: cosine(int(options["steps"])),
         "warmup_cosine": lambda: in_turn(rising(), cosine(int(options["steps"]) - int(options["warmup"]))),
         "inverse_sqrt": lambda: in_turn(rising(), falling()),

@@ -14,10 +14,11 @@ from torch import Tensor
 from gradbench.config.identity import WEIGHTS
 from gradbench.functional.flat_params import Layout, Tensors, Weights
 from gradbench.grid.cell import Cell
-from gradbench.models import Task
+from gradbench.models import INTERACTION, Task
 from gradbench.optimizers import Optimizer
 from gradbench.regularizers import State as RegularizerState
 from gradbench.training.divergence import Divergence, DivergenceState
+from gradbench.training.interaction import Interact
 from gradbench.training.regularize import RegularizerGroup
 
 
@@ -124,8 +125,8 @@ class PlayerStep:
         is_plain_sgd: whether a step is the transformed gradient times the learning rate, and nothing else.
         is_scheduled: whether the learning rate changes, and is recorded.
         due: ``step -> penalties`` that are paid at a training step, counted from 0: indices of their strengths.
-        batch: ``(weights of every player, data, draws, noise key [K], t of the first update) -> batches`` of all
-            updates of a step, [K, batches, ...].
+        batch: ``(weights of every player, transitions [K, ...], data, draws, noise key [K], t of the first update) ->
+            batches`` of all updates of a step, [K, batches, ...].
         update: ``(compares, due, own, inputs) -> Update``; ``compares`` says whether gradients whose direction is
             changed are compared with what they were.
     """
@@ -138,7 +139,7 @@ class PlayerStep:
     is_plain_sgd: bool
     is_scheduled: bool
     due: Callable[[int], frozenset[int]]
-    batch: Callable[[dict[str, Weights], Tensors, Tensors, Tensor, Tensor], Tensors]
+    batch: Callable[[dict[str, Weights], Tensors, Tensors, Tensors, Tensor, Tensor], Tensors]
     update: Callable[[bool, frozenset[int], PlayerState, UpdateInputs], Update]
 
 
@@ -158,7 +159,6 @@ class StackContext:
         players: in the order in which they are trained.
         layouts: of each player's flat parameters.
         weights: that all cells start from, by name; ``None`` where their seeds draw them.
-        carry: what the first update is given, of one cell.
         groups: cells that share a regularizer.
         seeds: the U different seeds.
         seed_of_cell: [K], index into ``seeds``.
@@ -168,10 +168,11 @@ class StackContext:
         data: on the device.
         arrays: the same data on the host.
         dtype: of parameters, gradients and norms.
-        noise_keys: player -> what each cell's noise inside modules is drawn from, [K], int64.
+        noise_keys: player or ``interaction`` -> what each cell's noise inside modules is drawn from, [K], int64.
         is_traced: whether all that a step runs is traced; else its course may depend on values.
-        evaluate: ``weights of every player -> metrics`` [K] and arrays [K, ...].
-        sample: ``weights of every player -> what their networks make``, [K, ...] each.
+        interact: the interactions of a training step; ``None`` for a model that has no environment.
+        evaluate: ``(weights of every player, carry) -> metrics`` [K] and arrays [K, ...].
+        sample: ``(weights of every player, carry) -> what their networks make``, [K, ...] each.
     """
 
     cells: Sequence[Cell]
@@ -185,7 +186,6 @@ class StackContext:
     players: list[PlayerStep]
     layouts: dict[str, Layout]
     weights: Mapping[str, Tensor] | None
-    carry: Tensors
     groups: list[RegularizerGroup]
     seeds: list[int]
     seed_of_cell: Tensor
@@ -197,8 +197,16 @@ class StackContext:
     dtype: torch.dtype
     noise_keys: Tensors
     is_traced: bool
-    evaluate: Callable[[dict[str, Weights]], Tensors]
-    sample: Callable[[dict[str, Weights]], Tensors]
+    interact: Interact | None
+    evaluate: Callable[[dict[str, Weights], Tensors], Tensors]
+    sample: Callable[[dict[str, Weights], Tensors], Tensors]
+
+    @property
+    def draws_per_step(self) -> dict[str, int]:
+        """Purpose of random numbers -> how many draws a training step takes: one per batch, one for interactions."""
+        return {player.name: player.batches for player in self.players} | (
+            {INTERACTION: 1} if self.interact else {}
+        )
 
     @property
     def is_exact(self) -> bool:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from gradbench.functional.flat_params import Tensors
+from gradbench.functional.noise import subkey
+from gradbench.models import INTERACTION
 from gradbench.training.draws import CHUNK
 from gradbench.training.state import PlayerState, PlayerStep, StackContext, State, UpdateInputs
 from gradbench.training.telemetry import Telemetry
@@ -35,11 +37,10 @@ class EagerStepper:
     def step(self, state: State, draws: Mapping[str, Tensors], compares: bool) -> Rows:
         """Take a step, with its part of a chunk's random numbers; ``state.step`` stays."""
         of_step = {}
-        for player in self.context.players:
-            first = state.step % CHUNK * player.batches
-            of_step[player.name] = {
-                name: tensor_U[:, first : first + player.batches]
-                for name, tensor_U in draws[player.name].items()
+        for purpose, count_of in self.context.draws_per_step.items():
+            first = state.step % CHUNK * count_of
+            of_step[purpose] = {
+                name: tensor_U[:, first : first + count_of] for name, tensor_U in draws[purpose].items()
             }
 
         def count(steps: int, inner: int) -> Tensor:
@@ -50,7 +51,7 @@ class EagerStepper:
 
     def evaluate(self, state: State) -> Tensors:
         """Return metrics [K] and arrays [K, ...]."""
-        return self.context.evaluate(state.weights)
+        return self.context.evaluate(state.weights, state.carry)
 
 
 def train_step(
@@ -60,13 +61,13 @@ def train_step(
     count: Callable[[int, int], Tensor],
     compares: bool,
 ) -> Rows:
-    """Take a step: every player's updates in turn.
+    """Take a step: interactions with an environment, where the model has one, and every player's updates in turn.
 
     Args:
         context: of the stack.
         state: becomes the next one, but for ``state.step``, which is read to tell the first step, the last, and those
             at which a penalty is due.
-        draws: random numbers of this step, per player [U, player.batches, ...].
+        draws: random numbers of this step, per purpose [U, batches (or 1), ...].
         count: ``(updates of a player per step, those before in this step) -> t``, the number of the update as a tensor
             on the device: a Python number would become a constant of the trace.
         compares: as of ``PlayerStep.update``.
@@ -74,15 +75,13 @@ def train_step(
     rows: Rows = {}
     # there is none until the first loss is known
     loss_limit = state.loss_limit if state.step else torch.full_like(state.loss_limit, torch.inf)
+    transitions = interact(context, state, draws, count(1, 0))
     for player in context.players:
-        draw = {
-            name: tensor_U.index_select(0, context.seed_of_cell)
-            for name, tensor_U in draws[player.name].items()
-        }
+        draw = of_cells(context, draws[player.name])
         # of all updates at once, [K, batches, ...]; then each batch [K, ...] is one piece of memory
         ts = [count(player.steps, inner) for inner in range(player.steps)]
         noise_key = context.noise_keys[player.name]
-        batches = player.batch(state.weights, context.data, draw, noise_key, ts[0])
+        batches = player.batch(state.weights, transitions, context.data, draw, noise_key, ts[0])
         batches = {name: tensor.transpose(0, 1).contiguous() for name, tensor in batches.items()}
         others = {name: weights for name, weights in state.weights.items() if name != player.name}
         for inner in range(player.steps):
@@ -113,6 +112,28 @@ def train_step(
             state.take_over(player.name, update)
             del own, update  # so that the next one can reuse their memory
     return rows
+
+
+def interact(context: StackContext, state: State, draws: Mapping[str, Tensors], number: Tensor) -> Tensors:
+    """Interact with the environment, and return the transitions, [K, T, ...] each; none without an environment.
+
+    Args:
+        context: of the stack.
+        state: its carry becomes the next one.
+        draws: as of :func:`train_step`; the first ones are used.
+        number: of the training step, counted from 1.
+    """
+    if context.interact is None:
+        return {}
+    draw = {name: tensor[:, 0] for name, tensor in of_cells(context, draws[INTERACTION]).items()}
+    noise_key = subkey(context.noise_keys[INTERACTION], number.long())
+    transitions, state.carry = context.interact(state.weights, state.carry, draw, noise_key)
+    return transitions
+
+
+def of_cells(context: StackContext, draws: Tensors) -> Tensors:
+    """Return every cell's random numbers. Shapes: [U, ...] -> [K, ...]."""
+    return {name: tensor_U.index_select(0, context.seed_of_cell) for name, tensor_U in draws.items()}
 
 
 def of_update(batches: Tensor, inner: int, player: PlayerStep) -> Tensor:

@@ -18,17 +18,18 @@ from gradbench.config.identity import foreign_targets
 from gradbench.config.overrides import one_line
 from gradbench.data import Data
 from gradbench.errors import UsageError
-from gradbench.functional.flat_params import Layout, Network
+from gradbench.functional.flat_params import Layout, Network, Tensors
 from gradbench.functional.network_checks import has_once_differentiable, refuse_unregistered, refuse_unseeded
 from gradbench.functional.noise import CounterNoise
 from gradbench.functional.torch_internals import DispatchMode, storage_key, tree_leaves, tree_map
 from gradbench.grid.cell import Cell
-from gradbench.models import Player
+from gradbench.models import INTERACTION, Player
 from gradbench.tracing.aliasing import writes
 from gradbench.tracing.cache import dropped_afterwards
 from gradbench.training.bind import bind_stack, bring_data, init_state, seeded_networks, to_device
 from gradbench.training.draws import draw_chunk
 from gradbench.training.execution import Execution
+from gradbench.training.interaction import interact_one
 from gradbench.training.points import chosen
 from gradbench.training.program import Program, build_regularizer
 from gradbench.training.step import EagerStepper
@@ -161,7 +162,7 @@ class Trial:
         data = bring_data(self.data, device, dtype)
         watch = Watch()
         for player in model.players:
-            varying[player.name] |= self.pass_of(player, networks, data, watch)
+            varying[player.name] |= self.pass_of(player, networks, data, device, watch)
         shared = {
             name: frozenset(key for key, _ in net.named_buffers()) - varying[name]
             for name, net in networks.items()
@@ -189,11 +190,15 @@ class Trial:
         return line
 
     def pass_of(
-        self, player: Player, nets: Mapping[str, nn.Module], data: Mapping[str, Tensor], watch: "Watch"
+        self,
+        player: Player,
+        nets: Mapping[str, nn.Module],
+        data: Tensors,
+        device: torch.device,
+        watch: "Watch",
     ) -> set[str]:
         """Run a player's loss, penalty and gradient; return the names of buffers that the loss writes to."""
         model, dtype = self.program.model, self.program.dtype
-        device = next(iter(data.values())).device
         drawn = model.draw(player.name, 0, 0, 1, self.data.arrays)
         draw = {name: to_device(tensor[0], device, dtype) for name, tensor in drawn.items()}
         carry = {name: to_device(tensor, device, dtype) for name, tensor in model.carry().items()}
@@ -213,6 +218,11 @@ class Trial:
         execution = Execution(device, device.type, writes_out=bool(regularizer.penalties))
         with CounterNoise(torch.zeros((), dtype=torch.int64, device=device)), execution.kernels():
             with torch.no_grad():
+                if model.interacts:
+                    drawn = model.draw(INTERACTION, 0, 0, 1, self.data.arrays)
+                    rows = {name: to_device(tensor[0], device, dtype) for name, tensor in drawn.items()}
+                    transitions, carry = interact_one(model, bound(), carry, rows)
+                    data = data | transitions
                 batch = model.batch(player.name, bound(), dict(data), draw)
             used = bound()
             before = dict(used[player.name].buffers)

@@ -121,48 +121,57 @@ def is_plain_sgd(program: Program, acting: Sequence[RegularizerGroup]) -> bool:
 
 def build_batch(
     player: Player, stack: StackProgram, key: tuple[Any, ...]
-) -> Callable[[dict[str, Weights], Tensors, Tensors, Tensor, Tensor], Tensors]:
-    """Build ``(weights, data, draws [K, batches, ...], noise key [K], t) -> batches [K, batches, B, ...]``.
+) -> Callable[[dict[str, Weights], Tensors, Tensors, Tensors, Tensor, Tensor], Tensors]:
+    """Build ``(weights, transitions, data, draws, noise key [K], t) -> batches [K, batches, B, ...]``.
 
-    The weights are every player's, t is the number of the step's first update.
+    The weights are every player's, transitions [K, T, ...] each, draws [K, batches, ...], and t is the number of the
+    step's first update.
     """
     execution, K, several = stack.execution, stack.groups[-1].cells.stop, stack.program.accumulate
-    # the batches of a single player are made of data alone
-    one_by_one = execution.one_by_one and len(stack.layouts) > 1
+    model = stack.program.model
+    # the batches of a single player are made of data alone, unless it interacts with an environment
+    one_by_one = execution.one_by_one and (len(stack.layouts) > 1 or model.interacts)
 
-    def batch(weights: dict[str, Weights], draw: Tensors, data: Tensors) -> Tensors:
+    def batch(weights: dict[str, Weights], draw: Tensors, transitions: Tensors, data: Tensors) -> Tensors:
         nets = {name: stack.layouts[name].bind(*own) for name, own in weights.items()}
-        return stack.program.model.batch(player.name, nets, data, draw)
+        return model.batch(player.name, nets, data | transitions, draw)
 
     def numbers_of_batches(t: Tensor) -> Tensor:
         """Return the numbers of a step's batches, counted from 1, from that of its first update."""
         return (t.long() - 1) * several + torch.arange(1, player.steps * several + 1, device=t.device)
 
-    of_updates = vmap(batch, in_dims=(None, 0, None), randomness="different")
-    of_cells = vmap(of_updates, in_dims=(0, 0, None), randomness="different")
+    of_updates = vmap(batch, in_dims=(None, 0, None, None), randomness="different")
+    of_cells = vmap(of_updates, in_dims=(0, 0, 0, None), randomness="different")
 
     def batches(
-        weights: dict[str, Weights], data: Tensors, draw: Tensors, noise_key: Tensor, t: Tensor
+        weights: dict[str, Weights],
+        transitions: Tensors,
+        data: Tensors,
+        draw: Tensors,
+        noise_key: Tensor,
+        t: Tensor,
     ) -> Tensors:
         with CounterNoise(batch_key(noise_key, numbers_of_batches(t))), execution.kernels():
-            return of_cells(weights, draw, data)
+            return of_cells(weights, draw, transitions, data)
 
     def batches_one_by_one(
-        weights: dict[str, Weights], data: Tensors, draw: Tensors, noise_key: Tensor, t: Tensor
+        weights: dict[str, Weights],
+        transitions: Tensors,
+        data: Tensors,
+        draw: Tensors,
+        noise_key: Tensor,
+        t: Tensor,
     ) -> Tensors:
-        def of_update(draw: Tensors, weights: dict[str, Weights], key: Tensor) -> Tensors:
-            with torch.no_grad(), CounterNoise(key), execution.kernels():
-                return batch(weights, draw, data)
+        def of_cell(weights: dict[str, Weights], transitions: Tensors, draw: Tensors, key: Tensor) -> Tensors:
+            def of_update(draw: Tensors, key: Tensor) -> Tensors:
+                with torch.no_grad(), CounterNoise(key), execution.kernels():
+                    return batch(weights, draw, transitions, data)
 
-        def of_cell(weights: dict[str, Weights], draw: Tensors, key: Tensor) -> Tensors:
-            of_updates = sequential_vmap(
-                lambda *own: of_update(own[0], weights, own[1]), player.steps * several
-            )
-            found: Tensors = of_updates(draw, key)
+            found: Tensors = sequential_vmap(of_update, player.steps * several)(draw, key)
             return found
 
         keys = batch_key(noise_key, numbers_of_batches(t))
-        found: Tensors = sequential_vmap(of_cell, K)(weights, draw, keys)
+        found: Tensors = sequential_vmap(of_cell, K)(weights, transitions, draw, keys)
         return found
 
     run = batches_one_by_one if one_by_one else batches

@@ -218,8 +218,9 @@ def test_networks_that_are_stacked_as_on_a_gpu_are_judged_and_write_as_one_by_on
     found = []
     for kind in ("cpu", "cuda"):
         context = build_stack(stack, data_of(stack[0]), CPU, kind=kind)
-        weights = init_state(context).weights
-        found.append(context.evaluate(weights) | context.sample(weights))
+        state = init_state(context)
+        given = (state.weights, state.carry)
+        found.append(context.evaluate(*given) | context.sample(*given))
     assert found[0].keys() == found[1].keys()
     for name, one_by_one in found[0].items():
         torch.testing.assert_close(found[1][name], one_by_one, rtol=1e-9, atol=1e-12)

@@ -315,7 +315,9 @@ def test_a_fixed_generator_leaves_only_the_critic_and_generates_data_plus_unit_n
     assert [player.name for player in setup.players] == ["critic"]
     draw = {name: tensor[:, :2] for name, tensor in draw_chunk(setup, 0)["critic"].items()}
     noise_key = setup.noise_keys["critic"]
-    batches = setup.players[0].batch(init_state(setup).weights, setup.data, draw, noise_key, torch.ones(()))
+    batches = setup.players[0].batch(
+        init_state(setup).weights, {}, setup.data, draw, noise_key, torch.ones(())
+    )
     torch.testing.assert_close(batches["fake"][0], setup.data["train/x"][draw["base"][0]] + draw["noise"][0])
     outcome = train([cell], data_of(cell), CPU)
     assert "generator/loss" not in outcome.curves
@@ -352,7 +354,7 @@ def bound(cell, player):
 def test_an_attack_moves_every_input_by_the_sign_of_its_gradient_as_plain_autograd_finds_it():
     (cell,) = cells("mlp", "none", model__fgsm_epsilon=0.05, optimizer="adam", steps=20)
     net, setup, state = bound(cell, "mlp")
-    metrics = setup.evaluate(state.weights)
+    metrics = setup.evaluate(state.weights, state.carry)
     inputs = setup.data["test/x"].flatten(1).clone().requires_grad_()
     F.cross_entropy(net(inputs), setup.data["test/y"], reduction="sum").backward()
     moved = inputs.detach() + 0.05 * torch.sign(inputs.grad)
@@ -374,7 +376,7 @@ def test_an_attack_of_no_reach_changes_nothing_and_one_of_some_reach_hurts():
 def test_gradients_by_layer_are_those_of_plain_autograd_with_respect_to_the_activations():
     (cell,) = cells("wgan", "none", model__depth=3)
     critic, setup, state = bound(cell, "critic")
-    results = setup.evaluate(state.weights)
+    results = setup.evaluate(state.weights, state.carry)
     draw = {name: tensor[0] for name, tensor in setup.model.draw("evaluation", 0, 0, 1, setup.arrays).items()}
     fake = results["samples"][0][:128]
     x = torch.cat([setup.data["test/x"][draw["real"]][:128], fake])

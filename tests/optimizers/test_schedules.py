@@ -54,6 +54,7 @@ PAIRS = {
         "schedule.milestones=[3,4,20] schedule.factor=0.3",
         lambda o: lr_scheduler.MultiStepLR(o, [3, 4, 20], 0.3),
     ),
+    "linear_decay": ("schedule.final=0.1", lambda o: lr_scheduler.LinearLR(o, 1, 0.1, STEPS)),
     "cosine": (
         "schedule.final=0.1",
         lambda o: lr_scheduler.CosineAnnealingLR(o, STEPS, eta_min=0.1 * LR),

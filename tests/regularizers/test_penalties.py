@@ -23,7 +23,7 @@ from gradbench.training.draws import draw_chunk
 from gradbench.training.program import build_regularizer
 from gradbench.training.setup import build_stack
 from gradbench.training.state import PlayerState, UpdateInputs
-from gradbench.training.step import EagerStepper
+from gradbench.training.step import EagerStepper, interact
 from gradbench.training.telemetry import Telemetry
 
 COMPOSED = {
@@ -166,11 +166,11 @@ def test_every_models_objective_has_the_slope_of_finite_differences_penalty_incl
     with_penalty, without = cells(model, "gp", regularizer__lambda=[3.0, 0.0], **smooth)
     setup = build_stack([with_penalty, without], data_of(with_penalty), CPU)
     state, player = init_state(setup), next(player for player in setup.players if player.regularized)
-    draw = {
-        name: tensor[:, :1][setup.seed_of_cell] for name, tensor in draw_chunk(setup, 0)[player.name].items()
-    }
+    draws = draw_chunk(setup, 0)
+    draw = {name: tensor[:, :1][setup.seed_of_cell] for name, tensor in draws[player.name].items()}
+    transitions = interact(setup, state, draws, torch.ones(()))
     noise_key = setup.noise_keys[player.name]
-    batches = player.batch(state.weights, setup.data, draw, noise_key, torch.ones(()))
+    batches = player.batch(state.weights, transitions, setup.data, draw, noise_key, torch.ones(()))
     batch = {name: tensor[:, 0] for name, tensor in batches.items()}
 
     def objective(own):

@@ -9,7 +9,8 @@ from small import CONFIGS, CPU, NETWORKS, cells, data_of
 from stopping import StopError, always, assert_same_outcome, stop_at
 
 from gradbench.launchers.rows import arrays_of, curves_of, finished_rows
-from gradbench.training.divergence import has_finite
+from gradbench.training import loop
+from gradbench.training.divergence import Divergence, has_finite
 from gradbench.training.draws import CHUNK
 from gradbench.training.loop import evaluate, train
 from gradbench.training.setup import build_stack, compact
@@ -65,8 +66,12 @@ def test_a_stack_without_its_diverged_cells_is_gone_on_with_to_the_same_bits(sto
 # as large as no parameter can be in float32
 BROKEN = 1e300
 
-# the critic's update is the last one where no generator follows it
-LAST = {"wgan": {"model__generator": "fixed", "model__critic_steps": 1}}
+# the critic's update is the last one where no generator follows it, an agent's where it is the only one
+LAST = {
+    "wgan": {"model__generator": "fixed", "model__critic_steps": 1},
+    "actor_critic": {"model__minibatches": 1},
+    "a2c": {"model__minibatches": 1},
+}
 
 
 def calm_and_broken(model, lr=BROKEN, **values):
@@ -191,3 +196,41 @@ def test_one_number_of_one_player_that_is_not_finite_is_found_and_none_is_too_la
 def test_parameters_as_large_as_floats_can_be_fail_no_stack():
     stack, data = calm_and_broken("wgan", lr=1e308, precision="float64", optimizer="sgd")
     assert train(stack, data, CPU).diverged_at[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("returns", "has_fallen"),
+    [
+        ([20, 500, 90, 90], True),
+        ([20, 500, 90, 110], False),  # it recovers
+        ([20, 500, 110, 90], False),  # not for good
+        ([500, 90], False),
+        ([20, 30, 20, 20], False),
+        ([20, 500, 500, 500], False),
+    ],
+)
+def test_a_metric_that_has_lost_most_of_its_best_for_good_has_fallen(returns, has_fallen):
+    rule = Divergence(math.inf, 50, fall=0.8)
+    assert rule.has_fallen(returns, "max") == has_fallen
+    assert rule.has_fallen([1 / value for value in returns], "min") == has_fallen
+    assert not Divergence(math.inf, 50).has_fallen(returns, "max")
+
+
+def test_an_agent_whose_return_has_fallen_for_good_has_diverged_at_the_end(monkeypatch):
+    stack = cells("actor_critic", "none", seed=[0, 1], steps=4, eval_every=1)
+    data = data_of(stack[0])
+    whole = train(stack, data, CPU)
+    assert whole.statuses == ["completed", "completed"]
+    courses = iter(
+        [np.array([50.0, 5.0]), np.array([50.0, 50.0]), np.array([5.0, 9.0]), np.array([50.0, 9.0])]
+    )
+    evaluate = loop.evaluate
+
+    def falling(stepper, state):
+        metrics, arrays = evaluate(stepper, state)
+        return metrics | {"test/return": next(courses)}, arrays
+
+    monkeypatch.setattr(loop, "evaluate", falling)
+    outcome = train(stack, data, CPU)
+    assert list(outcome.diverged_at) == [0, 4]
+    assert np.isnan(outcome.evaluations[4]["test/return"]).tolist() == [False, True]

@@ -38,6 +38,7 @@ from gradbench.models.mlp import Classifier
 from gradbench.tracing import cache as trace_cache
 from gradbench.training.bind import init_state
 from gradbench.training.draws import CHUNK, draw_chunk
+from gradbench.training.interaction import interact_one
 from gradbench.training.loop import train
 from gradbench.training.program import build
 from gradbench.training.reference import as_tensor, train_one
@@ -49,6 +50,8 @@ every_model = pytest.mark.parametrize("model", MODELS)
 
 # rounding grows where training is chaotic: a calm learning rate
 CALM = {"optimizer__lr": [0.01, 0.02]}
+CALMER = {"a2c": {"optimizer__lr": [0.001, 0.002]}}
+"""Model -> a learning rate of its own, where RMSprop's first steps are as large as it."""
 
 SOONER = {
     "zclip": {"regularizer__warmup": 5},
@@ -57,7 +60,9 @@ SOONER = {
 }
 """Options with which a regularizer acts on a small network within a few steps."""
 
-PENALTY_OF = {"mlp": "mlp/penalty", "lstm": "lstm/penalty", "wgan": "critic/penalty"}
+PENALTY_OF = {"mlp": "mlp/penalty", "lstm": "lstm/penalty", "wgan": "critic/penalty"} | dict.fromkeys(
+    ("actor_critic", "a2c"), "agent/penalty"
+)
 """Model -> its series of penalties; of the others it is the network's."""
 
 RELATIVE, ABSOLUTE = 1e-11, 1e-12
@@ -72,7 +77,7 @@ def strengths(regularizer):
 
 def pair(model, regularizer, **values):
     """Return two cells of one stack, of different seeds, strengths and learning rates."""
-    given = CALM | strengths(regularizer) | SOONER.get(regularizer, {}) | values
+    given = CALMER.get(model, CALM) | strengths(regularizer) | SOONER.get(regularizer, {}) | values
     grid = cells(model, regularizer, seed=[0, 3], **given)
     return [grid[0], grid[-1]]
 
@@ -197,7 +202,7 @@ def at_default_points(model):
 def test_a_penalty_at_any_points_follows_the_reference_and_is_measured_there(model, regularizer):
     placed, default = assert_follows(pair(model, regularizer)), at_default_points(model)
     series = PENALTY_OF.get(model, "network/penalty")
-    is_default = regularizer.partition("@")[2] in ("inputs", "embeddings", "between")
+    is_default = regularizer.partition("@")[2] in ("inputs", "embeddings", "between", "states")
     assert np.array_equal(placed[series], default[series]) == is_default
 
 
@@ -313,16 +318,19 @@ def test_final_metrics_are_what_the_model_measures_of_plain_modules(model):
     data = data_of(stack[0])
     outcome = train(stack, data, CPU)
     for k, cell in enumerate(stack):
-        networks = deque(train_one(cell, data), maxlen=1).pop().networks
+        last = deque(train_one(cell, data), maxlen=1).pop()
         program = build(cell.config, data)
         examples = {name: as_tensor(array, program.dtype) for name, array in data.arrays.items()}
-        draws = program.model.draw("evaluation", cell.seed, 0, 1, data.arrays)
+        drawn = program.model.draw("evaluation", cell.seed, 0, 1, data.arrays)
+        draw = {name: as_tensor(numbers[0], program.dtype) for name, numbers in drawn.items()}
+        if program.model.interacts:
+            first = {
+                name: as_tensor(one, program.dtype) for name, one in program.model.evaluation_carry().items()
+            }
+            examples |= last.carry | interact_one(program.model, last.networks, first, draw)[0]
         with torch.no_grad():
-            found = program.model.evaluate(
-                {name: net.eval() for name, net in networks.items()},
-                examples,
-                {name: as_tensor(numbers[0], program.dtype) for name, numbers in draws.items()},
-            )
+            networks = {name: net.eval() for name, net in last.networks.items()}
+            found = program.model.evaluate(networks, examples, draw)
         arrays = {name: tensor.numpy() for name, tensor in found.items() if tensor.dim()}
         metrics = {name: float(tensor) for name, tensor in found.items() if not tensor.dim()}
         metrics |= program.model.summarize(arrays, data.arrays)[0]

@@ -103,10 +103,10 @@ def test_running_statistics_are_each_cells_own_move_once_per_step_and_are_what_e
     buffers = state.buffers["network"]
     assert buffers["norm.num_batches_tracked"].tolist() == [3, 3]
     assert not torch.equal(buffers["norm.running_mean"][0], buffers["norm.running_mean"][1])
-    before = setup.evaluate(state.weights)["test/loss"]
+    before = setup.evaluate(state.weights, state.carry)["test/loss"]
     moved = buffers | {"norm.running_mean": buffers["norm.running_mean"] + 1.0}
     state.buffers = state.buffers | {"network": moved}
-    assert (setup.evaluate(state.weights)["test/loss"] != before).all()
+    assert (setup.evaluate(state.weights, state.carry)["test/loss"] != before).all()
     assert torch.equal(
         state.buffers["network"]["norm.num_batches_tracked"], buffers["norm.num_batches_tracked"]
     )

@@ -31,6 +31,7 @@ from gradbench.report.figures import (
     learning,
     pairs,
     profiles,
+    returns,
     strengths,
 )
 from gradbench.report.figures.panels import NARROW, WIDE, Context, Drawing, Layout
@@ -44,7 +45,7 @@ Pictures = dict[str, list[Picture]]  # by section
 
 SECTIONS: dict[str, tuple[Draw, ...]] = {
     "Strengths": (strengths.draw, pairs.draw, profiles.draw),
-    "Learning": (learning.draw,),
+    "Learning": (learning.draw, returns.draw),
     "Gradients": (gradients.draw, action.draw, histograms.draw),
     "Divergence": (divergence.draw,),
     "Cost": (cost.draw,),

@@ -18,6 +18,8 @@ from gradbench.report.figures.panels import (
 from gradbench.report.figures.traces import bin_curves, draw_curves, label_curves
 from gradbench.report.render.formatting import cap_list
 
+ENVIRONMENT_STEPS = "train/environment_steps"
+
 CAPTION = (
     "Thick lines are means over seeds, drawn as long as every seed is there, with a 95% Student t band "
     "unless a seed diverged; thin lines are the seeds; a hollow marker is where a seed diverged. First, "
@@ -43,11 +45,17 @@ def draw(context: Context) -> list[Drawing]:
     )  # fmt: skip
     for comparison, row in zip(context.comparisons, axes, strict=True):
         curves = chosen_curves(context, comparison)
+        interacts = any(has_environment(rows) for rows in curves.values())
+        if interacts:
+            curves = {setting: in_environment_steps(rows) for setting, rows in curves.items()}
         for ax, column, unit in zip(
             row, ("loss", comparison.metric), ("training loss", comparison.unit), strict=False
         ):
             ax.set_ylabel(unit)
             ax.set_xlabel("step")
+            if interacts:
+                ax.set_xlabel("thousands of environment steps")
+                ax.xaxis.set_major_formatter(lambda steps, _: f"{steps / 1000:g}")
             tables = [bin_curves(rows, column) for rows in curves.values()]
             values = _values_to_show(comparison, [table for table in tables if not table.empty])
             log = has_wide_range(values)
@@ -69,6 +77,19 @@ def chosen_curves(context: Context, comparison: ComparisonGroup) -> dict[Setting
     settings = [comparison.chosen_setting(treatment) for treatment in comparison.treatments]
     found = {setting: context.curves.rows_of(comparison.cells_at(setting)) for setting in settings}
     return {setting: rows for setting, rows in found.items() if not rows.empty}
+
+
+def has_environment(rows: pd.DataFrame) -> bool:
+    """Return whether steps of an environment were counted."""
+    return ENVIRONMENT_STEPS in rows and bool((rows[ENVIRONMENT_STEPS] > 0).any())
+
+
+def in_environment_steps(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with steps of the environment in place of training steps, each of which takes as many."""
+    if not has_environment(rows):
+        return rows
+    per_step = (rows[ENVIRONMENT_STEPS] / rows["step"]).max()
+    return rows.assign(step=(rows["step"] * per_step).round().astype(np.int64))
 
 
 def _values_to_show(comparison: ComparisonGroup, tables: list[pd.DataFrame]) -> list[float]:
