@@ -80,6 +80,13 @@ RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
     "stack_width.mps": WIDTH,
     "model.depth": ("from 0 to 1,000", lambda v: 0 <= v <= 1000, "give a number of layers like 4"),
     "model.layers": ("from 1 to 1,000", lambda v: 1 <= v <= 1000, "give a number of layers like 1"),
+    "model.goal": ("min or max", lambda v: v in ("min", "max"), "max where a higher value is better"),
+    "model.metric": ("a metric's name", lambda v: bool(v.strip()), "give one like test/loss"),
+    "model.targets": (
+        "one of null, classes, numbers, none",
+        lambda v: v in (None, "classes", "numbers", "none"),
+        "null is what data.targets says",
+    ),
     "model.scale": (
         "one of log, logit, linear",
         lambda v: v in ("log", "logit", "linear"),

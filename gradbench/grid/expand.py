@@ -290,7 +290,7 @@ def convert_value(key: str, value: Any, default: Any) -> Any:
     """
     number = isinstance(value, int | float) and not isinstance(value, bool)
     fits = True
-    if is_reference(value):
+    if is_reference(value) or (key == "model.margin" and value is None):
         return value
     if isinstance(default, bool):
         fits = isinstance(value, bool)

@@ -206,6 +206,10 @@ def test_a_value_said_by_default_is_the_cell_that_says_it_outright():
     assert ids(cells("model=mlp")) == ids(cells("model=mlp", "seed=0", "data=digits", "regularizer=none"))
 
 
+def test_a_margin_of_null_is_none_at_all_as_its_message_says():
+    assert cells("model=mlp", "model.margin=null")[0].config["model"]["margin"] is None
+
+
 def test_a_dict_is_merged_as_hydra_merges_it():
     (cell,) = cells("divergence={factor:2}")
     (same,) = cells("divergence.factor=2")
@@ -332,6 +336,13 @@ def test_a_cell_of_a_shipped_experiment_is_reached_by_its_command(name):
     [
         ("regularizer=clip_norm regularizer.treshold=1", "did you mean 'regularizer.threshold'"),
         ("stepz=3", "did you mean 'steps'"),
+        ("model.goal=maximize", "model.goal must be min or max, got 'maximize'"),
+        ("model.goal=up", "model.goal must be min or max, got 'up'"),
+        ("model.goal=''", "model.goal must be min or max, got ''"),
+        ("model.metric=", "model.metric must be a metric's name, got ''"),
+        ("model.targets=class", "model.targets must be one of null, classes, numbers, none, got 'class'"),
+        ("model.scale=ln", "model.scale must be one of log, logit, linear, got 'ln'"),
+        ("model.margin=-1", "model.margin must be > 0, or null"),
         ("seed=abc", "seed must be a whole number, got 'abc'"),
         ("seed=", "seed must be a whole number, got ''"),
         ("seed=1.5", "seed must be a whole number, got 1.5"),
