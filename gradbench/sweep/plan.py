@@ -108,7 +108,7 @@ def make_plan(
         UsageError: for every mistake in the arguments, the configs or the results folder.
     """
     configs = Configs(config_dir)
-    experiment = configs.experiment(experiment_name) if experiment_name else Experiment("sweep")
+    experiment = Experiment("sweep") if experiment_name is None else configs.experiment(experiment_name)
     typed = configs.parse(words)
     parsed = experiment.apply_scale(typed)
     descriptions: dict[str, Description] = {}

@@ -166,6 +166,12 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("blank", ["", " "])
+def test_a_blank_word_is_no_experiment(blank):
+    with pytest.raises(UsageError, match=f"there is no experiment '{blank}'"):
+        plan(experiment=blank)
+
+
 def test_cells_of_one_sweep_run_on_one_kind_of_device(tmp_path):
     path = tmp_path / "split.yaml"
     path.write_text("grid: [{device: cpu, seed: 0}, {device: auto, seed: 1}]")
