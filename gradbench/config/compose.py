@@ -162,6 +162,7 @@ class Configs:
         for word in words:
             made, named_parts = composite.to_packages(word, self.groups[composite.REGULARIZER])
             plain, parts = [*plain, *made], parts or named_parts
+        composite.check_kept(parts, words)
         search = [f"hydra.searchpath={literal([f'file://{self.folder}'])}"] if self.folder else []
         try:
             with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3"):
@@ -185,6 +186,7 @@ class Configs:
             choices[composite.REGULARIZER] = named[composite.REGULARIZER]["name"]
         neutral = pop_neutral(named)
         composite.expand_short_forms(named)
+        composite.drop_players(named)
         return Composed(named, choices, neutral)
 
     def check_shadowed(self, choices: Iterable[tuple[str, str]]) -> None:

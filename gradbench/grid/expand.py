@@ -19,6 +19,9 @@ from gradbench.errors import UsageError
 from gradbench.grid.cell import RUNTIME, Cell
 
 
+PLAYERS = f"{composite.REGULARIZER}.{composite.PLAYERS}"
+
+
 def copy_config(config: Mapping[str, Any]) -> Config:
     """Copy the nested dicts of a config, far faster than deepcopy; lists are shared."""
     return {key: copy_config(value) if isinstance(value, dict) else value for key, value in config.items()}
@@ -153,6 +156,8 @@ class Base:
     def takes(self, axis: Axis) -> bool:
         """Return whether an axis applies to the cells of this base."""
         node = composite.required_node(axis.key)
+        if axis.key == PLAYERS:  # a lone ``none`` has no such key, and none is added
+            return axis.key in self.keys
         return node in self.keys if node else axis.added or axis.key in self.keys
 
 
@@ -192,7 +197,7 @@ def expand_base(base: Base, axes: Sequence[Axis], fingerprint: Callable[[Config]
         config |= copy_config({key: config[key] for key in changed & config.keys()})
         given = list(zip(axes, values, strict=True))
         settings, written = apply_axes(base, config, given)
-        check_groups(config, base.files)
+        check_groups(config, base.files, base.words)
         settings += follow_metric(config, base.defaults, {axis.key: value for axis, value in given})
         config = resolve(config)
         for axis, value in given:

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from small import in_suites
 
 from gradbench.config import validate as rules
+from gradbench.config.compose import GROUPS as CHOSEN
 from gradbench.config.compose import Configs, Experiment
 from gradbench.config.hashing import canonical
 from gradbench.config.overrides import Axis, Overrides, literal
@@ -396,10 +397,11 @@ def test_a_cell_of_a_shipped_experiment_is_reached_by_its_command(name):
         (f"seed={'9' * 400}", "seed must be a whole number of 64 bits, got one of 400 digits"),
         (f"optimizer.lr={'9' * 400}", "optimizer.lr must be a whole number of 64 bits"),
         ("+model.note='\udcff'", "note must be Unicode text"),
-        ("+regularizer.name=3", "regularizer.name must be a word, got 3"),
         ("+regularizer.strength.deeper=1", "regularizer.strength must name a key"),
         ("~steps", "the config has no key steps"),
-        ("~regularizer", "no regularizer"),
+        ("~regularizer", "~regularizer takes away what every regularizer must have; leave it out"),
+        ("~optimizer.lr", "~optimizer.lr takes away what every optimizer must have; leave it out"),
+        ("~optimizer.lr=0.1", "takes away what every optimizer must have; leave it out"),
         ("~nothing", "nothing"),
         ("~model.metric", "model.metric"),
         ("+x=${nowhere}", "nowhere"),
@@ -430,6 +432,28 @@ def test_what_code_is_called_is_said_by_a_config_folder_and_nowhere_else(word):
     assert "only a config folder may" in refused(word)
     with pytest.raises(UsageError, match="only a config folder may"):
         cells(experiment=experiment)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *(f"{group}.name=foo" for group in CHOSEN),
+        "+model.name=foo",
+        "regularizer.family=clipping",
+        "regularizer=clip_norm regularizer.strength=norm_type",
+        "regularizer=gp+clip_norm regularizer.name=x",
+        "regularizer=gp+clip_norm regularizer.family=none",
+        "regularizer=gp+clip_norm regularizer.strength=gp.lambda",
+        "regularizer=gp+clip_norm regularizer.gp.name=foo",
+        "regularizer=gp+clip_norm regularizer.gp.family=x",
+        "regularizer=gp,none regularizer.family=none",
+    ],
+)
+def test_what_an_option_is_can_only_be_chosen(word):
+    said = refused(*word.split())
+    changed = word.split()[-1].lstrip("+").partition("=")[0]
+    assert said.startswith(f"{changed}=")
+    assert f"choose another one with {changed.partition('.')[0]}=NAME" in said
 
 
 @pytest.mark.parametrize(
