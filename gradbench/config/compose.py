@@ -240,6 +240,9 @@ class Configs:
         options = self.groups.get(given.key)
         if options is None:
             return given
+        if given.added and given.key in GROUPS:
+            values = ",".join(map(str, given.values))
+            raise UsageError(f"every cell has a {given.key}: type {given.key}={values}, without +")
         values = []
         for value in given.values:
             values.append(value)
