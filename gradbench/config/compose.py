@@ -43,6 +43,10 @@ REMOVED = {"compile": "it paid for itself only after thousands of steps; leave i
 """Key that there was -> why there is none, and what to type."""
 
 
+SPEC = ("question", "grid", "scales", "claims")
+"""Keys of an experiment's file."""
+
+
 class Composed(NamedTuple):
     """A composed config.
 
@@ -289,6 +293,11 @@ class Configs:
             raise UsageError(
                 f"{path} is what a results folder was asked for, not an experiment; type the command in it again"
             )
+        for key in spec if isinstance(spec, dict) else ():
+            if key not in SPEC:
+                raise UsageError(
+                    f"{path}: nothing reads the key {key}{nearest(str(key), SPEC)} (there are: {', '.join(SPEC)})"
+                )
         if not isinstance(spec, dict) or "grid" not in spec:
             raise UsageError(f"{path} needs a key 'grid': one product of axes, or a list of products")
         grid = spec["grid"]
@@ -300,6 +309,11 @@ class Configs:
             raise UsageError(
                 f"{path}: 'scales' must map names to keys and values, like 'small: {{steps: 100}}'"
             )
+        if "full" in scales:
+            raise UsageError(f"{path}: scale=full is the grid as it stands; give the scale 'full' another name")
+        question = spec.get("question") or ""
+        if not isinstance(question, str):
+            raise UsageError(f"{path}: 'question' must be a sentence, got {literal(question)}")
         is_own = self.folder is not None and path.resolve().is_relative_to(self.folder)
         try:
             parsed = tuple(self._axes(axes, is_own) for axes in products)
@@ -307,7 +321,7 @@ class Configs:
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from error
         parse_claims(spec, str(path))
-        return Experiment(path.stem, str(spec.get("question", "")), parsed, scaled, spec)
+        return Experiment(path.stem, question, parsed, scaled, spec)
 
     def _axes(self, written: Mapping[str, Any], is_own: bool) -> tuple[Axis, ...]:
         axes = (self._axis(str(key), value) for key, value in written.items())

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from gradbench.claims.checks import check_claims
 from gradbench.claims.schema import STEP_RATIO, parse_claims
 from gradbench.config.compose import GROUPS, Configs, Experiment, leaves
+from gradbench.config.composite import REGULARIZER, node_of
 from gradbench.config.hashing import canonical, digest
 from gradbench.config.hints import options_with
 from gradbench.config.identity import WEIGHTS, foreign_targets
 from gradbench.config.instantiate import describe_data, load_once
 from gradbench.config.metric import reported_names
-from gradbench.config.overrides import Overrides, one_line
+from gradbench.config.overrides import Axis, Overrides, one_line
 from gradbench.data import Data, Description
 from gradbench.errors import ExitError, UsageError, exits_as_errors, nearest
 from gradbench.grid.cell import RUNTIME, Cell
@@ -160,19 +161,33 @@ def note_stopwatch(experiment: Experiment) -> list[str]:
 
 
 def check_experiment(configs: Configs, experiment: Experiment, cells: Sequence[Cell]) -> None:
-    """Refuse claims about columns, options and metrics that no cell has, or could have if the grid were not restricted.
+    """Refuse scales and claims about columns, options and metrics that no cell has, or could have without restriction.
 
     Raises:
         UsageError: for a name that is unknown.
     """
     claims = parse_claims(experiment.source, experiment.name)
-    if not claims:
+    if not claims and not experiment.scales:
         return
     columns = dict.fromkeys(key.removesuffix(".name") for cell in cells for key, _ in leaves(cell.config))
 
     def is_key(column: str) -> bool:
         group, _, name = column.partition(".")
+        part, _, of_part = name.partition(".")
+        if group == REGULARIZER and of_part and part in configs.groups[group]:
+            name = of_part
         return column in columns or bool(name and options_with(configs, group, name))
+
+    def is_settable(axis: Axis) -> bool:
+        key = axis.key
+        is_known = key in configs.groups or key.partition(".")[0] in RUNTIME or node_of(key) is not None
+        return axis.added or is_known or any(one.startswith(f"{key}.") for one in columns) or is_key(key)
+
+    for name, axes in experiment.scales.items():
+        for axis in axes:
+            if not is_settable(axis):
+                hint = nearest(axis.key, columns)
+                raise UsageError(f"experiment '{experiment.name}': scale={name} sets {axis.key}, which no cell has{hint}")
 
     def options(column: str) -> set[str]:
         chosen = {cell.choices[column] for cell in cells if column in cell.choices}

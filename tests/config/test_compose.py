@@ -220,6 +220,13 @@ def test_an_experiment_may_write_axes_as_lists_as_single_values_or_in_the_gramma
         ("grid: {model: [mlp, lsmt]}", "did you mean 'lstm'"),
         ("grid: {seed: 1, seed: 2}", "duplicate"),
         ("grid: {seed: !!set {a}}", "not readable YAML"),
+        ("grid: {seed: 1}\nclaim: []", "nothing reads the key claim; did you mean 'claims'?"),
+        ("grid: {seed: 1}\nqestion: why?", "nothing reads the key qestion; did you mean 'question'?"),
+        ("gird: {seed: 1}", "nothing reads the key gird; did you mean 'grid'?"),
+        ("grid: {seed: 1}\nfoo: 3", "nothing reads the key foo (there are: question, grid, scales, claims)"),
+        ("grid: {seed: 1}\n3: foo", "nothing reads the key 3 (there are:"),
+        ("grid: {seed: 1}\nquestion: [1]", "'question' must be a sentence, got [1]"),
+        ("grid: {seed: 1}\nscales: {full: {steps: 3}}", "scale=full is the grid as it stands"),
     ],
 )
 def test_a_broken_experiment_is_refused_in_one_line_that_names_the_file(tmp_path, text, said):

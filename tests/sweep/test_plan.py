@@ -166,6 +166,20 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_scale_sets_keys_that_cells_have_whatever_is_typed(tmp_path):
+    grid = {"model": "mlp", "regularizer": ["none", "clip_norm"], "seed": [0]}
+    settable = {"steps": 3, "regularizer.threshold": 1, "regularizer.gp.lambda": 1, "model": "mlp", "device": "cpu"}
+    settable |= {"divergence": "{factor: 2}", "model.network": "a.B", "+note": 1}
+    for key, said in [*dict.fromkeys(settable, "").items(), ("stesp", "steps"), ("model.dept", "model.depth")]:
+        scales = {"small": {key: settable.get(key, 3)}}
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"grid": grid, "scales": scales}))
+        if not said:
+            assert plan("regularizer=none", experiment="mine.yaml").cells
+            continue
+        with pytest.raises(UsageError, match=f"scale=small sets {key}, which no cell has; did you mean '{said}'?"):
+            plan(experiment="mine.yaml")
+
+
 @pytest.mark.parametrize("blank", ["", " "])
 def test_a_blank_word_is_no_experiment(blank):
     with pytest.raises(UsageError, match=f"there is no experiment '{blank}'"):
