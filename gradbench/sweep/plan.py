@@ -10,16 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradbench.claims.checks import check_claims
-from gradbench.claims.schema import STEP_RATIO, parse_claims
-from gradbench.config.compose import GROUPS, Configs, Experiment, leaves
-from gradbench.config.composite import REGULARIZER, node_of
+from gradbench.config.compose import GROUPS, Configs, Experiment
 from gradbench.config.hashing import canonical, digest
-from gradbench.config.hints import options_with
 from gradbench.config.identity import WEIGHTS, foreign_targets
 from gradbench.config.instantiate import describe_data, load_once
-from gradbench.config.metric import reported_names
-from gradbench.config.overrides import Axis, Overrides, one_line
+from gradbench.config.overrides import Overrides, one_line
 from gradbench.data import Data, Description
 from gradbench.errors import ExitError, UsageError, exits_as_errors, nearest
 from gradbench.grid.cell import RUNTIME, Cell
@@ -28,6 +23,7 @@ from gradbench.grid.stacks import Stack, group_by_program, split_into_stacks
 from gradbench.launchers.forkserver import call_here
 from gradbench.storage.results import FINISHED, Results
 from gradbench.storage.sanitize import escape_controls
+from gradbench.sweep.questions import check_experiment, note_stopwatch
 from gradbench.trackers import check_installed
 
 if TYPE_CHECKING:
@@ -146,55 +142,6 @@ def make_plan(
         for stack in split_into_stacks(members, count)
     ]
     return Plan(experiment, stored.folder, cells, grouped, statuses, devices, notes)
-
-
-def note_stopwatch(experiment: Experiment) -> list[str]:
-    """Return a line on claims that read step times of stacks that differ in more than the treatment."""
-    claims = parse_claims(experiment.source, experiment.name)
-    named = ", ".join(claim.id for claim in claims if claim.metric == "step_seconds")
-    if not named:
-        return []
-    return [
-        f"claim {named}: step_seconds is the stopwatch of whole stacks, which differ in more than their treatment; "
-        f"metric: {STEP_RATIO} reads steps that are timed side by side"
-    ]
-
-
-def check_experiment(configs: Configs, experiment: Experiment, cells: Sequence[Cell]) -> None:
-    """Refuse scales and claims about columns, options and metrics that no cell has, or could have without restriction.
-
-    Raises:
-        UsageError: for a name that is unknown.
-    """
-    claims = parse_claims(experiment.source, experiment.name)
-    if not claims and not experiment.scales:
-        return
-    columns = dict.fromkeys(key.removesuffix(".name") for cell in cells for key, _ in leaves(cell.config))
-
-    def is_key(column: str) -> bool:
-        group, _, name = column.partition(".")
-        part, _, of_part = name.partition(".")
-        if group == REGULARIZER and of_part and part in configs.groups[group]:
-            name = of_part
-        return column in columns or bool(name and options_with(configs, group, name))
-
-    def is_settable(axis: Axis) -> bool:
-        key = axis.key
-        is_known = key in configs.groups or key.partition(".")[0] in RUNTIME or node_of(key) is not None
-        return axis.added or is_known or any(one.startswith(f"{key}.") for one in columns) or is_key(key)
-
-    for name, axes in experiment.scales.items():
-        for axis in axes:
-            if not is_settable(axis):
-                hint = nearest(axis.key, columns)
-                raise UsageError(f"experiment '{experiment.name}': scale={name} sets {axis.key}, which no cell has{hint}")
-
-    def options(column: str) -> set[str]:
-        chosen = {cell.choices[column] for cell in cells if column in cell.choices}
-        return {*configs.groups[column], *chosen} if column in GROUPS else set()
-
-    models = {canonical(cell.config["model"]): cell.config["model"] for cell in cells}
-    check_claims(claims, reported_names(models.values()), is_key, options, columns)
 
 
 def fit_to_devices(
