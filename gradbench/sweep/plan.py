@@ -14,7 +14,7 @@ from gradbench.config.compose import GROUPS, Configs, Experiment
 from gradbench.config.hashing import canonical, digest
 from gradbench.config.identity import WEIGHTS, foreign_targets
 from gradbench.config.instantiate import describe_data, load_once
-from gradbench.config.overrides import Overrides, one_line
+from gradbench.config.overrides import Overrides, literal, one_line
 from gradbench.data import Data, Description
 from gradbench.errors import ExitError, UsageError, exits_as_errors, nearest
 from gradbench.grid.cell import RUNTIME, Cell
@@ -135,6 +135,7 @@ def make_plan(
         *dict.fromkeys(note for one in descriptions.values() for note in one.notes),
         *notes,
         *note_stopwatch(experiment),
+        *note_schedules(cells),
     ]
     grouped = [
         stack
@@ -142,6 +143,22 @@ def make_plan(
         for stack in split_into_stacks(members, count)
     ]
     return Plan(experiment, stored.folder, cells, grouped, statuses, devices, notes)
+
+
+def note_schedules(cells: Sequence[Cell]) -> list[str]:
+    """Return a line on each number of a schedule that comes after the last step, which a sweep over steps may have."""
+    late: dict[str, None] = {}
+    for cell in cells:
+        steps, schedule = int(cell.config["steps"]), cell.config["schedule"]
+        for key, numbers in (("milestones", schedule.get("milestones")), ("every", [schedule.get("every")])):
+            after = [one for one in numbers or () if isinstance(one, int) and one >= steps]
+            if after:
+                which = ",".join(map(str, after))
+                late[
+                    f"schedule.{key}={literal(schedule[key])}: training ends after {steps} steps, so that nothing "
+                    f"happens at {which}; give a smaller number, or more steps"
+                ] = None
+    return list(late)
 
 
 def fit_to_devices(

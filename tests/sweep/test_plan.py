@@ -255,3 +255,21 @@ def test_a_claim_on_the_stopwatch_of_stacks_is_noted_with_what_reads_timed_steps
         ]
         assert bool(notes) == (metric == "step_seconds")
         assert all("claim 1x" in line and "metric: cost/step_ratio" in line for line in notes)
+
+
+@pytest.mark.parametrize(
+    ("word", "late"),
+    [
+        ("schedule.milestones=[1000]", "1000"),
+        ("schedule.milestones=[2,4,9]", "4,9"),  # the learning rate of the last step is that after 3
+        ("schedule.milestones=[1,3]", ""),
+        ("schedule.every=4", "4"),
+        ("schedule.every=3", ""),
+    ],
+)
+def test_a_change_of_the_learning_rate_after_the_last_step_is_noted(word, late):
+    schedule = "schedule=step" if "every" in word else "schedule=milestones"
+    notes = [note for note in plan(schedule, word, "seed=0,1").notes if note.startswith("schedule")]
+    said = f"{word}: training ends after 4 steps, so that nothing happens at {late}; give a smaller number, or more steps"
+    assert notes == ([said] if late else [])
+    assert sweep.make_plan(None, ["model=mlp", schedule, word, "steps=2000"]).notes == []
