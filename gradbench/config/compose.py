@@ -245,8 +245,8 @@ class Configs:
         if options is None:
             return given
         if given.added and given.key in GROUPS:
-            values = ",".join(map(str, given.values))
-            raise UsageError(f"every cell has a {given.key}: type {given.key}={values}, without +")
+            chosen = ",".join(map(str, given.values))
+            raise UsageError(f"every cell has a {given.key}: type {given.key}={chosen}, without +")
         values = []
         for value in given.values:
             values.append(value)
@@ -310,7 +310,9 @@ class Configs:
                 f"{path}: 'scales' must map names to keys and values, like 'small: {{steps: 100}}'"
             )
         if "full" in scales:
-            raise UsageError(f"{path}: scale=full is the grid as it stands; give the scale 'full' another name")
+            raise UsageError(
+                f"{path}: scale=full is the grid as it stands; give the scale 'full' another name"
+            )
         question = spec.get("question") or ""
         if not isinstance(question, str):
             raise UsageError(f"{path}: 'question' must be a sentence, got {literal(question)}")

@@ -260,7 +260,9 @@ def check_kept(parts: Sequence[str], words: Collection[str]) -> None:
         part = needed.get(word.lstrip("~").partition("=")[0]) if word.startswith("~") else None
         if part:
             others = JOINT.join(one for one in parts if one != part)
-            raise UsageError(f"{word} takes away what {part} must have; to leave {part} out, write {REGULARIZER}={others}")
+            raise UsageError(
+                f"{word} takes away what {part} must have; to leave {part} out, write {REGULARIZER}={others}"
+            )
 
 
 def compose_parts(node: Any, parts: Sequence[str]) -> dict[str, Any]:

@@ -71,7 +71,9 @@ def say_options(
     if group == REGULARIZER and key and part in set(configs.groups[group]) - known_parts:
         more = JOINT.join([*(one for one in sorted(chosen)[:1] if one != "none"), part])
         return f"{chosen_now} has no part {part}; choose {group}={more}"
-    is_part = group == REGULARIZER and bool(key) and part in known_parts  # what has it may compose with the others
+    is_part = (
+        group == REGULARIZER and bool(key) and part in known_parts
+    )  # what has it may compose with the others
     having = options_with(configs, group, key if is_part else name)
     if having:
         which = f"{part} has no {key}" if is_part else f"{chosen_now} has no {name}"
@@ -90,7 +92,9 @@ def options_with(configs: Configs, group: str, name: str) -> list[str]:
     found, last = [], name.rpartition(".")[2]
     for option in configs.groups.get(group, ()):
         text = configs.path(group, option).read_text(encoding="utf-8", errors="replace")
-        if not any(word in text for word in (last, "defaults:")) and last != PLAYERS:  # conf/config.yaml has it
+        if (
+            not any(word in text for word in (last, "defaults:")) and last != PLAYERS
+        ):  # conf/config.yaml has it
             continue  # composing takes longer than looking
         with contextlib.suppress(UsageError):  # a broken file of the user's folder is not what was asked for
             node = configs.compose((f"{group}={option}",)).config.get(group)

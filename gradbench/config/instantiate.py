@@ -149,12 +149,12 @@ def describe_data(data: str) -> Description:
     """
     start = time.monotonic()
     loaded = load_once(data)
+    is_quick = time.monotonic() - start < QUICK_SECONDS
     config = json.loads(data)
     is_own = "loader" in config or str(config[TARGET]).partition(".")[0] != OWN
-    if is_own and time.monotonic() - start < QUICK_SECONDS:
-        if load_data({"data": config}).fingerprint != loaded.fingerprint:
-            raise UsageError(
-                f"data={config['name']}: its code returns other data at each call; let it draw with a seed of its own, "
-                "as np.random.default_rng(0) does"
-            )
+    if is_own and is_quick and load_data({"data": config}).fingerprint != loaded.fingerprint:
+        raise UsageError(
+            f"data={config['name']}: its code returns other data at each call; let it draw with a seed of its own, as "
+            "np.random.default_rng(0) does"
+        )
     return Description.of(loaded)

@@ -114,7 +114,9 @@ def explain_grammar(word: str, error: Exception) -> str:
         return f"{name} is not called like this; write {key}={CALLS[name]}"
     if name and "Unknown function" in str(error):
         return f"there is no function {name}{nearest(name, CALLS) or f'; {quoting(word)}'}"
-    reason = re.sub(r" expecting \{.*\}", "", excerpt(one_line(error)))  # a list of names of the grammar's symbols
+    reason = re.sub(
+        r" expecting \{.*\}", "", excerpt(one_line(error))
+    )  # a list of names of the grammar's symbols
     return f"{reason}; {quoting(word)}"
 
 

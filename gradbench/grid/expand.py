@@ -18,7 +18,6 @@ from gradbench.config.validate import CheckedLeaves, check_config, check_groups,
 from gradbench.errors import UsageError
 from gradbench.grid.cell import RUNTIME, Cell
 
-
 PLAYERS = f"{composite.REGULARIZER}.{composite.PLAYERS}"
 
 

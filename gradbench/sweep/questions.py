@@ -59,7 +59,9 @@ def check_experiment(configs: Configs, experiment: Experiment, cells: Sequence[C
         for axis in axes:
             if not is_settable(axis):
                 hint = nearest(axis.key, columns)
-                raise UsageError(f"experiment '{experiment.name}': scale={name} sets {axis.key}, which no cell has{hint}")
+                raise UsageError(
+                    f"experiment '{experiment.name}': scale={name} sets {axis.key}, which no cell has{hint}"
+                )
 
     def options(column: str) -> set[str]:
         chosen = {cell.choices[column] for cell in cells if column in cell.choices}

@@ -59,8 +59,14 @@ def test_names_of_what_the_command_line_leaves_out_stand(tmp_path):
     ("changed", "said"),
     [
         ({"control": {"regularizer": "gp"}}, "its control, which has regularizer: gp;"),
-        ({"treatment": {"regularizer": ["gp", "zclip"]}}, "its treatment, which has regularizer: gp or zclip;"),
-        ({"control": {"regularizer": "none", "seed": 7}}, "its control, which has regularizer: none, seed: 7;"),
+        (
+            {"treatment": {"regularizer": ["gp", "zclip"]}},
+            "its treatment, which has regularizer: gp or zclip;",
+        ),
+        (
+            {"control": {"regularizer": "none", "seed": 7}},
+            "its control, which has regularizer: none, seed: 7;",
+        ),
         ({"among": {"optimizer.lr": 3}}, "its treatment, which has optimizer.lr: 3, regularizer: clip_norm;"),
     ],
 )

@@ -111,10 +111,16 @@ def test_a_deletion_is_left_to_hydra():
         (["seed=[1"], "a [ is not closed; add ]"),
         (["seed=1,"], "cannot read 'seed=1,': there is a comma without a value; write seed=1"),
         (["seed=1,,2"], "there is a comma without a value; write seed=1,2"),
-        (["seed=range(3,shuffle)"], "range is not called like this; write seed=range(STOP), range(START,STOP)"),
+        (
+            ["seed=range(3,shuffle)"],
+            "range is not called like this; write seed=range(STOP), range(START,STOP)",
+        ),
         (["seed=range(a)"], "range is not called like this; write seed=range(STOP)"),
         (["seed=sort(1,a)"], "sort is not called like this; write seed=sort(3,1,2)"),
-        (["seed=ranges(4)"], "cannot read 'seed=ranges(4)': there is no function ranges; did you mean 'range'?"),
+        (
+            ["seed=ranges(4)"],
+            "cannot read 'seed=ranges(4)': there is no function ranges; did you mean 'range'?",
+        ),
         (["data.path=f(1)"], "there is no function f; quote a value with such letters: 'data.path=\"f(1)\"'"),
         (["seed=(1,2)"], "extraneous input '('; quote"),
         (["+regularizer=gp"], "every cell has a regularizer: type regularizer=gp, without +"),

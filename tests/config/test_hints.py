@@ -43,11 +43,17 @@ def refused(*words):
         ("regularizer=none,gp regularizer.z=1", "regularizer=gp,none has no z, and zclip has it"),
         (
             "regularizer=gp+clip_norm regularizer.clip_norm.every=4",
-            "nothing reads regularizer.clip_norm.every=4: clip_norm has no every, and gp, gp_lp, gp_max, gp_zero have it",
+            "nothing reads regularizer.clip_norm.every=4: clip_norm has no every, and gp, gp_lp, gp_max, gp_zero have",
         ),
         ("regularizer=clip_norm regularizer.clip_norm.every=4", "clip_norm has no every, and gp, gp_lp,"),
-        ("regularizer=gp+clip_norm regularizer.clip_nrm=1", "has no clip_nrm; did you mean 'regularizer.clip_norm.players'?"),
-        ("model=wgan regularizer.players=both", "regularizer=none has no players, and agc, autoclip, block_rms,"),
+        (
+            "regularizer=gp+clip_norm regularizer.clip_nrm=1",
+            "has no clip_nrm; did you mean 'regularizer.clip_norm.players'?",
+        ),
+        (
+            "model=wgan regularizer.players=both",
+            "regularizer=none has no players, and agc, autoclip, block_rms,",
+        ),
         ("regularizer=gp regularizer.lamda=1", "did you mean 'regularizer.lambda'?"),
         (
             "model=mlp unroll=3",

@@ -394,7 +394,10 @@ def test_a_cell_of_a_shipped_experiment_is_reached_by_its_command(name):
         ("data=text model=lstm data.path=3", "data.path must be a file's name, got 3"),
         ("model.depth=1000000", "model.depth must be from 0 to 1,000"),
         ("model=wgan data.train=1000000000000", "data.train must be at most 10 million"),
-        (f"seed={'9' * 400}", "seed must be a whole number of 64 bits, got one of 400 digits; give one of at most 18"),
+        (
+            f"seed={'9' * 400}",
+            "seed must be a whole number of 64 bits, got one of 400 digits; give one of at most 18",
+        ),
         (f"optimizer.lr={'9' * 400}", "optimizer.lr must be a whole number of 64 bits"),
         ("+model.note='\udcff'", "note must be Unicode text"),
         ("+regularizer.strength.deeper=1", "regularizer.strength must name a key"),

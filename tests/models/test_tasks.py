@@ -134,7 +134,9 @@ def test_a_metric_of_ones_own_takes_no_name_that_the_model_reports(model):
     assert reported
     assert "test/own" in names(own={"_target_": "tasks.spread"})
     for name in reported:
-        with pytest.raises(UsageError, match=f"^model.metrics.{name}: the model itself reports a metric {name};"):
+        with pytest.raises(
+            UsageError, match=f"^model.metrics.{name}: the model itself reports a metric {name};"
+        ):
             names(**{name: {"_target_": "tasks.spread"}})
 
 
