@@ -7,7 +7,7 @@ from typing import Any
 from gradbench.config.compose import GROUPS, Configs, leaves
 from gradbench.config.composite import JOINT, PLAYERS, REGULARIZER
 from gradbench.config.overrides import literal
-from gradbench.config.validate import INSTRUCTION, LABEL
+from gradbench.config.validate import FIXED, INSTRUCTION
 from gradbench.errors import UsageError, nearest
 
 OPTIONS = {
@@ -39,7 +39,7 @@ def say_unread(
         known: dotted keys that the cells have.
         choices: group -> its chosen options.
     """
-    known = [one for one in known if not (LABEL.fullmatch(one) or INSTRUCTION.search(one))]
+    known = [one for one in known if not (FIXED.fullmatch(one) or INSTRUCTION.search(one))]
     given = f"nothing reads {key}={','.join(map(literal, values))}"
     if key in OPTIONS:
         return f"{given}; it is an option: {OPTIONS[key]}"
@@ -55,7 +55,7 @@ def say_unread(
     if keys:
         return f"{given}; did you mean {' or '.join(map(repr, keys))}?"
     for group in GROUPS:
-        if not LABEL.fullmatch(f"{group}.{last}") and options_with(configs, group, last):
+        if not FIXED.fullmatch(f"{group}.{last}") and options_with(configs, group, last):
             which = say_options(configs, group, last, known, choices.get(group, ()))
             return f"{given}; did you mean '{group}.{last}'? {which}"
     return f"{given}{nearest(key, known) or '; leave it out'}"
@@ -71,9 +71,7 @@ def say_options(
     if group == REGULARIZER and key and part in set(configs.groups[group]) - known_parts:
         more = JOINT.join([*(one for one in sorted(chosen)[:1] if one != "none"), part])
         return f"{chosen_now} has no part {part}; choose {group}={more}"
-    is_part = (
-        group == REGULARIZER and bool(key) and part in known_parts
-    )  # what has it may compose with the others
+    is_part = group == REGULARIZER and bool(key) and part in known_parts
     having = options_with(configs, group, key if is_part else name)
     if having:
         which = f"{part} has no {key}" if is_part else f"{chosen_now} has no {name}"
@@ -92,9 +90,8 @@ def options_with(configs: Configs, group: str, name: str) -> list[str]:
     found, last = [], name.rpartition(".")[2]
     for option in configs.groups.get(group, ()):
         text = configs.path(group, option).read_text(encoding="utf-8", errors="replace")
-        if (
-            not any(word in text for word in (last, "defaults:")) and last != PLAYERS
-        ):  # conf/config.yaml has it
+        is_written = any(word in text for word in (last, "defaults:")) or last == PLAYERS  # which all have
+        if not is_written:
             continue  # composing takes longer than looking
         with contextlib.suppress(UsageError):  # a broken file of the user's folder is not what was asked for
             node = configs.compose((f"{group}={option}",)).config.get(group)

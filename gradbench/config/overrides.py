@@ -114,9 +114,8 @@ def explain_grammar(word: str, error: Exception) -> str:
         return f"{name} is not called like this; write {key}={CALLS[name]}"
     if name and "Unknown function" in str(error):
         return f"there is no function {name}{nearest(name, CALLS) or f'; {quoting(word)}'}"
-    reason = re.sub(
-        r" expecting \{.*\}", "", excerpt(one_line(error))
-    )  # a list of names of the grammar's symbols
+    # the names of the grammar's symbols that it expects say nothing to anybody
+    reason = re.sub(r" expecting \{.*\}", "", excerpt(one_line(error)))
     return f"{reason}; {quoting(word)}"
 
 

@@ -133,7 +133,7 @@ RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
 OPTIONAL = ("regularizer.", "model.", "data.", "schedule.")
 """Prefixes of keys that not every option of a group has."""
 
-LABEL = re.compile(rf"(?:{'|'.join(GROUPS)})\.name|regularizer\.(?:[^.]+\.)?(?:name|family|strength)")
+FIXED = re.compile(rf"(?:{'|'.join(GROUPS)})\.name|regularizer\.(?:[^.]+\.)?(?:name|family|strength)")
 """Matches a key that says what an option is; it cannot be changed without choosing another."""
 
 INSTRUCTION = re.compile(r"(?:^|\.)_(?:target|args|partial|recursive|convert)_(?:\.|$)")
@@ -277,7 +277,7 @@ def check_leaf(key: str, value: Any, written: Mapping[str, Any]) -> None:
             f"{key} says what code is called, and only a config folder may: write it into "
             "FOLDER/GROUP/mine.yaml, then --config-dir FOLDER GROUP=mine"
         )
-    if LABEL.fullmatch(key) and "${" not in str(written.get(key, value)) and value != written.get(key, value):
+    if FIXED.fullmatch(key) and "${" not in str(written.get(key, value)) and value != written.get(key, value):
         group = key.partition(".")[0]
         raise UsageError(
             f"{key}={literal(value)}: it says what an option is, and only its YAML file may; leave it out, or choose "

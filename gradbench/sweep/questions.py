@@ -1,14 +1,14 @@
 """Check at the plan what an experiment asks: its scales and claims are about keys, metrics and cells that there are."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from gradbench.claims.checks import check_claims
 from gradbench.claims.metrics import select_cells
-from gradbench.claims.schema import STEP_RATIO, Claim, Selector, parse_claims
+from gradbench.claims.schema import STEP_RATIO, Claim, parse_claims
 from gradbench.config.compose import GROUPS, Configs, Experiment, leaves
 from gradbench.config.composite import REGULARIZER, TARGET, node_of
 from gradbench.config.hashing import canonical
@@ -80,34 +80,39 @@ def check_sides(
     Raises:
         UsageError: for the first side without a cell.
     """
-    sides = [
-        (claim, side, {**claim.among, **getattr(claim, side)})
-        for claim in claims
-        for side in ("treatment", "control")
-        if getattr(claim, side)
-    ]
-    columns = {column for _, _, selector in sides for column in selector}
-    missing = [side for side in sides if not has_cell(cells, columns, side[2])]
+    sides = [(claim, side) for claim in claims for side in ("treatment", "control") if getattr(claim, side)]
+    columns = {column for claim, side in sides for column in (*claim.among, *getattr(claim, side))}
+
+    def without_cells(found: Sequence[Cell]) -> list[tuple[Claim, str]]:
+        table = table_of(found, sorted(columns))
+        return [
+            (claim, side)
+            for claim, side in sides
+            if select_cells(select_cells(table, claim.among), getattr(claim, side)).empty
+        ]
+
+    missing = without_cells(cells)
     if not missing:
         return
     try:
         whole = expand(configs, experiment, Overrides(), lambda _config: "")
     except UsageError:  # it has cells only with words that are typed
         return
-    for claim, side, selector in missing:
-        if not has_cell(whole, columns, selector):
-            wanted = ", ".join(f"{column}: {' or '.join(map(str, one))}" for column, one in selector.items())
+    lacking = without_cells(whole)
+    for claim, side in missing:
+        if (claim, side) in lacking:
+            selector = [*claim.among.items(), *getattr(claim, side).items()]
+            wanted = ", ".join(f"{column}: {' or '.join(map(str, one))}" for column, one in selector)
             raise UsageError(
                 f"claim {claim.id}: no cell of the grid is its {side}, which has {wanted}; add such cells to the grid "
                 "of the experiment, or mend the claim"
             )
 
 
-def has_cell(cells: Sequence[Cell], columns: Collection[str], selector: Selector) -> bool:
-    """Return whether a claim's selector finds any of some cells, of which only some columns are read."""
+def table_of(cells: Sequence[Cell], columns: Sequence[str]) -> pd.DataFrame:
+    """Return the different rows of some columns of the table that cells will have."""
     rows = {tuple(value_at(cell.config, column) for column in columns) for cell in cells}
-    table = pd.DataFrame(list(rows), columns=list(columns), dtype=object)
-    return len(select_cells(table, selector)) > 0
+    return pd.DataFrame(list(rows), columns=list(columns), dtype=object)
 
 
 def value_at(config: Mapping[str, Any], column: str) -> Any:
