@@ -649,7 +649,6 @@ def test_a_stored_command_that_is_more_than_a_run_is_never_offered(folder, comma
 FOREIGN = {
     "gradbench run quick --config-dir my_conf": "--config-dir my_conf",
     "gradbench run --config-dir=my_conf quick": "--config-dir=my_conf",
-    "gradbench run results/x/theirs.yaml": "results/x/theirs.yaml",
     "gradbench run model=mlp model._target_=os.system": "model._target_=os.system",
     "gradbench run '+model={_target_: os.system}'": "+model={_target_: os.system}",
     "gradbench run model=classifier model.network=my_pkg.Net": "model.network=my_pkg.Net",
@@ -665,6 +664,21 @@ FOREIGN = {
 def test_words_of_a_stored_command_that_name_code_are_found(command):
     assert sanitize.is_command(command)
     why = f"It runs code named by {FOREIGN[command]}, which is looked for in the folder where it is typed."
+    assert sanitize.caution(command) == why
+    assert not sanitize.is_offered(command)
+
+
+@pytest.mark.parametrize(
+    ("words", "does"),
+    [
+        ("results/x/theirs.yaml", "reads results/x/theirs.yaml"),
+        ("theirs.yml seed=3", "reads theirs.yml"),
+        ("a.yaml model.network=a.B", "runs code named by model.network=a.B and reads a.yaml"),
+    ],
+)
+def test_an_experiments_file_is_read_and_runs_no_code(words, does):
+    command = f"gradbench run {words}"
+    why = f"It {does}, which is looked for in the folder where it is typed."
     assert sanitize.caution(command) == why
     assert not sanitize.is_offered(command)
 

@@ -47,6 +47,10 @@ REMOVED = {"compile": "it paid for itself only after thousands of steps; leave i
 """Key that there was -> why there is none, and what to type."""
 
 
+SPEC = ("question", "grid", "scales", "claims")
+"""Keys of an experiment's file."""
+
+
 class Composed(NamedTuple):
     """A composed config.
 
@@ -166,6 +170,7 @@ class Configs:
         for word in words:
             made, named_parts = composite.to_packages(word, self.groups[composite.REGULARIZER])
             plain, parts = [*plain, *made], parts or named_parts
+        composite.check_kept(parts, words)
         search = [f"hydra.searchpath={literal([f'file://{self.folder}'])}"] if self.folder else []
         try:
             with HYDRA, initialize_config_dir(str(shipped_folder("conf")), version_base="1.3"):
@@ -189,6 +194,7 @@ class Configs:
             choices[composite.REGULARIZER] = named[composite.REGULARIZER]["name"]
         neutral = pop_neutral(named)
         composite.expand_short_forms(named)
+        composite.drop_players(named)
         return Composed(named, choices, neutral)
 
     def check_shadowed(self, choices: Iterable[tuple[str, str]]) -> None:
@@ -242,6 +248,9 @@ class Configs:
         options = self.groups.get(given.key)
         if options is None:
             return given
+        if given.added and given.key in GROUPS:
+            chosen = ",".join(map(str, given.values))
+            raise UsageError(f"every cell has a {given.key}: type {given.key}={chosen}, without +")
         values = []
         for value in given.values:
             values.append(value)
@@ -288,6 +297,11 @@ class Configs:
             raise UsageError(
                 f"{path} is what a results folder was asked for, not an experiment; type the command in it again"
             )
+        for key in spec if isinstance(spec, dict) else ():
+            if key not in SPEC:
+                raise UsageError(
+                    f"{path}: nothing reads the key {key}{nearest(str(key), SPEC)} (there are: {', '.join(SPEC)})"
+                )
         if not isinstance(spec, dict) or "grid" not in spec:
             raise UsageError(f"{path} needs a key 'grid': one product of axes, or a list of products")
         grid = spec["grid"]
@@ -299,6 +313,13 @@ class Configs:
             raise UsageError(
                 f"{path}: 'scales' must map names to keys and values, like 'small: {{steps: 100}}'"
             )
+        if "full" in scales:
+            raise UsageError(
+                f"{path}: scale=full is the grid as it stands; give the scale 'full' another name"
+            )
+        question = spec.get("question") or ""
+        if not isinstance(question, str):
+            raise UsageError(f"{path}: 'question' must be a sentence, got {literal(question)}")
         is_own = self.folder is not None and path.resolve().is_relative_to(self.folder)
         try:
             parsed = tuple(self._axes(axes, is_own) for axes in products)
@@ -306,7 +327,7 @@ class Configs:
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from error
         parse_claims(spec, str(path))
-        return Experiment(path.stem, str(spec.get("question", "")), parsed, scaled, spec)
+        return Experiment(path.stem, question, parsed, scaled, spec)
 
     def _axes(self, written: Mapping[str, Any], is_own: bool) -> tuple[Axis, ...]:
         axes = (self._axis(str(key), value) for key, value in written.items())

@@ -167,6 +167,13 @@ def networks_of(config: Mapping[str, Any]) -> list[str]:
     return [str(node[TARGET]) for node in nodes if node]
 
 
+def drop_players(config: Mapping[str, Any]) -> None:
+    """Remove, in place, the key that says which networks a regularizer acts on, from the one that acts on none."""
+    node = config.get(REGULARIZER)
+    if isinstance(node, dict) and node.get(TARGET) == NONE:
+        node.pop(PLAYERS, None)
+
+
 # ---- compositions of regularizers ------------------------------------------------------------------------------
 
 REGULARIZER, JOINT = "regularizer", "+"
@@ -174,6 +181,9 @@ REGULARIZER, JOINT = "regularizer", "+"
 
 CHAIN = "gradbench.regularizers.chain.chain"
 """The target of a composition's node, below which each part has its own."""
+
+NONE = "gradbench.regularizers.none.none"
+"""The target of the regularizer that does nothing."""
 
 FAMILIES = ("penalty", "clipping", "projection")
 """Families in the order in which they act."""
@@ -237,6 +247,22 @@ def to_packages(word: str, options: Collection[str]) -> tuple[list[str], list[st
         return [word], []
     parts = option.split(JOINT)
     return [f"{key}=none", *(f"+{REGULARIZER}@{REGULARIZER}.{part}={part}" for part in parts)], parts
+
+
+def check_kept(parts: Sequence[str], words: Collection[str]) -> None:
+    """Raise ``UsageError`` for a word that deletes a part of a composition, or what a part must have."""
+    needed = {
+        f"{REGULARIZER}.{part}{key}": part
+        for part in parts
+        for key in ("", ".name", ".family", ".strength", f".{TARGET}")
+    }
+    for word in words:
+        part = needed.get(word.lstrip("~").partition("=")[0]) if word.startswith("~") else None
+        if part:
+            others = JOINT.join(one for one in parts if one != part)
+            raise UsageError(
+                f"{word} takes away what {part} must have; to leave {part} out, write {REGULARIZER}={others}"
+            )
 
 
 def compose_parts(node: Any, parts: Sequence[str]) -> dict[str, Any]:

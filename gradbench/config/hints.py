@@ -5,8 +5,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from gradbench.config.compose import GROUPS, Configs, leaves
-from gradbench.config.composite import JOINT, REGULARIZER
+from gradbench.config.composite import JOINT, PLAYERS, REGULARIZER
 from gradbench.config.overrides import literal
+from gradbench.config.validate import FIXED, INSTRUCTION
 from gradbench.errors import UsageError, nearest
 
 OPTIONS = {
@@ -38,6 +39,7 @@ def say_unread(
         known: dotted keys that the cells have.
         choices: group -> its chosen options.
     """
+    known = [one for one in known if not (FIXED.fullmatch(one) or INSTRUCTION.search(one))]
     given = f"nothing reads {key}={','.join(map(literal, values))}"
     if key in OPTIONS:
         return f"{given}; it is an option: {OPTIONS[key]}"
@@ -53,7 +55,7 @@ def say_unread(
     if keys:
         return f"{given}; did you mean {' or '.join(map(repr, keys))}?"
     for group in GROUPS:
-        if options_with(configs, group, last):
+        if not FIXED.fullmatch(f"{group}.{last}") and options_with(configs, group, last):
             which = say_options(configs, group, last, known, choices.get(group, ()))
             return f"{given}; did you mean '{group}.{last}'? {which}"
     return f"{given}{nearest(key, known) or '; leave it out'}"
@@ -69,21 +71,27 @@ def say_options(
     if group == REGULARIZER and key and part in set(configs.groups[group]) - known_parts:
         more = JOINT.join([*(one for one in sorted(chosen)[:1] if one != "none"), part])
         return f"{chosen_now} has no part {part}; choose {group}={more}"
-    having = options_with(configs, group, name)
+    is_part = group == REGULARIZER and bool(key) and part in known_parts
+    having = options_with(configs, group, key if is_part else name)
     if having:
-        return (
-            f"{chosen_now} has no {name}, and {', '.join(having)} {'have' if len(having) > 1 else 'has'} it"
-        )
-    own = [key for key in known if key.startswith(f"{group}.")]
+        which = f"{part} has no {key}" if is_part else f"{chosen_now} has no {name}"
+        return f"{which}, and {', '.join(having)} {'have' if len(having) > 1 else 'has'} it"
+    own = [one for one in known if one.startswith(f"{group}.") and not is_node(one, known)]
     return f"{chosen_now} has no {name}{nearest(f'{group}.{name}', own)}"
+
+
+def is_node(key: str, known: Iterable[str]) -> bool:
+    """Return whether there are keys below a key, so that it takes no value itself."""
+    return any(one.startswith(f"{key}.") for one in known)
 
 
 def options_with(configs: Configs, group: str, name: str) -> list[str]:
     """Return the options of a group whose file has a key."""
-    found = []
+    found, last = [], name.rpartition(".")[2]
     for option in configs.groups.get(group, ()):
         text = configs.path(group, option).read_text(encoding="utf-8", errors="replace")
-        if name.rpartition(".")[2] not in text and "defaults:" not in text:
+        is_written = any(word in text for word in (last, "defaults:")) or last == PLAYERS  # which all have
+        if not is_written:
             continue  # composing takes longer than looking
         with contextlib.suppress(UsageError):  # a broken file of the user's folder is not what was asked for
             node = configs.compose((f"{group}={option}",)).config.get(group)

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import time
 from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from typing import Any
@@ -25,6 +26,9 @@ NO_ARGUMENTS = {
     "data": {"name"},
 }
 """Group -> keys that are no arguments of its ``_target_``."""
+
+QUICK_SECONDS = 1.0
+"""Seconds that a plan takes at most to find out whether data stay the same."""
 
 PLAIN = {"model": ("network", "networks", "loss", "metrics"), "data": ("loader",)}
 """Group -> keys whose nodes are passed as mappings: the target decides when to call theirs, and with what."""
@@ -138,5 +142,19 @@ def fingerprint(config: Mapping[str, Any]) -> str:
 
 
 def describe_data(data: str) -> Description:
-    """Load data as :func:`load_once` does, and describe it."""
-    return Description.of(load_once(data))
+    """Load data as :func:`load_once` does, and describe it; the user's own code is called again, if it is quick.
+
+    Raises:
+        UsageError: as :func:`load_once`, and if other data come at the second call: no worker would find these.
+    """
+    start = time.monotonic()
+    loaded = load_once(data)
+    is_quick = time.monotonic() - start < QUICK_SECONDS
+    config = json.loads(data)
+    is_own = "loader" in config or str(config[TARGET]).partition(".")[0] != OWN
+    if is_own and is_quick and load_data({"data": config}).fingerprint != loaded.fingerprint:
+        raise UsageError(
+            f"data={config['name']}: its code returns other data at each call; let it draw with a seed of its own, as "
+            "np.random.default_rng(0) does"
+        )
+    return Description.of(loaded)

@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override, QuotedString, RangeSweep, ValueType
 from hydra.errors import HydraException
 
-from gradbench.errors import UsageError, check_length, excerpt
+from gradbench.errors import UsageError, check_length, excerpt, nearest
 
 MAX_VALUES = 100_000
 """Limit of the values of an axis, and of the cells of a grid; more are taken for a mistake."""
@@ -76,15 +76,47 @@ def parse_override(word: str) -> Override:
             raise HydraException("it has no key")
         override = OverridesParser.create().parse_override(word)
     except (HydraException, ValueError, RecursionError) as error:  # int() refuses thousands of digits
-        raise UsageError(
-            f"cannot read '{excerpt(word)}': {excerpt(one_line(error))}; {quoting(word)}"
-        ) from error
+        raise UsageError(f"cannot read '{excerpt(word)}': {explain_grammar(word, error)}") from error
     if re.split(r"[./]", override.key_or_group)[0] == "hydra":
         raise UsageError(
             f"{excerpt(word)}: gradbench itself sets what Hydra does; workers are --jobs N, the results folder is "
             "--results FOLDER, and a list like regularizer=none,clip_norm is swept as it is"
         )
     return override
+
+
+CALLS = {
+    "range": "range(STOP), range(START,STOP) or range(START,STOP,STEP), of numbers",
+    "choice": "choice(1,2)",
+    "sort": "sort(3,1,2), of values of one kind",
+    "shuffle": "shuffle(1,2) or shuffle(range(5))",
+    "glob": "glob(clip_*)",
+    "int": "int(1.0), of numbers",
+    "float": "float(1), of numbers",
+    "str": "str(1)",
+    "bool": "bool(1)",
+}
+"""Function of the grammar -> how it is called; ``interval`` and ``tag`` are of no use here."""
+
+
+def explain_grammar(word: str, error: Exception) -> str:
+    """Return what is wrong with a word that Hydra's grammar does not take, and what to type."""
+    key, _, value = word.partition("=")
+    is_quoted = re.search(r"[\"'\\]", value)
+    for opening, closing in ("()", "[]", "{}"):
+        if not is_quoted and value.count(opening) > value.count(closing):
+            return f"a {opening} is not closed; add {closing}"
+    if not is_quoted and re.search(r"^\s*,|,\s*,|,\s*$", value):
+        listed = ",".join(filter(None, map(str.strip, value.split(","))))
+        return f"there is a comma without a value; write {excerpt(f'{key}={listed}')}"
+    name = next(iter(re.findall(r"(?:Unknown function '|while evaluating ')(\w+)", str(error))), None)
+    if name in CALLS:
+        return f"{name} is not called like this; write {key}={CALLS[name]}"
+    if name and "Unknown function" in str(error):
+        return f"there is no function {name}{nearest(name, CALLS) or f'; {quoting(word)}'}"
+    # the names of the grammar's symbols that it expects say nothing to anybody
+    reason = re.sub(r" expecting \{.*\}", "", excerpt(one_line(error)))
+    return f"{reason}; {quoting(word)}"
 
 
 def quoting(word: str) -> str:

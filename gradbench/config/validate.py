@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,13 @@ RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
     "stack_width.mps": WIDTH,
     "model.depth": ("from 0 to 1,000", lambda v: 0 <= v <= 1000, "give a number of layers like 4"),
     "model.layers": ("from 1 to 1,000", lambda v: 1 <= v <= 1000, "give a number of layers like 1"),
+    "model.goal": ("min or max", lambda v: v in ("min", "max"), "max where a higher value is better"),
+    "model.metric": ("a metric's name", lambda v: bool(v.strip()), "give one like test/loss"),
+    "model.targets": (
+        "one of null, classes, numbers, none",
+        lambda v: v in (None, "classes", "numbers", "none"),
+        "null is what data.targets says",
+    ),
     "model.scale": (
         "one of log, logit, linear",
         lambda v: v in ("log", "logit", "linear"),
@@ -130,6 +137,9 @@ RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
 
 OPTIONAL = ("regularizer.", "model.", "data.", "schedule.")
 """Prefixes of keys that not every option of a group has."""
+
+FIXED = re.compile(rf"(?:{'|'.join(GROUPS)})\.name|regularizer\.(?:[^.]+\.)?(?:name|family|strength)")
+"""Matches a key that says what an option is; it cannot be changed without choosing another."""
 
 INSTRUCTION = re.compile(r"(?:^|\.)_(?:target|args|partial|recursive|convert)_(?:\.|$)")
 """Matches a key that tells Hydra what code to call, and how."""
@@ -189,19 +199,24 @@ def check_config(config: Config, written: Mapping[str, Any], passed: CheckedLeav
     check_schedule(values, written)
 
 
-def check_groups(config: Config, files: Mapping[str, Path]) -> None:
+def check_groups(config: Config, files: Mapping[str, Path], words: Collection[str] = ()) -> None:
     """Refuse options whose files lack keys, naming all of them, or have keys at a place where they are not read.
 
     Args:
         config: nested, before interpolations are resolved.
         files: group -> file of its chosen option.
+        words: typed ones, of which ``~KEY`` deletes what a file has.
 
     Raises:
         UsageError: naming the file, the keys, and where they belong.
     """
+    deleted = {word.lstrip("~").partition("=")[0]: word for word in words if word.startswith("~")}
     top = "begin it with the line '# @package _global_', write the model's keys under 'model:', and"
     for group, keys in REQUIRED.items():
         node, file = config.get(group), files.get(group)
+        for key in (group, *(f"{group}.{name}" for name in (TARGET, *keys))):
+            if key in deleted:
+                raise UsageError(f"{deleted[key]} takes away what every {group} must have; leave it out")
         if not isinstance(node, dict) or file is None:
             raise UsageError(f"the config has no {group} with a _target_; choose one with {group}=…")
         if group == "model" and isinstance(node.get("model"), dict):
@@ -243,7 +258,9 @@ def check_leaf(key: str, value: Any, written: Mapping[str, Any]) -> None:
         UsageError: naming the key.
     """
     if is_beyond_int64(value):
-        raise UsageError(f"{key} must be a whole number of 64 bits, got one of {len(str(value))} digits")
+        raise UsageError(
+            f"{key} must be a whole number of 64 bits, got one of {len(str(value))} digits; give one of at most 18"
+        )
     try:
         f"{key}{value}".encode()
     except UnicodeEncodeError as error:
@@ -264,6 +281,12 @@ def check_leaf(key: str, value: Any, written: Mapping[str, Any]) -> None:
         raise UsageError(
             f"{key} says what code is called, and only a config folder may: write it into "
             "FOLDER/GROUP/mine.yaml, then --config-dir FOLDER GROUP=mine"
+        )
+    if FIXED.fullmatch(key) and "${" not in str(written.get(key, value)) and value != written.get(key, value):
+        group = key.partition(".")[0]
+        raise UsageError(
+            f"{key}={literal(value)}: it says what an option is, and only its YAML file may; leave it out, or choose "
+            f"another one with {group}=NAME"
         )
     if key.rpartition(".")[2] == TARGET and not is_dotted_name(value):
         raise UsageError(

@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -163,7 +164,9 @@ def refuse_unseeded(net: nn.Module, again: nn.Module) -> None:
 
 
 def refuse_unregistered(net: nn.Module, again: nn.Module) -> None:
-    """Refuse random tensors that a module keeps as plain attributes: cells would share one cell's.
+    """Refuse random numbers and tensors that a module keeps as plain attributes: cells would share one cell's.
+
+    Whole numbers may differ: they count networks.
 
     Args:
         net: of one seed.
@@ -176,12 +179,22 @@ def refuse_unregistered(net: nn.Module, again: nn.Module) -> None:
     for path, module in net.named_modules():
         for name, value in vars(module).items():
             other = vars(others[path]).get(name)
-            if isinstance(value, Tensor) and isinstance(other, Tensor) and not torch.equal(value, other):
+            if not isinstance(value, float | np.ndarray | Tensor) or type(value) is not type(other):
+                continue
+            if not is_equal(value, other):
                 place = f"{path}.{name}" if path else name
+                kind = "a random number" if isinstance(value, float) else "a tensor of random numbers"
                 raise UsageError(
-                    f"its attribute {place} is a tensor of random numbers, neither a parameter nor a buffer, so no "
-                    f"cell would have its own; write self.register_buffer('{name}', …)"
+                    f"its attribute {place} is {kind}, neither a parameter nor a buffer, so no cell would have its "
+                    f"own; write self.register_buffer('{name}', …)"
                 )
+
+
+def is_equal(one: Any, other: Any) -> bool:
+    """Return whether two numbers, arrays or tensors of one type are the same."""
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    return bool(np.array_equal(one, other, equal_nan=np.asarray(one).dtype.kind == "f"))
 
 
 def has_once_differentiable(total: Tensor) -> bool:

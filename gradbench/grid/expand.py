@@ -18,6 +18,8 @@ from gradbench.config.validate import CheckedLeaves, check_config, check_groups,
 from gradbench.errors import UsageError
 from gradbench.grid.cell import RUNTIME, Cell
 
+PLAYERS = f"{composite.REGULARIZER}.{composite.PLAYERS}"
+
 
 def copy_config(config: Mapping[str, Any]) -> Config:
     """Copy the nested dicts of a config, far faster than deepcopy; lists are shared."""
@@ -153,6 +155,8 @@ class Base:
     def takes(self, axis: Axis) -> bool:
         """Return whether an axis applies to the cells of this base."""
         node = composite.required_node(axis.key)
+        if axis.key == PLAYERS:  # a lone ``none`` has no such key, and none is added
+            return axis.key in self.keys
         return node in self.keys if node else axis.added or axis.key in self.keys
 
 
@@ -192,7 +196,7 @@ def expand_base(base: Base, axes: Sequence[Axis], fingerprint: Callable[[Config]
         config |= copy_config({key: config[key] for key in changed & config.keys()})
         given = list(zip(axes, values, strict=True))
         settings, written = apply_axes(base, config, given)
-        check_groups(config, base.files)
+        check_groups(config, base.files, base.words)
         settings += follow_metric(config, base.defaults, {axis.key: value for axis, value in given})
         config = resolve(config)
         for axis, value in given:
@@ -290,7 +294,7 @@ def convert_value(key: str, value: Any, default: Any) -> Any:
     """
     number = isinstance(value, int | float) and not isinstance(value, bool)
     fits = True
-    if is_reference(value):
+    if is_reference(value) or (key == "model.margin" and value is None):
         return value
     if isinstance(default, bool):
         fits = isinstance(value, bool)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gradbench.errors import UsageError
 from gradbench.functional.input_gradients import slopes
 from gradbench.models import Networks, Tensors
-from gradbench.models.factory import TRIAL
+from gradbench.models.factory import TRIAL, add_own
 from gradbench.models.supervised import SPLITS, SupervisedTask
 
 
@@ -87,6 +87,7 @@ class ClassificationTask(SupervisedTask):
 
     def metric_names(self, networks: Mapping[str, nn.Module]) -> frozenset[str]:
         """Return the names of all metrics."""
+        add_own(("fgsm_accuracy", "gradient_norm"), self.own_metrics)
         found = frozenset(f"{split}/{name}" for split in SPLITS for name in ("loss", "accuracy"))
         if self.has_own_code:
             found |= super().metric_names(networks)

@@ -3,7 +3,7 @@
 import inspect
 import typing
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -96,6 +96,26 @@ def load_function(node: object, key: str) -> Callable[..., Any]:
 def load_functions(nodes: Mapping[str, object] | None, key: str) -> dict[str, Callable[..., Any]]:
     """Return the functions of a mapping of nodes, by name."""
     return {name: load_function(node, f"{key}.{name}") for name, node in (nodes or {}).items()}
+
+
+def add_own(reported: Iterable[str], own: Iterable[str]) -> frozenset[str]:
+    """Return the names of metrics: those that a model reports, and the user's own.
+
+    Args:
+        reported: without their split.
+        own: parts of the keys ``model.metrics.NAME``.
+
+    Raises:
+        UsageError: if one of the user's own has the name of one that the model reports.
+    """
+    taken = frozenset(reported)
+    for name in own:
+        if name in taken:
+            raise UsageError(
+                f"model.metrics.{name}: the model itself reports a metric {name}; give yours another name, as in "
+                f"model.metrics.my_{name}=…"
+            )
+    return taken.union(own)
 
 
 # ---- what comes out of a network ---------------------------------------------------------------------------

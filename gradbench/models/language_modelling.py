@@ -23,6 +23,7 @@ from gradbench.models import MeanLoss, Networks, Player, Tensors
 from gradbench.models.factory import (
     TRIAL,
     NetworkFactory,
+    add_own,
     check_tensor,
     check_values,
     load_functions,
@@ -261,7 +262,8 @@ class LanguageModellingTask(MeanLoss):
 
     def metric_names(self, networks: Mapping[str, nn.Module]) -> frozenset[str]:
         """Return the names of all metrics, of both splits."""
-        names = ("loss", "perplexity", "read", *self.own_metrics)
+        reported = ("loss", "perplexity", "read", "bits_per_character")
+        names = add_own(reported, self.own_metrics) - {"bits_per_character"}
         found = {f"{split}/{name}" for split in SPLITS for name in names}
         return frozenset(
             found | {f"{split}/bits_per_character" for split in SPLITS if f"{split}/characters" in self.sizes}

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradbench.models import Networks, Tensors
+from gradbench.models.factory import add_own
 from gradbench.models.networks.language_model import CELLS
 from gradbench.models.supervised import SPLITS, SupervisedTask
 
@@ -121,7 +122,7 @@ class SequenceReading(SupervisedTask):
 
     def metric_names(self, networks: Mapping[str, nn.Module]) -> frozenset[str]:
         """Return the names of all metrics."""
-        names = ("loss", "accuracy", *self.own_metrics)
+        names = add_own(("loss", "accuracy", "solved"), self.own_metrics) - {"solved"}
         return frozenset(f"{split}/{name}" for split in SPLITS for name in names) | {"test/solved"}
 
 

@@ -16,6 +16,7 @@ from gradbench.models import MeanLoss, Networks, Player, Tensors
 from gradbench.models.factory import (
     TRIAL,
     NetworkFactory,
+    add_own,
     check_tensor,
     check_values,
     load_function,
@@ -186,8 +187,8 @@ class SupervisedTask(MeanLoss):
     def metric_names(self, networks: Mapping[str, nn.Module]) -> frozenset[str]:
         """Return the names of all metrics, of both splits; those of example and split metrics from a trial."""
         outputs, y = self.try_outputs(networks)
-        found = {"loss"} | self.example_metrics(outputs, y).keys() | self.whole_metrics(outputs, y).keys()
-        return frozenset(f"{split}/{name}" for split in SPLITS for name in found)
+        found = {"loss"} | self.example_metrics(outputs, y).keys() | self.split_metrics(outputs, y).keys()
+        return frozenset(f"{split}/{name}" for split in SPLITS for name in add_own(found, self.own_metrics))
 
     def check_networks(self, networks: Mapping[str, nn.Module], penalised: bool) -> None:
         """Check the network's outputs, the losses and the metrics of a few examples."""

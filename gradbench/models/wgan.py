@@ -19,6 +19,7 @@ from gradbench.models import Networks, Player, Task, Tensors
 from gradbench.models.factory import (
     TRIAL,
     NetworkFactory,
+    add_own,
     check_tensor,
     check_values,
     load_functions,
@@ -250,7 +251,7 @@ class WassersteinGAN(Task):
         names = {"wasserstein", "wasserstein_estimate", "gradient_norm", "gradient_norm_deviation"}
         names |= {"modes", "quality"} if self.has_modes else set()
         names |= {"layer_growth"} if "critic" not in self.own and self.shape[1] > 1 else set()
-        return frozenset(f"test/{name}" for name in names | self.own_metrics.keys())
+        return frozenset(f"test/{name}" for name in add_own(names, self.own_metrics))
 
     def check_networks(self, networks: Networks, penalised: bool) -> None:
         """Check what is the user's own, with a few examples: the generator's points, the critic's values, metrics."""

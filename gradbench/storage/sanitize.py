@@ -126,11 +126,12 @@ def split_command(text: str) -> list[str]:
 
 
 def caution(command: str) -> str:
-    """Return a sentence on the code that a stored command names, which is why it is shown but not offered for pasting.
+    """Return a sentence on the code and the files that a command names, which is why it is not offered for pasting.
 
     It is empty if the command may be pasted.
 
-    Pasting a command runs the code that its words name, or that configs name which they lead to. A folder does not tell
+    Pasting a command runs the code that its words name, or that configs name which they lead to. The file of an
+    experiment names none, but another file of this name may lie where the command is typed. A folder does not tell
     whether a stranger made it, so its owner's commands are treated alike.
     """
     words = split_command(command) if command else []
@@ -139,9 +140,10 @@ def caution(command: str) -> str:
         for before, word in zip(["", *words], words, strict=False)
         if before in CONFIG_OPTIONS or names_code(word)
     ]
-    if not named:
-        return ""
-    return f"It runs code named by {' '.join(named)}, which is looked for in the folder where it is typed."
+    files = [word for word in words if is_experiment_file(word) and word not in named]
+    does = [f"runs code named by {' '.join(named)}"] if named else []
+    does += [f"reads {' '.join(files)}"] if files else []
+    return f"It {' and '.join(does)}, which is looked for in the folder where it is typed." if does else ""
 
 
 def is_offered(text: object) -> bool:
@@ -153,13 +155,18 @@ def is_offered(text: object) -> bool:
 def names_code(word: str) -> bool:
     """Return whether a word of a ``gradbench run`` names code, or configs beyond those that gradbench ships.
 
-    Those are a config folder, the file of an experiment, a ``_target_``, a key that takes code, and a value that is no
-    path and holds a dotted name like ``my_pkg.Net`` or leads out of the folder of configs.
+    Those are a config folder, a ``_target_``, a key that takes code, and a value that is no path and holds a dotted
+    name like ``my_pkg.Net`` or leads out of the folder of configs.
     """
     key, equals, value = word.partition("=")
     if not equals or key.startswith("--"):
-        return key in CONFIG_OPTIONS or key.endswith((".yaml", ".yml"))
+        return key in CONFIG_OPTIONS
     parts = re.split(r"[.@/]", key.lstrip("+"))
     if "_target_" in word or not CODE_KEYS.isdisjoint(parts):
         return True
     return parts[-1] not in ("path", "weights") and ("../" in value or DOTTED.search(value) is not None)
+
+
+def is_experiment_file(word: str) -> bool:
+    """Return whether a word of a ``gradbench run`` is the file of an experiment."""
+    return "=" not in word and not word.startswith("-") and word.endswith((".yaml", ".yml"))

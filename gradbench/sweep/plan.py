@@ -10,15 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradbench.claims.checks import check_claims
-from gradbench.claims.schema import STEP_RATIO, parse_claims
-from gradbench.config.compose import GROUPS, Configs, Experiment, leaves
+from gradbench.config.compose import GROUPS, Configs, Experiment
 from gradbench.config.hashing import canonical, digest
-from gradbench.config.hints import options_with
 from gradbench.config.identity import WEIGHTS, foreign_targets
 from gradbench.config.instantiate import describe_data, load_once
-from gradbench.config.metric import reported_names
-from gradbench.config.overrides import Overrides, one_line
+from gradbench.config.overrides import Overrides, literal, one_line
 from gradbench.data import Data, Description
 from gradbench.errors import ExitError, UsageError, exits_as_errors, nearest
 from gradbench.grid.cell import RUNTIME, Cell
@@ -27,6 +23,7 @@ from gradbench.grid.stacks import Stack, group_by_program, split_into_stacks
 from gradbench.launchers.forkserver import call_here
 from gradbench.storage.results import FINISHED, Results
 from gradbench.storage.sanitize import escape_controls
+from gradbench.sweep.questions import check_experiment, note_stopwatch
 from gradbench.trackers import check_installed
 
 if TYPE_CHECKING:
@@ -120,7 +117,7 @@ def make_plan(
         UsageError: for every mistake in the arguments, the configs or the results folder.
     """
     configs = Configs(config_dir)
-    experiment = configs.experiment(experiment_name) if experiment_name else Experiment("sweep")
+    experiment = Experiment("sweep") if experiment_name is None else configs.experiment(experiment_name)
     typed = configs.parse(words)
     parsed = experiment.apply_scale(typed)
     descriptions: dict[str, Description] = {}
@@ -150,6 +147,7 @@ def make_plan(
         *dict.fromkeys(note for one in descriptions.values() for note in one.notes),
         *notes,
         *note_stopwatch(experiment),
+        *note_schedules(cells),
     ]
     grouped = [
         stack
@@ -159,39 +157,20 @@ def make_plan(
     return Plan(experiment, stored.folder, cells, grouped, statuses, devices, notes)
 
 
-def note_stopwatch(experiment: Experiment) -> list[str]:
-    """Return a line on claims that read step times of stacks that differ in more than the treatment."""
-    claims = parse_claims(experiment.source, experiment.name)
-    named = ", ".join(claim.id for claim in claims if claim.metric == "step_seconds")
-    if not named:
-        return []
-    return [
-        f"claim {named}: step_seconds is the stopwatch of whole stacks, which differ in more than their treatment; "
-        f"metric: {STEP_RATIO} reads steps that are timed side by side"
-    ]
-
-
-def check_experiment(configs: Configs, experiment: Experiment, cells: Sequence[Cell]) -> None:
-    """Refuse claims about columns, options and metrics that no cell has, or could have if the grid were not restricted.
-
-    Raises:
-        UsageError: for a name that is unknown.
-    """
-    claims = parse_claims(experiment.source, experiment.name)
-    if not claims:
-        return
-    columns = dict.fromkeys(key.removesuffix(".name") for cell in cells for key, _ in leaves(cell.config))
-
-    def is_key(column: str) -> bool:
-        group, _, name = column.partition(".")
-        return column in columns or bool(name and options_with(configs, group, name))
-
-    def options(column: str) -> set[str]:
-        chosen = {cell.choices[column] for cell in cells if column in cell.choices}
-        return {*configs.groups[column], *chosen} if column in GROUPS else set()
-
-    models = {canonical(cell.config["model"]): cell.config["model"] for cell in cells}
-    check_claims(claims, reported_names(models.values()), is_key, options, columns)
+def note_schedules(cells: Sequence[Cell]) -> list[str]:
+    """Return a line on each number of a schedule that comes after the last step, which a sweep over steps may have."""
+    late: dict[str, None] = {}
+    for cell in cells:
+        steps, schedule = int(cell.config["steps"]), cell.config["schedule"]
+        for key, numbers in (("milestones", schedule.get("milestones")), ("every", [schedule.get("every")])):
+            after = [one for one in numbers or () if isinstance(one, int) and one >= steps]
+            if after:
+                which = ",".join(map(str, after))
+                late[
+                    f"schedule.{key}={literal(schedule[key])}: training ends after {steps} steps, so that nothing "
+                    f"happens at {which}; give a smaller number, or more steps"
+                ] = None
+    return list(late)
 
 
 def fit_to_devices(

@@ -55,6 +55,34 @@ def test_names_of_what_the_command_line_leaves_out_stand(tmp_path):
     assert plan(tmp_path, metric="test/perplexity").cells
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"control": {"regularizer": "gp"}}, "its control, which has regularizer: gp;"),
+        (
+            {"treatment": {"regularizer": ["gp", "zclip"]}},
+            "its treatment, which has regularizer: gp or zclip;",
+        ),
+        (
+            {"control": {"regularizer": "none", "seed": 7}},
+            "its control, which has regularizer: none, seed: 7;",
+        ),
+        ({"among": {"optimizer.lr": 3}}, "its treatment, which has optimizer.lr: 3, regularizer: clip_norm;"),
+    ],
+)
+def test_a_side_that_no_cell_of_the_whole_grid_can_be_is_refused(tmp_path, changed, said):
+    for words in ((), ("regularizer=none",)):
+        with pytest.raises(UsageError, match=f"^claim a: no cell of the grid is {said}"):
+            plan(tmp_path, words=words, **changed)
+
+
+def test_a_side_of_the_whole_grid_may_be_left_out_by_words_or_brought_by_them(tmp_path):
+    assert plan(tmp_path, words=["regularizer=clip_norm", "seed=3"]).cells
+    above = {"treatment": {"regularizer": "clip_norm", "regularizer.threshold": [1.0]}}
+    assert plan(tmp_path, words=["regularizer.threshold=3"], **above).cells
+    assert plan(tmp_path, words=["optimizer.lr=3"], among={"optimizer.lr": 3}).cells
+
+
 def test_metrics_of_ones_own_are_known(tmp_path, monkeypatch):
     top = ["model.metrics.top=metrics_of_mine.top"]
     (tmp_path / "metrics_of_mine.py").write_text("def top(outputs, targets):\n    return outputs[:, 0]\n")

@@ -107,7 +107,24 @@ def test_a_deletion_is_left_to_hydra():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["seed=range(1"], "cannot read 'seed=range(1'"),
+        (["seed=range(1"], "cannot read 'seed=range(1': a ( is not closed; add )"),
+        (["seed=[1"], "a [ is not closed; add ]"),
+        (["seed=1,"], "cannot read 'seed=1,': there is a comma without a value; write seed=1"),
+        (["seed=1,,2"], "there is a comma without a value; write seed=1,2"),
+        (
+            ["seed=range(3,shuffle)"],
+            "range is not called like this; write seed=range(STOP), range(START,STOP)",
+        ),
+        (["seed=range(a)"], "range is not called like this; write seed=range(STOP)"),
+        (["seed=sort(1,a)"], "sort is not called like this; write seed=sort(3,1,2)"),
+        (
+            ["seed=ranges(4)"],
+            "cannot read 'seed=ranges(4)': there is no function ranges; did you mean 'range'?",
+        ),
+        (["data.path=f(1)"], "there is no function f; quote a value with such letters: 'data.path=\"f(1)\"'"),
+        (["seed=(1,2)"], "extraneous input '('; quote"),
+        (["+regularizer=gp"], "every cell has a regularizer: type regularizer=gp, without +"),
+        (["++model=mlp,lstm"], "every cell has a model: type model=mlp,lstm, without +"),
         (["seed=range(0,5,0)"], "zero"),
         (["seed=range(0,inf)"], "more than 100,000 values"),
         (["seed=range(3,3)"], "no values"),
@@ -136,6 +153,8 @@ def test_a_malformed_word_is_refused_in_one_line_that_says_why(words, said):
 def test_a_composed_config_is_what_hydra_itself_composes(words):
     with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3"):
         expected = OmegaConf.to_container(compose("config", overrides=list(words)), resolve=True)
+    if expected["regularizer"]["name"] == "none":
+        assert expected["regularizer"].pop("players") is None  # it acts on no network
     config, choices, neutral = CONFIGS.compose(words)
     assert pop_neutral(expected) == neutral
     assert resolve(config) == expected
@@ -207,6 +226,13 @@ def test_an_experiment_may_write_axes_as_lists_as_single_values_or_in_the_gramma
         ("grid: {model: [mlp, lsmt]}", "did you mean 'lstm'"),
         ("grid: {seed: 1, seed: 2}", "duplicate"),
         ("grid: {seed: !!set {a}}", "not readable YAML"),
+        ("grid: {seed: 1}\nclaim: []", "nothing reads the key claim; did you mean 'claims'?"),
+        ("grid: {seed: 1}\nqestion: why?", "nothing reads the key qestion; did you mean 'question'?"),
+        ("gird: {seed: 1}", "nothing reads the key gird; did you mean 'grid'?"),
+        ("grid: {seed: 1}\nfoo: 3", "nothing reads the key foo (there are: question, grid, scales, claims)"),
+        ("grid: {seed: 1}\n3: foo", "nothing reads the key 3 (there are:"),
+        ("grid: {seed: 1}\nquestion: [1]", "'question' must be a sentence, got [1]"),
+        ("grid: {seed: 1}\nscales: {full: {steps: 3}}", "scale=full is the grid as it stands"),
     ],
 )
 def test_a_broken_experiment_is_refused_in_one_line_that_names_the_file(tmp_path, text, said):

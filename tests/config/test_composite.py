@@ -299,14 +299,12 @@ def test_the_table_has_each_parts_keys():
             "regularizer.gp.lambda must be >= 0 and finite",
         ),
         ("regularizer=gp+clip_norm regularizer.gp.lambda=x", "regularizer.gp.lambda must be a number"),
-        ("regularizer=gp+clip_norm regularizer.gp.family=x", "regularizer.gp.family must be one of"),
         (
-            "regularizer=gp+clip_norm regularizer.name=x",
-            "do not suit the parts of a composition; leave both out",
+            "regularizer=gp+clip_norm ~regularizer.gp",
+            "~regularizer.gp takes away what gp must have; to leave gp out, write regularizer=clip_norm",
         ),
-        ("regularizer=gp+clip_norm regularizer.strength=gp.lambda", "leave both out"),
-        ("regularizer=gp+clip_norm ~regularizer.gp", "regularizer=gp has no key regularizer.name"),
-        ("regularizer=gp+clip_norm ~regularizer", "the config has no regularizer"),
+        ("regularizer=gp+clip_norm ~regularizer.clip_norm.family", "takes away what clip_norm must have"),
+        ("regularizer=gp+clip_norm ~regularizer", "~regularizer takes away what every regularizer must have"),
         ("regularizer=gp+clip_norm regularizer.gp._target_=a.b", "only a config folder may"),
         (
             "regularizer=gp+clip_norm +regularizer@regularizer.agc=agc",
@@ -390,6 +388,16 @@ def test_a_player_that_is_the_models_own_choice_is_no_other_cell():
     both = cell(SHIPPED, "model=wgan", "regularizer=clip_norm", "regularizer.players=both")
     assert both.id != one.id
     assert cell(SHIPPED, *both.words).id == both.id
+
+
+@pytest.mark.parametrize("sign", ["", "+", "++"])
+def test_none_acts_on_no_network_and_is_one_cell_whatever_players_the_others_act_on(sign):
+    (plain,) = cells(SHIPPED, "model=wgan")
+    words = "model=wgan", "regularizer=none,clip_norm", f"{sign}regularizer.players=critic,both"
+    none, *others = cells(SHIPPED, *words)
+    assert (none.id, none.config, none.settings) == (plain.id, plain.config, plain.settings)
+    assert [one.config["regularizer"]["players"] for one in others] == ["critic", "both"]
+    assert "regularizer=none has no players, and agc, " in refused(SHIPPED, *words[:1], words[2])
 
 
 def test_points_are_part_of_an_id_and_the_models_own_choice_is_no_other_cell():
@@ -504,7 +512,7 @@ def test_a_node_that_names_no_code_is_refused(tmp_path, text, said):
         ("model=regressor model.network=a.B model.loss.q=1", "needs a loss: add model.loss=my_pkg.f"),
         ("model=regressor model.network=a.B model.loss._target_=a.f", "write model.loss=a.f"),
         ("model=mlp model.loss=a.f", "does not take model.loss; model=regressor would"),
-        ("~model steps=1 eval_every=1", "the config has no model with a _target_"),
+        ("~model steps=1 eval_every=1", "~model takes away what every model must have; leave it out"),
         ("model=taker model.metrics.f.k=1", "a metric takes no keys; write model.metrics.f=my_pkg.f"),
         ("model=taker model.network=a.B model.network.c._target_=a.C", "only a config folder may"),
         ("model=taker model.network=a.B model.network._partial_=true", "only a config folder may"),

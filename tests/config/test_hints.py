@@ -34,12 +34,26 @@ def refused(*words):
         ("batch_size=8", "did you mean 'model.batch_size'?"),
         ("optimzer=adam", "did you mean 'optimizer'?"),
         ("results=here", "it is an option: --results FOLDER"),
+        ("name=foo", "nothing reads name='foo'; leave it out"),
         ("+wandb=true", "nothing reads wandb=true; leave it out"),
         ("+divergence.fator=3", "did you mean 'divergence.factor'?"),
         ("divergence={factr:2}", "did you mean 'divergence.factor'?"),
         ("threshold=1", "did you mean 'regularizer.threshold'? regularizer=none has no threshold, and agc,"),
         ("regularizer.threshold=1", "regularizer=none has no threshold, and agc, block_rms, clip_norm,"),
         ("regularizer=none,gp regularizer.z=1", "regularizer=gp,none has no z, and zclip has it"),
+        (
+            "regularizer=gp+clip_norm regularizer.clip_norm.every=4",
+            "nothing reads regularizer.clip_norm.every=4: clip_norm has no every, and gp, gp_lp, gp_max, gp_zero have",
+        ),
+        ("regularizer=clip_norm regularizer.clip_norm.every=4", "clip_norm has no every, and gp, gp_lp,"),
+        (
+            "regularizer=gp+clip_norm regularizer.clip_nrm=1",
+            "has no clip_nrm; did you mean 'regularizer.clip_norm.players'?",
+        ),
+        (
+            "model=wgan regularizer.players=both",
+            "regularizer=none has no players, and agc, autoclip, block_rms,",
+        ),
         ("regularizer=gp regularizer.lamda=1", "did you mean 'regularizer.lambda'?"),
         (
             "model=mlp unroll=3",

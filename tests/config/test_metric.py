@@ -44,7 +44,7 @@ def test_goal_and_unit_are_those_of_the_metric(words, expected):
     [
         TOP,
         ["model=mlp", "model.metric=test/gradient_norm"],
-        ["model=mlp", "model.metrics.loss=a.f", "model.metric=test/loss"],
+        ["model=mlp", "model.metrics.mse=a.f", "model.metric=test/mse"],
         ["model=mine", "model.metric=test/mine"],
     ],
 )

@@ -13,6 +13,7 @@ from PIL import Image
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from gradbench.config import instantiate
 from gradbench.config.compose import Configs, Experiment
 from gradbench.config.hashing import canonical
 from gradbench.config.instantiate import load_data, load_once
@@ -383,6 +384,8 @@ def raising(): raise ZeroDivisionError("no luck")
 def nothing(): return None
 def three(): return x, y, x
 def faulty(): return np.where(x == 5, np.nan, x), y
+def drawn(): return np.random.default_rng().normal(size=(12, 2)), y
+def seeded(): return np.random.normal(size=(12, 2)), y
 def bad(): return Data({"train/x": x, "train/y": y, "test/x": x, "test/y": y + 1}, {"inputs": 2, "outputs": 3})
 """
 
@@ -435,15 +438,26 @@ def test_a_functions_arguments_are_typed_and_are_part_of_the_cells_words(code):
             "data.loader=own_data.faulty: x[2, 1] is nan, expected a finite number",
         ),
         (["data.loader=own_data.bad"], "data=loader: test/y[2] is 3, expected a class from 0 to 2"),
+        (
+            ["data.loader=own_data.drawn"],
+            "data=loader: its code returns other data at each call; let it draw with",
+        ),
         (["data.loader=own_data"], "must be a dotted name like my_pkg.load, got 'own_data'"),
         ([], "data=loader needs a loader: add data.loader=my_pkg.load"),
     ],
 )
-def test_a_function_that_does_not_fit_is_refused_in_one_line(code, words, said):
+def test_a_function_that_does_not_fit_is_refused_in_one_line(code, words, said, monkeypatch):
+    monkeypatch.setattr(instantiate, "QUICK_SECONDS", np.inf)
     with pytest.raises(UsageError) as caught:
         make_plan(None, ["model=mlp", "data=loader", *words])
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_function_that_draws_with_a_global_generator_returns_the_same_data_at_each_call(code, monkeypatch):
+    monkeypatch.setattr(instantiate, "QUICK_SECONDS", np.inf)
+    words = ["model=mlp", "model.batch_size=3", "data=loader", "data.loader=own_data.seeded"]
+    assert make_plan(None, words).cells[0].data_sha256 == make_plan(None, words).cells[0].data_sha256
 
 
 def test_other_data_do_not_take_a_function():

@@ -237,11 +237,16 @@ def test_weights_of_every_global_generator_come_from_the_seed(draw):
     assert torch.equal(torch.get_rng_state(), before[2])
 
 
-def test_random_numbers_of_a_plain_attribute_are_refused():
+@pytest.mark.parametrize("draw", [lambda: torch.rand(2), lambda: np.random.rand(2), random.random])
+def test_random_numbers_of_a_plain_attribute_are_refused(draw):
     one, other = Base(), Base()
-    one.out.scale, other.out.scale = torch.rand(2), torch.rand(2)
+    one.out.scale, other.out.scale = draw(), draw()
     with pytest.raises(UsageError, match=r"attribute out\.scale .*register_buffer\('scale'"):
         refuse_unregistered(one, other)
+    one.out.scale = other.out.scale
+    one.number, other.number = 1, 2
+    one.unknown = other.unknown = float("nan")
+    refuse_unregistered(one, other)
 
 
 class Once(torch.autograd.Function):

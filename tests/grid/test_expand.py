@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from small import in_suites
 
 from gradbench.config import validate as rules
+from gradbench.config.compose import GROUPS as CHOSEN
 from gradbench.config.compose import Configs, Experiment
 from gradbench.config.hashing import canonical
 from gradbench.config.overrides import Axis, Overrides, literal
@@ -206,6 +207,10 @@ def test_a_value_said_by_default_is_the_cell_that_says_it_outright():
     assert ids(cells("model=mlp")) == ids(cells("model=mlp", "seed=0", "data=digits", "regularizer=none"))
 
 
+def test_a_margin_of_null_is_none_at_all_as_its_message_says():
+    assert cells("model=mlp", "model.margin=null")[0].config["model"]["margin"] is None
+
+
 def test_a_dict_is_merged_as_hydra_merges_it():
     (cell,) = cells("divergence={factor:2}")
     (same,) = cells("divergence.factor=2")
@@ -332,6 +337,13 @@ def test_a_cell_of_a_shipped_experiment_is_reached_by_its_command(name):
     [
         ("regularizer=clip_norm regularizer.treshold=1", "did you mean 'regularizer.threshold'"),
         ("stepz=3", "did you mean 'steps'"),
+        ("model.goal=maximize", "model.goal must be min or max, got 'maximize'"),
+        ("model.goal=up", "model.goal must be min or max, got 'up'"),
+        ("model.goal=''", "model.goal must be min or max, got ''"),
+        ("model.metric=", "model.metric must be a metric's name, got ''"),
+        ("model.targets=class", "model.targets must be one of null, classes, numbers, none, got 'class'"),
+        ("model.scale=ln", "model.scale must be one of log, logit, linear, got 'ln'"),
+        ("model.margin=-1", "model.margin must be > 0, or null"),
         ("seed=abc", "seed must be a whole number, got 'abc'"),
         ("seed=", "seed must be a whole number, got ''"),
         ("seed=1.5", "seed must be a whole number, got 1.5"),
@@ -382,13 +394,17 @@ def test_a_cell_of_a_shipped_experiment_is_reached_by_its_command(name):
         ("data=text model=lstm data.path=3", "data.path must be a file's name, got 3"),
         ("model.depth=1000000", "model.depth must be from 0 to 1,000"),
         ("model=wgan data.train=1000000000000", "data.train must be at most 10 million"),
-        (f"seed={'9' * 400}", "seed must be a whole number of 64 bits, got one of 400 digits"),
+        (
+            f"seed={'9' * 400}",
+            "seed must be a whole number of 64 bits, got one of 400 digits; give one of at most 18",
+        ),
         (f"optimizer.lr={'9' * 400}", "optimizer.lr must be a whole number of 64 bits"),
         ("+model.note='\udcff'", "note must be Unicode text"),
-        ("+regularizer.name=3", "regularizer.name must be a word, got 3"),
         ("+regularizer.strength.deeper=1", "regularizer.strength must name a key"),
         ("~steps", "the config has no key steps"),
-        ("~regularizer", "no regularizer"),
+        ("~regularizer", "~regularizer takes away what every regularizer must have; leave it out"),
+        ("~optimizer.lr", "~optimizer.lr takes away what every optimizer must have; leave it out"),
+        ("~optimizer.lr=0.1", "takes away what every optimizer must have; leave it out"),
         ("~nothing", "nothing"),
         ("~model.metric", "model.metric"),
         ("+x=${nowhere}", "nowhere"),
@@ -419,6 +435,28 @@ def test_what_code_is_called_is_said_by_a_config_folder_and_nowhere_else(word):
     assert "only a config folder may" in refused(word)
     with pytest.raises(UsageError, match="only a config folder may"):
         cells(experiment=experiment)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *(f"{group}.name=foo" for group in CHOSEN),
+        "+model.name=foo",
+        "regularizer.family=clipping",
+        "regularizer=clip_norm regularizer.strength=norm_type",
+        "regularizer=gp+clip_norm regularizer.name=x",
+        "regularizer=gp+clip_norm regularizer.family=none",
+        "regularizer=gp+clip_norm regularizer.strength=gp.lambda",
+        "regularizer=gp+clip_norm regularizer.gp.name=foo",
+        "regularizer=gp+clip_norm regularizer.gp.family=x",
+        "regularizer=gp,none regularizer.family=none",
+    ],
+)
+def test_what_an_option_is_can_only_be_chosen(word):
+    said = refused(*word.split())
+    changed = word.split()[-1].lstrip("+").partition("=")[0]
+    assert said.startswith(f"{changed}=")
+    assert f"choose another one with {changed.partition('.')[0]}=NAME" in said
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import tasks
 import torch
 import torch.nn.functional as F
 from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
-from small import CONFIGS, CPU, OWN_CONFIGS, SIZES, cells, data_of
+from small import CONFIGS, CPU, MODELS, OWN_CONFIGS, SIZES, cells, data_of
 from torch import nn
 
 from gradbench.config.compose import Configs, Experiment
@@ -25,6 +25,7 @@ from gradbench.sweep.plan import try_networks, validate
 from gradbench.training.bind import init_state
 from gradbench.training.draws import draw_chunk
 from gradbench.training.loop import train
+from gradbench.training.program import build
 from gradbench.training.setup import build_stack
 
 # ---- whole tasks of a user's own ---------------------------------------------------------------------------
@@ -115,6 +116,28 @@ def test_the_metrics_that_a_model_names_are_those_that_it_reports(model):
     found = model.metric_names(model.networks())
     assert found == set(train([cell], data, CPU).evaluations[20])
     assert "test/own" in found
+
+
+MEASURED = [name for name in MODELS if "metrics" in CONFIGS.compose((f"model={name}",)).config["model"]]
+
+
+@pytest.mark.parametrize("model", MEASURED)
+def test_a_metric_of_ones_own_takes_no_name_that_the_model_reports(model):
+    (cell,) = cells(model, "none")
+
+    def names(**metrics):
+        config = {**cell.config, "model": {**cell.config["model"], "metrics": metrics}}
+        task = build(config, data_of(cell)).model
+        return task.metric_names(task.networks())
+
+    reported = {name.rpartition("/")[2] for name in names()}
+    assert reported
+    assert "test/own" in names(own={"_target_": "tasks.spread"})
+    for name in reported:
+        with pytest.raises(
+            UsageError, match=f"^model.metrics.{name}: the model itself reports a metric {name};"
+        ):
+            names(**{name: {"_target_": "tasks.spread"}})
 
 
 def test_own_metrics_are_averages_over_examples_or_one_number_of_a_split():

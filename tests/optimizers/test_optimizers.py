@@ -285,6 +285,7 @@ def test_every_optimizer_of_conf_steps_on_the_meta_device(name):
         (lambda: lion(betas=(0.9, 1.0)), "betas"),
         (lambda: lion(weight_decay=-1.0), "weight_decay"),
         (lambda: muon(momentum=1.0), "momentum"),
+        (lambda: muon(momentum=0.0), "nesterov"),
         (lambda: muon(adjust_lr_fn="none"), "adjust_lr_fn"),
         (lambda: muon(iterations=0), "iterations"),
         (lambda: muon(adamw_lr=-1.0), "adamw_lr"),

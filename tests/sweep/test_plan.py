@@ -166,6 +166,38 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_scale_sets_keys_that_cells_have_whatever_is_typed(tmp_path):
+    grid = {"model": "mlp", "regularizer": ["none", "clip_norm"], "seed": [0]}
+    settable = {
+        "steps": 3,
+        "regularizer.threshold": 1,
+        "regularizer.gp.lambda": 1,
+        "model": "mlp",
+        "device": "cpu",
+    }
+    settable |= {"divergence": "{factor: 2}", "model.network": "a.B", "+note": 1}
+    for key, said in [
+        *dict.fromkeys(settable, "").items(),
+        ("stesp", "steps"),
+        ("model.dept", "model.depth"),
+    ]:
+        scales = {"small": {key: settable.get(key, 3)}}
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"grid": grid, "scales": scales}))
+        if not said:
+            assert plan("regularizer=none", experiment="mine.yaml").cells
+            continue
+        with pytest.raises(
+            UsageError, match=f"scale=small sets {key}, which no cell has; did you mean '{said}'?"
+        ):
+            plan(experiment="mine.yaml")
+
+
+@pytest.mark.parametrize("blank", ["", " "])
+def test_a_blank_word_is_no_experiment(blank):
+    with pytest.raises(UsageError, match=f"there is no experiment '{blank}'"):
+        plan(experiment=blank)
+
+
 def test_cells_of_one_sweep_run_on_one_kind_of_device(tmp_path):
     path = tmp_path / "split.yaml"
     path.write_text("grid: [{device: cpu, seed: 0}, {device: auto, seed: 1}]")
@@ -235,3 +267,21 @@ def test_a_claim_on_the_stopwatch_of_stacks_is_noted_with_what_reads_timed_steps
         ]
         assert bool(notes) == (metric == "step_seconds")
         assert all("claim 1x" in line and "metric: cost/step_ratio" in line for line in notes)
+
+
+@pytest.mark.parametrize(
+    ("word", "late"),
+    [
+        ("schedule.milestones=[1000]", "1000"),
+        ("schedule.milestones=[2,4,9]", "4,9"),  # the learning rate of the last step is that after 3
+        ("schedule.milestones=[1,3]", ""),
+        ("schedule.every=4", "4"),
+        ("schedule.every=3", ""),
+    ],
+)
+def test_a_change_of_the_learning_rate_after_the_last_step_is_noted(word, late):
+    schedule = "schedule=step" if "every" in word else "schedule=milestones"
+    notes = [note for note in plan(schedule, word, "seed=0,1").notes if note.startswith("schedule")]
+    said = f"{word}: training ends after 4 steps, so that nothing happens at {late}; give"
+    assert [note.startswith(said) for note in notes] == ([True] if late else [])
+    assert sweep.make_plan(None, ["model=mlp", schedule, word, "steps=2000"]).notes == []
