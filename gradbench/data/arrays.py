@@ -96,9 +96,11 @@ def from_arrays(
         how: the keys that all sources have.
     """
 
+    test_x, test_y = test_input or f"{input}_test", test_target or f"{target}_test"
+
     def array(key: str, name: str) -> Array:
         if name not in arrays:
-            others = [one for one in names if one not in (input, target, test_input, test_target)]
+            others = [one for one in names if one not in (input, target, test_x, test_y)]
             hint = f"name one with data.{key}: {nearest_first(name, others)}" if others else "give one"
             raise UsageError(f"{source} has no array {name}; {hint}")
         return arrays[name]
@@ -110,7 +112,6 @@ def from_arrays(
         return Examples.of_arrays(array(f"{of}input", x), targets, (f"{source}: {x}", f"{source}: {y}"))
 
     train = examples("", input, target)
-    test_x, test_y = test_input or f"{input}_test", test_target or f"{target}_test"
     has_test = (
         test_input is not None
         or test_x in arrays

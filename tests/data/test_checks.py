@@ -135,7 +135,7 @@ ARRAYS = {
     "no target": ({"x": X, "labels": Y, "yy": Y}, "mine.npz has no array y; name one with data.target: yy, "),
     "no test target": (
         {"x": X, "y": Y, "x_test": X},
-        "mine.npz has no array y_test; name one with data.test_target: x_test, y, x",
+        "mine.npz has no array y_test; give one",
     ),
     "whole numbers": (
         {"x": Y[:, None], "y": Y},

@@ -39,7 +39,8 @@ def extend_strengths(results: LoadedResults, comparison: ComparisonGroup, best: 
 
     Of a composition, beyond each strength that is; the others stay.
     """
-    own = [_strengths_of(one) for one in comparison.settings if one.treatment == best.treatment]
+    settings = [one for one in comparison.settings if one.treatment == best.treatment]
+    own = [_strengths_of(one) for one in settings if len(_strengths_of(one)) == len(_strengths_of(best))]
     axes = [sorted(set(filter(None, values))) for values in zip(*own, strict=True)]
     words = {}
     for key, value, axis in zip(best.quantity.split(JOINT), _strengths_of(best), axes, strict=False):
