@@ -27,6 +27,7 @@ OWN_CONFIGS = Configs(Path(__file__).with_name("own"))
 
 SIZES = {
     "model.hidden": 6,
+    "model.width": 8,
     "model.depth": 2,
     "model.embedding": 5,
     "model.batch_size": 4,
@@ -36,6 +37,7 @@ SIZES = {
     "model.matched_points": 50,
     "data.limit": 6000,
     "data.length": 10,
+    "schedule.warmup": 2,
     "steps": 20,
     "eval_every": 20,
 }

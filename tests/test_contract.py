@@ -34,6 +34,7 @@ from small import (
     default_strengths,
     each_pair,
     each_update,
+    keys_of,
 )
 
 from gradbench.grid.stacks import group_by_program, split_into_stacks
@@ -191,7 +192,8 @@ def odd_sizes(model):
     sizes = {"model__batch_size": 9}
     if model in NETWORKS or model in OTHERS:
         return sizes
-    sizes["model__hidden"] = 23
+    odd = {"model.hidden": 23, "model.width": 21, "model.heads": 3}
+    sizes |= {key.replace(".", "__"): size for key, size in odd.items() if key in keys_of(f"model={model}")}
     if model == "wgan":
         return sizes | {"model__noise": 3, "model__critic_steps": 5}
     return sizes | ({"data": "wine"} if model == "mlp" else {})

@@ -13,9 +13,10 @@ from gradbench.models.networks.recurrent import project
 
 
 class Attention(nn.Module):
-    """``nn.MultiheadAttention`` (batch first) from products and a softmax; parameters, names and results are the same.
+    """``nn.MultiheadAttention(bias=False)`` from products and a softmax; weights, their names and results are the same.
 
-    Unlike torch's kernels, it can be stacked by ``vmap`` and differentiated twice on every device.
+    Unlike torch's kernels, it can be stacked by ``vmap`` and differentiated twice. It has no biases: the gradient of
+    the keys' would be rounding errors alone, of which Adam makes steps.
 
     Args:
         width: E, a multiple of the number of heads.
@@ -34,9 +35,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.dropout = heads, dropout
         self.in_proj_weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(3 * width, width)))
-        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.out_proj = nn.Linear(width, width)
-        nn.init.zeros_(self.out_proj.bias)
+        self.out_proj = nn.Linear(width, width, bias=False)
 
     def forward(
         self, queries_BQE: Tensor, memory_BSE: Tensor | None = None, mask: Tensor | None = None
@@ -52,19 +51,17 @@ class Attention(nn.Module):
         """
         width = queries_BQE.shape[-1]
         if memory_BSE is None:
-            q, k, v = project(queries_BQE, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+            q, k, v = project(queries_BQE, self.in_proj_weight).chunk(3, dim=-1)
         else:
             w_q, w_kv = torch.split(self.in_proj_weight, [width, 2 * width])
-            b_q, b_kv = torch.split(self.in_proj_bias, [width, 2 * width])
-            q = project(queries_BQE, w_q, b_q)
-            k, v = project(memory_BSE, w_kv, b_kv).chunk(2, dim=-1)
+            q, (k, v) = project(queries_BQE, w_q), project(memory_BSE, w_kv).chunk(2, dim=-1)
         q, k, v = (part.view(*part.shape[:2], self.heads, -1).transpose(1, 2) for part in (q, k, v))
         scores_BNQS = (q * (1 / math.sqrt(q.shape[-1]))) @ k.mT
         if mask is not None:
             scores_BNQS = scores_BNQS.masked_fill(~mask, torch.finfo(scores_BNQS.dtype).min)
         weights = F.dropout(scores_BNQS.softmax(dim=-1), self.dropout, self.training)
         gathered_BQE = (weights @ v).transpose(1, 2).flatten(2)
-        return project(gathered_BQE, self.out_proj.weight, self.out_proj.bias)
+        return project(gathered_BQE, self.out_proj.weight)
 
 
 def causal_mask(length: int, device: torch.device | None = None) -> Tensor:
