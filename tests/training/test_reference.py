@@ -302,6 +302,12 @@ def test_weight_decay_of_either_kind_follows_the_reference(optimizer):
     assert_follows(pair("mlp", "none", **given, optimizer__decoupled=[True]))
 
 
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_weight_decay_of_matrices_alone_follows_the_reference(decoupled):
+    given = {"optimizer__weight_decay": 0.5, "optimizer__decoupled": decoupled, "steps": 5, "eval_every": 5}
+    assert_follows(pair("mlp", "none", optimizer="adam", optimizer__decay_vectors=[False], **given))
+
+
 def test_sgd_follows_torchs_with_all_its_options():
     options = {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}
     assert_follows(pair("mlp", "clip_norm", **{f"optimizer__{key}": value for key, value in options.items()}))
