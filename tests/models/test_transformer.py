@@ -105,7 +105,7 @@ RECIPE = {
 
 
 def test_a_transformer_trains_and_is_judged_exactly_as_in_a_plain_script_of_nanogpts_recipe():
-    (cell,) = cells("transformer", "clip_norm", regularizer__threshold=0.5, **RECIPE)
+    (cell,) = cells("transformer", "clip_norm", regularizer__threshold=0.9, **RECIPE)
     data, sizes = data_of(cell), cell.config["model"]
     setup = build_stack([cell], data, CPU)
     layout, vector = setup.layouts["network"], init_state(setup).parameters["network"][0]
@@ -118,11 +118,10 @@ def test_a_transformer_trains_and_is_judged_exactly_as_in_a_plain_script_of_nano
     text = torch.as_tensor(np.asarray(data.arrays["train/tokens"])).long()
     positions = draw_chunk(setup, 0)["network"]["position"][0]
     windows = [text[at[:, None] + torch.arange(sizes["unroll"] + 1)] for at in positions]
-    losses, norms = plain.train(net, windows, cell.config["steps"], 3, 0.5, lr=0.01)
+    losses, norms = plain.train(net, windows, cell.config["steps"], 3, 0.9, lr=0.01)
     outcome = train([cell], data, CPU)
     np.testing.assert_allclose(outcome.curves["loss"][:, 0], losses, rtol=1e-9)
     np.testing.assert_allclose(outcome.curves["grad_norm"][:, 0], norms, rtol=1e-8)
-    print(norms)
     assert 0 < outcome.curves["clipped"][:, 0].mean() < 1, "some steps are clipped, and some are not"
     test_text = torch.as_tensor(np.asarray(data.arrays["test/tokens"])).long()
     expected = plain.evaluate(net, test_text[:51], sizes["unroll"])

@@ -1,6 +1,6 @@
-"""A transformer with the normalisation before each part, as in GPT-2, and a language model on top of it.
+"""A transformer with the normalisation before each part, as in GPT-2, and what reads texts and sequences with it.
 
-B streams or examples, T time, E width, V vocabulary, L layers.
+B streams or examples, T time, D features of a step, E width, L layers, V vocabulary, C outputs.
 """
 
 import math
@@ -102,6 +102,44 @@ class TransformerLanguageModel(nn.Module):
         outputs_BTE = self.transformer(self.embedding(tokens), mask)
         logits: Tensor = self.decoder(outputs_BTE.flatten(0, 1))  # in two dimensions, as in ``project``
         return logits.view(*tokens.shape, -1)
+
+
+class SequenceTransformer(nn.Module):
+    """A linear embedding of each step, a transformer, and a linear layer on the mean over all steps.
+
+    Shapes: [B, T, D] -> [B, C]. Every step may attend to every other one.
+
+    Args:
+        inputs: D.
+        outputs: C.
+        length: largest T; with width, heads, layers and dropout as of :class:`Transformer`.
+        width: E.
+        heads: heads of each attention.
+        layers: L.
+        dropout: as of :class:`Transformer`.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        length: int,
+        width: int,
+        heads: int,
+        layers: int,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.embedding = nn.Linear(inputs, width, bias=False)
+        self.transformer = Transformer(length, width, heads, layers, dropout)
+        self.decoder = nn.Linear(width, outputs)
+        initialise(self, layers)
+        nn.init.zeros_(self.decoder.bias)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Return the outputs, [B, C]."""
+        outputs: Tensor = self.decoder(self.transformer(project(x_BTD, self.embedding.weight)).mean(dim=1))
+        return outputs
 
 
 @torch.no_grad()
