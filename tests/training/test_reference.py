@@ -278,7 +278,9 @@ def test_a_convolutional_network_follows_the_reference_step_by_step(regularizer,
 
 @every_model
 def test_a_stack_follows_the_reference_into_its_second_chunk_of_random_numbers(model):
-    assert_follows(pair(model, "clip_norm", steps=CHUNK + 3, eval_every=CHUNK + 3))
+    # at these rates no network is so lively that rounding grows a thousandfold in as many steps
+    rates = {"optimizer__lr": [0.01, 0.003]}
+    assert_follows(pair(model, "clip_norm", steps=CHUNK + 3, eval_every=CHUNK + 3, **rates))
 
 
 @each_update(*(("mlp", name) for name in UPDATES), *(("wgan", name) for name in QUICK_UPDATES))
