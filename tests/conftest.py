@@ -7,6 +7,7 @@ import torch
 
 from gradbench.config import compose
 from gradbench.launchers import forkserver
+from gradbench.report import figures
 from gradbench.report.figures.style import RC
 
 # no test times anything: a busy machine is no failure
@@ -51,6 +52,18 @@ def _own_arithmetic():
 
 
 @pytest.fixture
-def undrawn(monkeypatch):
-    """Write reports without figures, for tests that look at something else."""
-    monkeypatch.setattr("gradbench.report.figures.start_drawing", lambda _context: dict)
+def drawn(monkeypatch):
+    """A test that asks for this gets reports with figures, which take most of a report's time; called with names of
+    sections, with the figures of these alone.
+    """
+
+    def limit(*sections):
+        monkeypatch.setattr(figures, "SECTIONS", {name: figures.SECTIONS[name] for name in sections})
+
+    return limit
+
+
+@pytest.fixture(autouse=True)
+def _figures_for_tests_that_look_at_them(request, monkeypatch):
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr("gradbench.report.figures.start_drawing", lambda _context: dict)

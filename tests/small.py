@@ -191,6 +191,15 @@ def some_pairs(turn: int) -> list[tuple[str, str]]:
     return pairs + [(MODELS[(index + turn) % len(MODELS)], name) for index, name in enumerate(left)]
 
 
+FEW = 3
+"""The default suite tries a property on one in so many of the pairs on which the slow suite tries it."""
+
+
+def few_pairs(turn: int) -> list[tuple[str, str]]:
+    """Return some of these pairs: as many turns as ``FEW`` hold each model."""
+    return some_pairs(turn)[turn % FEW :: FEW]
+
+
 ALL_PAIRS = [(model, regularizer) for model in MODELS for regularizer in REGULARIZERS]
 
 
@@ -221,15 +230,17 @@ def in_suites(
 def each_pair(turn: int) -> pytest.MarkDecorator:
     """Try a property on pairs of a model and a regularizer, most of them in the exhaustive suite.
 
-    The default suite tries every model and every regularizer, the slow one every model with every family of
-    regularizers, and other people's code, unless it is large, with a clip or a penalty; both try some of the
-    compositions, of the points of a penalty and of other people's regularizers. Another ``turn`` chooses others. The
-    number of these pairs grows with the number of models, not with the product.
+    The slow suite tries every model and every regularizer, other people's code, unless it is large, with a clip or a
+    penalty, and some of the compositions, of the points of a penalty and of other people's regularizers; the default
+    suite tries some of these. Another ``turn`` chooses others: all turns together try each model with each family in
+    the slow suite, and each model and each regularizer in the default one. The number of these pairs grows with the
+    number of models, not with the product.
     """
     further = PLACED_PAIRS + ASKING_PAIRS
-    quick = some_pairs(turn) + composed_pairs(turn)[turn % len(COMPOSITIONS) :][:1]
-    quick += [kind[turn % len(kind)] for kind in (PLACED_PAIRS, ASKING_PAIRS)]
-    slow = pairs_of_families(turn)
+    kinds = (COMPOSED_PAIRS, PLACED_PAIRS, ASKING_PAIRS)
+    further_kind = kinds[turn % len(kinds)]
+    quick = [*few_pairs(turn), further_kind[turn % len(further_kind)]]
+    slow = some_pairs(turn)
     slow += [
         (name, "gp" if (name, "gp") in OTHER_PAIRS and turn % 2 else "clip_norm")
         for name in OTHERS

@@ -19,6 +19,7 @@ from small import (
     CPU,
     DEAR,
     FAMILIES,
+    FEW,
     LARGE,
     MODELS,
     NETWORKS,
@@ -354,9 +355,8 @@ def test_one_whole_step_runs_on_the_meta_device_whatever_its_updates(model, upda
     assert all(tensor.device.type == "meta" for tensor in state.parameters.values())
 
 
-def test_every_property_is_tried_with_all_models_and_regularizers_and_in_the_slow_suite_with_all_their_families():
-    of_families = {(model, family) for model in MODELS for family in FAMILIES}
-    tried = set()
+def test_all_properties_together_are_tried_with_all_models_and_regularizers_and_each_in_the_slow_suite():
+    all_quick, all_slow = set(), set()
     for name, test in globals().items():
         for mark in getattr(test, "pytestmark", ()) if name.startswith("test_") else ():
             if mark.args[0] != "model, regularizer":
@@ -365,16 +365,16 @@ def test_every_property_is_tried_with_all_models_and_regularizers_and_in_the_slo
             assert level.keys() == {*ALL_PAIRS, *OTHER_PAIRS, *COMPOSED_PAIRS, *PLACED_PAIRS, *ASKING_PAIRS}
             quick = {pair for pair, marks in level.items() if not marks}
             slow = {pair for pair, marks in level.items() if marks <= {"slow"}}
-            for kind in (COMPOSED_PAIRS, PLACED_PAIRS, ASKING_PAIRS):
-                assert quick & {*kind}
-                quick -= {*kind}
-            assert [set(side) for side in zip(*quick, strict=True)] == [set(MODELS), set(REGULARIZERS)]
-            assert len(quick) <= len(MODELS) + len(REGULARIZERS), "it may not grow as a product"
-            assert with_families(slow) >= of_families
-            assert {*OTHERS} - {*LARGE} <= {model for model, _ in slow}
-            assert set(COMPOSITIONS) <= {regularizer for _, regularizer in slow}
-            tried |= with_families(quick)
-    assert tried == of_families, "all properties of the default suite together"
+            assert len(quick) <= (len(MODELS) + len(REGULARIZERS)) / FEW + 2, "it may not grow as a product"
+            assert {*MODELS} | {*OTHERS} - {*LARGE} <= {model for model, _ in slow}
+            assert {*REGULARIZERS, *COMPOSITIONS} <= {regularizer for _, regularizer in slow}
+            all_quick |= quick
+            all_slow |= slow
+    for kind in (COMPOSED_PAIRS, PLACED_PAIRS, ASKING_PAIRS):
+        assert all_quick & {*kind}
+    assert {*MODELS} == {model for model, _ in all_quick} & {*MODELS}
+    assert {*REGULARIZERS} == {regularizer for _, regularizer in all_quick} & {*REGULARIZERS}
+    assert with_families(all_slow) >= {(model, family) for model in MODELS for family in FAMILIES}
 
 
 def with_families(pairs):

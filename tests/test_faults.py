@@ -41,8 +41,6 @@ from gradbench.sweep import plan as sweep
 from gradbench.sweep.execute import prepare_folder
 from gradbench.training.checkpoint import Checkpoint
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 WORDS = ["model=mlp", "model.hidden=4", "steps=2", "regularizer=none,gp", "seed=0,1"]
 TIMING = {"step_seconds", "seconds", "started", "finished"}
 

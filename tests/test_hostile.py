@@ -595,9 +595,7 @@ def test_show_prints_escapes_and_markup_as_they_are_written(wild, capsys, monkey
     assert_tame(capsys.readouterr().err)
 
 
-def test_report_prints_escapes_as_they_are_written_and_its_page_runs_one_script(
-    wild, undrawn, capsys, monkeypatch
-):
+def test_report_prints_escapes_as_they_are_written_and_its_page_runs_one_script(wild, capsys, monkeypatch):
     monkeypatch.setattr(cli, "out", cli.Console(width=4000))
     assert gradbench("report", wild) == 0
     assert gradbench("claims", wild) == 0
@@ -671,7 +669,7 @@ def test_words_of_a_stored_command_that_name_code_are_found(command):
     assert not sanitize.is_offered(command)
 
 
-def test_a_stored_command_that_names_code_is_shown_and_not_offered(folder, undrawn, capsys, monkeypatch):
+def test_a_stored_command_that_names_code_is_shown_and_not_offered(folder, capsys, monkeypatch):
     monkeypatch.setattr(cli, "out", cli.Console(width=4000))
     command = "gradbench run quick --config-dir my_conf"
     why = sanitize.caution(command)

@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from small import CONFIGS
+from small import CONFIGS, in_suites
 
 from gradbench.errors import UsageError
 from gradbench.sweep.plan import make_plan
@@ -64,6 +64,6 @@ def test_metrics_of_ones_own_are_known(tmp_path, monkeypatch):
         plan(tmp_path, words=top, metric="test/tip")
 
 
-@pytest.mark.parametrize("name", sorted(CONFIGS.experiments))
+@in_suites("name", [("quick",), ("deep",)], [(name,) for name in sorted(CONFIGS.experiments)])
 def test_the_claims_of_every_experiment_name_what_there_is(name, tmp_path):
     assert make_plan(name, ["seed=range(2)"], results=tmp_path / "out").cells

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from small import in_suites
 
 from gradbench.config import validate as rules
 from gradbench.config.compose import Configs, Experiment
@@ -313,7 +314,7 @@ def test_products_that_overlap_give_each_cell_once():
     assert ids(cells(experiment=twice)) == ids(cells(experiment=TWO))
 
 
-@pytest.mark.parametrize("name", CONFIGS.experiments)
+@in_suites("name", [("quick",), ("deep",)], [(name,) for name in CONFIGS.experiments])
 def test_a_cell_of_a_shipped_experiment_is_reached_by_its_command(name):
     grid = expand(CONFIGS, CONFIGS.experiment(name), Overrides(), unread)
     assert len(set(ids(grid))) == len(grid)

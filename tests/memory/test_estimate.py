@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small import CONFIGS, CPU, cells, data_of
+from small import CONFIGS, CPU, cells, data_of, in_suites
 
 from gradbench.memory import estimate as memory
 from gradbench.memory.estimate import (
@@ -41,13 +41,10 @@ def within_a_quarter(predicted, measured):
     return abs(predicted - measured) <= measured / 4
 
 
-@pytest.mark.parametrize("regularizer", ["none", "gp"])
-@pytest.mark.parametrize(
-    "model",
-    [  # a recurrent network written out allocates a million times, and the profiler reads each of them
-        pytest.param(model, marks=[pytest.mark.slow] if model == "language_model" else [])
-        for model in CONFIGS.groups["model"]
-    ],
+@in_suites(  # the profiler reads each allocation, of which a recurrent network written out makes a million
+    "model, regularizer",
+    [("mlp", "gp"), ("wgan", "none"), ("classifier", "none")],
+    [(model, name) for model in CONFIGS.groups["model"] for name in ("none", "gp")],
 )
 def test_a_prediction_is_within_a_quarter_of_what_the_allocator_hands_out(model, regularizer):
     K = 4 if model == "lstm" else 12

@@ -1,5 +1,6 @@
 """What a report says a treatment costs: what was timed side by side, and never the stopwatch of the sweep."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,8 @@ def test_the_cost_is_the_median_over_rounds_with_the_interval_that_scipy_gives(t
     assert cost_of(comparison, "gp_lp") == NO_VALUES
 
 
-def test_the_stopwatch_of_the_sweep_is_no_cost(tmp_path: Path) -> None:
+def test_the_stopwatch_of_the_sweep_is_no_cost(tmp_path: Path, drawn: Callable[..., None]) -> None:
+    drawn("Cost")
     for name, slower in (("a", 1.0), ("b", 7.0)):
         cells = synthetic.write(tmp_path / name / "same", models=["wgan"], strengths=FEW)
         cells["step_seconds"] *= np.where(cells["regularizer"] == "clip_norm", slower, 1.0)
@@ -75,7 +77,10 @@ def test_of_none_alone_no_cost_is_asked(tmp_path: Path) -> None:
     assert "## Cost" not in markdown(tmp_path)
 
 
-def test_the_page_says_that_clippings_share_the_pass_of_none(tmp_path: Path) -> None:
+def test_the_page_says_that_clippings_share_the_pass_of_none(
+    tmp_path: Path, drawn: Callable[..., None]
+) -> None:
+    drawn("Cost")
     synthetic.write(tmp_path, models=["wgan"], strengths=FEW)
     said = " ".join(markdown(tmp_path).split())
     assert "share its forward and backward pass, and so its time" in said

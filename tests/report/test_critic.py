@@ -1,5 +1,6 @@
 """The critic's figure of data in the plane, and of data that is not."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,10 @@ from gradbench.report import build
 
 
 @pytest.mark.parametrize("shape", [(2,), (13,), (8, 8)])
-def test_the_critic_is_drawn_for_points_of_any_shape(shape: tuple[int, ...], tmp_path: Path) -> None:
+def test_the_critic_is_drawn_for_points_of_any_shape(
+    shape: tuple[int, ...], tmp_path: Path, drawn: Callable[..., None]
+) -> None:
+    drawn("Critic")
     synthetic.write(tmp_path, models=["wgan"], strengths={"none": (), "gp": (1.0,)}, steps=12)
     rng = np.random.default_rng(0)
     for path in (tmp_path / "arrays").glob("*.npz"):

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradbench.report import build, figures
+from gradbench.report import build
 from gradbench.report.analysis import tables
 from gradbench.report.analysis.comparison import list_comparisons
 from gradbench.report.figures.action import _select_settings
@@ -64,11 +64,11 @@ def test_what_a_page_holds_of_each_cell_fits_as_often_as_a_page_lists_cells(larg
 
 
 def test_pages_leave_out_what_is_too_much_and_say_where_it_is(
-    large: Path, monkeypatch: pytest.MonkeyPatch
+    large: Path, monkeypatch: pytest.MonkeyPatch, drawn: Callable[..., None]
 ) -> None:
     monkeypatch.setattr(cells, "MAX_CELLS", 300)
     monkeypatch.setattr(page, "EMBEDDED", 10_000)
-    monkeypatch.setattr(figures, "SECTIONS", {"Strengths": figures.SECTIONS["Strengths"]})
+    drawn("Strengths")
     report = build(large).page.parent
     html = (report / "index.html").read_text(encoding="utf-8")
     assert len(data_of(large)["rows"]) == 300

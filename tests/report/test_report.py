@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special as scipy_special
 from scipy import stats as scipy_stats
+from small import in_suites
 from synthetic import EVIL
 
 from gradbench.errors import UsageError
@@ -393,8 +395,10 @@ DEGENERATE: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("given", DEGENERATE.values(), ids=DEGENERATE.keys())
-def test_a_degenerate_folder_gets_a_page_and_an_answer(given: dict[str, Any], tmp_path: Path) -> None:
+@in_suites("name", [("one cell",), ("a treatment diverged",)], [(name,) for name in DEGENERATE])
+@pytest.mark.usefixtures("drawn")
+def test_a_degenerate_folder_gets_a_page_and_an_answer(name: str, tmp_path: Path) -> None:
+    given = DEGENERATE[name]
     synthetic.write(tmp_path, steps=12, **given)
     assert build(tmp_path).page.is_file()
     assert [answer.group for answer in answers(tmp_path)] == given["models"]
@@ -840,8 +844,9 @@ def test_hashes_are_letters_and_left_out_where_other_values_tell_the_cells_apart
 
 
 def test_a_strength_and_a_swept_key_share_a_heat_map_that_marks_the_best_and_counts_the_diverged(
-    tmp_path: Path,
+    tmp_path: Path, drawn: Callable[..., None]
 ) -> None:
+    drawn("Strengths")
     for part, rate in enumerate((0.01, 0.1, 1.0)):
         cells = synthetic.write(
             tmp_path, models=["wgan"], strengths=FEW, leaves={"optimizer.lr": rate}, part=str(part), steps=12

@@ -13,8 +13,6 @@ from gradbench.report import build
 from gradbench.report.render.samples import MAX_CHARACTERS, first_letters, last_letters, read_text
 from gradbench.storage.results import Results
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
 HOSTILE = "<script>alert(1)</script>\n&amp; \x1b[31mred \u202eleft | `code`"
 
 

@@ -179,7 +179,6 @@ def test_the_audit_warns_of_every_column_in_which_compared_cells_differ(column, 
     ("widths", "exact", "said"),
     [([2, 2, 2, 3, 3, 3], False, True), ([2, 2, 2, 3, 3, 3], True, False), ([3] * 6, False, False)],
 )
-@pytest.mark.usefixtures("undrawn")
 def test_a_report_says_that_compared_cells_were_trained_at_different_widths_where_that_matters(
     widths, exact, said, tmp_path
 ):

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from small import CPU, cells, data_of, in_suites, pairs_of_families, some_pairs
+from small import CPU, cells, data_of, few_pairs, in_suites, some_pairs
 from torch import nn
 from torch.func import grad, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -29,7 +29,7 @@ def empty_cache(monkeypatch):
     monkeypatch.setattr(cache, "TRACE_CACHE", {})
 
 
-@in_suites("model, regularizer", quick=some_pairs(1), slow=pairs_of_families(1))
+@in_suites("model, regularizer", quick=few_pairs(1), slow=some_pairs(1))
 def test_a_replayed_training_gives_the_numbers_of_one_that_is_run(model, regularizer, monkeypatch):
     """In double precision, where rounding is small."""
     calm = (

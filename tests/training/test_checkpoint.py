@@ -4,7 +4,7 @@ import os
 
 import pytest
 import torch
-from small import CPU, cells, data_of, every_update, in_suites, pairs_of_families, some_pairs
+from small import CPU, cells, data_of, every_update, few_pairs, in_suites, some_pairs
 from stopping import Heard, StopError, always, assert_same_outcome, stop_at
 
 from gradbench.training.checkpoint import Checkpoint
@@ -12,7 +12,7 @@ from gradbench.training.loop import SLACK, largest_checkpoint, tensor_bytes, tra
 
 
 # whatever has a state of its own must find it again
-@in_suites("model, regularizer", quick=[*some_pairs(2), ("mlp", "zclip+autoclip")], slow=pairs_of_families(2))
+@in_suites("model, regularizer", quick=[*few_pairs(2), ("mlp", "zclip+autoclip")], slow=some_pairs(2))
 def test_a_stopped_stack_goes_on_to_the_same_bits(model, regularizer, tmp_path):
     stack = cells(
         model, regularizer, seed=[0, 1], steps=24, eval_every=6, precision="float32", optimizer="adam"
