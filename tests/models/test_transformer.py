@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gradbench.models.networks.transformer import TransformerLanguageModel
 from gradbench.training.bind import init_state
-from gradbench.training.draws import draw_chunk
+from gradbench.training.draws import CHUNK, draw_chunk
 from gradbench.training.loop import train
 from gradbench.training.setup import build_stack
 
@@ -91,6 +91,19 @@ def test_initial_weights_are_drawn_as_nanogpts():
         expected = 0.02 / math.sqrt(6) if ends else 0.02
         assert parameter.std().item() == pytest.approx(expected, rel=0.05), name
         assert abs(parameter.mean().item()) < 0.05 * expected * 5, name
+
+
+def test_windows_begin_anywhere_in_the_text_and_anew_at_each_step():
+    (cell,) = cells("transformer", "none")
+    setup = build_stack([cell], data_of(cell), CPU)
+    starts = torch.cat([draw_chunk(setup, step)["network"]["position"][0] for step in (0, CHUNK)]).double()
+    tokens = len(data_of(cell).arrays["train/tokens"])
+    assert starts.shape == (2 * CHUNK, 4)
+    assert 0 <= starts.min() < 0.05 * tokens
+    assert 0.95 * tokens < starts.max() < tokens
+    assert len(starts.unique()) > 0.95 * starts.numel()
+    neighbours = torch.corrcoef(torch.stack([starts[:-1].flatten(), starts[1:].flatten()]))[0, 1]
+    assert abs(neighbours) < 0.2
 
 
 RECIPE = {
