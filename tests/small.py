@@ -27,6 +27,8 @@ OWN_CONFIGS = Configs(Path(__file__).with_name("own"))
 
 SIZES = {
     "model.hidden": 6,
+    "model.width": 8,
+    "model.layers": 1,
     "model.depth": 2,
     "model.channels": 3,
     "model.code": 3,
@@ -43,6 +45,8 @@ SIZES = {
     "model.minibatches": 2,
     "data.limit": 6000,
     "data.length": 10,
+    "data.test": 64,
+    "schedule.warmup": 1,
     "steps": 20,
     "eval_every": 20,
 }

@@ -199,7 +199,8 @@ def odd_sizes(model):
         sizes = {"model__environments": 3, "model__interactions": 6}
     if model in OTHERS or "model.hidden" not in keys_of(f"model={model}"):
         return sizes
-    sizes["model__hidden"] = 23
+    odd = {"model.hidden": 23, "model.width": 21, "model.heads": 3}
+    sizes |= {key.replace(".", "__"): size for key, size in odd.items() if key in keys_of(f"model={model}")}
     if model == "wgan":
         return sizes | {"model__noise": 3, "model__critic_steps": 5}
     return sizes | ({"data": "wine"} if model == "mlp" else {})

@@ -54,49 +54,17 @@ class SequenceClassifier(nn.Module):
         return outputs
 
 
-class SequenceReading(SupervisedTask):
+class SequenceTask(SupervisedTask):
     """Predict a class or a number for a sequence, after its last step.
 
     The loss is the mean over the batch of the cross-entropy in nats (targets are classes) or of the squared error
-    (targets are numbers). Gradients flow back through all T steps. A gradient penalty is taken of each example's loss
-    with respect to its input sequence.
+    (targets are numbers). A gradient penalty is taken of each example's loss with respect to its input sequence.
 
     Args:
-        sizes: sizes of the data: ``features`` (D), ``length`` (T), ``answers`` (C).
-        arrays: the data's arrays.
-        cell: ``rnn`` (tanh, as in Pascanu et al., arXiv:1211.5063, 2013), ``gru`` or ``lstm``.
-        hidden: H.
-        radius: spectral radius of the initial recurrent weights, up to terms that vanish for large H (for an LSTM
-            and a GRU, of each gate's). torch's own weights have 1/√3; from about 1 on, gradients can grow with T.
-        batch_size: B.
-        layers: recurrent layers on top of each other (L).
-        metrics: further metrics, as of :class:`SupervisedTask`.
+        keys: as of :class:`SupervisedTask`. The network maps [B, T, D] to [B, C].
     """
 
     width_tolerance = 0.0
-
-    def __init__(
-        self,
-        sizes: Mapping[str, int],
-        arrays: Mapping[str, np.ndarray],
-        cell: str,
-        hidden: int,
-        radius: float,
-        batch_size: int,
-        layers: int = 1,
-        metrics: Mapping[str, object] | None = None,
-    ) -> None:
-        if cell not in CELLS:
-            raise ValueError(f"model.cell must be one of {', '.join(CELLS)}, got {cell}")
-        if min(hidden, batch_size, layers) < 1 or not 0 <= radius < math.inf:
-            raise ValueError(
-                f"model.hidden, batch_size and layers must be >= 1, model.radius finite and >= 0, "
-                f"got {hidden}, {batch_size}, {layers} and {radius}"
-            )
-        shape = (sizes["features"], hidden, sizes["answers"], cell, radius, layers)
-        super().__init__(
-            sizes, arrays, lambda **_: SequenceClassifier(*shape), batch_size=batch_size, metrics=metrics
-        )
 
     def example_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return each example's loss. Shapes: outputs [B, C], targets [B] -> [B]."""
@@ -124,6 +92,45 @@ class SequenceReading(SupervisedTask):
         """Return the names of all metrics."""
         names = add_own(("loss", "accuracy", "solved"), self.own_metrics) - {"solved"}
         return frozenset(f"{split}/{name}" for split in SPLITS for name in names) | {"test/solved"}
+
+
+class SequenceReading(SequenceTask):
+    """Predict a class or a number for a sequence with a recurrent network; gradients flow back through all T steps.
+
+    Args:
+        sizes: sizes of the data: ``features`` (D), ``length`` (T), ``answers`` (C).
+        arrays: the data's arrays.
+        cell: ``rnn`` (tanh, as in Pascanu et al., arXiv:1211.5063, 2013), ``gru`` or ``lstm``.
+        hidden: H.
+        radius: spectral radius of the initial recurrent weights, up to terms that vanish for large H (for an LSTM
+            and a GRU, of each gate's). torch's own weights have 1/√3; from about 1 on, gradients can grow with T.
+        batch_size: B.
+        layers: recurrent layers on top of each other (L).
+        metrics: further metrics, as of :class:`SupervisedTask`.
+    """
+
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        arrays: Mapping[str, np.ndarray],
+        cell: str,
+        hidden: int,
+        radius: float,
+        batch_size: int,
+        layers: int = 1,
+        metrics: Mapping[str, object] | None = None,
+    ) -> None:
+        if cell not in CELLS:
+            raise ValueError(f"model.cell must be one of {', '.join(CELLS)}, got {cell}")
+        if min(hidden, batch_size, layers) < 1 or not 0 <= radius < math.inf:
+            raise ValueError(
+                f"model.hidden, batch_size and layers must be >= 1, model.radius finite and >= 0, "
+                f"got {hidden}, {batch_size}, {layers} and {radius}"
+            )
+        shape = (sizes["features"], hidden, sizes["answers"], cell, radius, layers)
+        super().__init__(
+            sizes, arrays, lambda **_: SequenceClassifier(*shape), batch_size=batch_size, metrics=metrics
+        )
 
 
 def example_losses(outputs: Tensor, y: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradbench.functional.flat_params import Layout
 from gradbench.functional.torch_internals import fused_adam_
-from gradbench.optimizers.optimizer import Optimizer, State, check_betas, check_option, decay
+from gradbench.optimizers.optimizer import Optimizer, State, check_betas, check_option, decay, of_matrices
 
 
 def adam(
@@ -18,6 +18,7 @@ def adam(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
     decoupled: bool = False,
+    decay_vectors: bool = True,
 ) -> Optimizer:
     """Adam, as ``torch.optim.Adam``; with ``decoupled`` weight decay AdamW, as ``torch.optim.AdamW``.
 
@@ -26,6 +27,7 @@ def adam(
         eps: added to the denominator.
         weight_decay: coefficient; the decay is added to the gradient or, if decoupled, subtracted from the parameters.
         decoupled: whether weight decay is decoupled (AdamW).
+        decay_vectors: whether parameters of one dimension decay, too: biases, and the scales of a norm.
 
     Raises:
         UsageError: for an option out of range.
@@ -37,13 +39,21 @@ def adam(
     check_option("eps", eps, "1e-8")
     check_option("weight_decay", weight_decay, "0.01")
 
+    def decayed(parameters: Tensor, gradient: Tensor, lr: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        coefficient = (
+            of_matrices(weight_decay, parameters, layout)
+            if weight_decay and not decay_vectors
+            else weight_decay
+        )
+        return decay(parameters, gradient, lr, coefficient, decoupled)
+
     def init(parameters: Tensor, _layout: Layout) -> State:
         return {"mean": torch.zeros_like(parameters), "square": torch.zeros_like(parameters)}
 
     def step(
-        parameters: Tensor, gradient: Tensor, state: State, lr: Tensor, t: Tensor | int, _layout: Layout
+        parameters: Tensor, gradient: Tensor, state: State, lr: Tensor, t: Tensor | int, layout: Layout
     ) -> tuple[Tensor, State]:
-        parameters, gradient = decay(parameters, gradient, lr, weight_decay, decoupled)
+        parameters, gradient = decayed(parameters, gradient, lr, layout)
         mean = torch.lerp(state["mean"], gradient, 1 - beta1) if beta1 else gradient
         square = (beta2 * state["square"]).addcmul_(gradient, gradient, value=1 - beta2)
         denominator = square.sqrt().div_((1 - beta2**t) ** 0.5).add_(eps)
@@ -51,9 +61,9 @@ def adam(
         return parameters, {"mean": mean, "square": square}
 
     def fused(
-        parameters: Tensor, gradient: Tensor, state: State, lr: Tensor, t: Tensor | int, _layout: Layout
+        parameters: Tensor, gradient: Tensor, state: State, lr: Tensor, t: Tensor | int, layout: Layout
     ) -> tuple[Tensor, State]:
-        parameters, gradient = decay(parameters, gradient, lr, weight_decay, decoupled)
+        parameters, gradient = decayed(parameters, gradient, lr, layout)
         move, mean, square = torch.zeros_like(parameters), state["mean"].clone(), state["square"].clone()
         count = torch.as_tensor(t, dtype=torch.float32)
 

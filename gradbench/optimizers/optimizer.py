@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from gradbench.errors import UsageError
@@ -44,7 +45,7 @@ class Optimizer:
 
 
 def decay(
-    parameters: Tensor, gradient: Tensor, lr: Tensor, weight_decay: float, decoupled: bool
+    parameters: Tensor, gradient: Tensor, lr: Tensor, weight_decay: float | Tensor, decoupled: bool
 ) -> tuple[Tensor, Tensor]:
     """Apply weight decay, and return parameters and gradient [K, P].
 
@@ -52,14 +53,24 @@ def decay(
         parameters: [K, P].
         gradient: [K, P].
         lr: [K, 1].
-        weight_decay: coefficient.
+        weight_decay: coefficient; or one for each parameter, [P].
         decoupled: take the decay, times lr, from the parameters; else add it to the gradient (L2).
     """
-    if not weight_decay:
+    if not isinstance(weight_decay, Tensor) and not weight_decay:
         return parameters, gradient
     if decoupled:
         return parameters * (1 - lr * weight_decay), gradient
     return parameters, gradient + weight_decay * parameters
+
+
+def of_matrices(weight_decay: float, parameters: Tensor, layout: Layout) -> Tensor:
+    """Return weight decay that leaves out vectors, such as biases and the scales of a norm. Shapes: [K, P] -> [P]."""
+    return torch.cat(
+        [
+            parameters.new_full((shape.numel(),), weight_decay if len(shape) > 1 else 0.0)
+            for shape in layout.shapes.values()
+        ]
+    )
 
 
 def check_option(key: str, value: float, usual: str, below: float = math.inf) -> None:

@@ -80,7 +80,9 @@ class Plan:
 COSTS = {
     "actor_critic": 60.0,
     "resnet": 12.0,
+    "transformer": 12.0,
     "lstm": 8.0,
+    "sequence_transformer": 7.0,
     "sequence": 6.0,
     "cnn": 4.0,
     "a2c": 4.0,

@@ -34,6 +34,10 @@ def make_optimizer(cell: Cell, network: nn.Module) -> torch.optim.Optimizer:
     else:
         parameters = [one for one in network.parameters() if one.requires_grad]
     weight_decay = options.pop("weight_decay")
+    if not options.pop("decay_vectors", True):
+        vectors = [one for one in parameters if one.dim() < 2]
+        matrices = [one for one in parameters if one.dim() >= 2]
+        parameters = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
     apart = decoupled and target != "gradbench.optimizers.adam"
     optimizer = kinds[target](parameters, weight_decay=0.0 if apart else weight_decay, **options)
     if apart:

@@ -60,7 +60,7 @@ class RecurrentLayers(nn.Module):
         return x_TBD.transpose(0, 1), torch.stack(last)
 
 
-def project(x_TBD: Tensor, w_GD: Tensor, b_G: Tensor) -> Tensor:
+def project(x_TBD: Tensor, w_GD: Tensor, b_G: Tensor | None = None) -> Tensor:
     """Return the contribution of the inputs of all T steps to the gates, [T, B, G], as one product."""
     # In two dimensions, because ``vmap`` would copy the weight T times otherwise.
     return F.linear(x_TBD.flatten(0, 1), w_GD, b_G).view(*x_TBD.shape[:2], -1)
