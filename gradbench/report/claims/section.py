@@ -52,7 +52,8 @@ COLUMNS = (
     "notes",
 )
 CAPTION = (
-    "One row per claim and condition. The rule stands in the experiment's file and was fixed before the run: the "
+    "One row per claim and condition. The rule stands in the experiment's file; where it was recorded, the verdict "
+    "above says whether it stood there before the runs. The "
     "claim is supported where the whole interval lies beyond the smallest effect that matters, contradicted where "
     "it falls short of it, and undecided where it contains it. Seeds are paired. A strength or a learning rate was "
     "chosen on the first quarter of the seeds (at least two) and judged on the others. Diverged cells are in every "
