@@ -32,11 +32,10 @@ class Answers(pd.DataFrame):
             blocks.append("\n  ".join([trained, *filter(None, lines)]))
         return "\n".join(blocks)
 
-    def _repr_html_(self) -> str | None:
+    def _repr_html_(self) -> str:
         """Make a table of the same texts."""
         if not self._has_texts():
-            found: str | None = super()._repr_html_()
-            return found
+            return self.to_html()
         left = '<td style="text-align: left; vertical-align: top">'
         rows = []
         for trained, advice, value, sentence, command in self._texts():

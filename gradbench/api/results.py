@@ -120,7 +120,7 @@ class Results:
         """Show the number of cells, the answers and the folder in a notebook."""
         parts = [f"<p>{html.escape(self._counts())} · <code>{html.escape(str(self.folder))}</code></p>"]
         try:
-            parts.append(str(self.answers()._repr_html_()))
+            parts.append(self.answers()._repr_html_())
         except UsageError as error:
             parts.append(f"<p>{html.escape(str(error))}</p>")
         return "\n".join(parts)
