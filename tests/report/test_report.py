@@ -35,6 +35,7 @@ from gradbench.report.load.sparklines import encode_curves
 from gradbench.report.render.formatting import format_number, format_ratio, natural_key
 from gradbench.stats.intervals import Interval
 from gradbench.stats.scales import Scale
+from gradbench.storage.grids import remember_grid
 
 FEW = {"none": (), "clip_norm": (0.1, 1.0), "gp": (1.0, 10.0)}
 ODD = {"none": (), "clip_norm": (1.0, np.inf), "gp": (0.0,), "a_very_long_name_of_mine": ()}
@@ -96,6 +97,24 @@ SCALES = {
     "wgan": (np.log, np.exp),
     "mlp": (share_to_log_odds, log_odds_to_share),
 }
+
+
+def test_a_folder_with_more_seeds_keeps_its_name_and_question_and_lists_commands_as_they_were_typed(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "quick"
+    cells = synthetic.write(folder, models=["mlp"], strengths={"none": ()})
+    typed = ["gradbench run quick", "gradbench run model=mlp 'seed=range(79)' --results quick"]
+    for command, name, question, own in zip(
+        typed, ("quick", "sweep"), ("Clip or not?", ""), ([], list(cells["cell"])), strict=True
+    ):
+        remember_grid(folder, {"experiment": name, "question": question, "command": command, "cells": own})
+    loaded = load_results(folder)
+    assert (loaded.name, loaded.question) == ("quick", "Clip or not?")
+    written = build(folder).page
+    for said in (" ".join(page(folder).words), written.with_name("report.md").read_text()):
+        places = [said.index(text) for text in ("several commands, the first typed first", *typed)]
+        assert places == sorted(places)
 
 
 def test_the_strengths_table_says_what_pandas_says_of_the_cells(quick: Path) -> None:

@@ -37,6 +37,7 @@ ANSWERS = (
     "run has diverged once its loss, gradient or result is no longer a finite number, or its loss stays far above the "
     "first one. Undecided: the seeds so far do not tell the difference from chance."
 )
+TYPED = "These cells come from several commands, the first typed first:"
 RANKED = (
     "Treatments in order, each at its best strength: fewest diverged runs first, then the best mean. Changes are "
     "against none, paired by seed. Means, changes and their intervals are taken on the metric's own scale (of "
@@ -70,7 +71,7 @@ FURTHER = (
 
 @dataclass(frozen=True)
 class Contents:
-    """The contents of a report; ``cells`` is None for a comparison of folders."""
+    """The contents of a report: of its ``commands`` the latest first; ``cells`` is None for a comparison of folders."""
 
     title: str
     subtitle: str
@@ -83,8 +84,8 @@ class Contents:
 
     @property
     def cautioned_commands(self) -> list[tuple[str, str]]:
-        """The commands, each with why it is not offered for pasting; an empty string if it may be pasted."""
-        return [(command, caution(command)) for command in self.commands]
+        """The commands, the first typed first, each with why it is not to be pasted; empty if it may be."""
+        return [(command, caution(command)) for command in reversed(self.commands)]
 
     @property
     def warnings(self) -> int:

@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from gradbench.report.render.blocks import Box, Picture, Table, TableEntry
-from gradbench.report.render.contents import ANSWERS, Contents
+from gradbench.report.render.contents import ANSWERS, TYPED, Contents
 
 EMBEDDED = 6_500_000  # bytes of pictures embedded in a page; further ones are linked as files
 COLUMNS = ("cell", "comparison", "treatment", "strength", "seed", "status", "metric", "ms / step")
@@ -34,6 +34,7 @@ def render_html(contents: Contents) -> str:
     return environment.get_template("page.html.j2").render(
         contents=contents,
         answers=ANSWERS,
+        typed=TYPED,
         sources=_picture_sources([picture for section in contents.sections for picture in section.pictures]),
         columns=COLUMNS,
         data=_to_json(contents.cells.data) if contents.cells else "",
