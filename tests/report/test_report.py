@@ -32,7 +32,7 @@ from gradbench.report.figures.style import assign_looks
 from gradbench.report.load.cells import config_columns, load_results
 from gradbench.report.load.curves import scan_curves
 from gradbench.report.load.sparklines import encode_curves
-from gradbench.report.render.formatting import format_number, format_ratio, natural_key
+from gradbench.report.render.formatting import format_interval, format_number, format_ratio, natural_key
 from gradbench.stats.intervals import Interval
 from gradbench.stats.scales import Scale
 from gradbench.storage.grids import remember_grid
@@ -727,6 +727,17 @@ def test_a_report_never_imports_torch() -> None:
 def test_a_ratio_is_written_so_that_both_ends_keep_their_size(middle: float, spread: float) -> None:
     ends = np.exp([middle, middle - spread, middle + spread])
     written = re.fullmatch(r"(\S+) \[(\S+), (\S+)\]×", format_ratio(Interval(*ends, 8)))
+    assert written
+    for given_end, word in zip(ends, written.groups(), strict=True):
+        assert float(word.replace(",", "").replace("−", "-")) == pytest.approx(given_end, rel=0.06)
+
+
+@given(st.floats(-5, 5), st.floats(1.2, 8), st.sampled_from([1, -1]))
+def test_an_interval_over_more_than_a_factor_of_ten_keeps_the_size_of_both_ends(
+    middle: float, spread: float, sign: int
+) -> None:
+    ends = sign * np.exp([middle, middle - sign * spread, middle + sign * spread])
+    written = re.fullmatch(r"(\S+) \[(\S+), (\S+)\]", format_interval(Interval(*ends, 8)))
     assert written
     for given_end, word in zip(ends, written.groups(), strict=True):
         assert float(word.replace(",", "").replace("−", "-")) == pytest.approx(given_end, rel=0.06)
