@@ -135,7 +135,8 @@ def draw_forest(verdicts: Sequence[Verdict], layout: Layout = WIDE) -> list[Draw
     left = 0.25 * layout.width
     most = max(sum(name.count("\n") + 1 for name in _names(verdict, left)) for verdict in verdicts)
     headings = [
-        f"{verdict.claim.id}  {verdict.claim.sentence}: {verdict.judgement.verdict}" for verdict in verdicts
+        f"{verdict.claim.id}  {verdict.claim.sentence.rstrip('.')}: {verdict.judgement.verdict}"
+        for verdict in verdicts
     ]
     figure, axes = panels(title, headings, 1, layout=layout, height=0.15 + 0.19 * most, left=left, right=0.3)
     for verdict, (ax,) in zip(verdicts, axes, strict=True):

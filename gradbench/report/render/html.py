@@ -30,7 +30,7 @@ def render_html(contents: Contents) -> str:
     environment.tests |= {"box": lambda block: isinstance(block, Box)}
     environment.tests |= {"table": lambda block: isinstance(block, Table)}
     environment.tests |= {"picture": lambda block: isinstance(block, Picture)}
-    environment.filters |= {"order": _sort_key, "breakable": _breakable}
+    environment.filters |= {"order": _sort_key, "breakable": _breakable, "options_whole": _keep_options_whole}
     return environment.get_template("page.html.j2").render(
         contents=contents,
         answers=ANSWERS,
@@ -70,6 +70,14 @@ def _data_url(png: bytes) -> str:
 def _breakable(words: str) -> Markup:
     """Let a text break after signs instead of within a word."""
     return Markup("<wbr>").join(re.findall(r"[^_.=/+,]*[_.=/+,]|[^_.=/+,]+", words))
+
+
+def _keep_options_whole(command: str) -> Markup:
+    """Keep a line from breaking at the hyphens of an option such as ``--results``."""
+    option = Markup('<span class="option">{}</span>')
+    return Markup(" ").join(
+        option.format(word) if word.startswith("-") else word for word in command.split(" ")
+    )
 
 
 def _sort_key(entry: TableEntry) -> str:
