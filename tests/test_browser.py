@@ -37,7 +37,7 @@ pytestmark = [
 SIDES = {"treatment": {"regularizer": "clip_norm"}, "control": {"regularizer": "none"}, "per": "model"}
 CLAIMS = [
     {
-        "id": "1",
+        "id": "usable",
         "sentence": "Clipping loses fewer cells",
         "metric": "diverged",
         "goal": "min",
@@ -172,6 +172,22 @@ def test_nothing_scrolls_sideways_on_a_phone_but_wide_tables_in_their_own_box(
     assert any(box.evaluate("(box) => box.scrollWidth > box.clientWidth") for box in boxes)
 
 
+def test_a_ranking_of_ordinary_names_is_whole_on_a_laptop_and_neither_ids_nor_options_are_broken(
+    open_page: Any,
+) -> None:
+    tab = open_page("plain", (1200, 900))
+    ranking = tab.page.locator("#treatments .scroll").first
+    assert ranking.evaluate("(box) => box.scrollWidth <= box.clientWidth")
+    lines = """(text) => {
+        const range = document.createRange();
+        range.selectNodeContents(text);
+        return new Set(Array.from(range.getClientRects(), (box) => box.top)).size;
+    }"""
+    for inside in ("#claims dt", ".option"):
+        found = tab.page.locator(inside).all()
+        assert {one.evaluate(lines) for one in found} == {1}
+
+
 def test_a_click_on_a_heading_sorts_and_another_one_reverses(open_page: Any) -> None:
     tab = open_page()
     metric = tab.page.locator("#cells-table th", has_text="metric")
@@ -191,7 +207,7 @@ def test_numbers_sort_as_numbers_in_tables_written_by_the_template_too(open_page
     tab = open_page()
     grid = "#treatments-1"
     tab.page.locator(f"{grid} th", has_text="chance of being best").locator("button").click()
-    chances = [float(value) for value in tab.column(8, grid)]
+    chances = [float(value) for value in tab.column(7, grid)]
     assert chances == sorted(chances)
 
 
@@ -293,7 +309,7 @@ def test_a_strangers_names_stay_text(open_page: Any) -> None:
 def test_each_claim_stands_with_its_verdict_and_leads_to_its_figure(open_page: Any) -> None:
     tab = open_page()
     lines = tab.page.locator("#claims .answer")
-    assert lines.locator("dt").all_text_contents() == ["1", "2", "3"]
+    assert lines.locator("dt").all_text_contents() == ["usable", "2", "3"]
     verdicts = lines.locator("strong").all_text_contents()
     assert verdicts == ["supported", "contradicted", "undecided"]
     assert EVIL in lines.nth(2).inner_text()

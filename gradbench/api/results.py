@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from gradbench.api.answers import Answers
 from gradbench.errors import StorageError, UsageError, nearest
 from gradbench.storage import results as tables
 from gradbench.storage.sanitize import check_folder
@@ -58,15 +59,15 @@ class Results:
         """The table of curves: one row per cell and recorded step."""
         return self._stored().curves().reset_index(drop=True)
 
-    def answers(self) -> pd.DataFrame:
-        """Answer, for each comparison, which treatment to use: a row each, with the evidence.
+    def answers(self) -> Answers:
+        """Answer, for each comparison, which treatment to use: a row each, with the evidence. It prints as text.
 
         Raises:
             UsageError: if no cell is finished.
         """
         from gradbench import report
 
-        return report.answer_table(report.answers(self.folder))
+        return Answers(report.answer_table(report.answers(self.folder)))
 
     def claims(self) -> pd.DataFrame:
         """Judge the claims of the experiment: a row per claim and condition; none where it claims nothing.
@@ -119,7 +120,7 @@ class Results:
         """Show the number of cells, the answers and the folder in a notebook."""
         parts = [f"<p>{html.escape(self._counts())} · <code>{html.escape(str(self.folder))}</code></p>"]
         try:
-            parts.append(self.answers().to_html(index=False, border=0))
+            parts.append(self.answers()._repr_html_())
         except UsageError as error:
             parts.append(f"<p>{html.escape(str(error))}</p>")
         return "\n".join(parts)

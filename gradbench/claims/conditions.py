@@ -18,12 +18,14 @@ class ConditionCells:
         along: the X values of the claim's key ``along``, in the order of the axis.
         condition: key -> value that its cells share; ``None`` for a claim without conditions.
         confidence: coverage of an interval, corrected for the number of conditions.
+        missing: why there is nothing to test; empty where there is.
     """
 
     sides: tuple[Side, ...]
     along: Sequence[float | str] = ("",)
     condition: KeyValues | None = None
     confidence: float = CONFIDENCE
+    missing: str = ""
 
     @property
     def seeds(self) -> int:
@@ -38,7 +40,7 @@ class ConditionCells:
         return min(tuning_seed_count(self.seeds), self.seeds)
 
     def undecided(self, note: str) -> "ConditionResult":
-        """Return an undecided result with a note on why there is nothing to test."""
+        """Return an undecided result with a note that says why."""
         return ConditionResult(self.condition or {}, UNDECIDED, notes=(note,))
 
 

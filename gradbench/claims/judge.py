@@ -61,7 +61,10 @@ def judge_claim(claim: Claim, evidence: Evidence) -> ClaimJudgement:
 
     Used by ``gradbench claims`` and the report's section of claims.
     """
-    results = [TESTS[claim.test](claim, cells) for cells in split_by_condition(claim, evidence)]
+    results = [
+        cells.undecided(cells.missing) if cells.missing else TESTS[claim.test](claim, cells)
+        for cells in split_by_condition(claim, evidence)
+    ]
     if not results:
         lacking = "no step was timed" if claim.metric == STEP_RATIO else "no cell is what the claim is about"
         results = [ConditionResult({}, UNDECIDED, notes=(lacking,))]
@@ -87,8 +90,26 @@ def split_by_condition(claim: Claim, evidence: Evidence) -> list[ConditionCells]
         along = list_values_along(claim, pd.concat(tables))
         sides = tuple(build_side(claim, table, evidence.keys, seeds, along) for table in tables)
         setting = {key: value for key, (value,) in condition.items()}
-        found.append(ConditionCells(sides, along, setting, confidence))
+        missing = note_missing_values(claim, tables)
+        found.append(ConditionCells(sides, along, setting, confidence, missing))
     return found
+
+
+def note_missing_values(claim: Claim, tables: Sequence[pd.DataFrame]) -> str:
+    """Say which side has no cell, or cells without a value, and why; an empty string where both have values.
+
+    Args:
+        claim: the claim.
+        tables: the cells of the treatment, and of the control where there is one, with their values.
+    """
+    for name, table in zip(("treatment", "control"), tables, strict=False):
+        if table.empty:
+            return f"there is no cell of the {name}"
+        if (table["status"] == "failed").all():
+            return f"every cell of the {name} failed"
+        if not (table["value"].notna() | table["lost"]).any():
+            return f"no cell of the {name} has a value of {claim.metric}"
+    return ""
 
 
 def list_values_along(claim: Claim, cells: pd.DataFrame) -> list[float | str]:
@@ -106,12 +127,9 @@ def list_values_along(claim: Claim, cells: pd.DataFrame) -> list[float | str]:
 
 def judge_contrast(claim: Claim, cells: ConditionCells) -> ConditionResult:
     """Test treatment against control, each at the setting that its tuning seeds chose."""
-    judged = []
-    for name, side in zip(("treatment", "control"), cells.sides, strict=True):
-        row = side.choose(0, cells.tuning)
-        if row is None:
-            return cells.undecided(f"there is no cell of the {name}")
-        judged.append(row)
+    judged = [row for side in cells.sides if (row := side.choose(0, cells.tuning)) is not None]
+    if len(judged) < 2:
+        return cells.undecided(cells.missing)
     if claim.metric == "step_seconds":
         judged = drop_repeated_timings(judged)
     contrast = Contrast(claim, judged[0], judged[1], cells.confidence)

@@ -479,6 +479,10 @@ def show(
     found, row = find_cell(cell, results)
     for title, rows in sections(found, row):
         table = Table(show_header=False, title=title, title_justify="left")
+        if (
+            rows and len(rows[0]) > 2
+        ):  # a curve, whose columns fit on a narrow terminal without lines between them
+            table.box, table.padding, table.pad_edge = None, (0, 1, 0, 0), False
         for _ in rows[0] if rows else ():
             table.add_column(overflow="fold")  # a truncated id could not be copied
         for entry in rows:

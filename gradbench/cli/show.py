@@ -1,6 +1,7 @@
 """Show one cell of a results folder: status, config, provenance, curve."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -129,12 +130,15 @@ def copyable_texts(row: "pd.Series[Any]") -> list[tuple[str, str]]:
 
 
 def sample_curve(curve: pd.DataFrame) -> list[tuple[str, ...]]:
-    """Return a header and at most ``CURVE_ROWS`` evenly spaced rows of a curve, including the last one."""
+    """Return a header and at most ``CURVE_ROWS`` evenly spaced rows of a curve, including the last one.
+
+    Names in the header are on a line per word, or a narrow terminal would break them within words.
+    """
     measured = [name for name in curve if curve[name].notna().mean() > 0.5]
     picked = sorted({round(index * (len(curve) - 1) / (CURVE_ROWS - 1)) for index in range(CURVE_ROWS)})
     rows = curve[measured].iloc[picked].itertuples(index=False)
     return [
-        tuple(escape_controls(str(name)) for name in measured),
+        tuple(re.sub("([_/])", r"\1\n", escape_controls(str(name))) for name in measured),
         *(tuple(format_value(value) for value in row) for row in rows),
     ]
 

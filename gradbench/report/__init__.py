@@ -152,8 +152,8 @@ def compare(folders: Sequence[Path], out: Path | None = None) -> Report:
         out: folder of the report, never one of ``folders``; by default ``results/compare-`` and their names.
 
     Raises:
-        UsageError: a folder is given twice, or holds nothing to report on; or the report would lie in one, or a link
-            in its folder leads outside.
+        UsageError: a folder is given twice, holds nothing to report on, or none shares a setting with the first; or
+            the report would lie in one, or a link in its folder leads outside.
         StorageError: the report cannot be written.
 
     """
@@ -161,8 +161,8 @@ def compare(folders: Sequence[Path], out: Path | None = None) -> Report:
     loaded = [load_results(folder) for folder in folders]
     names = short_names([str(folder) for folder in folders])
     target = report_folder(folders, names, out)
-    page, tables = build_contents(loaded, names)
-    return _write_report(target, page, tables)
+    page, tables, remarks = build_contents(loaded, names)
+    return replace(_write_report(target, page, tables), remarks=tuple(remarks))
 
 
 def _write_report(folder: Path, page: contents.Contents, tables: dict[str, pd.DataFrame]) -> Report:

@@ -82,7 +82,8 @@ def commands_of(experiment: Mapping[str, Any]) -> list[str]:
 def remember_grid(folder: Path, grid: Mapping[str, Any]) -> None:
     """Write a grid to ``experiment.yaml``, and keep those that are there.
 
-    One with the same command or the same cells is replaced. Where the file would grow larger than what is read, the
+    One with the same command or the same cells is replaced, unless it makes a claim that the new one does not: a rule
+    that was edited after the runs stays beside what it became. Where the file would grow larger than what is read, the
     oldest are left out. A file that is no YAML is set aside.
 
     Raises:
@@ -96,13 +97,19 @@ def remember_grid(folder: Path, grid: Mapping[str, Any]) -> None:
         set_aside(path)
         content = {}
     grids = list_grids(content) if content else []
-    if claims := claims_of(new):
+    claims = claims_of(new)
+    if claims:
         before = [stated_of(old) for old in reversed(grids)]
         since = {name: time for stated in before for name, time in stated.items()}
         new[STATED] = {digest(claim): since.get(digest(claim), now()) for claim in claims}
     cells = cells_of(new)
-    kept = [old for old in grids if old.get("command") != new.get("command") and cells_of(old) != cells]
-    contained = any(cells <= cells_of(old) for old in kept) and cells
+    kept = [
+        old
+        for old in grids
+        if (old.get("command") != new.get("command") and cells_of(old) != cells)
+        or any(claim not in claims for claim in claims_of(old))
+    ]
+    contained = any(cells < cells_of(old) for old in kept) and cells
     grids = [*kept[:1], new, *kept[1:]] if contained else [new, *kept]
     while (written := join_grids(grids)) != content:
         text = yaml.safe_dump(written, sort_keys=False, allow_unicode=True).encode()

@@ -89,11 +89,13 @@ def provenance_warnings(stored: pd.DataFrame, cells: Sequence[Cell], device: str
         if changed.any():
             names = ", ".join(sorted(map(str, others.loc[changed, "data"].unique())))
             lines.append(
-                f"this folder also holds cells of other content of data={names}: {changed.sum()}, left alone"
+                f"this folder also holds cells of other content of data={names}: {changed.sum()}, in the report, too"
             )
         others = others[~changed]
     if len(others):
-        lines.append(f"this folder also holds cells of another grid or config: {len(others)}, left alone")
+        lines.append(
+            f"this folder also holds cells of another grid or config: {len(others)}, in the report, too"
+        )
     now_made_by = provenance(device)
     for column in COMPARED:
         for value, rows in finished.groupby(column) if column in finished else ():

@@ -1,5 +1,6 @@
 """Results hold what the report shows, and come from any results folder."""
 
+import html
 import shutil
 from pathlib import Path
 
@@ -35,6 +36,19 @@ def test_answers_are_those_of_the_report_and_a_notebook_shows_them_with_the_coun
     page = results._repr_html_()
     assert "168 cells: 143 completed, 25 diverged" in page
     assert all(model in page for model in answers["model"])
+
+
+def test_printed_answers_are_the_texts_of_the_terminal_and_what_is_selected_of_them_is_a_table():
+    answers = gradbench.load(QUICK).answers()
+    told = report.answers(QUICK)
+    printed, shown = str(answers), answers._repr_html_()
+    for answer in told:
+        assert f"\n  {answer.advice}\n" in printed
+        assert answer.sentence in " ".join(printed.split())
+        assert html.escape(answer.sentence) in shown
+        assert f"next: {answer.command}" in printed
+    assert max(map(len, printed.splitlines())) <= max(100, *(len(answer.command) + 8 for answer in told))
+    assert str(answers[["n", "change"]]) == str(pd.DataFrame(answers)[["n", "change"]])
 
 
 def test_claims_have_a_row_per_condition_and_none_where_nothing_is_claimed():

@@ -102,6 +102,30 @@ def test_a_strength_beside_them_is_tuned_and_both_sides_are_compared_on_the_same
         assert found.chosen == (("treatment", {"regularizer.lambda": 10.0}),)
 
 
+INTERIOR = CONTRAST | {"test": "interior", "along": "data.features", "control": None}
+SHIFT = INTERIOR | {"test": "shift", "versus": "regularizer.lambda", "effect": None}
+
+
+@pytest.mark.parametrize("written", [CONTRAST, TREND, INTERIOR, SHIFT], ids=lambda one: one.get("test"))
+def test_a_claim_that_nothing_decides_says_whether_cells_or_their_values_are_missing(
+    written: Mapping[str, Any],
+) -> None:
+    cells = crossed(data=list(PLACES), seed=range(6), **{"regularizer.lambda": [0.1, 10.0]})
+    cells = with_followers(cells.assign(**{"test/accuracy": 0.5}))
+
+    def notes(cells: pd.DataFrame) -> tuple[str, ...]:
+        (result,) = judged(claim(written), cells).results
+        assert result.verdict == "undecided"
+        return result.notes
+
+    assert notes(cells) == ("no cell of the treatment has a value of test/loss",)
+    treated = cells["regularizer"] == "gp"
+    known = cells.assign(**{"test/loss": 1.0})
+    assert notes(known[~treated]) == ("there is no cell of the treatment",)
+    failed = known.assign(status=known["status"].mask(treated, "failed"))
+    assert notes(failed) == ("every cell of the treatment failed",)
+
+
 def findings(one: Claim, cells: pd.DataFrame, curves: pd.DataFrame | None = None) -> list[ConditionResult]:
     """Judge many experiments in one table: first as replicates, the last of their keys, then each by itself."""
     curves = pd.DataFrame({"cell": [], "step": []}) if curves is None else curves

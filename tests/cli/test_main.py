@@ -291,6 +291,19 @@ def test_show_prints_a_cell_and_its_command_on_one_line(cells, capsys, monkeypat
     assert "6 cells begin with ''" in capsys.readouterr().err
 
 
+def test_show_breaks_no_word_and_no_number_of_a_curve_on_80_columns(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    quick = Path(__file__).parents[2] / "results" / "reference" / "quick"
+    stored = pd.read_parquet(quick / "cells")
+    cell = stored.loc[(stored["model"] == "wgan") & (stored["regularizer"] == "gp"), "cell"].iloc[0]
+    assert gradbench("show", cell, "--results", str(quick)) == 0
+    _, *lines = capsys.readouterr().out.split("curve, ")[1].splitlines()
+    words = [line.split() for line in lines]
+    plain = ["step", "loss", "penalty", "grad_", "grad_", "clipped", "cosine"]
+    assert words[0] == [*plain, "update_", "generator/", "generator/"]
+    assert (len(words[3]), words[3][0]) == (10, "1")
+
+
 def test_a_report_is_rebuilt_from_the_tables_alone(cells, capsys):
     (folder,) = Path("results").iterdir()
     page = folder / "report/index.html"

@@ -1,7 +1,9 @@
 """Two or more results folders side by side."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -119,6 +121,50 @@ def test_of_folders_that_differ_by_chance_one_in_twenty_at_most_is_called_better
     assert called <= scipy_stats.binom.ppf(0.999, 150, 0.05)
 
 
+@pytest.mark.parametrize(
+    ("models", "strengths", "columns", "differing"),
+    [
+        (["wgan"], FEW, {}, "model mlp → wgan; data digits → gaussians8;"),
+        (["mlp"], {"gp": (1.0,)}, {}, "treatment clip_norm, none → gp; strength 0.1 … 1 → 1;"),
+        (["mlp"], FEW, {"seed": 7}, "seed 0 … 4 → 7;"),
+        (["mlp"], FEW, {"optimizer.lr": [0.3, 0.6, 0.9]}, "mlp: optimizer.lr 0.1, 0.2, 0.4 → 0.3, 0.6, 0.9;"),
+    ],
+)
+def test_folders_without_a_common_cell_are_refused_with_what_differs(
+    tmp_path: Path,
+    models: Sequence[str],
+    strengths: Mapping[str, Sequence[float]],
+    columns: Mapping[str, Any],
+    differing: str,
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    cells = synthetic.write(first, models=["mlp"], strengths=FEW, seeds=5)
+    cells.assign(**{"optimizer.lr": np.resize([0.1, 0.2, 0.4], 15)}).to_parquet(first / "cells" / "a.parquet")
+    cells = synthetic.write(second, models=models, strengths=strengths, seeds=5)
+    columns = {name: np.resize(values, len(cells)) for name, values in columns.items()}
+    cells.assign(**columns).to_parquet(second / "cells" / "a.parquet")
+    with pytest.raises(UsageError) as raised:
+        compare([first, second], tmp_path / "out")
+    assert str(raised.value).startswith("no cell of first has a partner in second: ")
+    assert differing in str(raised.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_undecided_is_not_called_no_difference_and_what_was_changed_is_printed(
+    tmp_path: Path,
+) -> None:
+    for number, rate in enumerate((0.5, 0.2)):
+        written = synthetic.write(
+            tmp_path / str(number), models=["mlp"], strengths=FEW, seeds=5, leaves={"optimizer.lr": rate}
+        )
+        noise = np.random.default_rng(number).normal(size=len(written))
+        written.assign(**{"test/accuracy": noise}).to_parquet(tmp_path / str(number) / "cells" / "a.parquet")
+    report = compare([tmp_path / "0", tmp_path / "1"], tmp_path / "out")
+    (answer,) = report.answers
+    assert answer.advice.startswith("Undecided")
+    assert "changed from 0 to 1: mlp: optimizer.lr 0.5 → 0.2" in report.remarks
+
+
 def test_a_setting_that_diverges_in_one_folder_alone_is_worse_there(tmp_path: Path) -> None:
     for name, statuses in (("a", {}), ("b", {"clip_norm": "diverged"})):
         synthetic.write(tmp_path / name, models=["mlp"], strengths=FEW, seeds=5, statuses=statuses)
@@ -134,7 +180,9 @@ def test_three_folders_are_the_first_beside_each_other_one(folders: list[Path], 
     said = report.page.read_text(encoding="utf-8")
     assert "second beside first" in said
     assert "third beside first" in said
-    assert "No cell of one plays a role in the other." in said
+    nothing = "o cell of first has a partner in third: model mlp → wgan; "
+    assert nothing in said
+    assert any(nothing in remark for remark in report.remarks)
     tables = {table.name for table in (tmp_path / "out" / "tables").iterdir()}
     assert tables == {"compared-1.csv", "compared-2.csv"}
 

@@ -32,9 +32,10 @@ from gradbench.report.figures.style import assign_looks
 from gradbench.report.load.cells import config_columns, load_results
 from gradbench.report.load.curves import scan_curves
 from gradbench.report.load.sparklines import encode_curves
-from gradbench.report.render.formatting import format_number, format_ratio, natural_key
+from gradbench.report.render.formatting import format_interval, format_number, format_ratio, natural_key
 from gradbench.stats.intervals import Interval
 from gradbench.stats.scales import Scale
+from gradbench.storage.grids import remember_grid
 
 FEW = {"none": (), "clip_norm": (0.1, 1.0), "gp": (1.0, 10.0)}
 ODD = {"none": (), "clip_norm": (1.0, np.inf), "gp": (0.0,), "a_very_long_name_of_mine": ()}
@@ -96,6 +97,24 @@ SCALES = {
     "wgan": (np.log, np.exp),
     "mlp": (share_to_log_odds, log_odds_to_share),
 }
+
+
+def test_a_folder_with_more_seeds_keeps_its_name_and_question_and_lists_commands_as_they_were_typed(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "quick"
+    cells = synthetic.write(folder, models=["mlp"], strengths={"none": ()})
+    typed = ["gradbench run quick", "gradbench run model=mlp 'seed=range(79)' --results quick"]
+    for command, name, question, own in zip(
+        typed, ("quick", "sweep"), ("Clip or not?", ""), ([], list(cells["cell"])), strict=True
+    ):
+        remember_grid(folder, {"experiment": name, "question": question, "command": command, "cells": own})
+    loaded = load_results(folder)
+    assert (loaded.name, loaded.question) == ("quick", "Clip or not?")
+    written = build(folder).page
+    for said in (" ".join(" ".join(page(folder).words).split()), written.with_name("report.md").read_text()):
+        places = [said.index(text) for text in ("several commands, the first typed first", *typed)]
+        assert places == sorted(places)
 
 
 def test_the_strengths_table_says_what_pandas_says_of_the_cells(quick: Path) -> None:
@@ -708,6 +727,17 @@ def test_a_report_never_imports_torch() -> None:
 def test_a_ratio_is_written_so_that_both_ends_keep_their_size(middle: float, spread: float) -> None:
     ends = np.exp([middle, middle - spread, middle + spread])
     written = re.fullmatch(r"(\S+) \[(\S+), (\S+)\]×", format_ratio(Interval(*ends, 8)))
+    assert written
+    for given_end, word in zip(ends, written.groups(), strict=True):
+        assert float(word.replace(",", "").replace("−", "-")) == pytest.approx(given_end, rel=0.06)
+
+
+@given(st.floats(-5, 5), st.floats(1.2, 8), st.sampled_from([1, -1]))
+def test_an_interval_over_more_than_a_factor_of_ten_keeps_the_size_of_both_ends(
+    middle: float, spread: float, sign: int
+) -> None:
+    ends = sign * np.exp([middle, middle - sign * spread, middle + sign * spread])
+    written = re.fullmatch(r"(\S+) \[(\S+), (\S+)\]", format_interval(Interval(*ends, 8)))
     assert written
     for given_end, word in zip(ends, written.groups(), strict=True):
         assert float(word.replace(",", "").replace("−", "-")) == pytest.approx(given_end, rel=0.06)

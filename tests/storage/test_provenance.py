@@ -121,10 +121,10 @@ def test_each_version_has_its_own_line(stack):
     ]
 
 
-def test_cells_of_another_grid_are_counted_and_left_alone(stack):
+def test_cells_of_another_grid_are_counted_and_said_to_be_in_the_report(stack):
     others = cells("mlp", "none", seed=[2, 3, 4], steps=4, eval_every=4)
     (line,) = provenance_warnings(pd.concat([stored(stack), stored(others)]), stack, CPU)
-    assert "another grid or config: 3, left alone" in line
+    assert "another grid or config: 3, in the report, too" in line
 
 
 def test_changed_data_makes_other_cells_and_a_run_says_so(tmp_path, monkeypatch):
@@ -144,7 +144,7 @@ def test_changed_data_makes_other_cells_and_a_run_says_so(tmp_path, monkeypatch)
     assert prepare_folder(planned("to be or not to be " * 400))[0].todo() == []
     plan, lines = prepare_folder(planned("to be or not to bee " * 400))
     assert len(plan.todo()[0]) == 2, "none of the rows is taken for one of these"
-    assert lines == ["this folder also holds cells of other content of data=text: 2, left alone"]
+    assert lines == ["this folder also holds cells of other content of data=text: 2, in the report, too"]
 
 
 # ---- what the report says afterwards ---------------------------------------------------------------------------

@@ -52,7 +52,8 @@ COLUMNS = (
     "notes",
 )
 CAPTION = (
-    "One row per claim and condition. The rule stands in the experiment's file and was fixed before the run: the "
+    "One row per claim and condition. The rule stands in the experiment's file; where it was recorded, the verdict "
+    "above says whether it stood there before the runs. The "
     "claim is supported where the whole interval lies beyond the smallest effect that matters, contradicted where "
     "it falls short of it, and undecided where it contains it. Seeds are paired. A strength or a learning rate was "
     "chosen on the first quarter of the seeds (at least two) and judged on the others. Diverged cells are in every "
@@ -134,7 +135,8 @@ def draw_forest(verdicts: Sequence[Verdict], layout: Layout = WIDE) -> list[Draw
     left = 0.25 * layout.width
     most = max(sum(name.count("\n") + 1 for name in _names(verdict, left)) for verdict in verdicts)
     headings = [
-        f"{verdict.claim.id}  {verdict.claim.sentence}: {verdict.judgement.verdict}" for verdict in verdicts
+        f"{verdict.claim.id}  {verdict.claim.sentence.rstrip('.')}: {verdict.judgement.verdict}"
+        for verdict in verdicts
     ]
     figure, axes = panels(title, headings, 1, layout=layout, height=0.15 + 0.19 * most, left=left, right=0.3)
     for verdict, (ax,) in zip(verdicts, axes, strict=True):

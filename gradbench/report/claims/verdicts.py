@@ -1,5 +1,6 @@
 """Judge the claims of results folders, each from its own files alone, and put the verdicts into words."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,9 +25,22 @@ from gradbench.report.render.formatting import (
     join_words,
 )
 from gradbench.stats.intervals import Interval
-from gradbench.storage.grids import cells_of, claims_of, list_grids, read_experiment, stated_of
+from gradbench.storage.grids import (
+    MAX_EXPERIMENT,
+    cells_of,
+    claims_of,
+    list_grids,
+    read_experiment,
+    stated_of,
+)
 from gradbench.storage.results import Results
-from gradbench.storage.sanitize import check_folder, escape_controls, is_command
+from gradbench.storage.sanitize import (
+    CONFIG_OPTIONS,
+    check_folder,
+    escape_controls,
+    is_command,
+    split_command,
+)
 
 
 @dataclass(frozen=True)
@@ -82,6 +96,7 @@ def judge_folders(folder: Path, config_dir: Path | None = None) -> tuple[list[Ve
             f"no results at {folder}; make some with `gradbench run NAME --results {folder}/NAME`, "
             "or give another folder"
         )
+    Configs(config_dir)  # a folder that is not there is refused
     found, notes = [], []
     for results in inside:
         try:
@@ -92,26 +107,27 @@ def judge_folders(folder: Path, config_dir: Path | None = None) -> tuple[list[Ve
         verdicts = judge_folder(results)
         found += verdicts
         notes += [] if verdicts else [f"{results} has no claims"]
-        notes += _note_changes(results, Configs(config_dir))
+        notes += _note_changes(results, config_dir)
     return found, notes
 
 
 def judge_folder(results: Path) -> list[Verdict]:
     """Judge every claim in a results folder's ``experiment.yaml``: those of each grid on the cells that it lists.
 
-    A claim that several grids make is judged on the first of them.
+    A claim that several grids make is judged on the first of them. One that was edited in between is judged both as
+    it was and as it became.
 
     Raises:
         UsageError: the folder holds no cells, its claims cannot be read, or a link in it leads outside.
 
     """
     check_folder(results)
-    claimed, seen = [], set()
+    claimed, seen = [], list[Claim]()
     for grid in list_grids(read_frozen_experiment(results)):
         spec = grid.get("spec")
         claims = parse_claims(spec if isinstance(spec, dict) else {}, str(results / "experiment.yaml"))
-        claimed.append((grid, [claim for claim in claims if claim.id not in seen]))
-        seen |= {claim.id for claim in claims}
+        claimed.append((grid, [claim for claim in claims if claim not in seen]))
+        seen += claims
     if not seen:
         return []
     loaded = load_results(results)
@@ -155,7 +171,7 @@ def say_when_stated(grid: Mapping[str, Any], cells: pd.DataFrame) -> dict[str, s
             continue
         ended = cells["finished"].dropna().astype(str)
         before = int((ended < time).sum())
-        late = f"written after {before} of {len(ended)} runs had ended"
+        late = f"was written after {before} of {len(ended)} runs had ended"
         found[str(claim["id"])] = late if before else "stood in the file before the runs"
     return found
 
@@ -182,24 +198,46 @@ def read_frozen_experiment(results: Path) -> Mapping[str, Any]:
     return {**frozen, "spec": spec if isinstance(spec, dict) else {}}
 
 
-def _note_changes(results: Path, configs: Configs) -> list[str]:
+def _note_changes(results: Path, config_dir: Path | None) -> list[str]:
     """List what has changed in the experiments' own files since the results were made."""
     notes = []
     for grid in list_grids(read_frozen_experiment(results)):
-        name, spec = str(grid.get("experiment")), grid.get("spec")
-        if name not in configs.experiments or not isinstance(spec, dict):
-            continue
+        spec = grid.get("spec")
         try:
-            now = configs.experiment(name).source
+            path, configs = _find_file(grid, config_dir)
+            if not (isinstance(spec, dict) and path.is_file() and path.stat().st_size <= MAX_EXPERIMENT):
+                continue
+            now = configs.experiment(str(path)).source
+        except OSError:  # what a stranger's command names may be too long for a path
+            continue
         except UsageError as error:
             notes.append(f"the experiment's file cannot be compared with {results}: {error}")
             continue
         if changed := [key for key in ("grid", "scales", "claims") if now.get(key) != spec.get(key)]:
             notes.append(
-                f"{configs.experiments[name]} has changed since {results} was made ({', '.join(changed)}): "
+                f"{path} has changed since {results} was made ({', '.join(changed)}): "
                 "claims are judged as they stood then"
             )
     return list(dict.fromkeys(notes))
+
+
+def _find_file(grid: Mapping[str, Any], config_dir: Path | None) -> tuple[Path, Configs]:
+    """Find the path of a grid's experiment, which its command names by path or by name, and the configs it uses.
+
+    Args:
+        grid: the grid.
+        config_dir: the user's own configs; by default the folder that the command names, if it is there.
+    """
+    command = grid.get("command")
+    words = split_command(str(command)) if is_command(command) else []
+    named = (word for option, word in itertools.pairwise(words) if option in CONFIG_OPTIONS)
+    configs = Configs(config_dir or next(filter(Path.is_dir, map(Path, named)), None))
+    files = (
+        word
+        for before, word in itertools.pairwise(words)
+        if word.endswith((".yaml", ".yml")) and "=" not in word and not before.startswith("-")
+    )
+    return Path(next(files, "") or configs.experiments.get(str(grid.get("experiment")), "")), configs
 
 
 # ---- words -------------------------------------------------------------------------------------------------

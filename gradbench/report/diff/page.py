@@ -11,13 +11,7 @@ from gradbench.report import figures
 from gradbench.report.analysis.answer import Answer
 from gradbench.report.analysis.audit import AuditNote, audit
 from gradbench.report.analysis.comparison import list_comparisons
-from gradbench.report.diff.pairing import (
-    SAME,
-    FolderDiff,
-    Pairing,
-    count_verdicts,
-    diff_folders,
-)
+from gradbench.report.diff.pairing import SAME, FolderDiff, Pairing, count_verdicts, diff_folders
 from gradbench.report.figures import compared
 from gradbench.report.figures.style import assign_looks
 from gradbench.report.load.cells import LoadedResults
@@ -49,31 +43,36 @@ CAPTION = (
 
 def build_contents(
     folders: Sequence[LoadedResults], names: Sequence[str]
-) -> tuple[Contents, dict[str, pd.DataFrame]]:
-    """Build the contents of the report, and its tables by file name.
+) -> tuple[Contents, dict[str, pd.DataFrame], list[str]]:
+    """Build the contents of the report, its tables by file name, and lines to print on what differs.
 
     Args:
         folders: the loaded results, two or more.
         names: short name of each folder.
+
+    Raises:
+        UsageError: no folder has a setting that the first one has, too.
     """
     first, *others = folders
+    diffs = [
+        diff_folders(first, folder, (names[0], name)) for folder, name in zip(others, names[1:], strict=True)
+    ]
+    if all(found.unpaired for found in diffs):
+        unpaired = "; ".join(found.unpaired for found in diffs)
+        raise UsageError(f"{unpaired}; compare folders that share models, treatments and seeds")
     styles = assign_looks([group for folder in folders for group in list_comparisons(folder)])
     sections, tables, answers, notes = [], {}, [], []
-    for number, (folder, name) in enumerate(zip(others, names[1:], strict=True), 1):
-        found = diff_folders(first, folder, (names[0], name))
+    for number, (found, name) in enumerate(zip(diffs, names[1:], strict=True), 1):
         title = f"compared-{number}" if len(others) > 1 else "compared"
         tables[f"{title}.csv"] = pd.DataFrame([_csv_row(pairing) for pairing in found.pairings])
         answers += _answer_models(found)
         notes += _note_changes(found)
         pictures = figures.render_pictures(partial(compared.draw, found, title, styles))
-        shown = (
-            _verdict_table(found, f"{title}.csv")
-            if found.pairings
-            else "No cell of one plays a role in the other."
-        )
-        sections.append(
-            ReportSection(f"{name} beside {names[0]}", [_describe_changes(found), shown, *pictures])
-        )
+        shown: list[str | Table] = [f"{found.unpaired[:1].upper()}{found.unpaired[1:]}."]
+        if found.pairings:
+            shown = [_describe_changes(found), _verdict_table(found, f"{title}.csv")]
+        sections.append(ReportSection(f"{name} beside {names[0]}", [*shown, *pictures]))
+    remarks = [note.text for note in notes]
     for folder, name in zip(folders, names, strict=True):
         warnings = [note for note in audit(folder, list_comparisons(folder)) if note.warning]
         notes += [AuditNote(f"{name}: {note.text}", warning=True) for note in warnings]
@@ -90,7 +89,7 @@ def build_contents(
         notes=sorted(notes, key=lambda note: not note.warning),
         cells=None,
     )
-    return page, tables
+    return page, tables, remarks
 
 
 def check_distinct(folders: Sequence[Path]) -> None:
@@ -136,7 +135,7 @@ def report_folder(folders: Sequence[Path], names: Sequence[str], out: Path | Non
 def _describe_changes(found: FolderDiff) -> str:
     """Write what was changed from one folder to the other."""
     if not found.changes:
-        return "Nothing that the tables record was changed between the two."
+        return "Nothing that the tables record was changed between the cells that are compared."
     return f"What was changed: {'; '.join(found.changes)}."
 
 
@@ -165,7 +164,7 @@ def _answer_models(found: FolderDiff) -> list[Answer]:
         elif all(pairing.corrected_verdict == EQUAL for pairing in own):
             verdict, says = EQUAL, "equal within the margin that matters"
         else:
-            verdict, says = UNDECIDED, "no difference beyond chance"
+            verdict, says = UNDECIDED, "undecided: the seeds do not tell the difference from chance"
         answers.append(
             Answer(
                 f"{model}: {second}",
@@ -182,7 +181,11 @@ def _answer_models(found: FolderDiff) -> list[Answer]:
 def _note_changes(found: FolderDiff) -> list[AuditNote]:
     """Note the changes between the folders, and warn of unmatched cells and too few seeds."""
     first, second = found.names
-    evidence = [AuditNote(f"{first} → {second}: {change}", warning=False) for change in found.changes]
+    if found.unpaired:
+        return [AuditNote(found.unpaired, warning=True)]
+    evidence = [
+        AuditNote(f"changed from {first} to {second}: {change}", warning=False) for change in found.changes
+    ]
     for name, other, gone in ((first, second, found.unmatched[0]), (second, first, found.unmatched[1])):
         if gone:
             words = f"{pluralize(gone, 'cell')} of {name} without one of the same role in {other}: left out"

@@ -12,7 +12,7 @@ from gradbench.report.analysis.audit import VERSIONS
 from gradbench.report.analysis.comparison import Setting, margin_of, scale_of_cells
 from gradbench.report.load.cells import LoadedResults, abbreviations, config_columns, follows_from_node
 from gradbench.report.load.read import ADDED
-from gradbench.report.render.formatting import format_value
+from gradbench.report.render.formatting import format_strength, format_value
 from gradbench.stats.decisions import (
     BETTER,
     EQUAL,
@@ -61,6 +61,7 @@ class FolderDiff:
     changes: tuple[str, ...]  # changed config values, versions and devices, in words
     pairings: tuple[Pairing, ...]
     unmatched: tuple[int, int]  # number of cells of each folder without a match in the other
+    unpaired: str = ""  # why there is no pairing, with what was run in each folder; empty where there is one
 
 
 def diff_folders(first: LoadedResults, second: LoadedResults, names: tuple[str, str]) -> FolderDiff:
@@ -76,9 +77,35 @@ def diff_folders(first: LoadedResults, second: LoadedResults, names: tuple[str, 
         unmatched[1] += len(b) - len(pairs)
         if len(pairs):
             joined.append((model, key, pairs))
+        else:
+            sides = ((leaf, _list_values(a, leaf), _list_values(b, leaf)) for leaf in key)
+            apart = [side for side in sides if set(side[1]).isdisjoint(side[2])]
+            changes += [
+                f"{model}: {leaf} {', '.join(of_a)} → {', '.join(of_b)}" for leaf, of_a, of_b in apart
+            ]
     changes += _provenance_changes(first.cells, second.cells)
     found = [pairing for model, key, pairs in joined for pairing in _pair_settings(model, key, pairs)]
-    return FolderDiff(names, tuple(changes), tuple(found), (unmatched[0], unmatched[1]))
+    unpaired = ""
+    if not joined:
+        differing = "; ".join([*_role_differences(first.cells, second.cells), *changes])
+        unpaired = f"no cell of {names[0]} has a partner in {names[1]}: {differing}"
+    elif not found:
+        unpaired = f"every cell of {names[0]} that has a partner in {names[1]} failed, or its partner did"
+    return FolderDiff(names, tuple(changes), tuple(found), (unmatched[0], unmatched[1]), unpaired)
+
+
+def _role_differences(a: pd.DataFrame, b: pd.DataFrame) -> list[str]:
+    """List how the models, treatments and seeds of two folders differ, and data and optimizers of other models."""
+    shared = not set(a["model"]).isdisjoint(b["model"])
+    columns = ["treatment"] if shared else ["model", "data", "optimizer", "treatment"]
+    texts = {name: [", ".join(_list_values(cells, name)) for cells in (a, b)] for name in columns}
+    texts["strength"] = [format_strength("", cells["strength"].dropna().unique()) for cells in (a, b)]
+    texts["seed"] = [format_strength("", cells["seed"].astype(float).unique()) for cells in (a, b)]
+    return [
+        f"{name} {mine or 'absent'} → {yours or 'absent'}"
+        for name, (mine, yours) in texts.items()
+        if mine != yours
+    ]
 
 
 def _split_leaves(a: pd.DataFrame, b: pd.DataFrame) -> tuple[list[str], list[str]]:

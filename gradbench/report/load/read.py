@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from gradbench.errors import MAX_LENGTH, DamagedError, UsageError, excerpt
-from gradbench.storage.grids import commands_of, read_experiment
+from gradbench.storage.grids import commands_of, list_grids, read_experiment
 from gradbench.storage.parquet import check_arrays
 from gradbench.storage.results import RECORDED
 from gradbench.storage.sanitize import escape_controls, is_cell, is_command
@@ -51,13 +51,17 @@ MAX_TEXT = {"error": 2**16, "model.unit": 200}
 
 
 def read_experiment_texts(folder: Path) -> tuple[dict[str, str], list[str], list[str]]:
-    """Read the text entries of ``experiment.yaml``, sanitized, its commands, and a note if it cannot be read."""
+    """Read the texts of ``experiment.yaml``, sanitized, its commands, and a note if it cannot be read.
+
+    The texts are those of the latest grid with a question: one of more seeds, which has none, is asked for the same.
+    """
     try:
         content = read_experiment(folder)
     except DamagedError as error:
         remedy = "the next run in this folder writes it anew"
         return {}, [], [f"cannot read {error.path} ({error.reason}): {remedy}"]
-    texts = {str(key): value for key, value in content.items() if isinstance(value, str)}
+    grid = next((one for one in list_grids(content) if one.get("question")), content)
+    texts = {str(key): value for key, value in grid.items() if isinstance(value, str)}
     shown = {key: excerpt(escape_controls(value), MAX_LENGTH) for key, value in texts.items()}
     return shown, commands_of(content), []
 

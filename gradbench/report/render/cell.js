@@ -148,7 +148,11 @@ class Cell {
         copy.textContent = "Selected";
       }
     });
-    const code = make("code", {}, command);
+    const words = command.split(" ").flatMap((word, place) => [
+      place ? " " : "",
+      word.startsWith("-") ? make("span", { class: "option" }, word) : word,
+    ]);
+    const code = make("code", {}, ...words);
     const parts = [
       charts.length ? make("div", { class: "charts" }, ...charts) : make("p", {}, "No curve was recorded."),
       ...(this.error < 0 ? [] : [make("p", { class: "error" }, data.words[this.error])]),

@@ -37,10 +37,12 @@ ANSWERS = (
     "run has diverged once its loss, gradient or result is no longer a finite number, or its loss stays far above the "
     "first one. Undecided: the seeds so far do not tell the difference from chance."
 )
+TYPED = "These cells come from several commands, the first typed first:"
 RANKED = (
     "Treatments in order, each at its best strength: fewest diverged runs first, then the best mean. Changes are "
-    "against none, paired by seed. Means, changes and their intervals are taken on the metric's own scale (of "
-    "perplexities, losses and distances the logarithm, of shares the log odds) and converted back. The intervals of "
+    "against none, paired by seed; diverged is of so many seeds. Means, changes and their intervals are taken on the "
+    "metric's own scale (of perplexities, losses and distances the logarithm, of shares the log odds) and converted "
+    "back. The intervals of "
     "changes hold together, at 95%, for every strength of every treatment, so that the best of many gets no credit "
     "for luck. Better and worse: the interval leaves out no change, or the difference in diverged runs does. "
     "Equal: no strength is better by more than the margin that matters, and one is shown not to be worse by more. "
@@ -70,7 +72,7 @@ FURTHER = (
 
 @dataclass(frozen=True)
 class Contents:
-    """The contents of a report; ``cells`` is None for a comparison of folders."""
+    """The contents of a report: of its ``commands`` the latest first; ``cells`` is None for a comparison of folders."""
 
     title: str
     subtitle: str
@@ -83,8 +85,8 @@ class Contents:
 
     @property
     def cautioned_commands(self) -> list[tuple[str, str]]:
-        """The commands, each with why it is not offered for pasting; an empty string if it may be pasted."""
-        return [(command, caution(command)) for command in self.commands]
+        """The commands, the first typed first, each with why it is not to be pasted; empty if it may be."""
+        return [(command, caution(command)) for command in reversed(self.commands)]
 
     @property
     def warnings(self) -> int:
@@ -165,7 +167,6 @@ def _ranking_table(table: pd.DataFrame) -> Table:
         "metric",
         "change",
         "diverged",
-        "seeds",
         "chance of being best",
         "steps changed",
         "step time",
@@ -185,7 +186,6 @@ def _ranking_entries(row: Mapping[Hashable, Any]) -> tuple[TableEntry, ...]:
         _interval_entry(row, "mean", row["n"] - row["diverged"]),
         TableEntry(format_change(change, relative=bool(row["relative"])), change.estimate),
         TableEntry(f"{row['diverged']}/{row['n']}", row["diverged"] / row["n"] if row["n"] else float("nan")),
-        TableEntry(str(row["n"]), float(row["n"])),
         TableEntry(f"{row['probability_best']:.2f}", float(row["probability_best"])),
         TableEntry(format_percent(row["touched"]) if row["touched"] >= 0 else "–", float(row["touched"])),
         TableEntry(_format_cost(row), float(row["step_ratio"])),

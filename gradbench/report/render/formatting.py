@@ -36,15 +36,17 @@ def format_value(given: object) -> str:
 def format_interval(given: Interval) -> str:
     """Write ``2.21 [2.19, 2.24]``, with decimals according to the width, four digits at most.
 
-    Very small and very large numbers are written with exponents: ``−1e−17 [−2e−17, 3e−17]``.
+    Very small and very large numbers are written with exponents: ``−1e−17 [−2e−17, 3e−17]``. Numbers of one sign get
+    two significant digits each where the ends are ten times apart: ``1.6 [0.061, 42]``.
     """
     if math.isnan(given.estimate):
         return "–"
     if math.isnan(given.low):
         return f"{format_number(given.estimate)}{ONE_SEED}" if given.n == 1 else format_number(given.estimate)
     values = given.estimate, given.low, given.high
-    largest = max(map(abs, values))
-    if not 1e-4 <= largest < 1e15:
+    smallest, *_, largest = sorted(map(abs, values))
+    one_sign = given.low > 0 or given.high < 0
+    if not 1e-4 <= largest < 1e15 or (one_sign and 10 * smallest < largest):
         estimate, low, high = (format_number(value, 2) for value in values)
         return f"{estimate} [{low}, {high}]"
     half = max((given.high - given.low) / 2, 1e-12 * largest)

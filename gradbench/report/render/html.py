@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from gradbench.report.render.blocks import Box, Picture, Table, TableEntry
-from gradbench.report.render.contents import ANSWERS, Contents
+from gradbench.report.render.contents import ANSWERS, TYPED, Contents
 
 EMBEDDED = 6_500_000  # bytes of pictures embedded in a page; further ones are linked as files
 COLUMNS = ("cell", "comparison", "treatment", "strength", "seed", "status", "metric", "ms / step")
@@ -30,10 +30,11 @@ def render_html(contents: Contents) -> str:
     environment.tests |= {"box": lambda block: isinstance(block, Box)}
     environment.tests |= {"table": lambda block: isinstance(block, Table)}
     environment.tests |= {"picture": lambda block: isinstance(block, Picture)}
-    environment.filters |= {"order": _sort_key, "breakable": _breakable}
+    environment.filters |= {"order": _sort_key, "breakable": _breakable, "options_whole": _keep_options_whole}
     return environment.get_template("page.html.j2").render(
         contents=contents,
         answers=ANSWERS,
+        typed=TYPED,
         sources=_picture_sources([picture for section in contents.sections for picture in section.pictures]),
         columns=COLUMNS,
         data=_to_json(contents.cells.data) if contents.cells else "",
@@ -69,6 +70,14 @@ def _data_url(png: bytes) -> str:
 def _breakable(words: str) -> Markup:
     """Let a text break after signs instead of within a word."""
     return Markup("<wbr>").join(re.findall(r"[^_.=/+,]*[_.=/+,]|[^_.=/+,]+", words))
+
+
+def _keep_options_whole(command: str) -> Markup:
+    """Keep a line from breaking at the hyphens of an option such as ``--results``."""
+    option = Markup('<span class="option">{}</span>')
+    return Markup(" ").join(
+        option.format(word) if word.startswith("-") else word for word in command.split(" ")
+    )
 
 
 def _sort_key(entry: TableEntry) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from gradbench.report.render.blocks import Box, Picture, ReportSection, Table, TableEntry
-from gradbench.report.render.contents import ANSWERS, Contents
+from gradbench.report.render.contents import ANSWERS, TYPED, Contents
 
 MAX_ROWS = 200  # rows of a table; its CSV has all
 SPECIAL = str.maketrans(
@@ -16,6 +16,7 @@ def render_markdown(contents: Contents) -> str:
     cells = contents.cells
     parts = [f"# gradbench · {escape_markdown(contents.title)}", escape_markdown(contents.subtitle)]
     parts += [escape_markdown(contents.question)] if contents.question else []
+    parts += [TYPED] if len(contents.commands) > 1 else []
     for command, why in contents.cautioned_commands:
         parts += [code_span(command)]
         parts += [escape_markdown(why)] if why else []
