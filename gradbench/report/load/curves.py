@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 
 from gradbench.errors import DamagedError
-from gradbench.report.load.read import CURVES, clean_curves
+from gradbench.report.load.read import CURVES, LEFT_OUT, clean_curves
 from gradbench.report.load.sparklines import Sparklines, encode_curves
 from gradbench.storage.parquet import read_table
 from gradbench.storage.sanitize import escape_controls
 from gradbench.storage.schema import part_paths
 
-ACTION = ("clipped", "touched", "ratio", "cosine", "penalty_share")
+ACTION = ("clipped", "touched", "ratio", "cosine", "penalty_share", "measured")
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ def summarize_action(rows: pd.DataFrame) -> pd.DataFrame:
     ``clipped`` is the mean share of coordinates changed, ``touched`` the share of steps at which any was, ``ratio``
     the geometric mean of used over raw norm, ``cosine`` the mean cosine between the two gradients, ``penalty_share``
     the mean of ``penalty / (|loss| + penalty)``. Steps at which a quantity is not finite are left out of its mean.
+    ``measured`` is the share of the recorded steps at which it was measured how many coordinates changed.
     """
     raw, used = (rows[name].to_numpy(dtype=float) for name in ("grad_norm", "grad_norm_used"))
     loss, penalty = (np.abs(rows[name].to_numpy(dtype=float)) for name in ("loss", "penalty"))
@@ -96,6 +97,7 @@ def summarize_action(rows: pd.DataFrame) -> pd.DataFrame:
             "ratio": np.log(used) - np.log(raw),
             "cosine": rows["cosine"].to_numpy(dtype=float),
             "penalty_share": penalty / (loss + penalty),
+            "measured": np.isfinite(rows["clipped"]).to_numpy(dtype=float),
         }
     finite = {name: np.where(np.isfinite(values), values, np.nan) for name, values in columns.items()}
     code, names = pd.factorize(rows["cell"])
@@ -109,7 +111,7 @@ def _read_parts(path: Path, notes: list[str]) -> Iterator[pd.DataFrame]:
         try:
             yield read_table(part).to_pandas()
         except DamagedError as error:
-            notes.append(f"left out: {error}")
+            notes.append(f"{LEFT_OUT}: {error}")
 
 
 def _select_cells(rows: pd.DataFrame, cells: Container[str]) -> pd.DataFrame:
