@@ -59,10 +59,10 @@ def encode_pairs(
         }
         flat = {split: [token for row in rows for token in row] for split, rows in parts.items()}
         known = [*NAMES, *build_vocabulary(flat["train"], flat["test"], level, vocabulary)]
-        if len(known) < len(NAMES) + 2:
+        if known == [*NAMES, UNKNOWN]:
             raise UsageError(
-                f"the {side}s have one different token at data.level={level}, {known[-1]}, and nothing to learn; "
-                "use data.level=character, or other pairs"
+                f"no word of the {side}s occurs twice in the training part, so all are <unk>; add data.level=character, "
+                "or use more pairs"
             )
         ends = [END] if side == "target" else []
         number = {token: value for value, token in enumerate(known)}

@@ -43,7 +43,8 @@ def corpus_bleu(translations: NDArray[np.int64], references: NDArray[np.int64], 
 def lengths_of(rows: NDArray[np.int64], end: int) -> NDArray[np.int64]:
     """Return the number of tokens before the end of each row, [N]; all of them in a row that does not end."""
     is_end = rows == end
-    return np.where(is_end.any(axis=1), is_end.argmax(axis=1), rows.shape[1])
+    lengths: NDArray[np.int64] = np.where(is_end.any(axis=1), is_end.argmax(axis=1), rows.shape[1])
+    return lengths
 
 
 def sequences(rows: NDArray[np.int64], lengths: NDArray[np.int64], order: int) -> NDArray[np.int64]:

@@ -68,6 +68,8 @@ class Translation(MeanLoss):
                 f"model.architecture must be one of {', '.join(ARCHITECTURES)}, got {architecture}"
             )
         check_sizes(width, heads, layers, dropout)
+        if width < 2:
+            raise ValueError(f"model.width must be >= 2, got {width}")
         if evaluation_examples < 1:
             raise ValueError(f"model.evaluation_examples must be >= 1, got {evaluation_examples}")
         check_batch_size(batch_size, arrays["train/source"])

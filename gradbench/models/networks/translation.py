@@ -229,10 +229,11 @@ class TransformerTranslator(nn.Module):
         length, T = self.positions.num_embeddings, inputs.shape[1]
         masks_source = padding_mask(source != PADDING)
         places = torch.arange(length, device=inputs.device)
+        pasts: list[tuple[Tensor, Tensor] | None] = [None] * len(self.blocks)
         if state is None:
             memory_BSE = self.encoder(self.source_embedding(source), masks_source)
             positions_TE, mask = self.positions.weight[:T], causal_mask(T, inputs.device)
-            pasts, read = [None] * len(self.blocks), torch.full_like(places[0], T)
+            read = torch.full_like(places[0], T)
         else:
             memory_BSE, pasts_LBTE, before = state
             is_new, mask = places == before, (places <= before)[None]
