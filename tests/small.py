@@ -28,6 +28,7 @@ OWN_CONFIGS = Configs(Path(__file__).with_name("own"))
 SIZES = {
     "model.hidden": 6,
     "model.width": 8,
+    "model.layers": 1,
     "model.depth": 2,
     "model.embedding": 5,
     "model.batch_size": 4,
@@ -38,8 +39,9 @@ SIZES = {
     "model.matched_points": 50,
     "data.limit": 6000,
     "data.length": 10,
+    "data.test": 64,
     "data.largest": 140,
-    "schedule.warmup": 2,
+    "schedule.warmup": 1,
     "steps": 20,
     "eval_every": 20,
 }

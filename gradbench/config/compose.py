@@ -225,7 +225,7 @@ class Configs:
             if override.package is not None:
                 raise UsageError(f"{word}: a group under another package cannot be swept; give it one option")
             given = self.check_options(to_axis(override, self.groups.get(override.key_or_group)))
-            composite.check(given)
+            composite.check(given, self.groups["model"])
             if given.key in axes:
                 raise UsageError(f"{given.key} is given twice: {word}; give it once, as {given.key}=a,b")
             axes[given.key] = replace(given, may_name_code=True)
@@ -327,7 +327,7 @@ class Configs:
         if not given.values:
             raise UsageError(f"the axis {key} has no values; give at least one")
         given = self.check_options(given)
-        composite.check(given)
+        composite.check(given, self.groups["model"])
         return given
 
 

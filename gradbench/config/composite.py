@@ -82,8 +82,13 @@ def is_dotted_name(value: object) -> bool:
     return len(parts) > 1 and all(part.isidentifier() and not iskeyword(part) for part in parts)
 
 
-def check(axis: Axis) -> None:
-    """Raise ``UsageError`` for an axis that looks like a composite key and is none, or whose value names no code."""
+def check(axis: Axis, models: Collection[str]) -> None:
+    """Raise ``UsageError`` for an axis that looks like a composite key and is none, or whose value names no code.
+
+    Args:
+        axis: a typed key with its values.
+        models: names of all models, of which a network has none.
+    """
     reserved = RESERVED.match(axis.key)
     if not reserved:
         return
@@ -104,7 +109,8 @@ def check(axis: Axis) -> None:
         )
     for value in axis.values if node == axis.key != WORD_OR_CODE else ():
         if not is_dotted_name(value):
-            raise UsageError(f"{axis.key} must be a dotted name like {example}, got {literal(value)}")
+            hint = f"; that is a model: type model={value} instead" if value in models else ""
+            raise UsageError(f"{axis.key} must be a dotted name like {example}, got {literal(value)}{hint}")
 
 
 # ---- configs ---------------------------------------------------------------------------------------------------

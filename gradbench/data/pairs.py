@@ -61,8 +61,8 @@ def encode_pairs(
         known = [*NAMES, *build_vocabulary(flat["train"], flat["test"], level, vocabulary)]
         if known == [*NAMES, UNKNOWN]:
             raise UsageError(
-                f"no word of the {side}s occurs twice in the training part, so all are <unk>; add data.level=character, "
-                "or use more pairs"
+                f"no word of the {side}s occurs twice in the training part, so all are <unk>; add "
+                "data.level=character, or use more pairs"
             )
         ends = [END] if side == "target" else []
         number = {token: value for value, token in enumerate(known)}

@@ -6,15 +6,19 @@ B streams of text, T tokens of a window, V vocabulary, E width, L layers.
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import torch
 from torch import nn
 
 from gradbench.functional.flat_params import Network
+from gradbench.functional.seeding import generator
+from gradbench.models import Tensors
 from gradbench.models.language_modelling import LanguageModellingTask
 from gradbench.models.networks.transformer import TransformerLanguageModel
 
 
 class TransformerLanguageModelling(LanguageModellingTask):
-    """Predict the next token with a transformer, which reads windows of T tokens.
+    """Predict the next token with a transformer, which reads windows of T tokens, drawn from anywhere in the text.
 
     Args:
         sizes: sizes of the data: ``vocabulary`` (V), and the number of characters of each split.
@@ -42,6 +46,15 @@ class TransformerLanguageModelling(LanguageModellingTask):
         check_sizes(width, heads, layers, dropout)
         shape = (sizes["vocabulary"], unroll, width, heads, layers, dropout)
         super().__init__(sizes, unroll, network=lambda **_: TransformerLanguageModel(*shape), **keys)
+
+    def draw(
+        self, purpose: str, seed: int, first: int, count: int, data: Mapping[str, np.ndarray]
+    ) -> Tensors:
+        """Draw where each window begins, int64 [count, B], anew for each step: no state is carried from one to the next."""
+        if purpose == "evaluation":
+            return super().draw(purpose, seed, first, count, data)
+        tokens, random = len(data["train/tokens"]), generator(seed, "windows", first)
+        return {"position": torch.randint(tokens, (count, self.batch_size), generator=random)}
 
     def embedding_name(self, net: Network | nn.Module) -> str:
         """Return the name of the embedding of tokens; that of positions may have as many rows."""

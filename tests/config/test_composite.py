@@ -490,6 +490,10 @@ def test_a_node_that_names_no_code_is_refused(tmp_path, text, said):
             "model.network._target_ is not typed; write model.network=a.B",
         ),
         ("model=gan ++model.networks.critic._target_=a.B", "write model.networks.critic=a.B"),
+        (
+            "model=taker model.network=transformer",
+            "must be a dotted name like my_pkg.Net, got 'transformer'; that is a model: type model=transformer instead",
+        ),
         ("model=taker model.network=Net", "model.network must be a dotted name like my_pkg.Net, got 'Net'"),
         (
             "model=taker model.network=a.B,a.class",
