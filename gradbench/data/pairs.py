@@ -11,14 +11,12 @@ from gradbench.data import Array, Data
 from gradbench.data.splits import check_share
 from gradbench.data.text import LEVELS, SEPARATOR, UNKNOWN, build_vocabulary, join_tokens, tokenise
 from gradbench.errors import UsageError, nearest
+from gradbench.functional.special_tokens import END, PADDING
 
 SIDES = ("source", "target")
 
-PADDING, END = 0, 1
-"""Numbers of the tokens that fill rows, and that end each target; a decoder's first input is the latter."""
-
 NAMES = ("<pad>", "<eos>")
-"""Their names."""
+"""Of the tokens numbered ``PADDING`` and ``END``."""
 
 Pair = tuple[str, str]
 
@@ -130,3 +128,17 @@ def decode_row(vocabulary: Array, tokens: Iterable[int]) -> str:
         if token != PADDING:
             words.append(known[token])
     return join_tokens(words, are_words=UNKNOWN in known)
+
+
+def decode_translations(data: Data, sources: Array, targets: Array, translations: Array) -> str:
+    """Return pairs and what a network made of them as text, a line each: source, target, translation, between tabs.
+
+    Args:
+        data: of :func:`encode_pairs`.
+        sources: token numbers, int64 [N, S].
+        targets: as many rows, int64 [N, T]; so are the translations.
+        translations: of the sources.
+    """
+    known = [data.arrays[f"vocabulary/{side}"] for side in ("source", "target", "target")]
+    lines = zip(sources.tolist(), targets.tolist(), translations.tolist(), strict=True)
+    return "\n".join("\t".join(map(decode_row, known, line)) for line in lines)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradbench.data.pairs import END, PADDING, decode_row
+from gradbench.functional.special_tokens import END, PADDING
 from gradbench.models import MeanLoss, Networks, Player, Tensors
 from gradbench.models.bleu import corpus_bleu
 from gradbench.models.language_modelling import cross_entropy, with_output
@@ -23,7 +23,7 @@ from gradbench.models.transformer import check_sizes
 ARCHITECTURES = ("gru", "transformer")
 
 SHOWN = 10
-"""Translations that are kept for the report."""
+"""Translations of a cell that are kept for the report."""
 
 
 class Translation(MeanLoss):
@@ -136,32 +136,21 @@ class Translation(MeanLoss):
                 total = torch.where(is_token, values.to(kind), 0.0).sum()
                 metrics[f"{split}/{name}"] = total / is_token.sum()
             translations = translate(net, source, target.shape[1])
-            found = {"exact_match": (translations == target).all(dim=1).to(kind).mean()}
+            share = (translations == target).all(dim=1).to(kind).mean()
             # of logits that are not finite, the likeliest token says nothing
             is_finite = metrics[f"{split}/loss"].isfinite()
-            metrics[f"{split}/exact_match"] = torch.where(is_finite, found["exact_match"], torch.nan)
+            metrics[f"{split}/exact_match"] = torch.where(is_finite, share, torch.nan)
         return metrics | {"translations": translations}
 
     def summarize(
         self, arrays: Mapping[str, np.ndarray], data: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """Compute the BLEU of the test split's tokens, and keep the first translations as text.
-
-        The text, UTF-8, has a line per pair: source, target and translation, with tabs between them.
-        """
+        """Compute the BLEU of the test split's tokens, and keep the tokens of its first pairs and translations."""
         translations = arrays["translations"]
-        targets = data["test/target"][: len(translations)]
-        lines = [
-            "\t".join(
-                decode_row(data[f"vocabulary/{side}"], tokens)
-                for side, tokens in (("source", source), ("target", target), ("target", translation))
-            )
-            for source, target, translation in zip(
-                data["test/source"][:SHOWN], targets[:SHOWN], translations[:SHOWN], strict=False
-            )
-        ]
-        text = np.frombuffer("\n".join(lines).encode(), np.uint8)
-        return {"test/bleu": corpus_bleu(translations, targets, END)}, {"translations": text}
+        source, target = (data[f"test/{side}"][: len(translations)] for side in ("source", "target"))
+        kept = {"source_tokens": source, "target_tokens": target, "translation_tokens": translations}
+        metrics = {"test/bleu": corpus_bleu(translations, target, END)}
+        return metrics, {name: table[:SHOWN] for name, table in kept.items()}
 
     def metric_names(self, networks: Mapping[str, nn.Module]) -> frozenset[str]:
         """Return the names of all metrics."""

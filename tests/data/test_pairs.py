@@ -10,6 +10,7 @@ from pythonbible_tyn.plain_text_readers_bible import bible as tyndale
 
 from gradbench.data import pair_sources, pairs, text
 from gradbench.errors import UsageError
+from gradbench.functional.special_tokens import END, PADDING
 
 PAIRS = [("one two", "un deux"), ("two one", "deux un"), ("one", "un"), ("two", "deux"), ("one", "une")] * 2
 
@@ -61,13 +62,13 @@ def test_rows_are_the_texts_ended_and_filled_up_and_sizes_are_what_a_model_is_bu
     for side in pairs.SIDES:
         table = np.concatenate([data.arrays[f"{split}/{side}"] for split in ("train", "test")])
         assert table.dtype == np.int64
-        is_token = table != pairs.PADDING
+        is_token = table != PADDING
         assert table.shape[1] == data.sizes[f"{side}_length"] == is_token.sum(axis=1).max()
         assert (is_token[:, :-1] >= is_token[:, 1:]).all(), "filled up at the end"
-        ends = (table == pairs.END).sum(axis=1)
+        ends = (table == END).sum(axis=1)
         assert (ends == (side == "target")).all()
         if side == "target":
-            assert (table[np.arange(len(table)), is_token.sum(axis=1) - 1] == pairs.END).all()
+            assert (table[np.arange(len(table)), is_token.sum(axis=1) - 1] == END).all()
         known = data.arrays[f"vocabulary/{side}"].tobytes().split(text.SEPARATOR)
         assert data.sizes[f"{side}_vocabulary"] == len(known) > table.max()
 

@@ -18,8 +18,10 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from gradbench.data.pairs import END, PADDING, decode_row
+from gradbench.data.pairs import decode_row
 from gradbench.errors import UsageError
+from gradbench.functional.special_tokens import END, PADDING
+from gradbench.launchers.rows import tokens_to_text
 from gradbench.models.bleu import corpus_bleu
 from gradbench.models.translation import ARCHITECTURES, SHOWN, Translation, read_target, translate
 from gradbench.training.bind import init_state
@@ -288,7 +290,7 @@ def test_a_cell_trains_and_is_judged_exactly_as_in_a_plain_pytorch_script(archit
             right = (logits.argmax(dim=2) == targets)[counts].double().mean().item()
             assert metrics[f"{split}/token_accuracy"] == pytest.approx(right, abs=1e-12)
             assert metrics[f"{split}/exact_match"] == pytest.approx(np.mean(hits), abs=1e-12)
-    lines = bytes(outcome.arrays[1]["translations"]).decode().split("\n")
+    lines = bytes(tokens_to_text(outcome.arrays[1], data)["translations"]).decode().split("\n")
     assert len(lines) == min(SHOWN, count)
     for line, source, target in zip(lines, tables["test/source"], tables["test/target"], strict=False):
         own = plainly_translated(network, source[source != PADDING], targets.shape[1])

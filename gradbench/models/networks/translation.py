@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradbench.data.pairs import PADDING
+from gradbench.functional.special_tokens import PADDING
 from gradbench.models.networks.attention import Attention, causal_mask, padding_mask
 from gradbench.models.networks.gru import GRU
 from gradbench.models.networks.recurrent import project
