@@ -50,7 +50,7 @@ class TransformerLanguageModelling(LanguageModellingTask):
     def draw(
         self, purpose: str, seed: int, first: int, count: int, data: Mapping[str, np.ndarray]
     ) -> Tensors:
-        """Draw where each window begins, int64 [count, B], anew for each step: no state is carried from one to the next."""
+        """Draw where each window begins, int64 [count, B], anew for each step: no state is carried on."""
         if purpose == "evaluation":
             return super().draw(purpose, seed, first, count, data)
         tokens, random = len(data["train/tokens"]), generator(seed, "windows", first)

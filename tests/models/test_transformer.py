@@ -2,10 +2,9 @@
 
 import math
 import re
-import sys
-from pathlib import Path
 
 import numpy as np
+import plain_gpt
 import pytest
 import torch
 from small import CPU, cells, data_of
@@ -13,12 +12,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gradbench.models.networks.transformer import TransformerLanguageModel
 from gradbench.training.bind import init_state
-from gradbench.training.draws import draw_chunk
+from gradbench.training.draws import CHUNK, draw_chunk
 from gradbench.training.loop import train
 from gradbench.training.setup import build_stack
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "experiments" / "nanogpt"))
-import plain
 
 V, T, E, N, L = 11, 6, 8, 2, 3
 
@@ -48,7 +44,7 @@ def torchs(state):
 @pytest.mark.parametrize("length", [1, T - 1, T])
 def test_logits_gradients_and_a_penaltys_gradients_are_those_of_torchs_layers(length):
     ours = TransformerLanguageModel(V, T, E, N, L).double()
-    theirs = plain.GPT(V, T, E, N, L).double()
+    theirs = plain_gpt.GPT(V, T, E, N, L).double()
     with torch.no_grad():
         for parameter in ours.parameters():
             parameter.copy_(torch.randn_like(parameter) / 2)
@@ -93,6 +89,19 @@ def test_initial_weights_are_drawn_as_nanogpts():
         assert abs(parameter.mean().item()) < 0.05 * expected * 5, name
 
 
+def test_windows_begin_anywhere_in_the_text_and_anew_at_each_step():
+    (cell,) = cells("transformer", "none")
+    setup = build_stack([cell], data_of(cell), CPU)
+    starts = torch.cat([draw_chunk(setup, step)["network"]["position"][0] for step in (0, CHUNK)]).double()
+    tokens = len(data_of(cell).arrays["train/tokens"])
+    assert starts.shape == (2 * CHUNK, 4)
+    assert 0 <= starts.min() < 0.05 * tokens
+    assert 0.95 * tokens < starts.max() < tokens
+    assert len(starts.unique()) > 0.95 * starts.numel()
+    neighbours = torch.corrcoef(torch.stack([starts[:-1].flatten(), starts[1:].flatten()]))[0, 1]
+    assert abs(neighbours) < 0.2
+
+
 RECIPE = {
     "optimizer__lr": 0.01,
     "optimizer__betas": [[0.9, 0.99]],
@@ -109,7 +118,7 @@ def test_a_transformer_trains_and_is_judged_exactly_as_in_a_plain_script_of_nano
     data, sizes = data_of(cell), cell.config["model"]
     setup = build_stack([cell], data, CPU)
     layout, vector = setup.layouts["network"], init_state(setup).parameters["network"][0]
-    net = plain.GPT(
+    net = plain_gpt.GPT(
         data.sizes["vocabulary"], sizes["unroll"], sizes["width"], sizes["heads"], sizes["layers"]
     )
     net.double().load_state_dict(
@@ -118,11 +127,11 @@ def test_a_transformer_trains_and_is_judged_exactly_as_in_a_plain_script_of_nano
     text = torch.as_tensor(np.asarray(data.arrays["train/tokens"])).long()
     positions = draw_chunk(setup, 0)["network"]["position"][0]
     windows = [text[at[:, None] + torch.arange(sizes["unroll"] + 1)] for at in positions]
-    losses, norms = plain.train(net, windows, cell.config["steps"], 3, 0.9, lr=0.01)
+    losses, norms = plain_gpt.train(net, windows, cell.config["steps"], 3, 0.9, lr=0.01)
     outcome = train([cell], data, CPU)
     np.testing.assert_allclose(outcome.curves["loss"][:, 0], losses, rtol=1e-9)
     np.testing.assert_allclose(outcome.curves["grad_norm"][:, 0], norms, rtol=1e-8)
     assert 0 < outcome.curves["clipped"][:, 0].mean() < 1, "some steps are clipped, and some are not"
     test_text = torch.as_tensor(np.asarray(data.arrays["test/tokens"])).long()
-    expected = plain.evaluate(net, test_text[:51], sizes["unroll"])
+    expected = plain_gpt.evaluate(net, test_text[:51], sizes["unroll"])
     assert outcome.evaluations[20]["test/loss"][0] == pytest.approx(expected, rel=1e-9)

@@ -1,6 +1,6 @@
 """nanoGPT's recipe for a CPU in plain PyTorch, from torch's own layers: what gradbench's transformer is held to.
 
-    python experiments/nanogpt/plain.py --seed 0 --threshold 1
+    python experiments/nanogpt/plain_gpt.py --seed 0 --threshold 1
 
 Windows are drawn anew for each step, as in nanoGPT; the text is the first 1,115,394 characters of the King James text,
 as many as tiny Shakespeare has, and its last tenth is for testing.
