@@ -279,7 +279,7 @@ f: 6    # six
 def test_the_table_of_experiments_says_what_their_files_say():
     (line,) = re.findall(r"^ARTICLE := (.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     configs = Configs()
-    assert set(configs.experiments) == {"quick", *line.split()}
+    assert {"quick", *line.split()} <= set(configs.experiments)
     table = {row[0].strip("`"): row[1:] for row in rows(EXPERIMENTS)}
     for name in configs.experiments:
         question, _, full, small, _ = table[name]
