@@ -36,6 +36,7 @@ SIZES = {
     "model.batch_size": 4,
     "model.unroll": 5,
     "model.evaluation_tokens": 40,
+    "model.evaluation_examples": 9,
     "model.critic_steps": 2,
     "model.matched_points": 50,
     "model.environments": 2,
@@ -46,6 +47,7 @@ SIZES = {
     "data.limit": 6000,
     "data.length": 10,
     "data.test": 64,
+    "data.largest": 140,
     "schedule.warmup": 1,
     "steps": 20,
     "eval_every": 20,
@@ -76,6 +78,7 @@ OTHERS = {
     "spectral_critic_and_normed_generator": ("wgan", CRITIC | GENERATOR),
     "denoising": ("denoising", {}),
     "tagger": ("tagging", {}),
+    "transformer_translation": ("translation", {"model.architecture": "transformer", "model.heads": 2}),
 } | {
     f"{model}_{cell}": (model, {"model.cell": cell, "model.layers": 2})
     for model in ("lstm", "sequence")

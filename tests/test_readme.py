@@ -329,7 +329,7 @@ def test_each_example_of_data_of_ones_own_trains_as_it_is_shown(tmp_path, monkey
             runpy.run_path(name)
     runs = [words for words in commands(text) if "data=huggingface" not in words and words[0] == "run"]
     assert {word for words in runs for word in words if word.startswith("data=")} == {
-        *("data=npz", "data=csv", "data=images", "data=loader")
+        *("data=npz", "data=csv", "data=images", "data=loader", "data=pairs")
     }
     for words in runs:
         with pytest.raises(SystemExit) as stopped:

@@ -1,7 +1,7 @@
 """The section of ``conf/README.md`` on data of a user's own; a test runs its examples."""
 
-OWN_DATA = """`data=npz`, `csv`, `parquet`, `images`, `torchvision`, `huggingface` and `loader` read what you have.
-Their keys are in the tables [below](#data).
+OWN_DATA = """`data=npz`, `csv`, `parquet`, `images`, `pairs`, `torchvision`, `huggingface` and `loader` read what you
+have. Their keys are in the tables [below](#data).
 
 - The model says what is learned from it: `classifier` and `mlp` classes, `regressor` numbers, `wgan` inputs alone; for
   another model add `data.targets=classes`, `numbers` or `none`, or write `targets: classes` into its YAML file. Classes
@@ -132,6 +132,23 @@ def load(count=300):
 
 ```sh
 gradbench run model=mlp data=loader data.loader=my_data.load data.loader.count=500 regularizer=none,clip_norm
+```
+
+### Pairs of texts
+
+A text and its translation per line, with a tab between them. A line that is no pair is named by its number. All pairs
+of one source are trained on, or all are kept for testing.
+
+```python
+# make_pairs.py: run it once
+from pathlib import Path
+
+lines = [f"{a} plus {b}\\t{a + b}" for a in range(30) for b in range(30)]
+Path("mine.tsv").write_text("\\n".join(lines), encoding="utf-8")
+```
+
+```sh
+gradbench run model=translation data=pairs data.path=mine.tsv regularizer=none,clip_norm
 ```
 
 ### Data sets by name

@@ -14,13 +14,14 @@ GOALS: dict[str, str | None] = {
     **dict.fromkeys(("accuracy", "fgsm_accuracy", "r2", "solved", "modes", "quality"), "max"),
     **dict.fromkeys(("return", "explained_variance"), "max"),
     **dict.fromkeys(("environment_steps", "entropy", "approximate_kl", "clip_fraction"), None),
+    **dict.fromkeys(("exact_match", "token_accuracy", "bleu"), "max"),
     **dict.fromkeys(("gradient_norm", "layer_growth", "wasserstein_estimate", "read", "unknown"), None),
 }
 """Metric that gradbench's models report, without its split -> its goal; ``None`` where that depends on the question."""
 
 SCALES: dict[str, str] = {
     **dict.fromkeys(("loss", "mse", "mae", "perplexity", "bits_per_character", "wasserstein"), "log"),
-    **dict.fromkeys(("accuracy", "fgsm_accuracy", "quality"), "logit"),
+    **dict.fromkeys(("accuracy", "fgsm_accuracy", "quality", "exact_match", "token_accuracy"), "logit"),
 }
 """Metric, without its split -> the scale that it is averaged and compared on; ``linear`` if it is not here."""
 

@@ -98,13 +98,17 @@ def decode_vocabulary(data: Data) -> list[str]:
 
 
 def decode_tokens(data: Data, tokens: Sequence[int]) -> str:
-    """Return the text that token numbers stand for, as it is usually written: an ``<eos>`` as the end of a line."""
+    """Return the text that token numbers stand for, as it is usually written."""
     known = decode_vocabulary(data)
-    words = [known[token] for token in tokens]
-    if UNKNOWN not in known:  # characters
-        return "".join(words)
+    return join_tokens([known[token] for token in tokens], are_words=UNKNOWN in known)
+
+
+def join_tokens(tokens: Sequence[str], *, are_words: bool) -> str:
+    """Return tokens as a text as it is usually written: an ``<eos>`` as the end of a line."""
+    if not are_words:  # characters
+        return "".join(tokens)
     text = ""
-    for word in words:
+    for word in tokens:
         glued = not text or text[-1] in f"{OPENING}\n" or word[0] in CLOSING or word == LINE_END
         text += ("" if glued else " ") + ("\n" if word == LINE_END else word)
     return text

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from gradbench.data import Data
+from gradbench.data.pairs import decode_translations
 from gradbench.data.text import VOCABULARY, decode_tokens
 from gradbench.grid.cell import Cell
 from gradbench.storage.provenance import now, provenance
@@ -16,7 +17,10 @@ from gradbench.storage.results import curve_rows, describe
 from gradbench.training.loop import Outcome
 
 TOKENS = "_tokens"
-"""How the names of arrays end that are numbers of a text's tokens, int64 [N]."""
+"""How the names of arrays end that are numbers of a text's tokens, int64 [N]; of translations, [N, T]."""
+
+TRANSLATED = ("source_tokens", "target_tokens", "translation_tokens")
+"""Names of the arrays of translations."""
 
 
 def finished_rows(
@@ -47,12 +51,18 @@ def finished_rows(
                 "exact": outcome.exact,
             }
             | {name: math.nan if diverged_at else float(values[k]) for name, values in last.items()}
-            | {"test_examples": data.count("test")}
+            | {"test_examples": count_evaluated(cell, data)}
             | dict(data.facts)
             | provenance(str(device))
             | {"started": started, "finished": now()}
         )
     return rows
+
+
+def count_evaluated(cell: Cell, data: Data) -> int:
+    """Count the test examples that an evaluation sees: all, or as many as its model allows."""
+    most = cell.config["model"].get("evaluation_examples")
+    return data.count("test") if most is None else min(most, data.count("test"))
 
 
 def failed_rows(
@@ -89,11 +99,16 @@ def arrays_of(cells: Sequence[Cell], outcome: Outcome, data: Data) -> dict[str, 
 
 
 def tokens_to_text(arrays: Mapping[str, np.ndarray], data: Data) -> dict[str, np.ndarray]:
-    """Return arrays with each ``NAME_tokens`` replaced by ``NAME``, its text as UTF-8; left out without vocabulary."""
-    tokens = [name for name in arrays if name.endswith(TOKENS)]
+    """Return arrays with each ``NAME_tokens`` replaced by its text as UTF-8; left out without vocabulary.
+
+    Of a text that is ``NAME``; those of a translation become ``translations``, see :func:`decode_translations`.
+    """
+    tokens = {name: array for name, array in arrays.items() if name.endswith(TOKENS)}
     texts = {}
-    if VOCABULARY in data.arrays:
-        for name in tokens:
-            text = decode_tokens(data, arrays[name].tolist())
-            texts[name.removesuffix(TOKENS)] = np.frombuffer(text.encode(), np.uint8)
-    return {name: array for name, array in arrays.items() if name not in tokens} | texts
+    if "translation_tokens" in tokens:
+        texts["translations"] = decode_translations(data, *(tokens[name] for name in TRANSLATED))
+    elif VOCABULARY in data.arrays:
+        for name, array in tokens.items():
+            texts[name.removesuffix(TOKENS)] = decode_tokens(data, array.tolist())
+    encoded = {name: np.frombuffer(text.encode(), np.uint8) for name, text in texts.items()}
+    return {name: array for name, array in arrays.items() if name not in tokens} | encoded

@@ -81,6 +81,7 @@ COSTS = {
     "actor_critic": 60.0,
     "resnet": 12.0,
     "transformer": 12.0,
+    "translation": 12.0,
     "lstm": 8.0,
     "sequence_transformer": 7.0,
     "sequence": 6.0,

@@ -100,6 +100,45 @@ def test_what_was_not_read_and_unknown_words_are_told_where_there_are_any(tmp_pa
     assert told.get("test/unknown") == ("0.0625" if unknown else None)
 
 
+def translated(*lines: str) -> np.ndarray:
+    return encoded("\n".join(lines))
+
+
+def translation_rows(page: str) -> list[list[str]]:
+    table = page.partition('id="translations"')[2].partition("</table>")[0]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S) for row in table.split("<tr>")[1:]]
+    return [[re.sub(r"<[^>]*>", "", entry).strip() for entry in row] for row in rows]
+
+
+def test_each_pair_shows_what_each_treatment_made_of_it_and_a_tick_for_the_target(tmp_path, cells):
+    for cell in cells.to_dict("records"):
+        own = f"{cell['regularizer']} {cell['seed']}"
+        store(tmp_path, cell["cell"], translations=translated(f"one\tun\t{own}", "two\tdeux\tdeux"))
+    page, markdown = pages(tmp_path)
+    header, *rows = translation_rows(page)
+    assert header[:3] == ["source", "target", "none, seed 0"]
+    assert header[3].startswith("clip_norm")
+    assert rows == [["one", "un", "none 0", "clip_norm 0"], ["two", "deux", "✓", "✓"]]
+    assert r"| one | un | none 0 | clip\_norm 0 |" in markdown
+
+
+def test_translations_that_a_stranger_stored_are_shown_as_text_or_left_out(tmp_path, cells):
+    hostile = HOSTILE.replace("\n", " ")
+    lines = [f"{hostile}\t{hostile}\t{hostile}!", "no columns", "a\tb\tc\td", *["x\ty\tz"] * 50]
+    for cell in cells["cell"]:
+        store(tmp_path, cell, translations=translated(*lines))
+    page, markdown = pages(tmp_path)
+    assert len(translation_rows(page)) == 1 + 2
+    for written in (page, markdown):
+        assert "<script>alert" not in written
+        assert "\x1b" not in written
+        assert "\u202e" not in written
+    for wrong in (np.zeros(3), np.zeros((2, 2), np.uint8), np.array(7, np.uint8), translated("nothing")):
+        for cell in cells["cell"]:
+            store(tmp_path, cell, translations=wrong)
+        assert 'id="translations"' not in pages(tmp_path)[0]
+
+
 @pytest.mark.parametrize("length", range(1, 9))
 def test_a_text_is_cut_between_letters_and_never_within_one(length):
     letters = [

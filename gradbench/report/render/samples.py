@@ -1,7 +1,7 @@
-"""Show the text that trained language models write: a table per comparison, a row per treatment."""
+"""Show the text that trained language models write, and translations: a table per comparison."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from gradbench.storage.sanitize import escape_controls
 
 MAX_CHARACTERS = 600  # of a text that is shown
 MAX_BYTES = 2**14  # of a stored text that are read
+MAX_LINES = 10  # translations that are shown
+RIGHT = "✓"
 JOINERS, VIRAMA = (
     "\u200d\u200c",
     9,
@@ -22,32 +24,67 @@ Row = tuple[TableEntry, ...]
 
 
 def text_sections(results: LoadedResults, comparisons: Sequence[ComparisonGroup]) -> list[ReportSection]:
-    """Build the section with the texts of these comparisons; none if no cell stored one."""
-    tables = [table for comparison in comparisons if (table := _text_table(results, comparison))]
-    return [ReportSection("Text", tables)] if tables else []
+    """Build the sections with the texts and the translations of these comparisons; none of what no cell stored."""
+    tables: dict[str, list[Table]] = {"Text": [], "Translations": []}
+    for comparison in comparisons:
+        chosen = list(_chosen_cells(results, comparison))
+        for title, build in (("Text", _text_table), ("Translations", _translation_table)):
+            if table := build(comparison, chosen):
+                tables[title].append(table)
+    return [ReportSection(title, found) for title, found in tables.items() if found]
 
 
-def _text_table(results: LoadedResults, comparison: ComparisonGroup) -> Table | None:
-    """Build the table of one comparison: each treatment at its chosen strength, from its first completed seed."""
-    rows: list[Row] = []
-    prompts: list[str] = []
+Chosen = tuple[str, str, Mapping[str, np.ndarray]]
+"""A treatment at its chosen strength, in words, its first seed that completed, and what that one's cell stored."""
+
+
+def _chosen_cells(results: LoadedResults, comparison: ComparisonGroup) -> Iterator[Chosen]:
+    """Yield one cell of each treatment, without a seed where none completed."""
     for treatment in comparison.treatments:
         setting = comparison.chosen_setting(treatment)
         cells = comparison.cells_at(setting)
         completed = cells[cells["value"].notna()].sort_values("seed")
         stored = results.arrays_of(str(completed["cell"].iloc[0])) if len(completed) else {}
-        prompts += [read_text(stored["prompt"])] if "prompt" in stored else []
+        seed = str(completed["seed"].iloc[0]) if len(completed) else "–"
+        yield format_setting(treatment, setting.quantity, [setting.at]), seed, stored
+
+
+def _text_table(comparison: ComparisonGroup, chosen: Sequence[Chosen]) -> Table | None:
+    """Build the table of one comparison's texts: a row per treatment."""
+    rows: list[Row] = []
+    for name, seed, stored in chosen:
         words = read_text(stored["sample"]) if "sample" in stored else ""
-        rows.append(
-            (
-                TableEntry(format_setting(treatment, setting.quantity, [setting.at])),
-                TableEntry(str(completed["seed"].iloc[0]) if len(completed) else "–"),
-                TableEntry(words, words[:20], "text") if words else TableEntry("–"),
-            )
-        )
+        entry = TableEntry(words, words[:20], "text") if words else TableEntry("–")
+        rows.append((TableEntry(name), TableEntry(seed), entry))
     if not any(row[-1].kind == "text" for row in rows):
         return None
+    prompts = [read_text(stored["prompt"]) for *_, stored in chosen if "prompt" in stored]
     return Table(comparison.label, ("treatment", "seed", "text"), tuple(rows), _caption(comparison, prompts))
+
+
+def _translation_table(comparison: ComparisonGroup, chosen: Sequence[Chosen]) -> Table | None:
+    """Build the table of one comparison's translations: a row per pair of the test part, a column per treatment."""
+    found = {
+        f"{name}, seed {seed}": dict(read_translations(stored["translations"]))
+        for name, seed, stored in chosen
+        if "translations" in stored
+    }
+    pairs = dict.fromkeys(pair for of_treatment in found.values() for pair in of_treatment)
+    if not pairs:
+        return None
+    rows = []
+    for source, target in list(pairs)[:MAX_LINES]:
+        written = [of_treatment.get((source, target), "–") for of_treatment in found.values()]
+        words = [source, target, *(RIGHT if text == target else text for text in written)]
+        rows.append(tuple(TableEntry(text, text[:20]) for text in words))
+    return Table(comparison.label, ("source", "target", *found), tuple(rows), TRANSLATIONS)
+
+
+TRANSLATIONS = (
+    "What each treatment's network makes of the first pairs of the test part after its last evaluation, at the chosen "
+    f"strength and from the first seed that completed: the likeliest token each time. {RIGHT}: the target. A few "
+    "translations prove nothing: the answers above do."
+)
 
 
 def _caption(comparison: ComparisonGroup, prompts: Sequence[str]) -> str:
@@ -75,6 +112,15 @@ def read_text(stored: np.ndarray) -> str:
     return escape_controls(
         words if len(words) <= MAX_CHARACTERS else f"{first_letters(words, MAX_CHARACTERS - 1)}…"
     )
+
+
+def read_translations(stored: np.ndarray) -> Iterator[tuple[tuple[str, str], str]]:
+    """Yield source and target, and the translation, of each stored line that has these three."""
+    if stored.dtype == np.uint8 and stored.ndim == 1:
+        for line in stored[:MAX_BYTES].tobytes().decode(errors="replace").split("\n")[:MAX_LINES]:
+            columns = [escape_controls(first_letters(text, MAX_CHARACTERS)) for text in line.split("\t")]
+            if len(columns) == 3:
+                yield (columns[0], columns[1]), columns[2]
 
 
 def first_letters(words: str, length: int) -> str:
