@@ -28,6 +28,8 @@ OWN_CONFIGS = Configs(Path(__file__).with_name("own"))
 SIZES = {
     "model.hidden": 6,
     "model.depth": 2,
+    "model.channels": 3,
+    "model.code": 3,
     "model.embedding": 5,
     "model.batch_size": 4,
     "model.unroll": 5,
@@ -63,7 +65,7 @@ OTHERS = {
     "spectral_critic": ("wgan", CRITIC),
     "normed_generator": ("wgan", GENERATOR),
     "spectral_critic_and_normed_generator": ("wgan", CRITIC | GENERATOR),
-    "autoencoder": ("denoising", {}),
+    "denoising": ("denoising", {}),
     "tagger": ("tagging", {}),
 } | {
     f"{model}_{cell}": (model, {"model.cell": cell, "model.layers": 2})

@@ -55,6 +55,8 @@ class Task(ABC):
         probe_around: the points that ``regularizer.points=around`` moves by noise; ``None`` where that is not offered.
         fuses: whether :meth:`networks` offers faster kernels, which run one network at a time and can be
             differentiated only once.
+        is_heavy: whether the tensors of one network's step are so large that a CPU gains nothing by stacking them:
+            there the networks run one after another.
         has_own_code: whether :meth:`check_networks` and :meth:`metric_names` call the networks, so that these must
             have values.
         width_tolerance: largest relative difference between a cell's numbers in stacks of different widths on a CPU,
@@ -65,6 +67,7 @@ class Task(ABC):
     probe_points: tuple[str, ...] = ()
     probe_around: str | None = None
     fuses: bool = False
+    is_heavy: bool = False
     has_own_code: bool = False
     width_tolerance: float = 1e-3
 

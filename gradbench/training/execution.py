@@ -71,7 +71,8 @@ def choose_execution(
     fused = (
         program.model.fuses and kind == "cpu" and program.precision != "bfloat16" and not has_penalty(cell)
     )
-    return Execution(device, kind, fused, one_by_one=fused, traces=traces, with_telemetry=with_telemetry)
+    one_by_one = fused or (program.model.is_heavy and kind == "cpu")
+    return Execution(device, kind, fused, one_by_one, traces=traces, with_telemetry=with_telemetry)
 
 
 def has_penalty(cell: Cell) -> bool:

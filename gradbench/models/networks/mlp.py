@@ -72,6 +72,13 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+def make_activation(activation: str) -> nn.Module:
+    """Return a new activation; raise ``ValueError`` for a name that is no key of :data:`ACTIVATIONS`."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"model.activation must be one of {', '.join(ACTIVATIONS)}, got {activation}")
+    return ACTIVATIONS[activation]()
+
+
 class Perceptron(nn.Module):
     """``depth`` hidden layers of ``hidden`` units and a linear output layer: [..., inputs] -> [..., outputs].
 
@@ -87,14 +94,12 @@ class Perceptron(nn.Module):
     """
 
     def __init__(self, inputs: int, hidden: int, depth: int, outputs: int, activation: str) -> None:
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"model.activation must be one of {', '.join(ACTIVATIONS)}, got {activation}")
         if hidden < 1 or depth < 0:
             raise ValueError(f"model.hidden must be >= 1 and model.depth >= 0, got {hidden} and {depth}")
         super().__init__()
         widths = [inputs] + [hidden] * depth
         self.hidden = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
-        self.activation = ACTIVATIONS[activation]()
+        self.activation = make_activation(activation)
         self.output = nn.Linear(widths[-1], outputs)
 
     def forward(self, x: Tensor, shifts_LBH: Tensor | None = None) -> Tensor:

@@ -107,6 +107,12 @@ class ComparisonGroup:
         found = self._groups.get(setting)
         return self.cells.iloc[:0] if found is None else found
 
+    def median_cell(self, treatment: str) -> pd.Series | None:
+        """Pick the completed cell with the median metric at the chosen strength; None if no cell completed."""
+        cells = self.cells_at(self.chosen_setting(treatment))
+        done = cells[cells["value"].notna()].sort_values(["value", "seed"])
+        return done.iloc[(len(done) - 1) // 2] if len(done) else None
+
     @cached_property
     def seeds(self) -> list[int]:
         """Seeds that have a cell, sorted."""

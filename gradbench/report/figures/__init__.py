@@ -26,6 +26,7 @@ from gradbench.report.figures import (
     divergence,
     gradients,
     histograms,
+    images,
     layers,
     learning,
     pairs,
@@ -48,6 +49,7 @@ SECTIONS: dict[str, tuple[Draw, ...]] = {
     "Divergence": (divergence.draw,),
     "Cost": (cost.draw,),
     "Critic": (critic.draw, layers.draw),
+    "Images": (images.draw,),
 }
 EFFORT: dict[Draw, int] = {
     gradients.draw: 6,

@@ -31,7 +31,7 @@ def draw(context: Context) -> list[Drawing]:
     """Draw one figure per comparison whose cells stored samples or a value surface."""
     drawings: list[Drawing] = []
     for comparison in context.comparisons:
-        columns = {treatment: _median_cell(comparison, treatment) for treatment in comparison.treatments}
+        columns = {treatment: comparison.median_cell(treatment) for treatment in comparison.treatments}
         arrays = {
             treatment: context.results.arrays_of(str(cell["cell"])) if cell is not None else {}
             for treatment, cell in columns.items()
@@ -40,13 +40,6 @@ def draw(context: Context) -> list[Drawing]:
             name = f"critic-{len(drawings) + 1}" if drawings else "critic"
             drawings.append(_draw_figure(context, comparison, columns, arrays, name))
     return drawings
-
-
-def _median_cell(comparison: ComparisonGroup, treatment: str) -> "pd.Series | None":
-    """Pick the completed cell with the median metric at the chosen strength; None if no cell completed."""
-    cells = comparison.cells_at(comparison.chosen_setting(treatment))
-    done = cells[cells["value"].notna()].sort_values(["value", "seed"])
-    return done.iloc[(len(done) - 1) // 2] if len(done) else None
 
 
 def _draw_figure(

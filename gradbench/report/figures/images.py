@@ -1,0 +1,106 @@
+"""Draw images that networks make, such as reconstructions or samples, beside those that they learn from.
+
+A model shows images by storing ``images`` [N, C, H, W], and ``originals`` of such a shape to compare them with; pixels
+are in [0, 1], and C is 1 or 3.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from gradbench.report.analysis.comparison import ComparisonGroup
+from gradbench.report.figures.panels import Context, Drawing, panels, title_lines
+from gradbench.report.render.formatting import format_strength
+
+CAPTION = (
+    "One panel per treatment at its chosen strength, from the completed seed whose metric is the median one, after "
+    "the last evaluation. Originals are from the test part of the data; where networks reconstruct them, each "
+    "reconstruction has the place of its original. Pixels beyond black and white are shown as these. If the "
+    "treatments did nothing, the panels would look alike. A few images prove nothing: the answers above do."
+)
+MAX_IMAGES, MAX_PIXELS = 16, 256  # images of a panel, and pixels of an image's side
+ABREAST, LEFT, GAP = 4, 0.1, 0.2  # panels of a row; inches
+LARGEST = 1.75  # inches of a panel
+ORIGINALS = "originals"
+Pixels = np.ndarray[Any, np.dtype[Any]]
+Panel = tuple[str, Pixels | None]  # the line below a panel's title, and its pixels
+
+
+def draw(context: Context) -> list[Drawing]:
+    """Draw one figure per comparison whose cells stored images."""
+    drawings: list[Drawing] = []
+    for comparison in context.comparisons:
+        found = _collect(context, comparison)
+        if found:
+            name = f"images-{len(drawings) + 1}" if drawings else "images"
+            drawings.append(_draw_figure(context, comparison, found, name))
+    return drawings
+
+
+def _collect(context: Context, comparison: ComparisonGroup) -> dict[str, Panel]:
+    """Return the panels by their titles; nothing if no cell stored any images."""
+    originals: Pixels | None = None
+    found: dict[str, Panel] = {}
+    for treatment in comparison.treatments:
+        cell = comparison.median_cell(treatment)
+        stored = context.results.arrays_of(str(cell["cell"])) if cell is not None else {}
+        chosen = comparison.chosen_setting(treatment)
+        strength = format_strength(chosen.quantity, [chosen.at])
+        below = ", ".join(filter(None, (strength, f"seed {cell['seed']}" if cell is not None else "")))
+        found[treatment] = below, tile(stored["images"]) if "images" in stored else None
+        if originals is None and ORIGINALS in stored:
+            originals = tile(stored[ORIGINALS])
+    if all(image is None for _, image in found.values()):
+        return {}
+    return ({} if originals is None else {ORIGINALS: ("", originals)}) | found
+
+
+def tile(images: Pixels) -> Pixels | None:
+    """Arrange the first images in a square with white gaps, [N, C, H, W] -> [H', W', 3]; None if they are none."""
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or images.dtype.kind not in "fiu":
+        return None
+    if not 0 < min(images.shape) <= max(images.shape[2:]) <= MAX_PIXELS:
+        return None
+    shown = np.clip(np.nan_to_num(images[:MAX_IMAGES].astype(float)), 0, 1)
+    count, _, height, width = shown.shape
+    side = math.ceil(math.sqrt(count))
+    gap = max(1, width // 16)
+    tiled = np.ones((math.ceil(count / side) * (height + gap) - gap, side * (width + gap) - gap, 3))
+    for place, image in enumerate(shown):
+        y, x = place // side * (height + gap), place % side * (width + gap)
+        tiled[y : y + height, x : x + width] = image.transpose(1, 2, 0)
+    return tiled
+
+
+def _draw_figure(
+    context: Context,
+    comparison: ComparisonGroup,
+    found: dict[str, Panel],
+    name: str,
+) -> Drawing:
+    title = f"Images that the networks of {comparison.label} make, per treatment"
+    names = list(found)
+    abreast = min(2 if context.layout.stacked else ABREAST, len(names))
+    counts = [len(names[start : start + abreast]) for start in range(0, len(names), abreast)]
+    size = min((context.layout.width - 2 * LEFT - GAP * (abreast - 1)) / abreast, LARGEST)
+    right = context.layout.width - LEFT - size * abreast - GAP * (abreast - 1)
+    figure, rows = panels(
+        title, [comparison.label_with_seeds, *[""] * (len(counts) - 1)], counts, layout=context.layout, height=size,
+        left=LEFT, right=right, gap=GAP, titles=[3] * len(counts), abreast=abreast,
+    )  # fmt: skip
+    for ax, treatment in zip((ax for row in rows for ax in row), names, strict=True):
+        below, image = found[treatment]
+        ax.set_title(title_lines(ax, treatment, below), loc="left", size=8)
+        _draw_image(ax, image)
+    alt = f"Images in a square per treatment. {title}"
+    return Drawing(name, title, CAPTION, alt, "", figure)
+
+
+def _draw_image(ax: Axes, image: Pixels | None) -> None:
+    ax.set_axis_off()
+    if image is None:
+        ax.text(0.5, 0.5, "no images", transform=ax.transAxes, ha="center", va="center", size=8)
+    else:
+        ax.imshow(image, interpolation="nearest")

@@ -1,0 +1,67 @@
+"""The figure of images that networks make, beside the originals."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic
+
+from gradbench.report import build
+from gradbench.report.figures.images import MAX_IMAGES, MAX_PIXELS, tile
+
+
+def store(folder: Path, **arrays: np.ndarray) -> None:
+    for path in (folder / "arrays").glob("*.npz"):
+        np.savez(path, **dict(np.load(path)), **arrays)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("has_originals", [True, False])
+def test_images_are_shown_per_treatment_beside_their_originals(
+    channels: int, has_originals: bool, tmp_path: Path
+) -> None:
+    synthetic.write(tmp_path, models=["wgan"], strengths={"none": (), "gp": (1.0,)}, steps=12)
+    images = np.random.default_rng(0).random((20, channels, 8, 8))
+    store(tmp_path, images=images, **({"originals": images} if has_originals else {}))
+    build(tmp_path)
+    words = (tmp_path / "report" / "figures" / "images.svg").read_text(encoding="utf-8")
+    assert words.count("<image") == 2 + has_originals
+    assert ("originals" in words) == has_originals
+    assert "Images" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+
+
+def test_what_is_no_image_is_not_drawn(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, models=["wgan"], strengths={"none": (), "gp": (1.0,)}, steps=12)
+    store(tmp_path, images=np.zeros((4, 2, 8, 8)))
+    build(tmp_path)
+    assert not (tmp_path / "report" / "figures" / "images.svg").exists()
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((4, 8, 8)),
+        np.zeros((0, 1, 8, 8)),
+        np.zeros((4, 1, 0, 8)),
+        np.zeros((4, 1, MAX_PIXELS + 1, 1)),
+        np.full((4, 1, 8, 8), "x"),
+        np.zeros((4, 1, 8, 8), dtype=complex),
+    ],
+)
+def test_no_square_is_made_of_what_is_no_image(images: np.ndarray) -> None:
+    assert tile(images) is None
+
+
+def test_images_lie_row_by_row_and_stay_between_black_and_white() -> None:
+    levels = np.array([0.0, 0.5, 2.0, -1.0, np.nan, np.inf, -np.inf, 1.0])
+    tiled = tile(np.broadcast_to(levels[:, None, None, None], (8, 1, 2, 2)))
+    assert tiled is not None
+    centers = [tiled[3 * (place // 3), 3 * (place % 3), 0] for place in range(8)]
+    assert centers == [0.0, 0.5, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0]
+    assert tiled.shape == (8, 8, 3)
+
+
+def test_at_most_so_many_images_are_shown() -> None:
+    tiled = tile(np.zeros((1000, 3, 2, 2)))
+    assert tiled is not None
+    assert (tiled == 0).all(axis=2).sum() == MAX_IMAGES * 4
