@@ -36,6 +36,7 @@ SIZES = {
     "model.evaluation_tokens": 40,
     "model.critic_steps": 2,
     "model.matched_points": 50,
+    "model.samples": 60,
     "data.limit": 6000,
     "data.length": 10,
     "steps": 20,
