@@ -52,6 +52,8 @@ def dotted_name(code: Any) -> str:
     """
     name = f"{getattr(code, '__module__', None)}.{getattr(code, '__qualname__', '')}".replace(LOCALS, "")
     if not inspect.isclass(code) and not inspect.isfunction(code) and not inspect.isbuiltin(code):
+        if code is None or isinstance(code, bool | int | float | str):
+            raise UsageError(f"expected a class or a function, got {code!r}")
         kind = type(code).__name__
         raise UsageError(
             f"expected a class or a function, got an object of {kind}; give {kind} itself, or a function"

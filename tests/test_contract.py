@@ -35,6 +35,7 @@ from small import (
     default_strengths,
     each_pair,
     each_update,
+    keys_of,
 )
 
 from gradbench.grid.stacks import group_by_program, split_into_stacks
@@ -176,13 +177,17 @@ def test_a_cell_with_a_lazy_penalty_has_the_same_bits_in_a_stack_of_any_width(mo
             assert_same_bits(found, whole[cell])
 
 
+CONVOLUTIONAL = ("autoencoder", "cnn", "resnet")
+"""A stack's convolutions are one with groups, which sums in another order."""
+
+
 def test_the_models_of_gradbench_promise_the_same_bits():
     for model in MODELS:
         if model in NETWORKS:  # a network of the user's own
             continue
         (cell,) = cells(model, "none")
         context = build_stack([cell], data_of(cell), CPU)
-        assert context.is_exact
+        assert context.is_exact == (model not in CONVOLUTIONAL)
         own = replace(cell, sources={"regularizer": "0" * 16})
         assert not replace(context, cells=[own]).is_exact, "own code is not known to keep them"
 
@@ -190,7 +195,7 @@ def test_the_models_of_gradbench_promise_the_same_bits():
 def odd_sizes(model):
     """Return sizes at which no cell's part of a tensor fills vectors, large enough for MKL to take the products."""
     sizes = {"model__batch_size": 9}
-    if model in NETWORKS or model in OTHERS:
+    if model in OTHERS or "model.hidden" not in keys_of(f"model={model}"):
         return sizes
     sizes["model__hidden"] = 23
     if model == "wgan":

@@ -33,21 +33,30 @@ class Results:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = to_path("folder", folder)
+        self._stored()
+        check_folder(self.folder)
+
+    def _stored(self) -> tables.Results:
+        """Return the tables.
+
+        Raises:
+            UsageError: if the folder holds none, or none any more.
+        """
         stored = tables.Results(self.folder)
         if not self.folder.is_dir() or not stored.is_results():
             raise UsageError(f"no results at {self.folder}; gradbench.run('quick') makes some")
-        check_folder(self.folder)
+        return stored
 
     @cached_property
     def cells(self) -> pd.DataFrame:
         """The table of cells: one row each, with config, status and final metrics."""
-        return tables.Results(self.folder).cells()
+        return self._stored().cells()
 
     @cached_property
     def curves(self) -> pd.DataFrame:
         """The table of curves: one row per cell and recorded step."""
-        return tables.Results(self.folder).curves().reset_index(drop=True)
+        return self._stored().curves().reset_index(drop=True)
 
     def answers(self) -> pd.DataFrame:
         """Answer, for each comparison, which treatment to use: a row each, with the evidence.
@@ -68,6 +77,7 @@ class Results:
         from gradbench.report.claims.output import verdict_table
         from gradbench.report.claims.verdicts import judge_folder
 
+        self._stored()
         return verdict_table(judge_folder(self.folder))
 
     def figure(self, name: str) -> "Figure":
@@ -82,11 +92,11 @@ class Results:
         from gradbench import report
         from gradbench.report.figures import save_figure
 
-        drawn = report.draw(self.folder, name)
+        drawn = report.draw(self.folder, name) if isinstance(name, str) else {}
         if name not in drawn:
             drawn = report.draw(self.folder)
             raise UsageError(
-                f"{self.folder} has no figure '{name}'{nearest(name, drawn)} (there are: {', '.join(drawn)})"
+                f"{self.folder} has no figure {name!r}{nearest(str(name), drawn)} (there are: {', '.join(drawn)})"
             )
         found = drawn[name].figure
         found._repr_png_ = lambda: save_figure(found, "png")  # type: ignore[attr-defined]  # a notebook shows it
@@ -120,6 +130,17 @@ class Results:
         cells = "1 cell" if len(self.cells) == 1 else f"{len(self.cells)} cells"
         parts = [f"{count} {status}" for status, count in sorted(counts.items())]
         return ": ".join(filter(None, (cells, ", ".join(parts))))
+
+
+def to_path(name: str, value: object) -> Path:
+    """Return the path that an argument gives.
+
+    Raises:
+        UsageError: if it is none.
+    """
+    if not isinstance(value, str | Path):
+        raise UsageError(f"{name} is a path, such as 'results/quick', got {value!r}")
+    return Path(value)
 
 
 def load(folder: str | Path) -> Results:

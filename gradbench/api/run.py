@@ -58,15 +58,19 @@ def run(
     """
     forkserver.warm_up()
     from gradbench.api.progress import display_for, notebook_or_terminal
-    from gradbench.api.results import Results
+    from gradbench.api.results import Results, to_path
     from gradbench.api.words import check_words, to_words
 
     check_words(words)
-    if jobs is not None and jobs < 1:
-        raise UsageError(f"jobs must be >= 1, got {jobs}")
+    if jobs is not None and (not isinstance(jobs, int) or jobs < 1):
+        raise UsageError(f"jobs must be a whole number >= 1, got {jobs!r}")
+    for name, value in (("fail_fast", fail_fast), ("quiet", quiet), ("cost", cost)):
+        if not isinstance(value, bool):
+            raise UsageError(f"{name} must be True or False, got {value!r}")
     forget()
     given = to_words(keys)
-    folder, own = (Path(path) if path is not None else None for path in (results, config_dir))
+    folder = to_path("results", results) if results is not None else None
+    own = to_path("config_dir", config_dir) if config_dir is not None else None
     console = notebook_or_terminal()
     typed = [*words, *given.words]
     call = forkserver.call_here if given.local else forkserver.run_in_forkserver

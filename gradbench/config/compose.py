@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import yaml
@@ -29,6 +30,9 @@ from gradbench.config.overrides import (
 from gradbench.errors import UsageError, check_length, nearest
 
 PACKAGE = Path(__file__).resolve().parents[1]
+
+HYDRA = Lock()
+"""Held while Hydra composes: it keeps what it does in one global place, and runs may be started in threads."""
 
 GROUPS = ("model", "data", "regularizer", "optimizer", "schedule")
 """Groups from which every cell has an option; a user's folder may add further groups."""
@@ -164,7 +168,7 @@ class Configs:
             plain, parts = [*plain, *made], parts or named_parts
         search = [f"hydra.searchpath={literal([f'file://{self.folder}'])}"] if self.folder else []
         try:
-            with initialize_config_dir(str(shipped_folder("conf")), version_base="1.3"):
+            with HYDRA, initialize_config_dir(str(shipped_folder("conf")), version_base="1.3"):
                 composed = compose("config", overrides=[*plain, *search], return_hydra_config=True)
         except Exception as error:  # Hydra, OmegaConf and YAML raise a dozen unrelated types
             if is_interrupt(error):

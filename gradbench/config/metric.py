@@ -25,6 +25,9 @@ SCALES: dict[str, str] = {
 MARGINS: dict[str, float | None] = {"log": 0.01, "logit": 0.01, "linear": None}
 """Scale -> the change that is too small to matter, where nobody says: 1 % of it, or 0.01 of a share."""
 
+LEAST = {"perplexity": 1.0}
+"""Metric on a log scale, without its split -> its smallest value, where that is not 0."""
+
 FOLLOWING = ("model.goal", "model.unit", "model.scale", "model.margin")
 """Keys that say what a metric means."""
 
@@ -33,6 +36,11 @@ def scale_of(metric: str) -> str:
     """Return the scale of a metric of gradbench's models, named with its split: ``log``, ``logit`` or ``linear``."""
     split, _, name = metric.rpartition("/")
     return "linear" if split == "gap" else SCALES.get(name, "linear")
+
+
+def least_of(metric: str) -> float:
+    """Return the smallest value of a metric on a log scale, named with its split."""
+    return LEAST.get(metric.rpartition("/")[2], 0.0)
 
 
 def reported_names(models: Iterable[Mapping[str, Any]]) -> set[str] | None:

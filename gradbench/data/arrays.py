@@ -98,9 +98,9 @@ def from_arrays(
 
     def array(key: str, name: str) -> Array:
         if name not in arrays:
-            raise UsageError(
-                f"{source} has no array {name}; name one with data.{key}: {nearest_first(name, names)}"
-            )
+            others = [one for one in names if one not in (input, target, test_input, test_target)]
+            hint = f"name one with data.{key}: {nearest_first(name, others)}" if others else "give one"
+            raise UsageError(f"{source} has no array {name}; {hint}")
         return arrays[name]
 
     learns = how.targets != "none"

@@ -46,7 +46,7 @@ def from_frame(
         raise UsageError(
             f"data.missing must be mean, drop or null, got {missing}{nearest(str(missing), MISSING)}"
         )
-    frame = frame.rename(columns=str)
+    frame, target = frame.rename(columns=str), None if target is None else str(target)
     check_names(list(frame.columns), source)
     columns = choose_columns(frame, source, target, input, how)
     table = Table(frame, source)
@@ -90,7 +90,7 @@ def choose_columns(
         UsageError: for a name that is no column, a target that is missing, or no column at all.
     """
     known = list(frame.columns)
-    chosen = [input] if isinstance(input, str) else [str(name) for name in input or ()]
+    chosen = [str(input)] if isinstance(input, str | int) else [str(name) for name in input or ()]
     if input is not None and not chosen:
         raise UsageError("data.input names no column; leave it out to take all but the target")
     for name in chosen:

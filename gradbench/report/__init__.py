@@ -22,6 +22,7 @@ from gradbench.report.diff.pairing import short_names
 from gradbench.report.figures.style import assign_looks
 from gradbench.report.load.cells import LoadedResults, load_results
 from gradbench.report.load.curves import scan_curves
+from gradbench.report.load.read import LEFT_OUT
 from gradbench.report.render import contents
 from gradbench.report.render.blocks import ReportSection
 from gradbench.report.render.cells import MAX_CELLS, list_cells, points_per_curve
@@ -89,7 +90,9 @@ def build(results: Path, claims: Sequence[ReportSection] = ()) -> Report:
         ],
     )
     written = _write_report(results / "report", page, tables)
-    return replace(written, remarks=tuple(line for group in comparisons for line in note_widths(group)))
+    damaged = [note for note in (*loaded.notes, *scanned.notes) if note.startswith(LEFT_OUT)]
+    widths = [line for group in comparisons for line in note_widths(group)]
+    return replace(written, remarks=(*damaged, *widths))
 
 
 def draw(results: Path, name: str = "") -> dict[str, figures.Drawing]:

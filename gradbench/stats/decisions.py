@@ -456,9 +456,15 @@ SEED_COUNTS = (*range(3, 100), *(round(100 * 1.05**i) for i in range(95)))
 
 
 def _count_seeds(size: float, spread: float, confidence: float) -> float:
-    """Count the seeds at which a mean of ``size`` is told from 0: ``√n size / spread >= t + z``."""
+    """Count the seeds at which a mean of ``size`` is told from 0: ``√n size / spread >= t + z``.
+
+    Where all values agree, as many as :func:`paired_interval` asks for.
+    """
     z = float(special.ndtri(POWER))
+    fewest = 1 - math.log2(1 - confidence) if spread <= 1e-9 * size else 0
     for n in SEED_COUNTS if size > 0 else ():
+        if n < fewest:
+            continue
         if math.sqrt(n) * size >= (float(special.stdtrit(n - 1, (1 + confidence) / 2)) + z) * spread:
             return float(n)
     return math.inf

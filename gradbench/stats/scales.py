@@ -26,10 +26,12 @@ class Scale:
     Attributes:
         name: ``log``, ``logit`` or ``linear``.
         examples: number of examples behind a share.
+        least: smallest value that a metric on a ``log`` scale can have: 1 for a perplexity.
     """
 
     name: str = "linear"
     examples: float = EXAMPLES
+    least: float = 0.0
 
     def forward(self, values: npt.ArrayLike) -> Floats:
         """Convert values of the metric to the scale; nan where they are none of it (a logarithm of 0)."""
@@ -43,13 +45,13 @@ class Scale:
             return np.where((given >= 0) & (given <= 1), special.logit(share), np.nan)
 
     def back(self, values: npt.ArrayLike) -> Floats:
-        """Convert values of the scale to the metric; the inverse of :meth:`forward`."""
+        """Convert values of the scale to the metric; the inverse of :meth:`forward` within the metric's range."""
         given = np.asarray(values, dtype=np.float64)
         if self.name == "linear":
             return given
         if self.name == "log":
             with np.errstate(over="ignore"):
-                return np.exp(given)
+                return np.maximum(np.exp(given), self.least)
         share = (special.expit(given) * (self.examples + 1) - 0.5) / self.examples
         return np.asarray(np.clip(share, 0.0, 1.0))
 
@@ -65,19 +67,21 @@ class Scale:
             level: the first, in the metric's units.
 
         Returns:
-            On a ``log`` scale the relative change (−0.2: 20 % lower); otherwise the difference in the metric's units,
-            on a ``logit`` scale that of a share which begins at ``level``: it never leads below 0 or above 1.
+            On a ``log`` scale the relative change (−0.2: 20 % lower); otherwise the difference in the metric's units.
+            From ``level`` it never leads out of the metric's range.
         """
         if self.name == "linear":
             return difference
         if self.name == "log":
             with np.errstate(over="ignore"):
-                return difference.mapped(np.expm1)
+                return difference.mapped(lambda moved: np.maximum(np.expm1(moved), self.least / level - 1))
         start = self.forward(level)
         return difference.mapped(lambda moved: self.back(start + moved) - self.back(start))
 
     def gains_within(self, margin: float, level: float, sign: int) -> tuple[float, float]:
         """Return the range of gains on the scale that stay within a margin, around 0; nan for a level of nan.
+
+        It has no end where the metric has none beyond the margin: from a share of 0.995 no gain exceeds 0.01.
 
         Args:
             margin: change in each direction, above 0: relative on a ``log`` scale, in the metric's units otherwise.
@@ -86,7 +90,8 @@ class Scale:
         """
         step = level * margin if self.name == "log" else margin
         ends = np.array([level - step, level + step])
+        moved = self.forward(ends)
         if self.name == "logit":
-            ends = np.clip(ends, 0.0, 1.0)
-        gains = -sign * (self.forward(ends) - self.forward(level))
+            moved = np.where(ends <= 0, -np.inf, np.where(ends >= 1, np.inf, moved))
+        gains = -sign * (moved - self.forward(level))
         return float(gains.min()), float(gains.max())

@@ -1,5 +1,6 @@
 """Results hold what the report shows, and come from any results folder."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -55,6 +56,29 @@ def test_a_figure_that_there_is_not_is_answered_with_those_that_there_are(monkey
         gradbench.UsageError, match=r"did you mean 'strengths'.*strengths, profiles, learning"
     ):
         gradbench.load(QUICK).figure("strength")
+
+
+@pytest.mark.parametrize("name", [None, 3])
+def test_a_figures_name_that_is_no_text_is_answered_too(name):
+    with pytest.raises(gradbench.UsageError, match=f"has no figure {name}.*there are: strengths"):
+        gradbench.load(QUICK).figure(name)
+
+
+@pytest.mark.parametrize("read", [lambda one: one.cells, lambda one: one.curves, lambda one: one.claims()])
+def test_results_whose_folder_is_gone_are_not_empty_ones(tmp_path, read):
+    shutil.copytree(QUICK, tmp_path / "quick")
+    found = gradbench.load(tmp_path / "quick")
+    shutil.rmtree(tmp_path / "quick")
+    with pytest.raises(gradbench.UsageError, match=r"no results at .*quick"):
+        read(found)
+
+
+@pytest.mark.parametrize("folder", [None, 3])
+def test_what_is_no_path_is_refused(folder):
+    with pytest.raises(
+        gradbench.UsageError, match=f"folder is a path, such as 'results/quick', got {folder}"
+    ):
+        gradbench.load(folder)
 
 
 def test_a_folder_without_results_is_refused_in_one_line(tmp_path):

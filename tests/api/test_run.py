@@ -161,7 +161,10 @@ def test_a_failed_cell_is_printed_and_has_its_status(capsys):
         (["quik"], {}, "there is no experiment 'quik'; did you mean 'quick'"),
         ([("seed", 1)], {}, "words are texts like 'seed=0,1', got a tuple"),
         ([], {"model": "mlp", "optimizer__lr": -1}, "optimizer.lr must be > 0"),
-        ([], {"model": "mlp", "jobs": 0}, "jobs must be >= 1"),
+        ([], {"model": "mlp", "jobs": 0}, "jobs must be a whole number >= 1, got 0"),
+        ([], {"model": "mlp", "jobs": "two"}, "jobs must be a whole number >= 1, got 'two'"),
+        ([], {"model": "mlp", "cost": "nope"}, "cost must be True or False, got 'nope'"),
+        ([], {"model": "mlp", "results": 3}, "results is a path, such as 'results/quick', got 3"),
         ([], {"model": "mlp", "config_dir": "nowhere"}, "nowhere is not a folder"),
     ],
 )

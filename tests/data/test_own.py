@@ -203,6 +203,15 @@ def test_the_standardised_table_agrees_with_scikit_learn():
     np.testing.assert_allclose(data.arrays["test/x"], scaler.transform(x[test]), rtol=1e-4, atol=1e-5)
 
 
+def test_columns_whose_names_are_numbers_are_named_by_them():
+    frame, found = table(), []
+    for price, rooms in (("price", "rooms"), (2, 3)):
+        frame.rename(columns={"price": price, "rooms": rooms}).to_csv("mine.csv", index=False)
+        found.append(loaded(*REGRESSOR, *CSV, f"data.target={price}", f"data.input={rooms}").arrays)
+    for name, array in found[0].items():
+        np.testing.assert_array_equal(found[1][name], array)
+
+
 def test_a_column_of_texts_can_be_the_target_and_columns_can_be_chosen():
     frame = table()
     frame.to_csv("mine.csv", index=False)
@@ -420,7 +429,7 @@ def test_a_functions_arguments_are_typed_and_are_part_of_the_cells_words(code):
         (["data.loader=own_data.raising"], "raised ZeroDivisionError: no luck (own_data.py:"),
         (["data.loader=own_data.nothing"], "own_data.nothing: x is a NoneType"),
         (["data.loader=own_data.three"], "returned 3 values, expected arrays or tensors as (x, y)"),
-        (["data.loader=own_data.alone"], "has no array y; name one with data.target: x"),
+        (["data.loader=own_data.alone"], "has no array y; give one"),
         (
             ["data.loader=own_data.faulty"],
             "data.loader=own_data.faulty: x[2, 1] is nan, expected a finite number",

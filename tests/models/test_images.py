@@ -141,7 +141,8 @@ def test_initial_weights_are_those_of_he_et_al():
     net = ConvolutionalNetwork(1, 10, 32, 6, "none", "relu")
     for layer in net.features:
         if isinstance(layer, nn.Conv2d):
-            assert float(layer.weight.std()) == pytest.approx((2 / (9 * layer.out_channels)) ** 0.5, rel=0.1)
+            z = layer.weight.detach() * (9 * layer.out_channels / 2) ** 0.5
+            assert abs(z.square().mean() - 1) < 5 * (2 / z.numel()) ** 0.5
             assert not layer.bias.any()
 
 
@@ -172,9 +173,7 @@ def test_tables_are_refused_with_one_line(model):
 
 
 def test_images_that_cannot_be_halved_so_often_are_refused_with_one_line():
-    with pytest.raises(
-        UsageError, match="28 x 28 pixels, which are no multiples of 8; give a smaller model.depth"
-    ):
+    with pytest.raises(ValueError, match="28 x 28 pixels, which are no multiples of 8; give a smaller"):
         build("autoencoder", (1, 28, 28), model__depth=3).networks()
 
 

@@ -7,11 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic
+import yaml
 
 from gradbench.report import answer_table, answers
 from gradbench.report.analysis.comparison import list_comparisons
 from gradbench.report.load.cells import load_results
 from gradbench.stats.decisions import seeds_to_decide
+from gradbench.storage.grids import OTHERS
 
 GP = {"none": (), "gp": (0.1, 1.0, 10.0)}
 
@@ -65,6 +67,66 @@ def test_settings_without_none_are_compared_with_each_other(tmp_path: Path) -> N
     (row,) = table(tmp_path).to_dict("records")
     assert (row["verdict"], row["strength"]) == ("better", 10.0)
     assert np.isnan(row["change"])
+
+
+def test_settings_without_none_ask_for_none_and_go_on_from_the_end_of_the_axis_in_one_command(
+    tmp_path: Path,
+) -> None:
+    synthetic.write(tmp_path, models=["wgan"], strengths={"gp": (0.1, 1.0, 10.0)}, seeds=8)
+    (row,) = table(tmp_path).to_dict("records")
+    words = words_of(row["command"])
+    assert (words["regularizer"], words["regularizer.lambda"]) == ("none,gp", "100,1000")
+    synthetic.write(tmp_path, models=["wgan"], strengths={"gp": (1.0, 10.0, 100.0)}, seeds=8)
+    (row,) = table(tmp_path).to_dict("records")
+    words = words_of(row["command"])
+    assert (words["regularizer"], words["regularizer.lambda"]) == ("none,gp", "10.0")
+    assert words["seed"] == "range(8)"
+
+
+def test_without_a_common_seed_nothing_is_compared_and_the_command_pairs_the_seeds(tmp_path: Path) -> None:
+    cells = synthetic.write(tmp_path, models=["wgan"], strengths={"none": (), "gp": (10.0,)}, seeds=6)
+    kept = cells[cells["seed"].lt(3).eq(cells["regularizer"].eq("none"))]
+    kept.to_parquet(tmp_path / "cells" / "a.parquet")
+    (row,) = table(tmp_path).to_dict("records")
+    assert row["verdict"] == "undecided"
+    assert row["sentence"] == "No seed has both gp and none: they are compared at equal seeds."
+    words = words_of(row["command"])
+    assert (words["regularizer"], words["seed"]) == ("none", "range(3,6)")
+
+
+def test_more_seeds_are_asked_of_the_command_that_trained_all_treatments(tmp_path: Path) -> None:
+    synthetic.write(
+        tmp_path, models=["lstm"], strengths={"none": (), "gp": (0.1, 1.0)}, statuses={"*": "completed"}
+    )
+    spec = yaml.safe_load((tmp_path / "experiment.yaml").read_text())
+    whole, part = (f"gradbench run model=lstm regularizer={names}" for names in ("none,gp", "gp"))
+    spec |= {"command": whole, OTHERS: [{"command": part}]}
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(spec))
+    (row,) = table(tmp_path).to_dict("records")
+    assert words_of(row["command"])["regularizer"] == "none,gp"
+
+
+def test_where_all_seeds_have_the_best_value_there_is_nothing_to_gain(tmp_path: Path) -> None:
+    cells = synthetic.write(tmp_path, models=["mlp"], strengths=GP, seeds=8)
+    cells.assign(**{"test/accuracy": 1.0}).to_parquet(tmp_path / "cells" / "a.parquet")
+    (row,) = table(tmp_path).to_dict("records")
+    assert (row["verdict"], row["treatment"]) == ("equal", "none")
+
+
+@pytest.mark.parametrize(("seeds", "known"), [(5, False), (6, True)])
+def test_a_mean_of_few_values_that_agree_has_no_interval(tmp_path: Path, seeds: int, known: bool) -> None:
+    cells = synthetic.write(tmp_path, models=["mlp"], strengths={"none": (), "gp": (1.0,)}, seeds=seeds)
+    cells.assign(**{"test/accuracy": 0.5}).to_parquet(tmp_path / "cells" / "a.parquet")
+    (row,) = table(tmp_path).to_dict("records")
+    assert row["none"] == pytest.approx(0.5)
+    assert np.isfinite(row["none_low"]) == known
+
+
+def test_where_a_metric_of_ones_own_makes_all_runs_diverged_it_is_named(tmp_path: Path) -> None:
+    leaves = {"model.metric": "test/z", "model.metrics.z": "scores.z"}
+    synthetic.write(tmp_path, models=["mlp"], strengths=GP, statuses={"*": "diverged"}, leaves=leaves)
+    (row,) = table(tmp_path).to_dict("records")
+    assert "look at model.metrics.z" in row["sentence"]
 
 
 def test_over_learning_rates_none_is_taken_at_its_best_rate(tmp_path: Path) -> None:

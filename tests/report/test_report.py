@@ -413,6 +413,15 @@ def test_models_that_went_differently_share_a_page(tmp_path: Path) -> None:
     assert found["mlp"].sentence.startswith("No treatment is more than 0.01 better")
 
 
+def test_a_part_that_cannot_be_read_is_named_beside_the_answers(tmp_path: Path) -> None:
+    for part in ("a", "b"):
+        synthetic.write(tmp_path, models=["mlp"], strengths=FEW, steps=6, part=part)
+    whole = (tmp_path / "cells" / "b.parquet").read_bytes()
+    (tmp_path / "cells" / "b.parquet").write_bytes(whole[:100])
+    (remark,) = build(tmp_path).remarks
+    assert remark.startswith(f"left out: {tmp_path / 'cells' / 'b.parquet'} is damaged")
+
+
 def test_one_seed_decides_nothing(tmp_path: Path) -> None:
     synthetic.write(tmp_path, models=["lstm", "mlp"], strengths=FEW, seeds=1, steps=6)
     assert {answer.verdict for answer in answers(tmp_path)} == {"undecided"}

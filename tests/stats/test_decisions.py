@@ -243,6 +243,18 @@ def test_the_seeds_that_decide_give_the_power_that_is_promised():
     assert power == pytest.approx(0.8, abs=0.06)
 
 
+@pytest.mark.parametrize(("gain", "margins"), [(0.0, (-0.1, 0.1)), (0.5, None)])
+def test_differences_that_all_agree_are_decided_at_the_number_of_seeds_that_is_said(gain, margins):
+    def verdict(seeds):
+        scores = np.zeros((2, seeds))
+        scores[1] -= gain
+        return rank_arms(scores, [0, 1], 0, margins).verdict
+
+    n = seeds_to_decide(np.full((1, 3), -gain), np.zeros(3), margins)
+    assert verdict(n) == (BETTER if gain else EQUAL)
+    assert verdict(n - 1) == UNDECIDED
+
+
 def test_equality_may_take_fewer_seeds_than_a_difference():
     rng = np.random.default_rng(0)
     gains = 0.1 * rng.standard_normal(8)

@@ -82,7 +82,16 @@ def test_the_gains_within_a_margin_are_those_whose_change_is(name, level, margin
     assert -sign * ends[0] < 0, "a gain below zero is a change for the worse"
 
 
-def test_a_margin_that_leads_out_of_the_range_ends_there():
+@pytest.mark.parametrize("level", [0.995, 1.0])
+def test_a_gain_that_nothing_can_reach_stays_within_a_margin(level):
     scale = Scale("logit", 100)
-    _, high = scale.gains_within(0.01, 0.995, -1)
-    assert high == pytest.approx(scale.forward(1.0) - scale.forward(0.995))
+    low, high = scale.gains_within(0.01, level, -1)
+    assert high == np.inf
+    assert scale.back(scale.forward(level) + low) == pytest.approx(level - 0.01)
+
+
+def test_a_perplexity_and_its_changes_end_at_1():
+    scale = Scale("log", least=1.0)
+    far = Interval(np.log(80), np.log(0.1), np.log(1e5), 2)
+    assert scale.interval(far) == pytest.approx((80, 1, 1e5, 2))
+    assert 80 * (1 + scale.change(Interval(-1, -9, 0, 3), 80).low) == pytest.approx(1)

@@ -319,7 +319,7 @@ def test_final_metrics_are_what_the_model_measures_of_plain_modules(model):
         draws = program.model.draw("evaluation", cell.seed, 0, 1, data.arrays)
         with torch.no_grad():
             found = program.model.evaluate(
-                networks,
+                {name: net.eval() for name, net in networks.items()},
                 examples,
                 {name: as_tensor(numbers[0], program.dtype) for name, numbers in draws.items()},
             )

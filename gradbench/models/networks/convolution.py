@@ -106,8 +106,8 @@ def check_halvings(shape: Sequence[int], channels: int, depth: int) -> None:
         raise ValueError(f"model.channels and model.depth must be >= 1, got {channels} and {depth}")
     if any(size % 2**depth for size in shape[1:]):
         raise ValueError(
-            f"model.depth={depth} halves an image {depth} times, and these have {shape[1]} x {shape[2]} pixels, which are "
-            f"no multiples of {2**depth}; give a smaller model.depth, or choose other data"
+            f"model.depth={depth} halves an image {depth} times, and these have {shape[1]} x {shape[2]} pixels, which "
+            f"are no multiples of {2**depth}; give a smaller model.depth, or choose other data"
         )
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from gradbench.report.analysis.action import action_of
-from gradbench.report.analysis.commands import add_seeds, extend_strengths
+from gradbench.report.analysis.commands import add_none, add_seeds, extend_strengths, run_seeds
 from gradbench.report.analysis.comparison import CONTROL, ComparisonGroup, Setting
 from gradbench.report.analysis.cost import cost_of
+from gradbench.report.analysis.tables import OWN_METRIC
 from gradbench.report.load.cells import NONE, LoadedResults
 from gradbench.report.render.formatting import (
     ONE_SEED,
@@ -153,10 +154,13 @@ def _missing(comparison: ComparisonGroup) -> tuple[str, ...]:
     if (statuses == "failed").all():
         return "every run failed", f"{len(statuses)} of {len(statuses)} stopped with an error; see the audit."
     if (statuses == "diverged").all():
-        return (
-            "every run diverged",
-            f"{len(statuses)} of {len(statuses)} diverged: try a lower learning rate, such as optimizer.lr=0.01.",
-        )
+        count = f"{len(statuses)} of {len(statuses)} diverged"
+        name = comparison.metric.partition("/")[2]
+        if f"{OWN_METRIC}{name}" in comparison.cells.columns:
+            count += f", which a metric that is not finite counts as, too: look at model.metrics.{name}, or"
+        else:
+            count += ":"
+        return "every run diverged", f"{count} try a lower learning rate, such as optimizer.lr=0.01."
     if comparison.treatments == [NONE]:
         return "only none was run", "Add a treatment to compare it with, such as regularizer=none,clip_norm."
     if NONE in comparison.treatments and comparison.cells_at(CONTROL)["score"].isna().all():
@@ -179,6 +183,9 @@ class _Writer:
         if not treated:
             return _unanswerable(self.comparison, "no run of a treatment finished", "See the audit.")
         best = _leading(treated, ranking.verdict)
+        unpaired = self._seeds_without_none(best)
+        if unpaired:
+            return unpaired
         if ranking.verdict == BETTER:
             further = extend_strengths(self.results, self.comparison, self._setting(best))
             parts = [*self._change(best), self._as_good(best), self._chances(best), self._action(best)]
@@ -201,6 +208,19 @@ class _Writer:
         command = add_seeds(self.results, self.comparison, count) if count else ""
         return self._answer(best, UNDECIDED, f"Undecided: best seen {self._name(best)}", parts, command)
 
+    def _seeds_without_none(self, best: Contender) -> Answer | None:
+        """Answer what to run where a treatment and ``none`` have no seed in common, so that nothing can be paired."""
+        seeds, control = (
+            self.comparison.cells_at(setting)["seed"] for setting in (self._setting(best), CONTROL)
+        )
+        if seeds.isin(control).any():
+            return None
+        words = (
+            f"No seed has both {self._setting(best).treatment} and none: they are compared at equal seeds."
+        )
+        command = run_seeds(self.results, self.comparison, CONTROL, sorted(set(seeds)))
+        return self._answer(best, UNDECIDED, f"Undecided: best seen {self._name(best)}", [words], command)
+
     def best_setting(self) -> Answer:
         """Answer which setting is best where nothing was run with ``none``."""
         ranking = self.comparison.ranking
@@ -217,8 +237,10 @@ class _Writer:
             self._as_good(best),
         ]
         parts += [self._chances(best), self._action(best)]
+        further = extend_strengths(self.results, self.comparison, self._setting(best))
+        parts.append("The best strength is the last one tried: go on beyond it." if further else "")
         parts.append("Add regularizer=none to see what it is worth.")
-        command = extend_strengths(self.results, self.comparison, self._setting(best))
+        command = add_none(further, self.results, self.comparison, self._setting(best))
         advice = f"{'Use' if verdict == BETTER else 'Undecided: best seen'} {self._name(best)}"
         return self._answer(best, verdict, advice, parts, command)
 

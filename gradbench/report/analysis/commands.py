@@ -1,21 +1,33 @@
 """Write the command that goes on from an answer: more seeds, or a wider axis."""
 
 import shlex
+from collections.abc import Sequence
 
 from gradbench.report.analysis.comparison import ComparisonGroup, Setting
-from gradbench.report.load.cells import LoadedResults
+from gradbench.report.load.cells import NONE, LoadedResults
 from gradbench.storage.sanitize import is_command
 
+CHOICE = "regularizer="
 FACTOR = 3.0  # between strengths of an axis of one value
 
 
 def add_seeds(results: LoadedResults, comparison: ComparisonGroup, count: int) -> str:
-    """Write the command that trains the sweep with ``count`` seeds, those that are there among them; empty if "
-    "unknown."""
-    command = next((one for one in reversed(results.commands) if is_command(one)), "")
+    """Write the command that trains the sweep with ``count`` seeds, those that are there among them.
+
+    It is the last one that trained all treatments of the comparison, or the last one; empty if unknown.
+    """
+    commands = [one for one in reversed(results.commands) if is_command(one)]
+    whole = (one for one in commands if _covers(one, comparison))
+    command = next(whole, commands[0] if commands else "")
     first = min(comparison.seeds)
-    seeds = f"seed=range({count})" if first == 0 else f"seed=range({first},{first + count})"
-    return _change(command, results, {"seed": seeds})
+    return _change(command, results, {"seed": _seed_word(range(first, first + count))})
+
+
+def run_seeds(
+    results: LoadedResults, comparison: ComparisonGroup, setting: Setting, seeds: Sequence[int]
+) -> str:
+    """Write the command that trains a setting that there is at other seeds; empty if unknown."""
+    return _change(_command_of(comparison, setting), results, {"seed": _seed_word(seeds)})
 
 
 def extend_strengths(results: LoadedResults, comparison: ComparisonGroup, best: Setting) -> str:
@@ -31,13 +43,43 @@ def extend_strengths(results: LoadedResults, comparison: ComparisonGroup, best: 
     if len(axis) > 1:
         factor = axis[1] / axis[0] if lowest else axis[-1] / axis[-2]
     steps = [best.strength / factor**i if lowest else best.strength * factor**i for i in (1, 2)]
-    command = comparison.cells_at(best).iloc[0].get("command")
-    seeds = f"seed=range({min(comparison.seeds)},{max(comparison.seeds) + 1})".replace("range(0,", "range(")
     key = f"regularizer.{best.quantity}"
     values = ",".join(str(float(f"{step:.3g}")).removesuffix(".0") for step in sorted(steps))
-    return (
-        _change(str(command), results, {key: f"{key}={values}", "seed": seeds}) if is_command(command) else ""
-    )
+    words = {key: f"{key}={values}", "seed": _seed_word(comparison.seeds)}
+    return _change(_command_of(comparison, best), results, words)
+
+
+def add_none(command: str, results: LoadedResults, comparison: ComparisonGroup, best: Setting) -> str:
+    """Let a command train ``none`` too; without one, that of a setting at all its seeds. Empty if unknown."""
+    command = command or run_seeds(results, comparison, best, comparison.seeds)
+    name = next((word for word in shlex.split(command) if word.startswith(CHOICE)), "")
+    if not name:
+        return ""
+    return _change(command, results, {CHOICE[:-1]: f"{CHOICE}{NONE},{name.removeprefix(CHOICE)}"})
+
+
+def _covers(command: str, comparison: ComparisonGroup) -> bool:
+    """Return whether a command trains all treatments of a comparison: it names them all, or an experiment does."""
+    names = {name for word in shlex.split(command) if word.startswith(CHOICE) for name in _choices(word)}
+    return not names or {treatment.partition(" (")[0] for treatment in comparison.treatments} <= names
+
+
+def _choices(word: str) -> list[str]:
+    return word.removeprefix(CHOICE).split(",")
+
+
+def _command_of(comparison: ComparisonGroup, setting: Setting) -> str:
+    """Return the command that reruns a cell of a setting; empty if unknown."""
+    command = comparison.cells_at(setting).iloc[0].get("command")
+    return str(command) if is_command(command) else ""
+
+
+def _seed_word(seeds: Sequence[int]) -> str:
+    """Write seeds, sorted, as a word: a range where none is left out."""
+    first, last = seeds[0], seeds[-1]
+    if len(seeds) < last - first + 1:
+        return f"seed={','.join(map(str, seeds))}"
+    return f"seed=range({last + 1})" if first == 0 else f"seed=range({first},{last + 1})"
 
 
 def _change(command: str, results: LoadedResults, words: dict[str, str]) -> str:

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from gradbench.config.composite import JOINT
-from gradbench.config.metric import MARGINS, scale_of
+from gradbench.config.metric import MARGINS, least_of, scale_of
 from gradbench.report.load.cells import NONE, LoadedResults, split_strengths
 from gradbench.report.render.formatting import Strength, pluralize
-from gradbench.stats.decisions import Margins, Ranking, rank_arms
-from gradbench.stats.intervals import Floats, Interval, mean_interval
+from gradbench.stats.decisions import Margins, Ranking, paired_interval, rank_arms
+from gradbench.stats.intervals import Floats, Interval
 from gradbench.stats.scales import EXAMPLES, SCALES, Scale
 
 
@@ -143,7 +143,7 @@ class ComparisonGroup:
 
     def mean_of(self, values: npt.ArrayLike) -> Interval:
         """Compute the mean of some values of the metric, taken on the scale, in the metric's units."""
-        return self.scale.interval(mean_interval(self.scale.forward(values)))
+        return self.scale.interval(paired_interval(self.scale.forward(values)))
 
     def change(self, gain: Interval, level: float) -> Interval:
         """Convert a gain on the scale to a change of the metric from ``level``, as people read it."""
@@ -209,7 +209,8 @@ def scale_of_cells(cells: pd.DataFrame, columns: Sequence[str] = ("value",)) -> 
     values = pd.concat([cells[column].dropna() for column in columns])
     if not np.isfinite(Scale(name).forward(values)).all():
         name = "linear"
-    return Scale(name, _positive_number(first.get("test_examples")) or EXAMPLES)
+    metric = str(first["model.metric"])
+    return Scale(name, _positive_number(first.get("test_examples")) or EXAMPLES, least_of(metric))
 
 
 def margin_of(cells: pd.DataFrame) -> float | None:

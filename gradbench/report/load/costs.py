@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from gradbench.report.load.read import to_numbers
+from gradbench.report.load.read import LEFT_OUT, to_numbers
 from gradbench.stats.intervals import median_interval
 from gradbench.storage.costs import NUMBERS, read_costs
 
@@ -26,7 +26,7 @@ def load_rounds(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     Columns that a row is joined by are text, the others numbers; rows without a positive time are left out.
     """
     table, damaged = read_costs(folder)
-    notes = [f"left out: {error}" for error in damaged]
+    notes = [f"{LEFT_OUT}: {error}" for error in damaged]
     if not {*KEY, *NUMBERS, "measured"} <= set(table):
         return pd.DataFrame(columns=[*KEY, *NUMBERS]), notes
     rounds = table[[*KEY, "measured"]].astype(str)

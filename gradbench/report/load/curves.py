@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from gradbench.errors import DamagedError
-from gradbench.report.load.read import CURVES, clean_curves
+from gradbench.report.load.read import CURVES, LEFT_OUT, clean_curves
 from gradbench.report.load.sparklines import Sparklines, encode_curves
 from gradbench.storage.parquet import read_table
 from gradbench.storage.sanitize import escape_controls
@@ -109,7 +109,7 @@ def _read_parts(path: Path, notes: list[str]) -> Iterator[pd.DataFrame]:
         try:
             yield read_table(part).to_pandas()
         except DamagedError as error:
-            notes.append(f"left out: {error}")
+            notes.append(f"{LEFT_OUT}: {error}")
 
 
 def _select_cells(rows: pd.DataFrame, cells: Container[str]) -> pd.DataFrame:

@@ -14,6 +14,9 @@ from gradbench.storage.results import RECORDED
 from gradbench.storage.sanitize import escape_controls, is_cell, is_command
 from gradbench.storage.schema import part_paths, scan_parts
 
+LEFT_OUT = "left out"
+"""How a note on a file begins that was not read."""
+
 STATUSES = ("completed", "diverged", "failed")
 NEEDED = ("model", "model.metric", "model.goal", "regularizer")
 MADE_BY = ("gradbench", "torch", "python", "device", "device_name", "execution", "git_commit")
@@ -73,7 +76,7 @@ def read_parts(path: Path, table: str) -> tuple[pd.DataFrame, list[str]]:
     frames, notes = [], []
     for part in scan_parts(path / table):
         if isinstance(part, DamagedError):
-            notes.append(f"left out: {part}")
+            notes.append(f"{LEFT_OUT}: {part}")
         else:
             # A column that is null throughout a part has no type; the other parts decide it.
             frames.append(part.to_pandas().dropna(axis="columns", how="all"))
@@ -89,7 +92,7 @@ def find_damaged_arrays(path: Path, cells: pd.DataFrame) -> list[str]:
         try:
             check_arrays(file)
         except DamagedError as error:
-            notes.append(f"left out: {error}")
+            notes.append(f"{LEFT_OUT}: {error}")
     return notes
 
 
