@@ -21,6 +21,9 @@ Networks = Mapping[str, Network | nn.Module]
 
 Tensors = dict[str, Tensor]
 
+SNAPSHOTS = "snapshots/"
+"""How the names of arrays begin that are kept of a few evaluations over training; of others the last one is kept."""
+
 
 @dataclass(frozen=True)
 class Player:
@@ -141,7 +144,8 @@ class Task(ABC):
             data: the data's arrays.
 
         Returns:
-            Metrics, and the arrays to store; none of either by default.
+            Metrics, and the arrays to store; none of either by default. Of an array whose name begins with
+            :data:`SNAPSHOTS`, what a few evaluations gave is stored, [E, ...], with their ``snapshots/steps``.
         """
         return {}, {}
 

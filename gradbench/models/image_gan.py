@@ -11,11 +11,14 @@ import numpy as np
 from torch import nn
 
 from gradbench.errors import UsageError
-from gradbench.models import Networks
+from gradbench.models import SNAPSHOTS, Networks
 from gradbench.models.gan import AdversarialTask, weight_histogram
 from gradbench.models.image_quality import METRICS, RealImages, real_images
 from gradbench.models.images import HEAVY, SHOWN, check_images
 from gradbench.models.networks.convolution import Decoder, Encoder
+
+FOLLOWED = 8
+"""Images, of the same noise, that are stored of several evaluations."""
 
 
 class ImageGAN(AdversarialTask):
@@ -70,6 +73,7 @@ class ImageGAN(AdversarialTask):
         samples = kept.pop("samples")
         kept |= weight_histogram(kept.pop("weights"))
         kept |= {"images": samples[:SHOWN], "originals": data["test/x"][:SHOWN]}
+        kept[f"{SNAPSHOTS}images"] = samples[:FOLLOWED]
         self.real = self.real or real_images(data)
         found = self.real.compare(samples)
         return {f"test/{name}": value for name, value in found.items()}, kept

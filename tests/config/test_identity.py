@@ -63,6 +63,7 @@ GOLDEN = {
     "model=classifier model.network=gradbench.models.networks.mlp.Perceptron": "838106757c9141dd",
     "model=regressor model.network=gradbench.models.networks.mlp.Perceptron": "54d714d7395673d4",
     "model=language_model model.network=gradbench.models.networks.mlp.Perceptron": "d25d55d59c3c1170",
+    "model=image_gan": "aca874159ab91ddb",
     "model=mlp optimizer=adam optimizer.betas=[0.8,0.9]": "db508a10b76e4dda",
 }
 """Command line -> id, over data whose fingerprint is 64 zeros. One that changes has everybody train again."""

@@ -11,12 +11,15 @@ from torch import nn
 
 from gradbench.data import Data
 from gradbench.errors import UsageError
+from gradbench.models import SNAPSHOTS
 from gradbench.models.gan import LOSSES
+from gradbench.models.image_gan import FOLLOWED
 from gradbench.models.image_quality import METRICS, Gaussian, divergence, frechet_distance, real_images
 from gradbench.models.images import SHOWN
 from gradbench.training.bind import init_state
+from gradbench.training.checkpoint import Checkpoint, StoppedError
 from gradbench.training.draws import draw_chunk
-from gradbench.training.loop import train
+from gradbench.training.loop import MAX_SNAPSHOTS, snapshot_steps, train
 from gradbench.training.program import build as build_program
 from gradbench.training.setup import build_stack
 
@@ -267,3 +270,38 @@ def test_images_without_classes_are_refused_with_one_line():
     x = np.zeros((8, 1, 8, 8), dtype="float32")
     with pytest.raises(UsageError, match="these data have no classes"):
         build_program(cell.config, Data({"train/x": x, "test/x": x}, {"inputs": 64}))
+
+
+# ---- snapshots over training -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("steps", "eval_every", "expected"),
+    [(300, 60, {60, 120, 180, 240, 300}), (20, 20, {20}), (25, 10, {10, 20, 25}), (1000, 10, None)],
+)
+def test_snapshots_are_of_a_few_evaluations_the_last_among_them(steps, eval_every, expected):
+    found = snapshot_steps(steps, eval_every)
+    assert found == (expected or found)
+    assert len(found) <= MAX_SNAPSHOTS
+    assert {min(eval_every, steps), steps} <= found
+
+
+def test_images_of_the_same_noise_are_kept_over_training_also_by_a_run_that_was_stopped(tmp_path):
+    stack = cells("image_gan", "clip_norm", seed=[0, 1], steps=8, eval_every=2)
+    data = data_of(stack[0])
+    whole = train(stack, data, CPU)
+    stops = iter([False, False, True, *[False] * 100])
+    checkpoint = Checkpoint(tmp_path / "c", {}, seconds=0.0, stop=lambda: next(stops))
+    with pytest.raises(StoppedError):
+        train(stack, data, CPU, checkpoint=checkpoint)
+    assert checkpoint.exists()
+    resumed = train(stack, data, CPU, checkpoint=checkpoint)
+    for one, other in zip(whole.arrays, resumed.arrays, strict=True):
+        assert one[f"{SNAPSHOTS}steps"].tolist() == [2, 4, 6, 8]
+        images = one[f"{SNAPSHOTS}images"]
+        assert images.shape == (4, FOLLOWED, 1, 8, 8)
+        np.testing.assert_array_equal(images[-1], one["images"][:FOLLOWED])
+        assert np.abs(np.diff(images, axis=0)).max() > 0
+        assert one.keys() == other.keys()
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
