@@ -1,5 +1,7 @@
 """The convolutional GAN, against torch's own losses and layers, and the Fréchet distance against SciPy."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -290,11 +292,11 @@ def test_images_of_the_same_noise_are_kept_over_training_also_by_a_run_that_was_
     stack = cells("image_gan", "clip_norm", seed=[0, 1], steps=8, eval_every=2)
     data = data_of(stack[0])
     whole = train(stack, data, CPU)
-    stops = iter([False, False, True, *[False] * 100])
-    checkpoint = Checkpoint(tmp_path / "c", {}, seconds=0.0, stop=lambda: next(stops))
+    asked = itertools.count()
     with pytest.raises(StoppedError):
-        train(stack, data, CPU, checkpoint=checkpoint)
-    assert checkpoint.exists()
+        train(stack, data, CPU, checkpoint=Checkpoint(tmp_path / "c", {}, 0.0, lambda: next(asked) > 2))
+    checkpoint = Checkpoint(tmp_path / "c", {}, 60.0)
+    assert list(checkpoint.load(CPU)["snapshots"]) == [2, 4]
     resumed = train(stack, data, CPU, checkpoint=checkpoint)
     for one, other in zip(whole.arrays, resumed.arrays, strict=True):
         assert one[f"{SNAPSHOTS}steps"].tolist() == [2, 4, 6, 8]
