@@ -114,7 +114,9 @@ class AdversarialTask(Task):
         metrics: Mapping[str, object] | None = None,
     ) -> None:
         if loss not in LOSSES:
-            raise UsageError(f"model.loss must be one of {', '.join(LOSSES)}, got {loss}{nearest(loss, LOSSES)}")
+            raise UsageError(
+                f"model.loss must be one of {', '.join(LOSSES)}, got {loss}{nearest(loss, LOSSES)}"
+            )
         if generator not in ("trained", "fixed"):
             raise ValueError(f"model.generator must be trained or fixed, got {generator}")
         if min(noise, critic_steps) < 1:
@@ -212,7 +214,7 @@ class AdversarialTask(Task):
 
     @final
     def batch(self, player: str, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
-        """Return real, generated and interpolated points for the critic; for the generator noise and perhaps real ones."""
+        """Return real, generated and interpolated points for the critic; noise, and perhaps real points, for the generator."""
         real = {"real": gather_rows(data["train/x"], draw["real"])} if "real" in draw else {}
         if player == "generator":
             return {"noise": draw["noise"]} | real

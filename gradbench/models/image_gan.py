@@ -52,7 +52,9 @@ class ImageGAN(AdversarialTask):
                 "data=digits, mnist5k, fashion_mnist or cifar10, or data of your own with a class per image"
             )
         if any(size % 2 for size in shape[1:]):
-            raise UsageError(f"images need even sides, and these have {shape[1]} x {shape[2]} pixels; add data.size")
+            raise UsageError(
+                f"images need even sides, and these have {shape[1]} x {shape[2]} pixels; add data.size"
+            )
         super().__init__(sizes, arrays, **keys)
         self.layers, self.norm, self.activation = (channels, depth), norm, activation
         self.real: RealImages | None = None

@@ -65,7 +65,7 @@ def train_classifier(x: Tensor, y: Tensor, classes: int) -> ImageClassifier:
         optimizer = torch.optim.Adam(net.parameters(), RATE)
         for index in epoch_indices(0, len(x), min(BATCH, len(x)), 0, STEPS):
             optimizer.zero_grad()
-            F.cross_entropy(net(x[index])[1], y[index]).backward()
+            F.cross_entropy(net(x[index])[1], y[index]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return net.requires_grad_(False)
 
@@ -139,10 +139,13 @@ def divergence(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
         return float((p[met] * np.log(p[met] / q[met])).sum())
 
 
-def classify(net: ImageClassifier, images: NDArray[np.generic]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def classify(
+    net: ImageClassifier, images: NDArray[np.generic]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return features [N, F] and predicted classes [N] of images [N, C, H, W]."""
     with torch.no_grad():
-        parts = [net(part) for part in torch.from_numpy(np.array(images, dtype=np.float32)).split(CHUNK)]
+        x = torch.from_numpy(np.array(images, dtype=np.float32))
+        parts = [net(part) for part in torch.split(x, CHUNK)]
     return (
         torch.cat([features for features, _ in parts]).numpy(),
         torch.cat([logits.argmax(dim=1) for _, logits in parts]).numpy(),
@@ -169,7 +172,9 @@ def describe(arrays: Mapping[str, NDArray[np.generic]]) -> RealImages:
     """As :func:`real_images`, anew."""
     x, y = arrays["train/x"], np.asarray(arrays["train/y"])
     classes = int(y.max()) + 1
-    net = train_classifier(torch.from_numpy(np.array(x, np.float32)), torch.from_numpy(y.astype(np.int64)), classes)
+    net = train_classifier(
+        torch.from_numpy(np.array(x, np.float32)), torch.from_numpy(y.astype(np.int64)), classes
+    )
     (train, _), (test, predicted) = classify(net, x), classify(net, arrays["test/x"])
     features = Gaussian.of(test)
     return RealImages(

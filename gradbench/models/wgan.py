@@ -62,7 +62,14 @@ class WassersteinGAN(AdversarialTask):
         metrics: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(
-            sizes, arrays, noise, critic_steps, batch_size, generator=generator, networks=networks, metrics=metrics
+            sizes,
+            arrays,
+            noise,
+            critic_steps,
+            batch_size,
+            generator=generator,
+            networks=networks,
+            metrics=metrics,
         )
         if matched_points < 1:
             raise ValueError(f"model.matched_points must be >= 1, got {matched_points}")
@@ -81,7 +88,7 @@ class WassersteinGAN(AdversarialTask):
         return super().values(critic, points) if "critic" in self.own else critic_values(critic, points)
 
     def inspect(self, critic: Callable[..., Tensor], real: Tensor, fake: Tensor, x: Tensor) -> Tensors:
-        """Return the norms of the gradient by each layer's activations and, in the plane, the critic's value surface."""
+        """Return gradient norms with respect to each layer's activations and, in the plane, the critic's value surface."""
         results = {}
         if "critic" not in self.own:
             some = torch.cat([real[: LAYER_POINTS // 2], fake[: LAYER_POINTS // 2]])

@@ -83,7 +83,8 @@ class Plan:
 def expected_cost(cells: Sequence[Cell]) -> float:
     """Estimate the relative duration of a stack, without unit, so that long stacks can start first."""
     config = cells[0].config
-    model = {"resnet": 12.0, "lstm": 8.0, "sequence": 6.0, "cnn": 4.0, "wgan": 3.0}.get(config["model"]["name"], 1.0)
+    costs = {"resnet": 12.0, "image_gan": 12.0, "lstm": 8.0, "sequence": 6.0, "cnn": 4.0, "wgan": 3.0}
+    model = costs.get(config["model"]["name"], 1.0)
     regularizer = 2.5 if config["regularizer"]["family"] == "penalty" else 1.0
     return len(cells) * int(config["steps"]) * int(config["accumulate"]) * model * regularizer
 

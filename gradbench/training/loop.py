@@ -239,7 +239,9 @@ def snapshot_of(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return found if sum(array.nbytes for array in found.values()) <= SNAPSHOT else {}
 
 
-def stack_snapshots(snapshots: Mapping[int, list[dict[str, np.ndarray]]], place: int) -> dict[str, np.ndarray]:
+def stack_snapshots(
+    snapshots: Mapping[int, list[dict[str, np.ndarray]]], place: int
+) -> dict[str, np.ndarray]:
     """Return a cell's snapshots of E evaluations as arrays [E, ...], and the steps of these; nothing if it has none."""
     kept = {step: of_cells[place] for step, of_cells in sorted(snapshots.items()) if of_cells[place]}
     if not kept:

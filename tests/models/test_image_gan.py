@@ -47,7 +47,9 @@ def test_losses_are_torchs_binary_cross_entropies_of_logits(name):
     random = torch.Generator().manual_seed(0)
     fake, real = (3 * torch.randn(2, 40, dtype=torch.float64, generator=random)).requires_grad_().unbind()
     for ours, theirs in zip((LOSSES[name].critic, LOSSES[name].generator), THEIRS[name], strict=True):
-        for x, y in zip(derivatives(ours(fake, real), fake), derivatives(theirs(fake, real), fake), strict=True):
+        for x, y in zip(
+            derivatives(ours(fake, real), fake), derivatives(theirs(fake, real), fake), strict=True
+        ):
             torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-12)
 
 
@@ -154,7 +156,9 @@ def test_the_distance_of_gaussians_on_common_axes_is_that_of_means_and_of_deviat
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-12)
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-12)
     # of points that are all the same, what remains is the other's spread
-    assert frechet_distance(a, Gaussian(a.mean, np.zeros((6, 6)))) == pytest.approx((deviations[0] ** 2).sum())
+    assert frechet_distance(a, Gaussian(a.mean, np.zeros((6, 6)))) == pytest.approx(
+        (deviations[0] ** 2).sum()
+    )
 
 
 def test_the_divergence_of_classes_is_scipys():

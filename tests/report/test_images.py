@@ -70,9 +70,7 @@ def test_at_most_so_many_images_are_shown() -> None:
     assert (tiled == 0).all(axis=2).sum() == MAX_IMAGES * 4
 
 
-def test_images_over_training_have_a_row_per_evaluation(
-    tmp_path: Path, drawn: Callable[..., None]
-) -> None:
+def test_images_over_training_have_a_row_per_evaluation(tmp_path: Path, drawn: Callable[..., None]) -> None:
     drawn("Images")
     synthetic.write(tmp_path, models=["wgan"], strengths={"none": (), "gp": (1.0,)}, steps=12)
     images = np.random.default_rng(0).random((3, 8, 1, 8, 8))

@@ -133,8 +133,8 @@ def _draw_figure(
     ratio = max(image.shape[0] / image.shape[1] for _, image in found.values() if image is not None)
     lines = 3 + max(below.count("\n") for below, _ in found.values())
     figure, rows = panels(
-        title, [comparison.label_with_seeds, *[""] * (len(counts) - 1)], counts, layout=context.layout, height=size * ratio,
-        left=LEFT, right=right, gap=GAP, titles=[lines] * len(counts), abreast=abreast,
+        title, [comparison.label_with_seeds, *[""] * (len(counts) - 1)], counts, layout=context.layout,
+        height=size * ratio, left=LEFT, right=right, gap=GAP, titles=[lines] * len(counts), abreast=abreast,
     )  # fmt: skip
     for ax, treatment in zip((ax for row in rows for ax in row), names, strict=True):
         below, image = found[treatment]
