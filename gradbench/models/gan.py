@@ -214,7 +214,7 @@ class AdversarialTask(Task):
 
     @final
     def batch(self, player: str, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
-        """Return real, generated and interpolated points for the critic; noise, and perhaps real points, for the generator."""
+        """Return real, generated and interpolated points for the critic; noise and, to be paired, real ones for G."""
         real = {"real": gather_rows(data["train/x"], draw["real"])} if "real" in draw else {}
         if player == "generator":
             return {"noise": draw["noise"]} | real

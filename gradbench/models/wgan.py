@@ -88,7 +88,7 @@ class WassersteinGAN(AdversarialTask):
         return super().values(critic, points) if "critic" in self.own else critic_values(critic, points)
 
     def inspect(self, critic: Callable[..., Tensor], real: Tensor, fake: Tensor, x: Tensor) -> Tensors:
-        """Return gradient norms with respect to each layer's activations and, in the plane, the critic's value surface."""
+        """Return the gradient's norm by each layer's activations and, in the plane, the critic's value surface."""
         results = {}
         if "critic" not in self.own:
             some = torch.cat([real[: LAYER_POINTS // 2], fake[: LAYER_POINTS // 2]])

@@ -89,7 +89,8 @@ def plain_generator():
 @pytest.mark.parametrize("loss", LOSSES)
 def test_it_trains_exactly_as_a_plain_pytorch_script(loss):
     """The networks are torch's own layers, the penalty is R1 and R2 as R3GAN has them."""
-    (cell,) = cells("image_gan", "gp_zero@both", regularizer__lambda=0.5, model__loss=loss, steps=6)
+    given = {"regularizer__lambda": 0.5, "model__loss": loss, "model__activation": "leaky_relu", "steps": 6}
+    (cell,) = cells("image_gan", "gp_zero@both", **given)
     data = data_of(cell)
     setup = build_stack([cell], data, CPU)
     nets = {"critic": plain_critic(), "generator": plain_generator()}
