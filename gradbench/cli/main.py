@@ -332,9 +332,12 @@ def print_report(built: "Report") -> None:
             "\n".join(filter(None, said)),
         )
     out.print(table)
+    groups_of: dict[str, list[str]] = {}
     for answer in built.answers:
-        if answer.command:
-            print_line(f"next for {answer.group}: {answer.command}")
+        groups_of.setdefault(answer.command, []).append(answer.group)
+    for command, groups in groups_of.items():
+        if command:
+            print_line(f"next for {', '.join(groups)}: {command}")
     for remark in built.remarks:
         print_line(remark)
     if built.page.is_file():

@@ -116,16 +116,17 @@ class MemoryTracker(DispatchMode):
 def convolution_bytes(operation: Any, args: tuple[Any, ...], result: Any) -> int:
     """Estimate the bytes that a CPU's convolution takes while it runs, its result among them, but not its arguments.
 
-    oneDNN's kernels copy images into blocks of channels and back; measured with torch 2.13 on a processor with AVX-512.
+    oneDNN's kernels copy images into blocks of channels and back; measured with torch 2.14 on a processor with AVX-512.
     """
-    if operation is CONVOLVE:
-        images, transposed = args[0], args[6]
-        if transposed:
-            return result.nbytes + max(images.nbytes, 2 * result.nbytes)
-        copied = blocked_bytes(images) if images.shape[1] >= CHANNELS else 0
-        return blocked_bytes(result) + max(result.nbytes, copied)
-    slope, images = args[:2]
-    return blocked_bytes(slope) + blocked_bytes(images) + sum(one.nbytes for one in result if one is not None)
+    made: int = sum(one.nbytes for one in as_sequence(result) if one is not None)
+    if operation is CONVOLVE_BACKWARD:
+        slope, images = args[:2]
+        return blocked_bytes(slope) + blocked_bytes(images) + made
+    images, transposed = args[0], args[6]
+    if transposed:
+        return made + max(int(images.nbytes), 2 * made)
+    copied = blocked_bytes(images) if images.shape[1] >= CHANNELS else 0
+    return blocked_bytes(result) + max(made, copied)
 
 
 def blocked_bytes(images: Tensor) -> int:

@@ -196,3 +196,70 @@ def test_shares_are_smoothed_by_the_recorded_number_of_test_examples(tmp_path: P
     counts = 20 * np.array([1.0, 0.95, 0.9, 0.85])
     mean = np.log((counts + 0.5) / (20 - counts + 0.5)).mean()
     assert row["none"] == pytest.approx((21 / (1 + np.exp(-mean)) - 0.5) / 20)
+
+
+def test_a_probability_of_being_best_is_said_of_five_seeds_or_more_and_never_as_certain(
+    tmp_path: Path,
+) -> None:
+    for seeds, said in ((4, False), (5, True)):
+        synthetic.write(tmp_path, models=["wgan"], strengths=GP | {"clip_norm": (1.0,)}, seeds=seeds)
+        (row,) = table(tmp_path).to_dict("records")
+        assert ("with probability 0.99" in row["sentence"]) == said
+        assert row["probability_best"] > 0.999
+
+
+def test_what_a_clip_changed_is_said_of_the_steps_where_it_was_measured(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, models=["mlp"], strengths={"none": (), "clip_value": (0.5,)}, seeds=8)
+    path = tmp_path / "curves" / "a.parquet"
+    curves = pd.read_parquet(path)
+    curves.loc[curves["step"] > curves["step"].min(), ["clipped", "cosine", "grad_norm_used"]] = np.nan
+    curves.loc[curves["clipped"].notna(), "clipped"] = 0.0
+    curves.to_parquet(path)
+    (row,) = table(tmp_path).to_dict("records")
+    assert "It changed no gradient at the steps where that was measured." in row["sentence"]
+
+
+def test_a_composition_says_what_both_of_its_parts_did_and_goes_on_at_the_corner(tmp_path: Path) -> None:
+    synthetic.write(tmp_path, models=["wgan"], strengths={"none": ()}, seeds=10)
+    synthetic.write_pairs(
+        tmp_path, "gp+clip_norm", ("gp.lambda", (1.0, 10.0)), ("clip_norm.threshold", (0.1, 1.0)), (10.0, 0.1),
+        models=["wgan"], seeds=10,
+    )  # fmt: skip
+    for path in (tmp_path / "curves").iterdir():
+        pd.read_parquet(path).assign(penalty=0.5, clipped=1.0).to_parquet(path)
+    (row,) = table(tmp_path).to_dict("records")
+    assert (row["regularizer"], row["strength"]) == ("gp+clip_norm", "10.0,0.1")
+    assert "The penalty makes up" in row["sentence"]
+    assert "It changed" in row["sentence"]
+    words = words_of(row["command"])
+    assert (words["regularizer.gp.lambda"], words["regularizer.clip_norm.threshold"]) == (
+        "100,1000",
+        "0.001,0.01",
+    )
+
+
+def test_of_several_models_more_seeds_are_asked_of_the_undecided_one(tmp_path: Path) -> None:
+    strengths = {"none": (), "gp": (0.1, 1.0)}
+    synthetic.write(tmp_path, models=["lstm", "wgan"], strengths=strengths, statuses={"*": "completed"})
+    words = words_of(table(tmp_path).loc["lstm", "command"])
+    assert words["model"] == "lstm"
+
+
+def test_no_command_names_code_that_stands_in_no_file(tmp_path: Path) -> None:
+    synthetic.write(
+        tmp_path, models=["lstm"], strengths={"none": (), "gp": (0.1, 1.0)}, statuses={"*": "completed"}
+    )
+    spec = yaml.safe_load((tmp_path / "experiment.yaml").read_text())
+    spec["command"] = "gradbench run model=classifier model.network=__main__.Net regularizer=none,gp"
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(spec))
+    (row,) = table(tmp_path).to_dict("records")
+    assert not row["command"]
+    assert "Run it again with seed=range(0," in row["sentence"]
+
+
+def test_where_none_is_best_so_far_it_is_named_first(tmp_path: Path) -> None:
+    cells = synthetic.write(tmp_path, models=["mlp"], strengths=GP, seeds=3, leaves={"model.margin": None})
+    cells.loc[cells["regularizer"].eq("none"), "test/accuracy"] += [0.02, -0.005, 0.005]
+    cells.to_parquet(tmp_path / "cells" / "a.parquet")
+    (row,) = table(tmp_path).to_dict("records")
+    assert row["advice"].startswith("Undecided: best seen none, then gp at λ = ")

@@ -19,7 +19,7 @@ def store(folder: Path, **arrays: np.ndarray) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("has_originals", [True, False])
 def test_images_are_shown_per_treatment_beside_their_originals(
-    channels: int, has_originals: bool, tmp_path: Path, drawn: Callable[..., None]
+    channels: int, has_originals: bool, drawn: Callable[..., None], tmp_path: Path
 ) -> None:
     drawn("Images")
     synthetic.write(tmp_path, models=["wgan"], strengths={"none": (), "gp": (1.0,)}, steps=12)
@@ -32,7 +32,7 @@ def test_images_are_shown_per_treatment_beside_their_originals(
     assert "Images" in (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
 
 
-def test_what_is_no_image_is_not_drawn(tmp_path: Path, drawn: Callable[..., None]) -> None:
+def test_what_is_no_image_is_not_drawn(drawn: Callable[..., None], tmp_path: Path) -> None:
     drawn("Images")
     synthetic.write(tmp_path, models=["wgan"], strengths={"none": (), "gp": (1.0,)}, steps=12)
     store(tmp_path, images=np.zeros((4, 2, 8, 8)))

@@ -763,6 +763,11 @@ def test_a_heat_map_has_the_mean_of_each_pair_and_other_figures_the_single_ones(
     told = table(composed, "strengths").set_index("treatment").loc["gp+clip_norm"]
     for mean in told["mean"]:
         assert f">{format_number(mean)}<" in drawn
+    alone = table(composed, "strengths").set_index(["treatment", "strength"])["mean"]
+    shown = drawn.count(">without<")
+    assert shown == 2, "a line and a column of what each part does alone"
+    assert f">{format_number(alone['gp', 10.0])}<" in drawn
+    assert f">{format_number(alone['clip_norm', 0.1])}<" in drawn
     assert "gp λ = 10 + clip_norm 0.1 for wgan" in drawn
     single = (figures / "strengths.svg").read_text(encoding="utf-8")
     assert all(name in single for name in ("clipping threshold", "penalty weight λ", "▲ gp", "● clip_norm"))

@@ -21,26 +21,34 @@ class Action(NamedTuple):
         kept: norm used over norm given, a geometric mean.
         penalty_share: the penalty's share of the objective.
         learning_rate: the learning rate times ``kept``, where a step is proportional to its gradient.
+        measured: share of the recorded steps that ``touched`` is of: a clip by value is measured at some of them.
     """
 
     touched: float
     kept: float
     penalty_share: float
     learning_rate: float
+    measured: float
 
     @property
     def words(self) -> str:
-        """What a reader should know of it, as a sentence; empty if nothing is known."""
-        if self.penalty_share > 0:
-            return f"The penalty makes up {format_percent(self.penalty_share)} of the objective."
+        """What a reader should know of it, in a sentence or two; empty if nothing is known."""
+        penalty = f"The penalty makes up {format_percent(self.penalty_share)} of the objective."
+        return " ".join(filter(None, (penalty if self.penalty_share > 0 else "", self._change)))
+
+    @property
+    def _change(self) -> str:
+        """What it changed of the gradients."""
         if not self.touched >= 0:
             return ""
+        where = "" if self.measured >= ALWAYS else " at the steps where that was measured"
         if self.touched == 0:
-            return "It changed no gradient."
+            return f"It changed no gradient{where}."
         always = self.touched >= ALWAYS
         words = (
             f"It changed {'every gradient' if always else f'{format_percent(self.touched)} of the gradients'}"
         )
+        words += where
         if self.kept < ALWAYS:
             words += f", to {format_percent(self.kept)} of their length on average"
             if self.learning_rate > 0:
@@ -48,7 +56,7 @@ class Action(NamedTuple):
         return f"{words}; that is normalisation rather than clipping." if always else f"{words}."
 
 
-UNKNOWN = Action(*[float("nan")] * 4)
+UNKNOWN = Action(*[float("nan")] * 5)
 
 
 def action_of(comparison: ComparisonGroup, setting: Setting, actions: pd.DataFrame | None) -> Action:
@@ -68,4 +76,10 @@ def action_of(comparison: ComparisonGroup, setting: Setting, actions: pd.DataFra
     changed = means["touched"] > 0 or not means["penalty_share"] > 0  # a penalty alone changes no gradient
     lr = pd.to_numeric(cells.get("optimizer.lr", pd.Series([float("nan")])), errors="coerce").iloc[0]
     rate = lr * means["ratio"] if scaled else float("nan")
-    return Action(means["touched"] if changed else float("nan"), means["ratio"], means["penalty_share"], rate)
+    return Action(
+        means["touched"] if changed else float("nan"),
+        means["ratio"],
+        means["penalty_share"],
+        rate,
+        means["measured"],
+    )

@@ -39,7 +39,10 @@ from gradbench.stats.intervals import Interval
 from gradbench.storage.sanitize import caution
 
 ALONE = "Leave the gradients alone"
-FEW_SEEDS = 5  # that a folder with one seed is asked for
+FEW_SEEDS = (
+    5  # that a folder with one seed is asked for, and from which on a probability of being best is said
+)
+AT_THE_EDGE = "It is at the edge of the strengths that were tried: go on beyond them."
 NOTICEABLE_COST = 1.05  # ratio of step times; smaller ones do not matter to a choice
 SURE = 0.95  # probability of being best from which the next treatment is not named
 
@@ -190,7 +193,7 @@ class _Writer:
             further = extend_strengths(self.results, self.comparison, self._setting(best))
             parts = [*self._change(best), self._as_good(best), self._chances(best), self._action(best)]
             parts.append(self._cost(best))
-            parts.append("The best strength is the last one tried: go on beyond it." if further else "")
+            parts.append(AT_THE_EDGE if further else "")
             return self._answer(best, ranking.verdict, f"Use {self._name(best)}", parts, further)
         if ranking.verdict == WORSE:
             words = f"Every treatment is worse than none, {self._name(best)} the least."
@@ -198,15 +201,23 @@ class _Writer:
         if ranking.verdict == EQUAL:
             words = f"No treatment is more than {self._margin()} better than none; the best seen is {self._name(best)}."
             return self._answer(best, EQUAL, ALONE, [words, *self._change(best), self._action(best)])
+        parts = [*self._change(best), self._chances(best), self._action(best)]
         if len(self.comparison.seeds) == 1:
-            parts = [*self._change(best), f"One seed does not show what is chance: run {FEW_SEEDS} or more."]
-            command = add_seeds(self.results, self.comparison, FEW_SEEDS)
-            return self._answer(best, UNDECIDED, f"Undecided: best seen {self._name(best)}", parts, command)
-        count = self._seeds_needed()
-        decide = f"About {count} seeds would decide." if count else "More than 10,000 seeds would be needed."
-        parts = [*self._change(best), self._chances(best), decide]
+            count: int | None = FEW_SEEDS
+            parts.append(f"One seed does not show what is chance: run {FEW_SEEDS} or more.")
+        else:
+            count = self._seeds_needed()
+            parts.append(
+                f"About {count} seeds would decide." if count else "More than 10,000 seeds would be needed."
+            )
         command = add_seeds(self.results, self.comparison, count) if count else ""
-        return self._answer(best, UNDECIDED, f"Undecided: best seen {self._name(best)}", parts, command)
+        if count and not command:
+            first = min(self.comparison.seeds)
+            parts.append(f"Run it again with seed=range({first},{first + count}).")
+        seen = self._name(best)
+        if not ranking.contenders[0].verdict:  # none comes first
+            seen = f"none, then {seen}"
+        return self._answer(best, UNDECIDED, f"Undecided: best seen {seen}", parts, command)
 
     def _seeds_without_none(self, best: Contender) -> Answer | None:
         """Answer what to run where a treatment and ``none`` have no seed in common, so that nothing can be paired."""
@@ -238,7 +249,7 @@ class _Writer:
         ]
         parts += [self._chances(best), self._action(best)]
         further = extend_strengths(self.results, self.comparison, self._setting(best))
-        parts.append("The best strength is the last one tried: go on beyond it." if further else "")
+        parts.append(AT_THE_EDGE if further else "")
         parts.append("Add regularizer=none to see what it is worth.")
         command = add_none(further, self.results, self.comparison, self._setting(best))
         advice = f"{'Use' if verdict == BETTER else 'Undecided: best seen'} {self._name(best)}"
@@ -297,11 +308,11 @@ class _Writer:
         """Say how sure the place among several treatments is."""
         contenders = self.comparison.ranking.contenders
         others = [other for other in contenders if other.arm != one.arm]
-        if len(contenders) < 3 or len(self.comparison.seeds) == 1:
+        if len(contenders) < 3 or len(self.comparison.seeds) < FEW_SEEDS:
             return ""
-        words = f"It is the best of {len(contenders)} with probability {one.probability_best:.2f}"
+        words = f"It is the best of {len(contenders)} with probability {_say_chance(one.probability_best)}"
         if one.probability_best < SURE:
-            words += f", {self._name(others[0])} with {others[0].probability_best:.2f}"
+            words += f", {self._name(others[0])} with {_say_chance(others[0].probability_best)}"
         return f"{words}."
 
     def _action(self, one: Contender) -> str:
@@ -322,6 +333,11 @@ class _Writer:
         margins = comparison.margins(comparison.mean(CONTROL).estimate)
         count = seeds_to_decide(comparison.scores(treated), control, margins)
         return max(count, len(comparison.seeds) + 1) if count else None
+
+
+def _say_chance(probability: float) -> str:
+    """Write a probability in two decimals; one that is estimated from seeds is never 0 or 1."""
+    return f"{min(max(probability, 0.01), 0.99):.2f}"
 
 
 def _leading(treated: Sequence[Contender], verdict: str) -> Contender:

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Sequence
 
+from gradbench.config.composite import JOINT
 from gradbench.report.analysis.comparison import ComparisonGroup, Setting
 from gradbench.report.load.cells import NONE, LoadedResults
 from gradbench.storage.sanitize import is_command
@@ -20,7 +21,10 @@ def add_seeds(results: LoadedResults, comparison: ComparisonGroup, count: int) -
     whole = (one for one in commands if _covers(one, comparison))
     command = next(whole, commands[0] if commands else "")
     first = min(comparison.seeds)
-    return _change(command, results, {"seed": _seed_word(range(first, first + count))})
+    words = {"seed": _seed_word(range(first, first + count))}
+    if results.cells["model"].nunique() > 1:  # seeds of the others are decided by themselves
+        words["model"] = f"model={comparison.model}"
+    return _change(command, results, words)
 
 
 def run_seeds(
@@ -31,22 +35,38 @@ def run_seeds(
 
 
 def extend_strengths(results: LoadedResults, comparison: ComparisonGroup, best: Setting) -> str:
-    """Write the command that goes on beyond a best strength at the end of its axis; empty if it is not at one."""
-    if best.strength is None:
+    """Write the command that goes on beyond a best strength at the end of its axis; empty if it is not at one.
+
+    Of a composition, beyond each strength that is; the others stay.
+    """
+    own = [_strengths_of(one) for one in comparison.settings if one.treatment == best.treatment]
+    axes = [sorted(set(filter(None, values))) for values in zip(*own, strict=True)]
+    words = {}
+    for key, value, axis in zip(best.quantity.split(JOINT), _strengths_of(best), axes, strict=False):
+        steps = _steps_beyond(value, axis) if len(axes) == 1 or len(axis) > 1 else []
+        if steps:
+            name = f"regularizer.{key}"
+            words[name] = f"{name}={','.join(steps)}"
+    if not words:
         return ""
-    own = [one.strength for one in comparison.settings if one.treatment == best.treatment]
-    axis = sorted(value for value in own if value)
-    if not axis or best.strength not in (axis[0], axis[-1]):
-        return ""
-    lowest = best.strength == axis[0]
+    words["seed"] = _seed_word(comparison.seeds)
+    return _change(_command_of(comparison, best), results, words)
+
+
+def _strengths_of(setting: Setting) -> tuple[float, ...]:
+    return setting.strengths or (() if setting.strength is None else (setting.strength,))
+
+
+def _steps_beyond(value: float, axis: Sequence[float]) -> list[str]:
+    """Write two values beyond one that is at the end of its axis, sorted; none if it is not."""
+    if not axis or value not in (axis[0], axis[-1]):
+        return []
+    lowest = value == axis[0]
     factor = FACTOR
     if len(axis) > 1:
         factor = axis[1] / axis[0] if lowest else axis[-1] / axis[-2]
-    steps = [best.strength / factor**i if lowest else best.strength * factor**i for i in (1, 2)]
-    key = f"regularizer.{best.quantity}"
-    values = ",".join(str(float(f"{step:.3g}")).removesuffix(".0") for step in sorted(steps))
-    words = {key: f"{key}={values}", "seed": _seed_word(comparison.seeds)}
-    return _change(_command_of(comparison, best), results, words)
+    steps = sorted(value / factor**i if lowest else value * factor**i for i in (1, 2))
+    return [str(float(f"{step:.3g}")).removesuffix(".0") for step in steps]
 
 
 def add_none(command: str, results: LoadedResults, comparison: ComparisonGroup, best: Setting) -> str:
@@ -83,8 +103,11 @@ def _seed_word(seeds: Sequence[int]) -> str:
 
 
 def _change(command: str, results: LoadedResults, words: dict[str, str]) -> str:
-    """Replace words of a command by their keys, and name the results folder."""
-    if not command:
+    """Replace words of a command by their keys, and name the results folder.
+
+    Empty if there is none, or if it needs code that stands in no file: no other process finds that.
+    """
+    if not command or "=__main__." in command:
         return ""
     given, kept = iter(shlex.split(command)), []
     for word in given:

@@ -33,8 +33,9 @@ HOW_TO_READ = (
     "the best one seen (fewest diverged runs, then the best mean), which is partly luck. A second line counts the runs "
     "that diverged (div.), of those that ran. tables/strengths.csv has the intervals. "
 )
-PAIRS = f"One map per composition of two treatments: each field is a pair of strengths. {HOW_TO_READ}" + (
-    "If the second treatment did nothing, each line would have one shade."
+PAIRS = (
+    f"One map per composition of two treatments: each field is a pair of strengths, or one of them without the "
+    f"other. {HOW_TO_READ}If the second treatment did nothing, each line would have one shade."
 )
 KEYS = f"One map per treatment: up its strength, across a key that was swept too. {HOW_TO_READ}" + (
     "If the treatment did nothing, each column would have one shade."
@@ -93,20 +94,50 @@ def list_pairs(comparison: ComparisonGroup) -> list[str]:
 
 
 def map_pairs(comparison: ComparisonGroup, treatment: str) -> HeatMap:
-    """Map a composition: lines are the strengths of its first part, columns those of its second."""
+    """Map a composition: lines are the strengths of its first part, columns those of its second.
+
+    Where a part was run alone, it stands in the line or column without the other.
+    """
     own = [setting for setting in comparison.settings if setting.treatment == treatment]
-    first, second = (sorted(set(values)) for values in zip(*(one.strengths for one in own), strict=True))
-    names = [_name_strength(key) for key in own[0].quantity.split(JOINT)]
+    keys = own[0].quantity.split(JOINT)
+    alone = [_find_alone(comparison, key) for key in keys]
+    strengths: list[list[float | None]] = [
+        [*([None] if other else []), *sorted({*values, *lone})]
+        for values, lone, other in zip(
+            zip(*(one.strengths for one in own), strict=True), alone, reversed(alone), strict=True
+        )
+    ]
+    found: dict[tuple[float | None, ...], Setting] = {one.strengths: one for one in own}
+    found |= {(strength, None): one for strength, one in alone[0].items()}
+    found |= {(None, strength): one for strength, one in alone[1].items()}
     heading = f"{comparison.label_with_seeds}: {comparison.unit}"
     if NONE in comparison.treatments:
         heading += f"; none has {format_interval(comparison.mean(CONTROL))}"
+        found |= {(None, None): CONTROL} if all(alone) else {}
     return HeatMap(
         heading,
         treatment,
-        (names[0], names[1]),
-        (list(map(format_number, first)), list(map(format_number, second))),
-        {(first.index(one.strengths[0]), second.index(one.strengths[1])): (comparison, one) for one in own},
+        (_name_strength(keys[0]), _name_strength(keys[1])),
+        (_label_strengths(strengths[0]), _label_strengths(strengths[1])),
+        {
+            (strengths[0].index(line), strengths[1].index(column)): (comparison, one)
+            for (line, column), one in found.items()
+        },
     )
+
+
+def _find_alone(comparison: ComparisonGroup, key: str) -> dict[float, Setting]:
+    """Return the settings of a part of a composition, run alone, by their strengths."""
+    part, _, quantity = key.partition(".")
+    return {
+        one.strength: one
+        for one in comparison.settings
+        if (one.treatment, one.quantity) == (part, quantity) and one.strength is not None
+    }
+
+
+def _label_strengths(strengths: Sequence[float | None]) -> list[str]:
+    return ["without" if one is None else format_number(one) for one in strengths]
 
 
 def map_keys(comparisons: Sequence[ComparisonGroup]) -> list[HeatMap]:

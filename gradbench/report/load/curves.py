@@ -18,7 +18,7 @@ from gradbench.storage.parquet import read_table
 from gradbench.storage.sanitize import escape_controls
 from gradbench.storage.schema import part_paths
 
-ACTION = ("clipped", "touched", "ratio", "cosine", "penalty_share")
+ACTION = ("clipped", "touched", "ratio", "cosine", "penalty_share", "measured")
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ def summarize_action(rows: pd.DataFrame) -> pd.DataFrame:
     ``clipped`` is the mean share of coordinates changed, ``touched`` the share of steps at which any was, ``ratio``
     the geometric mean of used over raw norm, ``cosine`` the mean cosine between the two gradients, ``penalty_share``
     the mean of ``penalty / (|loss| + penalty)``. Steps at which a quantity is not finite are left out of its mean.
+    ``measured`` is the share of the recorded steps at which it was measured how many coordinates changed.
     """
     raw, used = (rows[name].to_numpy(dtype=float) for name in ("grad_norm", "grad_norm_used"))
     loss, penalty = (np.abs(rows[name].to_numpy(dtype=float)) for name in ("loss", "penalty"))
@@ -96,6 +97,7 @@ def summarize_action(rows: pd.DataFrame) -> pd.DataFrame:
             "ratio": np.log(used) - np.log(raw),
             "cosine": rows["cosine"].to_numpy(dtype=float),
             "penalty_share": penalty / (loss + penalty),
+            "measured": np.isfinite(rows["clipped"]).to_numpy(dtype=float),
         }
     finite = {name: np.where(np.isfinite(values), values, np.nan) for name, values in columns.items()}
     code, names = pd.factorize(rows["cell"])
