@@ -52,8 +52,8 @@ NETWORKS = {
 """Model -> a network of the tests' own, for those that have none."""
 
 SMOOTH = {"image_gan": {"model.activation": "tanh"}}
-"""Model -> settings under which no gradient is rounding errors alone, which adam would make steps of: where each unit is
-on one side of its kink for all images, the critic is affine, and no bias of its convolutions changes its loss."""
+"""Model -> settings under which no gradient is rounding errors alone, which adam would make steps of: where each unit
+is on one side of its kink for all images, the critic is affine, and no bias of its convolutions changes its loss."""
 
 CRITIC = {"model.networks.critic": "networks.SpectralCritic"}
 GENERATOR = {"model.networks.generator": "networks.NormedGenerator"}
