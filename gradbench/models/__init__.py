@@ -60,6 +60,7 @@ class Task(ABC):
             differentiated only once.
         is_heavy: whether the tensors of one network's step are so large that a CPU gains nothing by stacking them:
             there the networks run one after another.
+        needs_trial: whether a step is tried out, as of a user's network: for what ``vmap`` may not stack.
         has_own_code: whether :meth:`check_networks` and :meth:`metric_names` call the networks, so that these must
             have values.
         width_tolerance: largest relative difference between a cell's numbers in stacks of different widths on a CPU,
@@ -71,6 +72,7 @@ class Task(ABC):
     probe_around: str | None = None
     fuses: bool = False
     is_heavy: bool = False
+    needs_trial: bool = False
     has_own_code: bool = False
     width_tolerance: float = 1e-3
 

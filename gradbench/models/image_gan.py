@@ -57,6 +57,7 @@ class ImageGAN(AdversarialTask):
             )
         super().__init__(sizes, arrays, **keys)
         self.layers, self.norm, self.activation = (channels, depth), norm, activation
+        self.needs_trial = norm == "batch"  # its statistics are of one batch, and a critic's step has several
         self.real: RealImages | None = None
         self.is_heavy = self.batch_size * channels * math.prod(shape[1:]) // 4 >= HEAVY
 

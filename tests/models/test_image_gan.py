@@ -241,6 +241,15 @@ def test_it_reports_the_metrics_that_it_names_and_stores_images_beside_real_ones
     assert "samples" not in stored
 
 
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_a_generator_that_normalises_trains(norm):
+    """Batch normalisation keeps statistics, which several batches of a critic's step change one after another."""
+    (cell,) = cells("image_gan", "gp", model__norm=norm, steps=3, eval_every=3)
+    outcome = train([cell], data_of(cell), CPU)
+    assert outcome.statuses == ["completed"]
+    assert np.isfinite(outcome.curves["generator/loss"]).all()
+
+
 def build(shape, **values):
     (cell,) = cells("image_gan", "none", **values)
     x, y = np.zeros((8, *shape), dtype="float32"), np.zeros(8, dtype="int64")
