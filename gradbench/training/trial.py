@@ -48,7 +48,7 @@ recurrent kernels, which only run one network at a time and have one derivative,
 
 
 def adapt(execution: Execution, program: Program, cell: Cell, data: Data) -> Execution:
-    """Return how a stack is run, after a trial of a cell where its model's code is the user's, or where it asks for one.
+    """Return how a stack is run, after a trial of a cell where its model's code is the user's, or asks for one.
 
     Raises:
         UsageError: where it cannot be trained in any way.
