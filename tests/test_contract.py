@@ -177,7 +177,7 @@ def test_a_cell_with_a_lazy_penalty_has_the_same_bits_in_a_stack_of_any_width(mo
             assert_same_bits(found, whole[cell])
 
 
-CONVOLUTIONAL = ("autoencoder", "cnn", "resnet")
+CONVOLUTIONAL = ("autoencoder", "cnn", "image_gan", "resnet")
 """A stack's convolutions are one with groups, which sums in another order."""
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from gradbench.data import Data, mixtures
 from gradbench.functional.seeding import derive, generator
-from gradbench.models.wgan import EVALUATION_POINTS, mode_metrics, wasserstein
+from gradbench.models.gan import EVALUATION_POINTS
+from gradbench.models.wgan import mode_metrics, wasserstein
 
 SERIES = (*peer_cell.SERIES, "generator/loss", "generator/grad_norm")
 DRAWN = 50

@@ -11,17 +11,20 @@ from gradbench.errors import UsageError
 GOALS: dict[str, str | None] = {
     **dict.fromkeys(("loss", "mse", "mae", "perplexity", "bits_per_character", "wasserstein"), "min"),
     **dict.fromkeys(("gap/loss", "gap/accuracy", "gradient_norm_deviation"), "min"),
-    **dict.fromkeys(("accuracy", "fgsm_accuracy", "r2", "solved", "modes", "quality"), "max"),
+    **dict.fromkeys(("accuracy", "fgsm_accuracy", "r2", "solved", "modes", "quality", "classes"), "max"),
+    **dict.fromkeys(("frechet_distance", "class_divergence"), "min"),
     **dict.fromkeys(("return", "explained_variance"), "max"),
     **dict.fromkeys(("environment_steps", "entropy", "approximate_kl", "clip_fraction"), None),
     **dict.fromkeys(("exact_match", "token_accuracy", "bleu"), "max"),
     **dict.fromkeys(("gradient_norm", "layer_growth", "wasserstein_estimate", "read", "unknown"), None),
+    **dict.fromkeys(("critic_difference", "classifier_accuracy", "frechet_floor"), None),
 }
 """Metric that gradbench's models report, without its split -> its goal; ``None`` where that depends on the question."""
 
 SCALES: dict[str, str] = {
     **dict.fromkeys(("loss", "mse", "mae", "perplexity", "bits_per_character", "wasserstein"), "log"),
     **dict.fromkeys(("accuracy", "fgsm_accuracy", "quality", "exact_match", "token_accuracy"), "logit"),
+    "frechet_distance": "log",
 }
 """Metric, without its split -> the scale that it is averaged and compared on; ``linear`` if it is not here."""
 

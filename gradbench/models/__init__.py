@@ -23,6 +23,8 @@ Tensors = dict[str, Tensor]
 
 INTERACTION = "interaction"
 """The purpose of the random numbers of interactions with an environment."""
+SNAPSHOTS = "snapshots/"
+"""How the names of arrays begin that are kept of a few evaluations over training; of others the last one is kept."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Task(ABC):
             differentiated only once.
         is_heavy: whether the tensors of one network's step are so large that a CPU gains nothing by stacking them:
             there the networks run one after another.
+        needs_trial: whether a step is tried out, as of a user's network: for what ``vmap`` may not stack.
         has_own_code: whether :meth:`check_networks` and :meth:`metric_names` call the networks, so that these must
             have values.
         width_tolerance: largest relative difference between a cell's numbers in stacks of different widths on a CPU,
@@ -72,6 +75,7 @@ class Task(ABC):
     probe_around: str | None = None
     fuses: bool = False
     is_heavy: bool = False
+    needs_trial: bool = False
     has_own_code: bool = False
     width_tolerance: float = 1e-3
 
@@ -169,7 +173,8 @@ class Task(ABC):
             data: the data's arrays.
 
         Returns:
-            Metrics, and the arrays to store; none of either by default.
+            Metrics, and the arrays to store; none of either by default. Of an array whose name begins with
+            :data:`SNAPSHOTS`, what a few evaluations gave is stored, [E, ...], with their ``snapshots/steps``.
         """
         return {}, {}
 

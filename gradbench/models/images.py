@@ -176,3 +176,7 @@ class Autoencoder(SupervisedTask):
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Keep the images of :meth:`sample`; no metrics."""
         return {}, dict(arrays)
+
+    def metric_names(self, networks: Mapping[str, nn.Module]) -> frozenset[str]:
+        """Return the names of all metrics, to which :meth:`summarize` adds none."""
+        return super().metric_names(networks)

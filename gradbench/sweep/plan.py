@@ -80,6 +80,7 @@ class Plan:
 COSTS = {
     "actor_critic": 60.0,
     "resnet": 12.0,
+    "image_gan": 12.0,
     "transformer": 12.0,
     "translation": 12.0,
     "lstm": 8.0,

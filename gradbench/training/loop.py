@@ -4,6 +4,7 @@ K cells, P parameters of a player, U different seeds. Everything a cell needs ha
 regularizers are written for one network, and ``vmap`` adds the axis. Values reach the host once per chunk of steps.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ import torch
 from gradbench.cpu_count import cores
 from gradbench.data import Data
 from gradbench.grid.cell import Cell
+from gradbench.models import SNAPSHOTS
 from gradbench.training.bind import init_state
 from gradbench.training.checkpoint import Checkpoint
 from gradbench.training.cuda_graphs import make_stepper
@@ -32,6 +34,9 @@ META = torch.device("meta")
 MAX_METRICS, TENSOR, SLACK = 64, 1024, 2**26
 """Bounds for the size of a checkpoint: metrics of an evaluation, bytes that a saved tensor adds to its numbers, and
 bytes that a checkpoint may have however small its stack is."""
+
+MAX_SNAPSHOTS, SNAPSHOT = 5, 2**20
+"""Evaluations whose snapshots are kept, spread over training, and bytes that a cell's may have."""
 
 
 class Listener(Protocol):
@@ -59,7 +64,9 @@ class Outcome:
     Attributes:
         curves: series -> [steps, N]; NaN after a cell has diverged.
         evaluations: step -> metric -> [N].
-        arrays: per cell, what figures need beyond numbers, from the last step; none for a cell that diverged.
+        snapshots: step -> per cell, the arrays named ``snapshots/...`` of this evaluation.
+        arrays: per cell, what figures need beyond numbers, from the last step, and all snapshots, [E, ...] for E
+            evaluations, with their ``snapshots/steps``; none for a cell that diverged.
         diverged_at: [N], the step at which a cell diverged; 0 where it did not.
         step_seconds: of one step and one cell: the stack's median over chunks, divided by the cells trained.
         seconds: of the whole stack, evaluations included.
@@ -68,6 +75,7 @@ class Outcome:
 
     curves: dict[str, np.ndarray]
     evaluations: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
+    snapshots: dict[int, list[dict[str, np.ndarray]]] = field(default_factory=dict)
     arrays: list[dict[str, np.ndarray]] = field(default_factory=list)
     diverged_at: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     step_seconds: float = 0.0
@@ -134,6 +142,8 @@ def train(
         only_one = not telemetry.any_active and not outcome.evaluations
         if state.step % context.eval_every == 0 or state.step == context.steps or only_one:
             outcome.evaluations[state.step], outcome.arrays = evaluate(stepper, state)
+            if state.step in snapshot_steps(context.steps, context.eval_every):
+                outcome.snapshots[state.step] = [snapshot_of(arrays) for arrays in outcome.arrays]
             for listener in listeners:
                 listener.on_evaluation(state.step, outcome.evaluations[state.step])
         unfinished = state.step < context.steps and telemetry.any_active
@@ -145,8 +155,8 @@ def train(
         judge_end(context, state, outcome)
     # a cell may have diverged since the last evaluation
     outcome.arrays = [
-        {} if diverged else arrays
-        for diverged, arrays in zip(outcome.diverged_at, outcome.arrays, strict=False)
+        {} if diverged else arrays | stack_snapshots(outcome.snapshots, place)
+        for place, (diverged, arrays) in enumerate(zip(outcome.diverged_at, outcome.arrays, strict=False))
     ]
     outcome.step_seconds = float(np.median(chunk_seconds))
     outcome.seconds = time.perf_counter() - started
@@ -169,11 +179,16 @@ def checkpoint_of(
         step: {name: torch.from_numpy(values) for name, values in metrics.items()}
         for step, metrics in outcome.evaluations.items()
     }
+    snapshots = {
+        step: [{name: torch.from_numpy(array) for name, array in arrays.items()} for arrays in of_cells]
+        for step, of_cells in outcome.snapshots.items()
+    }
     return {
         "cell_indices": context.cell_indices,
         "state": state.state_dict(),
         "curves": telemetry.state_dict(state),
         "evaluations": evaluations,
+        "snapshots": snapshots,
     }
 
 
@@ -185,7 +200,8 @@ def largest_checkpoint(cells: Sequence[Cell], data: Data, device: torch.device) 
     series = sum(len(series_of(player)) for player in context.players)
     curves = 8 * context.steps * series * len(cells)
     evaluations = (context.steps // context.eval_every + 2) * MAX_METRICS * (TENSOR + 8 * len(cells))
-    return SLACK + 2 * (tensor_bytes(state.state_dict()) + curves + evaluations)
+    snapshots = MAX_SNAPSHOTS * SNAPSHOT * len(cells)
+    return SLACK + 2 * (tensor_bytes(state.state_dict()) + curves + evaluations + snapshots)
 
 
 def tensor_bytes(value: Any) -> int:
@@ -204,6 +220,35 @@ def restore(saved: dict[str, Any], state: State, telemetry: Telemetry, outcome: 
         step: {name: tensor.cpu().numpy() for name, tensor in metrics.items()}
         for step, metrics in saved["evaluations"].items()
     }
+    outcome.snapshots = {
+        step: [{name: tensor.cpu().numpy() for name, tensor in arrays.items()} for arrays in of_cells]
+        for step, of_cells in saved["snapshots"].items()
+    }
+
+
+def snapshot_steps(steps: int, eval_every: int) -> set[int]:
+    """Return the steps of the evaluations whose snapshots are kept: the first, the last, and some between."""
+    count = math.ceil(steps / eval_every)
+    chosen = np.linspace(1, count, min(count, MAX_SNAPSHOTS)).round().astype(int).tolist()
+    return {min(index * eval_every, steps) for index in chosen}
+
+
+def snapshot_of(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return those of a cell's arrays that are kept of several evaluations, if they are not too large."""
+    found = {name: array for name, array in arrays.items() if name.startswith(SNAPSHOTS)}
+    return found if sum(array.nbytes for array in found.values()) <= SNAPSHOT else {}
+
+
+def stack_snapshots(
+    snapshots: Mapping[int, list[dict[str, np.ndarray]]], place: int
+) -> dict[str, np.ndarray]:
+    """Return a cell's snapshots of E evaluations as arrays [E, ...], and the steps of these; nothing if it has none."""
+    kept = {step: of_cells[place] for step, of_cells in sorted(snapshots.items()) if of_cells[place]}
+    if not kept:
+        return {}
+    names = next(iter(kept.values()))
+    stacked = {name: np.stack([arrays[name] for arrays in kept.values()]) for name in names}
+    return stacked | {f"{SNAPSHOTS}steps": np.array(list(kept))}
 
 
 def evaluate(

@@ -49,12 +49,13 @@ recurrent kernels, which only run one network at a time and have one derivative,
 
 
 def adapt(execution: Execution, program: Program, cell: Cell, data: Data) -> Execution:
-    """Return how a stack is run, after a trial of one of its cells where gradbench does not know its model's code.
+    """Return how a stack is run, after a trial of a cell where its model's code is the user's, or asks for one.
 
     Raises:
         UsageError: where it cannot be trained in any way.
     """
-    if next(foreign_targets({"model": cell.config["model"]}), None) is None:
+    is_known = next(foreign_targets({"model": cell.config["model"]}), None) is None
+    if is_known and not program.model.needs_trial:
         return execution
     key = canonical([cell.program, cell.regularizer_program, execution.kind])
     if key not in TRIED:

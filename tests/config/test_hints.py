@@ -57,7 +57,7 @@ def refused(*words):
         ("regularizer=gp regularizer.lamda=1", "did you mean 'regularizer.lambda'?"),
         (
             "model=mlp unroll=3",
-            "did you mean 'model.unroll'? model=mlp has no unroll, and language_model, lstm have",
+            "did you mean 'model.unroll'? model=mlp has no unroll, and language_model, lstm, transformer have",
         ),
         ("model=LSTM", "did you mean 'lstm'?"),
         ("hydra/launcher=joblib", "workers are --jobs N"),
@@ -84,7 +84,7 @@ def test_a_quoted_value_is_read_as_it_is_said_to_be_typed():
 
 def test_a_missing_file_of_an_experiment_is_called_a_missing_file():
     with pytest.raises(
-        UsageError, match=r"there is no file my\.yaml; give an experiment's file, or one of: cost,"
+        UsageError, match=r"there is no file my\.yaml; give an experiment's file, or one of: agents,"
     ):
         CONFIGS.experiment("my.yaml")
 

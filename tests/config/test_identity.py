@@ -26,6 +26,12 @@ GOLDEN = {
     "model=lstm": "8672f8763453536d",
     "model=sequence": "269d894abc1dbe4f",
     "model=wgan": "fe51affcac09e3c2",
+    "model=autoencoder": "c615ec0886af318c",
+    "model=cnn": "c8429fc0ba1abf01",
+    "model=resnet": "7ffc98b60246d5e2",
+    "model=sequence_transformer": "793c72cd3710e7f3",
+    "model=transformer": "c8edb179f7891137",
+    "model=translation": "d9a7c16a63cedf3a",
     "model=actor_critic": "389e7045cf510188",
     "model=a2c": "a9f16a568cec1ad2",
     "model=mlp optimizer=adam_ppo": "1e7b5e325fd5cbc1",
@@ -68,6 +74,7 @@ GOLDEN = {
     "model=classifier model.network=gradbench.models.networks.mlp.Perceptron": "838106757c9141dd",
     "model=regressor model.network=gradbench.models.networks.mlp.Perceptron": "54d714d7395673d4",
     "model=language_model model.network=gradbench.models.networks.mlp.Perceptron": "d25d55d59c3c1170",
+    "model=image_gan": "aca874159ab91ddb",
     "model=mlp optimizer=adam optimizer.betas=[0.8,0.9]": "db508a10b76e4dda",
 }
 """Command line -> id, over data whose fingerprint is 64 zeros. One that changes has everybody train again."""

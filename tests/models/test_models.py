@@ -16,20 +16,13 @@ from torch import nn
 
 from gradbench.functional.flat_params import Layout, flatten
 from gradbench.models.classification import cross_entropy, is_correct
+from gradbench.models.gan import interpolate, weight_histogram
 from gradbench.models.lstm import LanguageModelling
 from gradbench.models.mlp import Classifier
 from gradbench.models.networks.lstm import LSTM
 from gradbench.models.networks.mlp import Perceptron
 from gradbench.models.sampling import epoch_indices
-from gradbench.models.wgan import (
-    WassersteinGAN,
-    critic_values,
-    interpolate,
-    layer_growth,
-    mode_metrics,
-    wasserstein,
-    weight_histogram,
-)
+from gradbench.models.wgan import WassersteinGAN, critic_values, layer_growth, mode_metrics, wasserstein
 from gradbench.training.bind import init_state
 from gradbench.training.draws import draw_chunk
 from gradbench.training.loop import train

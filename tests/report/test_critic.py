@@ -27,4 +27,17 @@ def test_the_critic_is_drawn_for_points_of_any_shape(
     words = (tmp_path / "report" / "figures" / "critic.svg").read_text(encoding="utf-8")
     assert (tmp_path / "report" / "figures" / "critic.png").is_file()
     assert "with none" in words
-    assert ("no plane" in words) == (shape != (2,))
+    assert ("critic's value" in words) == (shape == (2,))
+
+
+def test_of_images_the_norms_alone_are_drawn(tmp_path: Path, drawn: Callable[..., None]) -> None:
+    drawn("Critic")
+    synthetic.write(tmp_path, models=["wgan"], strengths={"none": (), "gp": (1.0,)}, steps=12)
+    for path in (tmp_path / "arrays").glob("*.npz"):
+        stored = dict(np.load(path))
+        np.savez(path, gradient_norms=stored["gradient_norms"])
+    build(tmp_path)
+    words = (tmp_path / "report" / "figures" / "critic.svg").read_text(encoding="utf-8")
+    assert "critic's input gradient" in words
+    assert "critic's value" not in words
+    assert "samples (colour)" not in words

@@ -8,7 +8,7 @@ import pytest
 import synthetic
 
 from gradbench.report import build
-from gradbench.report.figures.images import MAX_IMAGES, MAX_PIXELS, tile
+from gradbench.report.figures.images import MAX_IMAGES, MAX_PIXELS, tile, tile_snapshots
 
 
 def store(folder: Path, **arrays: np.ndarray) -> None:
@@ -68,3 +68,23 @@ def test_at_most_so_many_images_are_shown() -> None:
     tiled = tile(np.zeros((1000, 3, 2, 2)))
     assert tiled is not None
     assert (tiled == 0).all(axis=2).sum() == MAX_IMAGES * 4
+
+
+def test_images_over_training_have_a_row_per_evaluation(tmp_path: Path, drawn: Callable[..., None]) -> None:
+    drawn("Images")
+    synthetic.write(tmp_path, models=["wgan"], strengths={"none": (), "gp": (1.0,)}, steps=12)
+    images = np.random.default_rng(0).random((3, 8, 1, 8, 8))
+    store(tmp_path, **{"snapshots/images": images, "snapshots/steps": np.array([10, 20, 30])})
+    build(tmp_path)
+    words = (tmp_path / "report" / "figures" / "images-over-training.svg").read_text(encoding="utf-8")
+    assert words.count("<image") == 2
+    assert "steps 10, 20, 30" in words
+    tiled = tile_snapshots(images)
+    assert tiled is not None
+    assert tiled.shape == (3 * 9 - 1, 8 * 9 - 1, 3)
+    np.testing.assert_array_equal(tiled[9:17, 18:26, 0], images[1, 2, 0])
+
+
+@pytest.mark.parametrize("images", [np.zeros(0), np.zeros((3, 0, 1, 8, 8)), np.zeros((2, 4, 2, 8, 8))])
+def test_snapshots_that_are_no_images_are_not_drawn(images: np.ndarray) -> None:
+    assert tile_snapshots(images) is None

@@ -60,9 +60,12 @@ SOONER = {
 }
 """Options with which a regularizer acts on a small network within a few steps."""
 
-PENALTY_OF = {"mlp": "mlp/penalty", "lstm": "lstm/penalty", "wgan": "critic/penalty"} | dict.fromkeys(
-    ("actor_critic", "a2c"), "agent/penalty"
-)
+PENALTY_OF = {
+    "mlp": "mlp/penalty",
+    "lstm": "lstm/penalty",
+    "wgan": "critic/penalty",
+    "image_gan": "critic/penalty",
+} | dict.fromkeys(("actor_critic", "a2c"), "agent/penalty")
 """Model -> its series of penalties; of the others it is the network's."""
 
 RELATIVE, ABSOLUTE = 1e-11, 1e-12

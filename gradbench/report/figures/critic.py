@@ -19,7 +19,7 @@ CAPTION = (
     "(light), with level lines: what matters is whether the levels follow the data. Bottom: the "
     "distribution of the critic's input gradient norm between data and samples; the line at 1 is where a "
     "gradient penalty with target 1 pulls it. If the treatments did nothing, the columns would look "
-    "alike. Of data with more than two coordinates the first two are shown, and no values."
+    "alike. Of data with more than two coordinates the first two are shown, and no values; of images, the norms alone."
 )
 LOG_BEYOND = 10.0  # ratio of medians above which the axis of norms is logarithmic
 Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
@@ -55,16 +55,19 @@ def _draw_figure(
     size = min((width - left - 0.2 - gap * (count - 1)) / count, 2.2)
     stacked = context.layout.stacked
     title = _title(comparison, arrays)
-    headings = [
-        f"{comparison.label}: samples (colour) and data (black)",
-        "critic's value",
-        "the norm of the critic's input gradient, between data and samples",
-    ]
+    headings = {
+        "samples": "samples (colour) and data (black)",
+        "surface": "critic's value",
+        "gradient_norms": "the norm of the critic's input gradient, between data and samples",
+    }
+    shown = [key for key in headings if any(key in stored for stored in arrays.values())]
     right = width - left - size * count - gap * (count - 1)
-    figure, (samples, surfaces, norms) = panels(
-        title, headings, len(columns), layout=context.layout, height=size, right=right, gap=gap,
-        titles=[4, stacked, stacked], abreast=count,
+    figure, axes = panels(
+        title, [f"{comparison.label}: {headings[shown[0]]}", *(headings[key] for key in shown[1:])], len(columns),
+        layout=context.layout, height=size, right=right, gap=gap, titles=[4, stacked, stacked][: len(shown)],
+        abreast=count,
     )  # fmt: skip
+    rows = dict(zip(shown, axes, strict=True))
     edges = _bin_edges(arrays)
     window = _window(arrays)
     for index, (treatment, cell) in enumerate(columns.items()):
@@ -73,18 +76,22 @@ def _draw_figure(
         where = format_strength(chosen.quantity, [chosen.at])
         seed = f"seed {cell['seed']}" if cell is not None else ""
         below = [where, seed] if stacked else [", ".join(filter(None, (where, seed)))]
-        samples[index].set_title(title_lines(samples[index], treatment, *below), loc="left", size=8)
-        for ax in (surfaces[index], norms[index])[: 2 * stacked]:
-            ax.set_title(title_lines(ax, treatment), loc="left", size=8)
-        for ax in (samples[index], surfaces[index], norms[index]):
+        for key, ax in ((key, row[index]) for key, row in rows.items()):
+            if key == shown[0] or stacked:
+                lines = below if key == shown[0] else []
+                ax.set_title(title_lines(ax, treatment, *lines), loc="left", size=8)
             ax.grid(visible=False)
             ax.xaxis.set_major_locator(MaxNLocator(4, prune="both", steps=[1, 2, 5, 10]))
-            ax.tick_params(labelleft=index % count == 0 and ax is not norms[index])
+            ax.tick_params(labelleft=index % count == 0 and key != "gradient_norms")
             if cell is None:
                 _write_note(ax, "no seed\ncompleted")
-        _draw_samples(samples[index], stored, color, window)
-        _draw_surface(surfaces[index], stored, window)
-        _draw_norms(norms[index], stored, color, edges)
+            if key == "samples":
+                _draw_samples(ax, stored, color, window)
+            elif key == "surface":
+                _draw_surface(ax, stored, window)
+            else:
+                _draw_norms(ax, stored, color, edges)
+    norms = rows.get("gradient_norms", [])
     top = max((ax.get_ylim()[1] for ax in norms), default=1.0)
     for ax in norms:
         ax.set_ylim(0, top)
