@@ -8,7 +8,7 @@ BROWSER_READY := $(VENV)/.ready-browser
 BENCH ?=
 SCALE ?= full
 RUN := results/article-$(SCALE)
-ARTICLE := recurrent deep language thresholds speed generalise modes critic cost normalisation images
+ARTICLE := recurrent deep language thresholds speed generalise modes critic cost
 
 .PHONY: run test test-slow test-exhaustive article reference browser browser-ready soak bench lint format clean
 .DEFAULT_GOAL := run

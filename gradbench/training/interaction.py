@@ -66,6 +66,9 @@ def build_interact(
         transitions = []
         with torch.no_grad():
             for number, key in enumerate(keys):
+                if number > 1 and noise_key.is_meta:  # without numbers it would be the same as the one before
+                    transitions.append({name: torch.empty_like(one) for name, one in transition.items()})
+                    continue
                 row = {name: tensors[number] for name, tensors in rows.items()}
                 transition, carry = once(weights, carry, row, key)
                 transitions.append(transition)
