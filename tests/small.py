@@ -94,6 +94,9 @@ OTHERS = {
 LARGE = ("resnet18",)
 """Those that take a minute per property: the slow suite holds them to the reference, the exhaustive one to the rest."""
 
+CONVOLUTIONAL = ("autoencoder", "cnn", "image_gan", "resnet")
+"""Models of which a stack's convolutions are one with groups, which sums in another order."""
+
 MODELS, REGULARIZERS, OPTIMIZERS = (CONFIGS.groups[group] for group in ("model", "regularizer", "optimizer"))
 
 SOON = {
@@ -268,6 +271,16 @@ def each_pair(turn: int) -> pytest.MarkDecorator:
     return in_suites("model, regularizer", quick, slow, ALL_PAIRS + OTHER_PAIRS + COMPOSED_PAIRS + further)
 
 
+def each_model(turn: int, others: Iterable[str] = ()) -> pytest.MarkDecorator:
+    """Try a property with each model, in the default suite with a third of them; another ``turn`` chooses others.
+
+    Other people's code is tried in the slow suite, or in the exhaustive one if it is large.
+    """
+    quick = [(name,) for name in MODELS[turn % FEW :: FEW]]
+    slow = [(name,) for name in [*MODELS, *others] if name not in LARGE]
+    return in_suites("model", quick, slow, [(name,) for name in others if name in LARGE])
+
+
 FURTHER = ("lstm", "wgan", "classifier")
 """Models with which updates are tried, too, beside ``mlp``: they take turns in the slow suite."""
 
@@ -306,7 +319,9 @@ def cells(model: str, regularizer: str, **values: object) -> list[Cell]:
     values = ({"regularizer__points": points} if points else {}) | values
     model, network = OTHERS.get(model, (model, NETWORKS.get(model, {}) | SMOOTH.get(model, {})))
     given = {key.replace("__", "."): value for key, value in values.items()}
-    sizes = {key: value for key, value in SIZES.items() if key in keys_of(f"model={model}")}
+    data = (network | given).get("data")
+    known = keys_of(f"model={model}", *([f"data={data}"] if isinstance(data, str) else []))
+    sizes = {key: value for key, value in SIZES.items() if key in known}
     fixed = {"model": model, "regularizer": regularizer.split(","), "precision": "float64"}
     settings = fixed | sizes | network | given
     axes = tuple(

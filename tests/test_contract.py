@@ -16,6 +16,7 @@ from small import (
     ASKING_PAIRS,
     COMPOSED_PAIRS,
     COMPOSITIONS,
+    CONVOLUTIONAL,
     CPU,
     DEAR,
     FAMILIES,
@@ -33,6 +34,7 @@ from small import (
     cells,
     data_of,
     default_strengths,
+    each_model,
     each_pair,
     each_update,
     keys_of,
@@ -45,17 +47,6 @@ from gradbench.training.loop import train
 from gradbench.training.program import build
 from gradbench.training.setup import build_stack
 from gradbench.training.telemetry import Telemetry, series_of
-
-every_model = pytest.mark.parametrize(
-    "model",
-    [
-        *MODELS,
-        *(
-            pytest.param(name, marks=pytest.mark.exhaustive if name in LARGE else pytest.mark.slow)
-            for name in OTHERS
-        ),
-    ],
-)
 
 
 def march(stack, steps, device=CPU, alter=lambda state: None):
@@ -107,7 +98,7 @@ def test_a_cell_does_not_depend_on_the_cells_in_its_stack(model, regularizer):
     assert_close(alone[stack[-1].id], together[stack[-1].id], 1e-12)
 
 
-@every_model
+@each_model(0, OTHERS)
 def test_a_cell_does_not_depend_on_other_regularizers_in_its_stack(model):
     grid = cells(
         model,
@@ -123,7 +114,7 @@ def test_a_cell_does_not_depend_on_other_regularizers_in_its_stack(model):
         assert_close(march([cell], 20)[cell.id], together[cell.id], 1e-12)
 
 
-@every_model
+@each_model(1, OTHERS)
 def test_final_metrics_and_curves_do_not_depend_on_the_stack(model):
     stack = cells(model, "none", seed=[0, 1], **CALM)
     together = train(stack, data_of(stack[0]), CPU)
@@ -175,10 +166,6 @@ def test_a_cell_with_a_lazy_penalty_has_the_same_bits_in_a_stack_of_any_width(mo
     for width in WIDTHS:
         for cell, found in numbers_of(shuffled(grid, width)).items():
             assert_same_bits(found, whole[cell])
-
-
-CONVOLUTIONAL = ("autoencoder", "cnn", "image_gan", "resnet")
-"""A stack's convolutions are one with groups, which sums in another order."""
 
 
 def test_the_models_of_gradbench_promise_the_same_bits():

@@ -46,6 +46,7 @@ class Record:
     Attributes:
         factor: the loss limit is ``first + (factor - 1) * max(|first|, 1)``.
         patience: consecutive steps above the limit after which a cell has diverged.
+        fall: no rule of these models.
         rows: one per step, in the order of :data:`SERIES` and then the series that a model adds.
         evaluations: step -> metric -> value.
         diverged_at: step of divergence, 0 for none.
@@ -57,6 +58,7 @@ class Record:
 
     factor: float
     patience: int
+    fall: None = None
     rows: list[tuple[float, ...]] = field(default_factory=list)
     evaluations: dict[int, dict[str, float]] = field(default_factory=dict)
     diverged_at: int = 0

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from gradbench.errors import UsageError
 from gradbench.models import Networks, Player, Tensors
 from gradbench.models.classification import ClassificationTask
+from gradbench.models.factory import add_own
 from gradbench.models.networks.convolution import ConvolutionalNetwork, Decoder, Encoder
 from gradbench.models.networks.residual import ResidualNetwork
 from gradbench.models.regression import per_example
 from gradbench.models.sampling import check_floating
-from gradbench.models.supervised import SupervisedTask
+from gradbench.models.supervised import SPLITS, SupervisedTask
 
 SHOWN = 16
 """Test images that are stored with their reconstructions."""
@@ -178,5 +179,6 @@ class Autoencoder(SupervisedTask):
         return {}, dict(arrays)
 
     def metric_names(self, networks: Mapping[str, nn.Module]) -> frozenset[str]:
-        """Return the names of all metrics, to which :meth:`summarize` adds none."""
-        return super().metric_names(networks)
+        """Return the names of all metrics, of both splits."""
+        names = add_own(("loss", "mse"), self.own_metrics)
+        return frozenset(f"{split}/{name}" for split in SPLITS for name in names)

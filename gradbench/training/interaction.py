@@ -63,11 +63,11 @@ def build_interact(
         T = next(iter(draws.values())).shape[1]
         keys = subkey(noise_key[:, None], torch.arange(T, device=noise_key.device)).unbind(1)
         rows = {name: tensor.unbind(1) for name, tensor in draws.items()}
-        transitions = []
+        transitions: list[Tensors] = []
         with torch.no_grad():
             for number, key in enumerate(keys):
                 if number > 1 and noise_key.is_meta:  # without numbers it would be the same as the one before
-                    transitions.append({name: torch.empty_like(one) for name, one in transition.items()})
+                    transitions.append({name: torch.empty_like(one) for name, one in transitions[-1].items()})
                     continue
                 row = {name: tensors[number] for name, tensors in rows.items()}
                 transition, carry = once(weights, carry, row, key)

@@ -515,7 +515,7 @@ def test_a_node_that_names_no_code_is_refused(tmp_path, text, said):
         ("model=taker model.metrics=a.f", "expected model.metrics.NAME=my_pkg.f"),
         ("model=regressor model.network=a.B model.loss.q=1", "needs a loss: add model.loss=my_pkg.f"),
         ("model=regressor model.network=a.B model.loss._target_=a.f", "write model.loss=a.f"),
-        ("model=mlp model.loss=a.f", "does not take model.loss; model=regressor would"),
+        ("model=mlp model.loss=a.f", "does not take model.loss; model=image_gan, model=regressor would"),
         ("~model steps=1 eval_every=1", "~model takes away what every model must have; leave it out"),
         ("model=taker model.metrics.f.k=1", "a metric takes no keys; write model.metrics.f=my_pkg.f"),
         ("model=taker model.network=a.B model.network.c._target_=a.C", "only a config folder may"),

@@ -318,7 +318,7 @@ def test_a_fixed_generator_leaves_only_the_critic_and_generates_data_plus_unit_n
 
 
 def test_a_wgan_stores_what_its_figures_need():
-    (cell,) = cells("wgan", "none")
+    (cell,) = cells("wgan", "none", data__test=2500)
     (arrays,) = train([cell], data_of(cell), CPU).arrays
     shapes = {name: array.shape for name, array in arrays.items()}
     assert shapes["samples"] == shapes["data"] == (2500, 2)

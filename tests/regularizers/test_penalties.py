@@ -7,7 +7,7 @@ import torch
 from gradients import few_examples
 from hypothesis import given
 from hypothesis import strategies as st
-from small import CONFIGS, CPU, cells, data_of, keys_of
+from small import CONFIGS, CPU, cells, data_of, each_model, keys_of
 from torch import nn
 from torch.func import grad, vmap
 
@@ -152,7 +152,7 @@ def elsewhere(f, points, weight):
 
 
 @pytest.mark.parametrize("priced", ["gp", "elsewhere"])
-@pytest.mark.parametrize("model", CONFIGS.groups["model"])
+@each_model(0)
 def test_every_models_objective_has_the_slope_of_finite_differences_penalty_included(
     model, priced, monkeypatch
 ):
@@ -162,7 +162,9 @@ def test_every_models_objective_has_the_slope_of_finite_differences_penalty_incl
     if priced == "elsewhere":
         monkeypatch.setattr(program, "build_parts", lambda _, player=None: [only(player)])
         monkeypatch.setattr(cache, "TRACE_CACHE", {})
-    smooth = {"model__activation": "tanh"} if "model.activation" in keys_of(f"model={model}") else {}
+    plain = {"model.activation": "tanh", "model.norm": "none"}  # smooth, and without statistics to keep
+    known = keys_of(f"model={model}")
+    smooth = {key.replace(".", "__"): value for key, value in plain.items() if key in known}
     with_penalty, without = cells(model, "gp", regularizer__lambda=[3.0, 0.0], **smooth)
     setup = build_stack([with_penalty, without], data_of(with_penalty), CPU)
     state, player = init_state(setup), next(player for player in setup.players if player.regularized)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from small import CONFIGS, CPU, NETWORKS, cells, data_of
+from small import CONVOLUTIONAL, CPU, NETWORKS, cells, data_of, each_model
 from stopping import StopError, always, assert_same_outcome, stop_at
 
 from gradbench.launchers.rows import arrays_of, curves_of, finished_rows
@@ -28,7 +28,7 @@ def wild_and_calm(model, **values):
     return stack, data_of(stack[0])
 
 
-@pytest.mark.parametrize("model", CONFIGS.groups["model"])
+@each_model(1)
 def test_leaving_out_diverged_cells_changes_the_others_by_no_bit_or_by_their_tolerance(model, monkeypatch):
     stack, data = wild_and_calm(model)
     widths = []
@@ -40,14 +40,14 @@ def test_leaving_out_diverged_cells_changes_the_others_by_no_bit_or_by_their_tol
 
     monkeypatch.setattr("gradbench.training.loop.compact", watched)
     left_out = train(stack, data, CPU)
-    assert widths == [1], "the others must have been left out"
+    assert widths[-1] == 1, "the others must have been left out"
     monkeypatch.setattr("gradbench.training.loop.should_compact", lambda setup, state: False)
     kept = train(stack, data, CPU)
     assert list(left_out.diverged_at > 0) == [True, True, False, True]
     if build_stack(stack, data, CPU).is_exact:
         assert_same_outcome(left_out, kept)
         return
-    assert model in NETWORKS, "gradbench's own networks are exact"
+    assert model in {*NETWORKS, *CONVOLUTIONAL}, "gradbench's other networks are exact"
     for name in ("loss", "grad_norm"):
         np.testing.assert_allclose(left_out.curves[name][:50, 2], kept.curves[name][:50, 2], rtol=1e-3)
 
@@ -69,6 +69,7 @@ BROKEN = 1e300
 # the critic's update is the last one where no generator follows it, an agent's where it is the only one
 LAST = {
     "wgan": {"model__generator": "fixed", "model__critic_steps": 1},
+    "image_gan": {"model__critic_steps": 1},
     "actor_critic": {"model__minibatches": 1},
     "a2c": {"model__minibatches": 1},
 }
@@ -81,7 +82,7 @@ def calm_and_broken(model, lr=BROKEN, **values):
     return stack, data_of(stack[0])
 
 
-@pytest.mark.parametrize("model", CONFIGS.groups["model"])
+@each_model(2)
 def test_a_cell_that_breaks_in_its_last_update_has_diverged_then_and_leaves_the_others_their_bits(model):
     stack, data = calm_and_broken(model)
     outcome = train(stack, data, CPU)
@@ -91,7 +92,8 @@ def test_a_cell_that_breaks_in_its_last_update_has_diverged_then_and_leaves_the_
     assert outcome.arrays[1] == {}
     alone = train(stack[:1], data, CPU)
     for name, values in alone.evaluations[1].items():
-        assert values[0] == outcome.evaluations[1][name][0], name
+        same = pytest.approx(values[0], rel=1e-5 if model in CONVOLUTIONAL else 0, abs=0)
+        assert outcome.evaluations[1][name][0] == same, name
     assert outcome.arrays[0].keys() == alone.arrays[0].keys() != set()
 
 

@@ -25,6 +25,7 @@ from small import (
     composed_pairs,
     data_of,
     default_strengths,
+    each_model,
     each_update,
     in_suites,
     pairs_of_families,
@@ -45,8 +46,6 @@ from gradbench.training.reference import as_tensor, train_one
 from gradbench.training.reference_optimizers import make_optimizer, make_scheduler
 from gradbench.training.setup import build_stack
 from gradbench.training.telemetry import Telemetry, series_of
-
-every_model = pytest.mark.parametrize("model", MODELS)
 
 # rounding grows where training is chaotic: a calm learning rate
 CALM = {"optimizer__lr": [0.01, 0.02]}
@@ -284,7 +283,7 @@ def test_a_convolutional_network_follows_the_reference_step_by_step(regularizer,
     assert_follows(pair("mlp", regularizer))
 
 
-@every_model
+@each_model(2)
 def test_a_stack_follows_the_reference_into_its_second_chunk_of_random_numbers(model):
     # at these rates no network is so lively that rounding grows a thousandfold in as many steps
     rates = {"optimizer__lr": [0.01, 0.003]}
@@ -323,7 +322,7 @@ def test_sgd_follows_torchs_with_all_its_options():
     assert_follows(pair("mlp", "clip_norm", **{f"optimizer__{key}": value for key, value in options.items()}))
 
 
-@every_model
+@each_model(0)
 def test_final_metrics_are_what_the_model_measures_of_plain_modules(model):
     stack = pair(model, "clip_norm")
     data = data_of(stack[0])
