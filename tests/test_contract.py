@@ -16,11 +16,11 @@ from small import (
     ASKING_PAIRS,
     COMPOSED_PAIRS,
     COMPOSITIONS,
-    CONVOLUTIONAL,
     CPU,
     DEAR,
     FAMILIES,
     FEW,
+    INEXACT,
     LARGE,
     MODELS,
     NETWORKS,
@@ -174,7 +174,7 @@ def test_the_models_of_gradbench_promise_the_same_bits():
             continue
         (cell,) = cells(model, "none")
         context = build_stack([cell], data_of(cell), CPU)
-        assert context.is_exact == (model not in CONVOLUTIONAL)
+        assert context.is_exact == (model not in INEXACT)
         own = replace(cell, sources={"regularizer": "0" * 16})
         assert not replace(context, cells=[own]).is_exact, "own code is not known to keep them"
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from guide import COMMANDS, FILES, GUIDE, write_files
-from small import CPU, data_of
+from small import CPU, data_of, in_suites
 
 import gradbench
 from gradbench.cli import main as cli
@@ -47,7 +47,7 @@ def test_every_file_of_the_guide_is_used_by_a_command_or_another_file():
         assert any(Path(name).stem in text for text in used), name
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@in_suites("command", [(command,) for command in COMMANDS[::3]], [(command,) for command in COMMANDS])
 def test_each_command_of_the_guide_trains_what_it_says(command, study):
     words = shlex.split(command)
     short = [*words, "steps=2", "eval_every=2", "--no-report", "--jobs", "1"]

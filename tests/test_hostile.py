@@ -21,7 +21,7 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from small import CPU, cells
+from small import CPU, cells, in_suites
 
 from gradbench.atomic import write_atomically
 from gradbench.cli import main as cli
@@ -766,7 +766,7 @@ REFUSED = {
 """Kind -> columns in which it leaves no row that could be a cell's; beside id and status."""
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@in_suites("kind", [(kind,) for kind in [*KINDS][::3]], [(kind,) for kind in KINDS])
 def test_a_column_of_any_kind_is_reported_or_refused_in_one_line(folder, kind, capsys):
     """Every column is read, and with every kind some are reported and shown: over all kinds, each is."""
     original = pd.read_parquet(folder / "cells/a.parquet")

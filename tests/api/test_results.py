@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from small import in_suites
 
 import gradbench
 from gradbench import report
@@ -58,7 +59,7 @@ def test_claims_have_a_row_per_condition_and_none_where_nothing_is_claimed():
     assert gradbench.load(QUICK).claims().empty
 
 
-@pytest.mark.parametrize("name", ["strengths", "penalty", "divergence"])
+@in_suites("name", [("strengths",)], [("penalty",), ("divergence",)])
 def test_a_figure_is_drawn_by_its_name_in_the_report(name):
     figure = gradbench.load(QUICK).figure(name)
     assert isinstance(figure, Figure)
@@ -72,7 +73,7 @@ def test_a_figure_that_there_is_not_is_answered_with_those_that_there_are(monkey
         gradbench.load(QUICK).figure("strength")
 
 
-@pytest.mark.parametrize("name", [None, 3])
+@in_suites("name", [(None,)], [(3,)])
 def test_a_figures_name_that_is_no_text_is_answered_too(name):
     with pytest.raises(gradbench.UsageError, match=f"has no figure {name}.*there are: strengths"):
         gradbench.load(QUICK).figure(name)

@@ -92,6 +92,8 @@ def test_metrics_of_ones_own_are_known(tmp_path, monkeypatch):
         plan(tmp_path, words=top, metric="test/tip")
 
 
-@in_suites("name", [("quick",), ("deep",)], [(name,) for name in sorted(CONFIGS.experiments)])
+@in_suites(
+    "name", [("quick",), ("deep",)], [(name,) for name in sorted(CONFIGS.experiments) if name != "nanogpt"]
+)  # it downloads
 def test_the_claims_of_every_experiment_name_what_there_is(name, tmp_path):
     assert make_plan(name, ["seed=range(2)"], results=tmp_path / "out").cells

@@ -107,6 +107,7 @@ def test_networks_that_were_edited_between_two_runs_are_paired_by_their_names(tm
     assert "mlp: the source of model.network was edited" in found.changes
 
 
+@pytest.mark.slow
 def test_of_folders_that_differ_by_chance_one_in_twenty_at_most_is_called_better_or_worse(
     tmp_path: Path,
 ) -> None:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from small import CONVOLUTIONAL, CPU, NETWORKS, cells, data_of, each_model
+from small import CPU, INEXACT, NETWORKS, cells, data_of, each_model
 from stopping import StopError, always, assert_same_outcome, stop_at
 
 from gradbench.launchers.rows import arrays_of, curves_of, finished_rows
@@ -47,7 +47,7 @@ def test_leaving_out_diverged_cells_changes_the_others_by_no_bit_or_by_their_tol
     if build_stack(stack, data, CPU).is_exact:
         assert_same_outcome(left_out, kept)
         return
-    assert model in {*NETWORKS, *CONVOLUTIONAL}, "gradbench's other networks are exact"
+    assert model in {*NETWORKS, *INEXACT}, "gradbench's other networks are exact"
     for name in ("loss", "grad_norm"):
         np.testing.assert_allclose(left_out.curves[name][:50, 2], kept.curves[name][:50, 2], rtol=1e-3)
 
@@ -92,7 +92,7 @@ def test_a_cell_that_breaks_in_its_last_update_has_diverged_then_and_leaves_the_
     assert outcome.arrays[1] == {}
     alone = train(stack[:1], data, CPU)
     for name, values in alone.evaluations[1].items():
-        same = pytest.approx(values[0], rel=1e-5 if model in CONVOLUTIONAL else 0, abs=0)
+        same = pytest.approx(values[0], rel=1e-5 if model in INEXACT else 0, abs=0)
         assert outcome.evaluations[1][name][0] == same, name
     assert outcome.arrays[0].keys() == alone.arrays[0].keys() != set()
 

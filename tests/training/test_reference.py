@@ -64,6 +64,9 @@ PENALTY_OF = {
     "lstm": "lstm/penalty",
     "wgan": "critic/penalty",
     "image_gan": "critic/penalty",
+    "cnn": "cnn/penalty",
+    "resnet": "resnet/penalty",
+    "autoencoder": "autoencoder/penalty",
 } | dict.fromkeys(("actor_critic", "a2c"), "agent/penalty")
 """Model -> its series of penalties; of the others it is the network's."""
 
