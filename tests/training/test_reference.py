@@ -49,8 +49,8 @@ from gradbench.training.telemetry import Telemetry, series_of
 
 # rounding grows where training is chaotic: a calm learning rate
 CALM = {"optimizer__lr": [0.01, 0.02]}
-CALMER = {"a2c": {"optimizer__lr": [0.001, 0.002]}}
-"""Model -> a learning rate of its own, where RMSprop's first steps are as large as it."""
+CALMER = {model: {"optimizer__lr": [0.001, 0.002]} for model in ("a2c", "image_gan")}
+"""Model -> a learning rate of its own, where first steps are as large as it, or two networks make rounding grow."""
 
 SOONER = {
     "zclip": {"regularizer__warmup": 5},
