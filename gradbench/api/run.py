@@ -26,6 +26,7 @@ def run(
     fail_fast: bool = False,
     quiet: bool = False,
     cost: bool = True,
+    shard: str | None = None,
     **keys: Any,
 ) -> "Results":
     """Train every cell of a grid that is not finished yet, and return the results.
@@ -46,6 +47,7 @@ def run(
         fail_fast: stop at the first failure; what runs is saved.
         quiet: print failures only.
         cost: at the end, time what a step of each treatment costs: a few seconds.
+        shard: train only a share of the stacks, such as ``"3/8"``; other machines train the others.
         keys: key of the config -> value, or values to sweep in a list, range or array; ``__`` stands for the dot.
             ``model`` takes a subclass of ``torch.nn.Module`` too, or a function that returns one; ``data`` takes arrays
             or tensors, as (x, y), (x, y, x_test, y_test) or {"x": x, "y": y}, a DataFrame, whose target is
@@ -74,7 +76,7 @@ def run(
     console = notebook_or_terminal()
     typed = [*words, *given.words]
     call = forkserver.call_here if given.local else forkserver.run_in_forkserver
-    plan = plan_grid(typed, folder, own, call)
+    plan = plan_grid(typed, folder, own, call, shard)
     trained = train(
         plan,
         command_of(typed, {"--config-dir": own, "--results": folder}),
@@ -130,6 +132,7 @@ def plan_grid(
     results: Path | None,
     config_dir: Path | None,
     call: Callable[..., Any] = forkserver.call_here,
+    shard: str | None = None,
 ) -> "Plan":
     """Plan a grid; see :func:`gradbench.sweep.plan.make_plan`.
 
@@ -138,13 +141,16 @@ def plan_grid(
         results: the results folder.
         config_dir: the user's own configs.
         call: calls a function that needs torch.
+        shard: the share of the stacks to train, as it is typed.
 
     Raises:
         UsageError: for a mistake in the words.
     """
     from gradbench.sweep.plan import make_plan
+    from gradbench.sweep.shards import parse_shard
 
-    return make_plan(*split_words(words), results, config_dir, call)
+    share = parse_shard(shard) if shard else None
+    return make_plan(*split_words(words), results, config_dir, call, share)
 
 
 def command_of(words: Sequence[str], options: Mapping[str, Path | None]) -> str:
@@ -208,6 +214,7 @@ def train(
             fail_fast=fail_fast,
             on_idle_core=on_idle_core,
             in_process=in_process,
-            measurements=list_measurements(plan) if cost else (),
+            # several shards would time the same, and disturb each other where they share a machine
+            measurements=list_measurements(plan) if cost and not plan.shard else (),
         )
     return Trained(plan, dict(watcher.statuses), complete)

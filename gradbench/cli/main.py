@@ -122,6 +122,10 @@ def run(
         typer.Option("--results", help="Results folder. Default: results/ and the experiment's name."),
     ] = None,
     config_dir: ConfigDir = None,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", help="Train one of several shares of the stacks, such as 3/8."),
+    ] = None,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop at the first failure; what runs is saved.")
     ] = False,
@@ -150,6 +154,9 @@ def run(
     What would be trained, and for how long:
     [cyan]gradbench run quick --dry-run[/]
 
+    A third of it, on each of three machines that share the folder:
+    [cyan]gradbench run quick --shard 1/3[/]
+
     A key that one regularizer lacks applies to the cells that have it. The same command again trains only what
     is not finished. Exit status: 0 all cells completed or diverged, 1 some failed, 2 usage, 130 interrupted.
     """  # noqa: E501 - a command stands on one line
@@ -165,19 +172,20 @@ def run(
             if config_dir is not None or any(names_code(word.partition("=")[0]) for word in typed):
                 forkserver.warm_up()  # code of the user's own is tried out in a process that it may end
                 call = forkserver.run_in_forkserver
-            plan = plan_grid(typed, results, config_dir, call)
+            plan = plan_grid(typed, results, config_dir, call, shard)
         print_plan(plan, jobs)
         for note in plan.notes:
             print_note(note)
         return
     forkserver.warm_up()  # the server imports torch while this process imports the rest and composes configs
     with gc_paused():
-        from gradbench.api.progress import display_for
+        from gradbench.api.progress import display_for, pluralize
 
-        plan = plan_grid(typed, results, config_dir, forkserver.run_in_forkserver)
+        plan = plan_grid(typed, results, config_dir, forkserver.run_in_forkserver, shard)
+    command = command_of(typed, {"--config-dir": config_dir, "--results": results})
     trained = train(
         plan,
-        command_of(typed, {"--config-dir": config_dir, "--results": results}),
+        command,
         lambda stacks: display_for(stacks, err, quiet=quiet),
         print_note,
         jobs,
@@ -188,6 +196,13 @@ def run(
     plan, failed = trained.plan, trained.statuses.get("failed", 0) > 0
     if not quiet:
         print_outcome(plan, trained.statuses)
+    if plan.shard and (left := plan.count_left()):
+        if not quiet:
+            print_line(
+                f"{pluralize(left, 'cell')} of the plan left, for other shards; when they have ended, type:"
+            )
+            print_line(command)
+        no_report = True
     if not no_report:
         try:
             write_report(plan.folder, quiet=quiet, optional=not plan.todo())
@@ -241,13 +256,14 @@ def print_plan(plan: "Plan", jobs: int | None) -> None:
         out.print(table)
     counts = plan.counts()
     done = counts["completed"] + counts["diverged"]
+    stacks_in_all = pluralize(len(plan.own_stacks), "stack") + say_shard(plan)
     workers = worker_count(plan.devices, len(todo), jobs)
     seconds = expected_seconds(plan)
     unknown = "unknown: nothing like these cells has been trained here yet"
     kind_of_device, _, _ = plan.devices[0].partition(":")
     for line in (
         f"{pluralize(done, 'cell')} done, {len(plan.cells) - done} to run ({counts['failed']} of them failed before), "
-        f"{len(todo)} of {pluralize(len(plan.stacks), 'stack')}, {pluralize(workers, 'worker')} on {kind_of_device}",
+        f"{len(todo)} of {stacks_in_all}, {pluralize(workers, 'worker')} on {kind_of_device}",
         f"expected time: {unknown if seconds is None else format_duration(seconds / workers)}",
         f"results: {plan.folder}",
     ):
@@ -275,12 +291,19 @@ def print_outcome(plan: "Plan", trained: dict[str, int]) -> None:
     """Print the number of cells by status, and where the tables are."""
     from gradbench.api.progress import pluralize
 
+    cells = [cell for stack in plan.own_stacks for cell in stack.cells]
     parts = [f"{number} {status}" for status, number in sorted(trained.items())]
-    if before := sum(map(plan.is_finished, plan.cells)):
+    if before := sum(map(plan.is_finished, cells)):
         parts.append(f"{before} finished before")
-    if left := len(plan.cells) - before - sum(trained.values()):
+    if left := len(cells) - before - sum(trained.values()):
         parts.append(f"{left} not finished")
-    print_line(f"{pluralize(len(plan.cells), 'cell')}: {', '.join(parts)} · tables in {plan.folder}")
+    number = pluralize(len(cells), "cell") + say_shard(plan)
+    print_line(f"{number}: {', '.join(parts)} · tables in {plan.folder}")
+
+
+def say_shard(plan: "Plan") -> str:
+    """Return `` of shard 3/8``; empty where the whole plan is trained."""
+    return f" of shard {plan.shard}" if plan.shard else ""
 
 
 def write_report(folder: Path, *, quiet: bool = False, optional: bool = False) -> None:

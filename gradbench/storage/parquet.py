@@ -47,11 +47,17 @@ Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 # ---- writing -----------------------------------------------------------------------------------------------
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write one part of a table, including its own SHA-256."""
+def write_table(path: Path, table: pa.Table, rows: int | None = None) -> None:
+    """Write one part of a table, including its own SHA-256.
+
+    Args:
+        path: its file.
+        table: its rows.
+        rows: number of rows that are read together, at most; by default pyarrow's.
+    """
     sealed = table.replace_schema_metadata({**(table.schema.metadata or {}), DIGEST_KEY: PLACEHOLDER})
     sink = pa.BufferOutputStream()
-    pq.write_table(sealed, sink, write_page_checksum=True)
+    pq.write_table(sealed, sink, write_page_checksum=True, row_group_size=rows)
     blank = sink.getvalue().to_pybytes()
     write_atomically(path, lambda file: file.write(blank.replace(PLACEHOLDER, sha256_hex(blank))))
 

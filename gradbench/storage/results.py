@@ -4,6 +4,7 @@
     cells/*.parquet      one row per cell
     curves/*.parquet     one row per cell and recorded step
     arrays/<cell>.npz    what figures need beyond numbers
+    plans/*.parquet      which cells train as one stack: see :mod:`gradbench.storage.plans`
 
 Each finished stack writes one part per table, under a name derived from its cells: writing twice is harmless,
 and no two writers share a file. The part in ``cells`` is written last: a cell with a row there is finished. The table
@@ -32,6 +33,7 @@ from gradbench.errors import DamagedError, StorageError, UsageError
 from gradbench.grid.cell import Cell
 from gradbench.storage.grids import remember_grid
 from gradbench.storage.parquet import read_schema, read_table, write_arrays, write_table
+from gradbench.storage.plans import PLANS
 from gradbench.storage.sanitize import check_folder
 from gradbench.storage.schema import (
     common_schema,
@@ -97,7 +99,7 @@ class Results:
             UsageError: as :meth:`check`, and if they cannot be written.
         """
         self.check()
-        folders = [self.folder / table for table in ("cells", "curves", "arrays")]
+        folders = [self.folder / table for table in ("cells", "curves", "arrays", PLANS)]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for folder in folders:

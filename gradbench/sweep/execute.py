@@ -9,6 +9,7 @@ from gradbench import __version__
 from gradbench.errors import StorageError, UsageError
 from gradbench.storage import cleanup, repair
 from gradbench.storage.locks import Reservations
+from gradbench.storage.plans import write_plan
 from gradbench.storage.results import Results
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def execute(
         "question": plan.experiment.question,
         "command": command,
         "gradbench": __version__,
+        "plan": plan.id,
         "spec": dict(plan.experiment.source),
         "cells": [cell.id for cell in plan.cells],
     }
@@ -87,6 +89,7 @@ def execute(
         results.make_folder()
         with Reservations(plan.folder) as reservations:
             with reservations.exclusive():
+                write_plan(plan.folder, plan.id, plan.stacks)
                 results.create(grid)
             cleanup.remove_stale_files(plan.folder)
             cleanup.remove_stale_checkpoints(plan.folder, plan.statuses)

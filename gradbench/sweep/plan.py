@@ -6,7 +6,8 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,11 @@ from gradbench.grid.cell import RUNTIME, Cell
 from gradbench.grid.expand import expand
 from gradbench.grid.stacks import Stack, group_by_program, split_into_stacks
 from gradbench.launchers.forkserver import call_here
+from gradbench.storage.plans import plan_id, read_ids, regroup
 from gradbench.storage.results import FINISHED, Results
 from gradbench.storage.sanitize import escape_controls
 from gradbench.sweep.questions import check_experiment, note_stopwatch
+from gradbench.sweep.shards import Shard
 from gradbench.trackers import check_installed
 
 if TYPE_CHECKING:
@@ -53,6 +56,7 @@ class Plan:
         statuses: cell id -> status, for the cells that have a row in the results folder.
         devices: names of the devices to train on.
         notes: lines for the user on what was made of their data, and how networks of their own are trained.
+        shard: the share of the stacks that is trained here; ``None`` for all.
     """
 
     experiment: Experiment
@@ -62,15 +66,33 @@ class Plan:
     statuses: dict[str, str]
     devices: list[str]
     notes: list[str] = field(default_factory=list)
+    shard: Shard | None = None
+
+    @cached_property
+    def id(self) -> str:
+        """Name of the plan in the results folder."""
+        return plan_id(self.cells, self.devices[0].partition(":")[0])
+
+    @cached_property
+    def own_stacks(self) -> list[Stack]:
+        """The stacks that are trained here."""
+        return self.shard.take(self.stacks, expected_cost) if self.shard else self.stacks
 
     def todo(self) -> list[tuple[Cell, ...]]:
-        """Return the unfinished cells of each stack, the most expensive stack first."""
-        left = [tuple(cell for cell in stack.cells if not self.is_finished(cell)) for stack in self.stacks]
+        """Return the unfinished cells of each stack that is trained here, the most expensive stack first."""
+        left = [
+            tuple(cell for cell in stack.cells if not self.is_finished(cell)) for stack in self.own_stacks
+        ]
         return sorted(filter(None, left), key=lambda cells: -expected_cost(cells))
 
     def is_finished(self, cell: Cell) -> bool:
         """Return whether a cell has completed or diverged, and need not be trained."""
         return self.statuses.get(cell.id) in FINISHED
+
+    def count_left(self) -> int:
+        """Return how many cells of the whole plan are not finished now, whoever trains them."""
+        now = replace(self, statuses=Results(self.folder).statuses())
+        return sum(not now.is_finished(cell) for cell in now.cells)
 
     def counts(self) -> Counter[str]:
         """Count the cells of the grid by status; cells without one count as ``to run``."""
@@ -107,6 +129,7 @@ def make_plan(
     results: Path | None = None,
     config_dir: Path | None = None,
     call: Callable[..., Any] = call_here,
+    shard: Shard | None = None,
 ) -> Plan:
     """Plan the sweep of a command line.
 
@@ -116,6 +139,7 @@ def make_plan(
         results: the results folder; by default one below ``results/``, named after experiment and overrides.
         config_dir: the user's own config folder.
         call: calls a function that needs torch, in this process or in another one.
+        shard: the share of the stacks to train here.
 
     Raises:
         UsageError: for every mistake in the arguments, the configs or the results folder.
@@ -158,7 +182,8 @@ def make_plan(
         for members, count in zip(groups, counts, strict=True)
         for stack in split_into_stacks(members, count)
     ]
-    return Plan(experiment, stored.folder, cells, grouped, statuses, devices, notes)
+    plan = Plan(experiment, stored.folder, cells, grouped, statuses, devices, notes, shard)
+    return replace(plan, stacks=regroup(grouped, read_ids(stored.folder, plan.id)))
 
 
 def note_schedules(cells: Sequence[Cell]) -> list[str]:
