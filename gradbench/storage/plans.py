@@ -50,7 +50,7 @@ def plan_id(cells: Iterable[Cell], kind: str) -> str:
     ids, runtimes = set[str](), set[str]()
     for cell in cells:
         ids.add(cell.id)
-        runtimes.add(canonical(cell.runtime))
+        runtimes.add(canonical({key: value for key, value in cell.runtime.items() if key != "launcher"}))
     return digest([sorted(ids), sorted(runtimes), kind])
 
 

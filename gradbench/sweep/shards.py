@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gradbench.errors import UsageError
 from gradbench.grid.cell import Cell
-from gradbench.grid.stacks import Stack
+from gradbench.grid.stacks import Stack, deal
 
 WRITTEN = re.compile(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})")
 """Pattern of a shard as it is typed."""
@@ -31,20 +31,12 @@ class Shard:
     def take(self, stacks: Sequence[Stack], cost: Callable[[Sequence[Cell]], float]) -> list[Stack]:
         """Return its stacks: all shards together have each stack once, at about equal cost.
 
-        The most expensive stack goes first, to the shard that has the least so far.
-
         Args:
             stacks: all stacks of the plan, the finished ones included: what a shard has does not change as it trains.
             cost: expected cost of training some cells.
         """
-        costs = [cost(stack.cells) for stack in stacks]
-        loads, mine = [0.0] * self.count, []
-        for index in sorted(range(len(stacks)), key=lambda index: (-costs[index], index)):
-            least = min(range(self.count), key=loads.__getitem__)
-            loads[least] += costs[index]
-            if least == self.number - 1:
-                mine.append(index)
-        return [stacks[index] for index in sorted(mine)]
+        share = deal([cost(stack.cells) for stack in stacks], self.count)[self.number - 1]
+        return [stacks[index] for index in share]
 
 
 def parse_shard(text: str) -> Shard:

@@ -397,7 +397,13 @@ class Cluster:
     ) -> subprocess.CompletedProcess[str]:
         """Run one of SLURM's commands."""
         return subprocess.run(
-            command, env=self.environment, check=check, input=input, capture_output=True, text=True, timeout=60
+            command,
+            env=self.environment,
+            check=check,
+            input=input,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
 
 
