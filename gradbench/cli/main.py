@@ -511,8 +511,8 @@ def show(
         for entry in rows:
             table.add_row(*map(escape, entry))
         out.print(table)
-    for title, text in copyable_texts(row):
-        out.print(title, style="table.title")
+    for title, text in copyable_texts(found, row):
+        out.print(escape(title), style="table.title", soft_wrap=True)
         print_line(text)
 
 

@@ -7,14 +7,25 @@ from typing import Any
 
 import pandas as pd
 
-from gradbench.errors import UsageError
+from gradbench.errors import DamagedError, UsageError
+from gradbench.launchers.slurm.submissions import last_log
 from gradbench.storage.provenance import COLUMNS
 from gradbench.storage.repair import find_damage
 from gradbench.storage.results import RECORDED, Results
-from gradbench.storage.sanitize import caution, check_folder, escape_controls, is_cell, is_command
+from gradbench.storage.sanitize import (
+    caution,
+    check_folder,
+    escape_controls,
+    is_cell,
+    is_command,
+    open_regular,
+)
 
 CURVE_ROWS = 12
 """Maximum number of points of a curve that are shown."""
+
+LOG_LINES = 40
+"""Lines of a task's log that are shown."""
 
 COST = ("step_seconds", "seconds", "width", "exact")
 PROVENANCE = (
@@ -111,8 +122,8 @@ def sections(results: Results, row: "pd.Series[Any]") -> list[Section]:
     return shown
 
 
-def copyable_texts(row: "pd.Series[Any]") -> list[tuple[str, str]]:
-    """Return the (title, text) pairs that are printed for copying: the error, if any, and the command.
+def copyable_texts(results: Results, row: "pd.Series[Any]") -> list[tuple[str, str]]:
+    """Return the (title, text) pairs that are printed for copying: of a failed cell error and log, and the command.
 
     A stored command that is anything but a single ``gradbench run`` may be malicious, and is left out. One that names
     code is shown under a title that says so.
@@ -121,12 +132,24 @@ def copyable_texts(row: "pd.Series[Any]") -> list[tuple[str, str]]:
     command = command if is_command(command) else ""
     why = caution(command)
     titled = [("error", row.get("error"))]
+    if row.get("status") == "failed" and (log := last_log(results.folder, str(row["cell"]))):
+        titled.append((f"the end of its task's log, {log}", "\n".join(tail(log, LOG_LINES))))
     titled += [(f"its command. {why}" if why else "rerun it alone", command)] if command else []
     return [
         (escape_controls(title), escape_controls(str(value)))
         for title, value in titled
         if not is_missing(value)
     ]
+
+
+def tail(path: Path, lines: int) -> list[str]:
+    """Return the last lines of a text file; none if it cannot be read."""
+    try:
+        with open_regular(path, math.inf) as file:
+            file.seek(max(0, file.seek(0, 2) - 200 * lines))
+            return file.read().decode(errors="replace").splitlines()[-lines:]
+    except (OSError, DamagedError):
+        return []
 
 
 def sample_curve(curve: pd.DataFrame) -> list[tuple[str, ...]]:
