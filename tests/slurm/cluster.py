@@ -30,7 +30,7 @@ PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 """The daemons lie where an ordinary user's PATH does not look."""
 
 GPUS = ("/dev/null", "/dev/zero")
-"""What each node declares as its GPUs: devices that are there, so that SLURM counts them and tells a job which it has."""
+"""What each node declares as its GPUs: any two devices, of which SLURM tells a job which are its own."""
 KEEPER = Path(__file__).with_name("keeper.py")
 
 CONFIGURATION = """
@@ -397,7 +397,13 @@ class Cluster:
     ) -> subprocess.CompletedProcess[str]:
         """Run one of SLURM's commands."""
         return subprocess.run(
-            command, env=self.environment, check=check, input=input, capture_output=True, text=True, timeout=60
+            command,
+            env=self.environment,
+            check=check,
+            input=input,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
 
 
