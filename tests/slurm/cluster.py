@@ -30,7 +30,7 @@ PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 """The daemons lie where an ordinary user's PATH does not look."""
 
 GPUS = ("/dev/null", "/dev/zero")
-"""What each node declares as its GPUs: devices that are there, so that SLURM counts them and tells a job which it has."""
+"""What each node declares as its GPUs: any two devices, of which SLURM tells a job which are its own."""
 KEEPER = Path(__file__).with_name("keeper.py")
 
 CONFIGURATION = """
@@ -414,9 +414,10 @@ def main() -> None:
     options = parser.parse_args()
     if not is_installed():
         parser.exit(1, f"{MISSING}\n")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell has what it runs in the background ignore Ctrl-C
+        signal.signal(number, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), Cluster(nodes=options.nodes) as cluster:
-        print(f"export SLURM_CONF={shlex.quote(cluster.environment['SLURM_CONF'])}")
+        print(f"export SLURM_CONF={shlex.quote(cluster.environment['SLURM_CONF'])}", flush=True)
         print(f"{len(cluster.nodes)} nodes are idle; Ctrl-C stops them", file=sys.stderr)
         signal.pause()
 

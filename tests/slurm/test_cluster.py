@@ -9,7 +9,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-
 from slurm.cluster import Cluster, wait_until
 
 pytestmark = pytest.mark.slurm
