@@ -3,8 +3,18 @@
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from typing import Any
+
+from gradbench.launchers.forkserver import describe_exit
+from gradbench.signals import INTERRUPTED
+
+TOLD_TO_STOP = (INTERRUPTED, -signal.SIGTERM)
+"""Exit statuses of a process that was told to stop."""
+
+PATIENCE_SECONDS = 600.0
+"""Seconds that a task waits for its end once SLURM has told it to stop: more than the grace that clusters give."""
 
 # The whole step gets SLURM's warning; only submitit, which runs this, is to act on it.
 QUIET = ("sh", "-c", "trap '' USR2; exec \"$@\"", "gradbench")
@@ -20,10 +30,19 @@ class Task:
 
     arguments: list[str]
 
-    def __call__(self) -> int:
-        """Train, until everything is in the tables or the process is told to stop; return its exit status."""
+    def __call__(self) -> None:
+        """Train, until everything is in the tables or the process is told to stop.
+
+        Raises:
+            RuntimeError: if the process ends in any other way, so that SLURM calls the task failed.
+        """
         self.process = subprocess.Popen([*QUIET, sys.executable, "-m", "gradbench", "task", *self.arguments])
-        return self.process.wait()
+        status = self.process.wait()
+        if status in TOLD_TO_STOP:
+            # SLURM cancels, preempts or requeues the task, and only one that is still there goes on afterwards
+            time.sleep(PATIENCE_SECONDS)
+        elif status:
+            raise RuntimeError(f"gradbench has ended with {describe_exit(status)}")
 
     def checkpoint(self) -> Any:
         """Let the process save what it trains, and go on when SLURM starts the task again."""
