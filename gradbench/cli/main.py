@@ -454,7 +454,7 @@ def info(
     kind: Annotated[
         str | None,
         typer.Argument(
-            metavar="[models|regularizers|data|optimizers|schedules|experiments]",
+            metavar="[models|regularizers|data|optimizers|schedules|launchers|experiments]",
             help="Group to list (default: all).",
             autocompletion=complete_kinds,
             show_default=False,

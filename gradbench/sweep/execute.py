@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,7 +100,7 @@ def execute(
                     stacks=todo,
                     numbers=[plan.numbers[cells[0].id] for cells in todo],
                     costs=[expected_cost(cells) for cells in todo],
-                    seconds=expected_seconds(plan),
+                    expect_seconds=partial(expected_seconds, plan),
                     plan=plan.id,
                     folder=plan.folder,
                     devices=plan.devices,
@@ -160,7 +161,7 @@ def execute_task(
             stacks=[left[number] for number in order],
             numbers=order,
             costs=[expected_cost(left[number]) for number in order],
-            seconds=None,
+            expect_seconds=lambda: None,
             plan=plan,
             folder=folder,
             devices=devices,
