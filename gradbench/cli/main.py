@@ -517,6 +517,40 @@ def show(
 
 
 @app.command()
+def merge(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RESULTS…", help="Results folders.", autocompletion=complete_folders, show_default=False
+        ),
+    ],
+    into: Annotated[
+        Path,
+        typer.Option("--into", help="The folder to write: new, empty, or results, which stay."),
+    ],
+) -> None:
+    """Put results folders together, of machines that share no folder.
+
+    A finished cell outranks a failed one. Cells whose config or status differs are refused before anything is
+    written. Of metric values that differ the folder named first is kept, and a line says so. Folders other than
+    --into stay as they are; after a kill, type the same command again.
+
+    [bold]Examples[/]
+
+    [cyan]gradbench merge results/laptop results/server --into results/both[/]
+
+    [cyan]gradbench merge from-server/quick --into results/quick[/]
+    """
+    import shlex
+
+    from gradbench.storage.merge import merge as merge_folders
+
+    for line in merge_folders(folders, into):
+        print_line(escape_controls(line))
+    print_line(f"next: gradbench report {shlex.quote(str(into))}")
+
+
+@app.command()
 def cost(
     words: Annotated[
         list[str] | None,
