@@ -521,7 +521,7 @@ def merge(
     folders: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RESULTS…", help="Results folders.", autocompletion=complete_folders, show_default=False
+            metavar="RESULTS", help="Results folders.", autocompletion=complete_folders, show_default=False
         ),
     ],
     into: Annotated[
