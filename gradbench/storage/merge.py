@@ -27,13 +27,11 @@ from gradbench.storage.cleanup import checkpoint_cells, remove_stale_files
 from gradbench.storage.grids import cells_of, list_grids, read_experiment, remember_grids
 from gradbench.storage.locks import hold_alone, refuse_run_in
 from gradbench.storage.parquet import check_arrays, read_content, read_table, write_table
+from gradbench.storage.plans import PLANS
 from gradbench.storage.provenance import COLUMNS
 from gradbench.storage.results import FINISHED, RECORDED, Results, refuse_older
-from gradbench.storage.sanitize import USED, check_folder, is_cell
+from gradbench.storage.sanitize import check_folder, is_cell
 from gradbench.storage.schema import common_schema, conform, failure_path, part_name, part_paths
-
-PLANS = "plans"
-"""Name of the folder of plans, in a results folder that several machines have trained."""
 
 OUTCOME = frozenset(
     (
@@ -93,7 +91,6 @@ def merge(folders: Sequence[Path], into: Path) -> list[str]:
         target.check()
     except UsageError as error:
         raise UsageError(str(error).replace("--results DIR", "--into DIR")) from error
-    check_folder(into, (PLANS,))
     same: dict[Path, Path] = {}
     for folder in folders:
         same.setdefault(folder.resolve(), folder)
@@ -106,7 +103,7 @@ def merge(folders: Sequence[Path], into: Path) -> list[str]:
             f"there is nothing to merge into {into} but itself; name other results folders before --into"
         )
     for folder in others:
-        check_folder(folder, (*USED, PLANS))
+        check_folder(folder)
         refuse_run_in(folder)
     with contextlib.ExitStack() as held:
         lines: list[str] = []
@@ -392,7 +389,7 @@ def copy_costs(folder: Path, into: Path) -> None:
 
 
 def copy_plans(folder: Path, into: Path) -> None:
-    """Copy plans, whose names say their content."""
+    """Copy plans, whose names say which cells they have."""
     for path in part_paths(folder / PLANS):
         make_folder(into / PLANS)
         if not (into / PLANS / path.name).exists():
