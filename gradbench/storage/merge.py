@@ -107,14 +107,15 @@ def merge(folders: Sequence[Path], into: Path) -> list[str]:
         refuse_run_in(folder)
     with contextlib.ExitStack() as held:
         lines: list[str] = []
-        if target.is_results():
+        existed = target.is_results()
+        if existed:
             held.enter_context(hold_alone(into))
             others = [into, *others]
         sources = [read_source(folder, lines) for folder in others]
         lines += [*compare(sources), *note_strangers(sources)]
         chosen = choose(sources)
-        if not target.is_results():
-            target.make_folder()
+        target.make_folder()
+        if not existed:
             held.enter_context(hold_alone(into))
         write(sources, chosen, target)
         lines += note_checkpoints(sources, target)
@@ -376,13 +377,21 @@ def copy_arrays(folder: Path, into: Path, cell: str) -> None:
 
 
 def copy_costs(folder: Path, into: Path) -> None:
-    """Copy timings; those of the same treatments on another machine get another name, and the latest are read."""
-    for path in part_paths(folder / costs.NAME):
+    """Copy timings; those of the same treatments on another machine get another name, and the latest are read.
+
+    Raises:
+        StorageError: if they cannot be written.
+    """
+    paths = part_paths(folder / costs.NAME)
+    try:
+        if paths:
+            make_shared_folder(into / costs.NAME)
+    except OSError as error:
+        raise unwritable(into / costs.NAME, error) from error
+    for path in paths:
         with contextlib.suppress(DamagedError):
             read_table(path)
-            make_folder(into / costs.NAME)
-            to = into / costs.NAME / path.name
-            content = read_content(path)
+            content, to = read_content(path), into / costs.NAME / path.name
             if to.exists() and read_content(to) != content:
                 to = to.with_name(f"{digest(content.hex())}.parquet")
             copy(path, to)
@@ -391,22 +400,9 @@ def copy_costs(folder: Path, into: Path) -> None:
 def copy_plans(folder: Path, into: Path) -> None:
     """Copy plans, whose names say which cells they have."""
     for path in part_paths(folder / PLANS):
-        make_folder(into / PLANS)
         if not (into / PLANS / path.name).exists():
             with contextlib.suppress(DamagedError):
                 copy(path, into / PLANS / path.name)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder in the target.
-
-    Raises:
-        StorageError: if it cannot be made.
-    """
-    try:
-        make_shared_folder(folder)
-    except OSError as error:
-        raise unwritable(folder, error) from error
 
 
 def copy(path: Path, to: Path) -> None:

@@ -205,7 +205,6 @@ def test_timings_of_all_machines_and_plans_are_kept(tmp_path, make):
     for number, folder in enumerate(folders):
         row = {"device": "cpu", "step_program": "p", "device_name": folder.name, "measured": str(number)}
         write_costs(folder, [row])
-        (folder / "plans").mkdir()
         for name in ("both", folder.name):
             (folder / "plans" / f"{name}.parquet").write_text(name)
     for _ in range(2):
@@ -328,6 +327,7 @@ def test_what_is_no_results_folder_or_leads_out_of_one_is_refused(tmp_path, make
     one, two = make("one", [A]), make("two", [B])
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/thesis.tex").write_text("")
+    (two / "plans").rmdir()
     (two / "plans").symlink_to("/etc")
     for words, said in (
         ([one, tmp_path / "absent", "--into", tmp_path / "into"], "is no results folder"),
