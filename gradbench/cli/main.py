@@ -550,6 +550,27 @@ def merge(
     print_line(f"next: gradbench report {shlex.quote(str(into))}")
 
 
+@app.command("compact")
+def compact_command(
+    folders: Annotated[
+        list[Path] | None, results_argument("Results folders. Default: results/quick.")
+    ] = None,
+) -> None:
+    """Unite the many small files of a large sweep's tables into few, which are read faster.
+
+    No value changes. After a kill, type the same command again.
+
+    [bold]Examples[/]
+
+    [cyan]gradbench compact results/lstm-sweep[/]
+    """
+    from gradbench.storage.compact import compact
+
+    for folder in folders or [Path("results/quick")]:
+        for line in compact(folder):
+            print_line(escape_controls(f"{folder}: {line}"))
+
+
 @app.command()
 def cost(
     words: Annotated[
