@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -23,7 +22,7 @@ from gradbench.storage.grids import commands_that_train
 from gradbench.storage.parquet import MISSING, check_arrays, read_table, write_table
 from gradbench.storage.results import FINISHED, RECORDED
 from gradbench.storage.sanitize import is_cell
-from gradbench.storage.schema import part_paths
+from gradbench.storage.schema import current_parts, part_paths
 
 MAX_COMMANDS = 3
 """Number of commands that a line on damage names."""
@@ -81,30 +80,35 @@ def find_damage(folder: Path) -> list[Damage]:
 def read_finished(folder: Path) -> tuple[dict[str, list[FinishedRow]], dict[Path, str]]:
     """Return cell id -> its finished rows, one unless a part was copied; and path -> reason of each damaged part."""
     rows, torn = defaultdict(list), {}
-    for path in part_paths(folder / "cells"):
+    for path in current_parts(folder / "cells"):
         try:
-            table = read_table(path, ["cell", "status", "command", *RECORDED]).to_pandas()
+            table = read_table(path, ["cell", "status", "command", *RECORDED])
         except DamagedError as error:
             if path.exists():  # otherwise another run has removed a failure after a success
                 torn[path] = error.reason
             continue
-        if {"cell", "status"} <= set(table):
-            table = table.reindex(columns=["cell", "status", "command", *RECORDED])
-            numbers = [pd.to_numeric(table[name], errors="coerce").astype(float) for name in RECORDED]
-            for cell, status, command, *recorded in zip(
-                table["cell"], table["status"], table["command"], *numbers, strict=True
-            ):
-                if is_cell(cell) and status in FINISHED:
-                    rows[cell].append(FinishedRow(path.name, command, *recorded))
+        if {"cell", "status"} <= set(table.column_names):
+            for row in table.to_pylist():
+                if is_cell(row["cell"]) and row["status"] in FINISHED:
+                    recorded = [to_number(row.get(name)) for name in RECORDED]
+                    rows[row["cell"]].append(FinishedRow(path.name, row.get("command"), *recorded))
     return rows, torn
+
+
+def to_number(value: object) -> float:
+    """Return a value of a table as a number; NaN for what is none."""
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def count_curves(folder: Path) -> tuple[dict[str, dict[str, int]], dict[Path, str]]:
     """Return part -> cell id -> number of rows in it; and path -> reason of each damaged part."""
     counts, torn = {}, {}
-    for path in part_paths(folder / "curves"):
+    for path in current_parts(folder / "curves"):
         try:
-            table = read_table(path)
+            table = read_table(path, ["cell"], verify=True)
         except DamagedError as error:
             if path.exists():
                 torn[path] = error.reason

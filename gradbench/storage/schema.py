@@ -67,6 +67,18 @@ def part_paths(folder: Path, suffix: str = ".parquet") -> list[Path]:
     return [folder / name for name in sorted(names) if name.endswith(suffix) and not name.startswith(".")]
 
 
+def current_parts(folder: Path) -> Iterator[Path]:
+    """List the parts of a table, then those that appeared meanwhile, in which some that are gone may be united.
+
+    Raises:
+        UsageError: as :func:`part_paths`.
+    """
+    known: set[Path] = set()
+    while new := [path for path in part_paths(folder) if path not in known]:
+        known.update(new)
+        yield from new
+
+
 def read_parts(folder: Path, columns: list[str] | None = None) -> list[pa.Table]:
     """Read the parts of a table; requested columns that a part lacks are left out.
 
@@ -76,13 +88,13 @@ def read_parts(folder: Path, columns: list[str] | None = None) -> list[pa.Table]
 
 
 def scan_parts(folder: Path, columns: list[str] | None = None) -> Iterator[pa.Table | DamagedError]:
-    """Read the parts of a table one by one; for a part that is damaged or gone, yield the error.
+    """Read the parts of a table one by one; for a part that is damaged, yield the error.
 
     The parts are about to become one table, so a part with which that would be larger than its files can hold is an
     error: a part with a thousand columns and one with a million rows make a billion values.
     """
     rows, size, names = 0, 0, set[str]()
-    for path in part_paths(folder):
+    for path in current_parts(folder):
         try:
             part = read_table(path, columns)
             with reading(path):
@@ -91,7 +103,8 @@ def scan_parts(folder: Path, columns: list[str] | None = None) -> Iterator[pa.Ta
             if 8 * rows * len(names) > largest_table(size, MAX_SMALL):
                 raise DamagedError(path, "with it the table is larger than its files can hold")
         except DamagedError as error:
-            yield error
+            if os.path.lexists(path):  # otherwise another process has removed it
+                yield error
         else:
             yield part
 
@@ -136,6 +149,8 @@ def common_field(one: pa.Field, other: pa.Field) -> pa.Field:
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Cast a table to a schema; columns that it lacks are null."""
+    if table.schema.equals(schema):
+        return table.replace_schema_metadata(schema.metadata)
     names = set(table.column_names)
     columns = [
         # safe=False, because integers in a column that holds floats elsewhere become floats
