@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from gradbench.config.compose import Axis, Configs, Experiment, Overrides
+from gradbench.config.compose import Axis, Configs, Experiment, Overrides, leaves
 from gradbench.config.composite import strength_keys
 from gradbench.config.hashing import canonical
 from gradbench.config.instantiate import find_function, fingerprint, load_data
@@ -166,10 +166,19 @@ ASKING_PAIRS = [
 ]
 """Regularizers of other people's that ask for the loss and the learning rate."""
 
+
+
+def written(group: str, option: str) -> dict[str, object]:
+    """Return the dotted keys of a shipped option's YAML and of those that it begins with: Hydra takes far longer."""
+    node = yaml.safe_load(CONFIGS.path(group, option).read_text(encoding="utf-8"))
+    others = [one for one in node.get("defaults", ()) if isinstance(one, str) and one != "_self_"]
+    return {key: value for one in others for key, value in written(group, one).items()} | dict(leaves(node))
+
+
 PLACED_PAIRS = [
     (model, f"gp@{points}")
     for model in MODELS
-    for points in offered(find_function(CONFIGS.compose((f"model={model}",))[0]["model"]["_target_"]))
+    for points in offered(find_function(written("model", model)["model._target_"]))
 ]
 """Each model with a penalty at each of the points that it offers."""
 
@@ -177,15 +186,11 @@ PLACED_PAIRS = [
 # ---- which pairs are tried where -----------------------------------------------------------------------------
 
 
-def family_of(regularizer: str) -> str:
-    """Return the family that a regularizer's YAML names, or that of the one it begins with."""
-    node = yaml.safe_load(CONFIGS.path("regularizer", regularizer).read_text(encoding="utf-8"))
-    return node.get("family") or family_of(node["defaults"][0])
-
+FAMILY = {name: written("regularizer", name)["family"] for name in REGULARIZERS}
+"""Regularizer -> its family."""
 
 FAMILIES = {
-    family: [name for name in REGULARIZERS if family_of(name) == family]
-    for family in sorted({family_of(name) for name in REGULARIZERS})
+    family: [name for name in REGULARIZERS if FAMILY[name] == family] for family in sorted(set(FAMILY.values()))
 }
 """Family -> its regularizers."""
 
@@ -295,8 +300,6 @@ def each_update(*quick: Case) -> pytest.MarkDecorator:
 
 def default_strengths(regularizer: str) -> dict[str, float]:
     """Return a regularizer's default strengths by their keys: none, one, or those of its parts."""
-    from gradbench.config.compose import leaves
-
     regularizer = regularizer.partition("@")[0]
     node = OWN_CONFIGS.compose((f"regularizer={regularizer}",))[0]["regularizer"]
     values = dict(leaves(node))
@@ -305,8 +308,6 @@ def default_strengths(regularizer: str) -> dict[str, float]:
 
 @cache
 def keys_of(*choices: str) -> frozenset[str]:
-    from gradbench.config.compose import leaves
-
     return frozenset(key for key, _ in leaves(OWN_CONFIGS.compose(choices)[0]))
 
 
