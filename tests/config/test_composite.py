@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small import FAMILIES, FAMILY
 
 from gradbench.api.progress import stack_kind
 from gradbench.cli.show import copyable_texts
@@ -182,11 +183,6 @@ def test_tables_plans_and_commands_show_what_was_typed(configs, tmp_path):
 # ---- compositions of regularizers ------------------------------------------------------------------------------
 
 SHIPPED = Configs()
-FAMILY = {
-    name: SHIPPED.compose((f"regularizer={name}",)).config["regularizer"]["family"]
-    for name in SHIPPED.groups["regularizer"]
-}
-CLIPPINGS = [name for name, family in FAMILY.items() if family == "clipping"]
 some_parts = st.lists(st.sampled_from(sorted(FAMILY.keys() - {"none"})), min_size=2, max_size=4, unique=True)
 key_of = {"autoclip": "percentile", "zclip": "z"} | {
     name: "lambda" for name, family in FAMILY.items() if family == "penalty"
@@ -221,7 +217,7 @@ def test_a_composition_comes_back_as_words_that_give_the_same_cell(parts, streng
 
 
 @settings(deadline=None, max_examples=10)
-@given(st.lists(st.sampled_from(CLIPPINGS), min_size=2, max_size=3, unique=True))
+@given(st.lists(st.sampled_from(FAMILIES["clipping"]), min_size=2, max_size=3, unique=True))
 def test_the_order_of_clippings_is_part_of_a_cell(parts):
     one, other = cell(SHIPPED, composition(parts)), cell(SHIPPED, composition(parts[::-1]))
     assert one.id != other.id
