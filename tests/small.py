@@ -167,7 +167,6 @@ ASKING_PAIRS = [
 """Regularizers of other people's that ask for the loss and the learning rate."""
 
 
-
 def written(group: str, option: str) -> dict[str, object]:
     """Return the dotted keys of a shipped option's YAML and of those that it begins with: Hydra takes far longer."""
     node = yaml.safe_load(CONFIGS.path(group, option).read_text(encoding="utf-8"))
@@ -190,7 +189,8 @@ FAMILY = {name: written("regularizer", name)["family"] for name in REGULARIZERS}
 """Regularizer -> its family."""
 
 FAMILIES = {
-    family: [name for name in REGULARIZERS if FAMILY[name] == family] for family in sorted(set(FAMILY.values()))
+    family: [name for name in REGULARIZERS if FAMILY[name] == family]
+    for family in sorted(set(FAMILY.values()))
 }
 """Family -> its regularizers."""
 
@@ -272,9 +272,7 @@ def each_pair(turn: int) -> pytest.MarkDecorator:
     quick = [*few_pairs(turn), further_kind[turn % len(further_kind)]]
     others = [name for name in OTHERS if name not in LARGE][turn % 3 :: 3]
     slow = some_pairs(turn) + composed_pairs(turn)[turn % 3 :: 3] + further[turn % TURNS :: TURNS]
-    slow += [
-        (name, "gp" if (name, "gp") in OTHER_PAIRS and turn % 2 else "clip_norm") for name in others
-    ]
+    slow += [(name, "gp" if (name, "gp") in OTHER_PAIRS and turn % 2 else "clip_norm") for name in others]
     return in_suites("model, regularizer", quick, slow, ALL_PAIRS + OTHER_PAIRS + COMPOSED_PAIRS + further)
 
 
