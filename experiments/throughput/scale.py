@@ -94,11 +94,11 @@ def write(folder: Path, cells: int, stack: int, rows: int) -> None:
 def run_alone(operation: str, folder: Path) -> None:
     """Do one operation in this process; print its seconds, and MiB beyond what this process has now."""
     before = memory("VmRSS")
-    started = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     OPERATIONS[operation](folder)
-    seconds = time.perf_counter() - started
+    seconds, processor = time.perf_counter() - began, time.process_time() - used
     mib = memory("VmHWM") - before
-    print(json.dumps({"seconds": round(seconds, 3), "mib": round(mib)}))
+    print(json.dumps({"seconds": seconds, "processor_seconds": processor, "mib": mib}))
 
 
 def memory(name: str) -> float:
@@ -112,7 +112,7 @@ def measure(operation: str, folder: Path) -> dict[str, float]:
     command = [sys.executable, __file__, "--alone", operation, "--folder", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return {name: round(value, 2) for name, value in found.items()}
 
 
 def numbers(text: str) -> list[int]:

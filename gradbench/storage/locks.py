@@ -21,7 +21,7 @@ from gradbench.errors import DamagedError, UsageError
 from gradbench.grid.cell import Cell
 from gradbench.storage.parquet import read_table
 from gradbench.storage.results import FINISHED
-from gradbench.storage.schema import part_paths
+from gradbench.storage.schema import part_names
 
 CELLS = 1 << 60
 """Byte offsets below this number stand for cells."""
@@ -198,16 +198,16 @@ class FinishedCells:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "cells"
-        self.read: set[Path] = set()
+        self.read: set[str] = set()
         self.known: dict[str, str] = {}
 
     def statuses(self) -> dict[str, str]:
         """Return cell id -> status of all cells that are finished now."""
-        for path in part_paths(self.folder):
-            if path not in self.read:
-                self.read.add(path)
+        for name in part_names(self.folder):
+            if name not in self.read:
+                self.read.add(name)
                 # also raised if a failure's part was removed after a success
                 with contextlib.suppress(DamagedError):
-                    rows = read_table(path, ["cell", "status"]).to_pylist()
+                    rows = read_table(self.folder / name, ["cell", "status"]).to_pylist()
                     self.known |= {row["cell"]: row["status"] for row in rows if row["status"] in FINISHED}
         return self.known

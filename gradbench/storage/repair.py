@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from gradbench.atomic import remove, set_aside
 from gradbench.errors import DamagedError
-from gradbench.storage.grids import commands_that_train
+from gradbench.storage.grids import commands_by_cells, commands_that_train
 from gradbench.storage.parquet import MISSING, check_arrays, read_table, write_table
 from gradbench.storage.results import FINISHED, RECORDED
 from gradbench.storage.sanitize import is_cell
@@ -189,15 +189,15 @@ def mend(folder: Path, damages: Sequence[Damage], cells: Collection[str]) -> lis
     Raises:
         StorageError: if the disk cannot be written.
     """
-    lines = []
+    lines, grids = [], commands_by_cells(folder)
+    drop_rows(folder / "cells", {cell for damage in damages for cell in damage.needed if cell in cells})
     for damage in damages:
-        drop_rows(folder / "cells", damage.needed.keys() & set(cells))
         others = {cell: command for cell, command in damage.needed.items() if cell not in cells}
         kept = "it is left as it is" if others else None
         if not others and not damage.missing:
             with contextlib.suppress(FileNotFoundError):
                 kept = f"it is kept as {set_aside(damage.path).name}"
-        lines.append(describe_damage(folder, damage, cells, kept))
+        lines.append(describe_damage(folder, damage, cells, kept, grids))
     return lines
 
 
@@ -220,9 +220,15 @@ def remove_rows(path: Path, cells: Collection[str]) -> None:
         write_table(path, left)
 
 
-def describe_damage(folder: Path, damage: Damage, cells: Collection[str], kept: str | None) -> str:
+def describe_damage(
+    folder: Path,
+    damage: Damage,
+    cells: Collection[str],
+    kept: str | None,
+    grids: Sequence[tuple[set[str], object]],
+) -> str:
     """Describe a damage, what became of the file, and what trains its cells again."""
-    ours = damage.cells & set(cells)
+    ours = {cell for cell in damage.cells if cell in cells}
     others = {cell: damage.needed.get(cell) for cell in sorted(damage.cells - ours)}
     fate = f"{'its cell is' if len(damage.cells) == 1 else 'its cells are'} trained again"
     if damage.path.parent.name != "cells" and not (ours or damage.needed):
@@ -230,7 +236,7 @@ def describe_damage(folder: Path, damage: Damage, cells: Collection[str], kept: 
     elif not damage.cells:
         fate = "cells that it held are trained again by the runs that ask for them"
     elif others:
-        commands = commands_that_train(folder, others)
+        commands = commands_that_train(folder, others, grids)
         more = f" (and {len(commands) - MAX_COMMANDS} more)" if len(commands) > MAX_COMMANDS else ""
         typed = " and ".join(commands[:MAX_COMMANDS]) + more
         typed = f"type {typed}" if commands else "type the command that made them"

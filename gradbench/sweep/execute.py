@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from gradbench import __version__
 from gradbench.errors import StorageError, UsageError
 from gradbench.storage import cleanup, repair
+from gradbench.storage.grids import commands_by_cells
 from gradbench.storage.locks import Reservations
 from gradbench.storage.plans import read_stacks, write_plan
 from gradbench.storage.results import FINISHED, Results
@@ -43,7 +44,8 @@ def prepare_folder(plan: Plan) -> tuple[Plan, list[str]]:
         except (StorageError, UsageError):
             if any(damage.cells & cells for damage in damages):
                 raise
-            lines = [repair.describe_damage(plan.folder, damage, cells, "it stays") for damage in damages]
+            grids = commands_by_cells(plan.folder)
+            lines = [repair.describe_damage(plan.folder, one, cells, "it stays", grids) for one in damages]
         plan = replace(plan, statuses=results.statuses())
     return plan, lines + plan.notes + provenance_warnings(results.cells(), plan.cells, plan.devices[0])
 
