@@ -167,7 +167,6 @@ ASKING_PAIRS = [
 """Regularizers of other people's that ask for the loss and the learning rate."""
 
 
-
 def written(group: str, option: str) -> dict[str, object]:
     """Return the dotted keys of a shipped option's YAML and of those that it begins with: Hydra takes far longer."""
     node = yaml.safe_load(CONFIGS.path(group, option).read_text(encoding="utf-8"))
@@ -190,7 +189,8 @@ FAMILY = {name: written("regularizer", name)["family"] for name in REGULARIZERS}
 """Regularizer -> its family."""
 
 FAMILIES = {
-    family: [name for name in REGULARIZERS if FAMILY[name] == family] for family in sorted(set(FAMILY.values()))
+    family: [name for name in REGULARIZERS if FAMILY[name] == family]
+    for family in sorted(set(FAMILY.values()))
 }
 """Family -> its regularizers."""
 
@@ -270,20 +270,18 @@ def each_pair(turn: int) -> pytest.MarkDecorator:
     kinds = (COMPOSED_PAIRS, PLACED_PAIRS, ASKING_PAIRS)
     further_kind = kinds[turn % len(kinds)]
     quick = [*few_pairs(turn), further_kind[turn % len(further_kind)]]
-    others = [name for name in OTHERS if name not in LARGE][turn % 3 :: 3]
+    others = [name for name in OTHERS if name not in LARGE][turn % 6 :: 6]
     slow = some_pairs(turn) + composed_pairs(turn)[turn % 3 :: 3] + further[turn % TURNS :: TURNS]
-    slow += [
-        (name, "gp" if (name, "gp") in OTHER_PAIRS and turn % 2 else "clip_norm") for name in others
-    ]
+    slow += [(name, "gp" if (name, "gp") in OTHER_PAIRS and turn % 2 else "clip_norm") for name in others]
     return in_suites("model, regularizer", quick, slow, ALL_PAIRS + OTHER_PAIRS + COMPOSED_PAIRS + further)
 
 
 def each_model(turn: int, others: Iterable[str] = ()) -> pytest.MarkDecorator:
     """Try a property with each model, in the default suite with some of them; another ``turn`` chooses others.
 
-    A third of other people's code is tried in the slow suite, unless it is large, and all in the exhaustive one.
+    A fourth of other people's code is tried in the slow suite, unless it is large, and all in the exhaustive one.
     """
-    further = [name for name in others if name not in LARGE][turn % 3 :: 3]
+    further = [name for name in others if name not in LARGE][turn % 4 :: 4]
     quick = [(name,) for name in MODELS[turn % FEW :: FEW]]
     slow = [(name,) for name in [*MODELS, *further]]
     return in_suites("model", quick, slow, [(name,) for name in others])
@@ -296,7 +294,7 @@ FURTHER = ("lstm", "wgan", "classifier")
 def each_update(*quick: Case) -> pytest.MarkDecorator:
     """Try a property with pairs of a model and an update: in the slow suite all of ``mlp``'s, and another of some."""
     slow = [("mlp", name) for name in UPDATES]
-    slow += [(FURTHER[index % len(FURTHER)], name) for index, name in enumerate(UPDATES)][::2]
+    slow += [(FURTHER[index % len(FURTHER)], name) for index, name in enumerate(UPDATES)][::3]
     all_of_them = [(model, name) for model in ("mlp", *FURTHER) for name in UPDATES]
     return in_suites("model, update", quick, slow, all_of_them)
 

@@ -121,7 +121,9 @@ def draw(results: Path, name: str = "") -> dict[str, figures.Drawing]:
     wanted = [draw_claims] if name == "claims" else figures.named(name)
     drawn = figures.draw(wanted, context)
     if name not in drawn:
-        drawn |= figures.draw([one for one in [*figures.named(""), draw_claims] if one not in wanted], context)
+        drawn |= figures.draw(
+            [one for one in [*figures.named(""), draw_claims] if one not in wanted], context
+        )
     return drawn
 
 

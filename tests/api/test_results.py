@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 import synthetic
+from matplotlib.figure import Figure
 from small import in_suites
 
 import gradbench
