@@ -270,7 +270,7 @@ def each_pair(turn: int) -> pytest.MarkDecorator:
     kinds = (COMPOSED_PAIRS, PLACED_PAIRS, ASKING_PAIRS)
     further_kind = kinds[turn % len(kinds)]
     quick = [*few_pairs(turn), further_kind[turn % len(further_kind)]]
-    others = [name for name in OTHERS if name not in LARGE][turn % 3 :: 3]
+    others = [name for name in OTHERS if name not in LARGE][turn % 6 :: 6]
     slow = some_pairs(turn) + composed_pairs(turn)[turn % 3 :: 3] + further[turn % TURNS :: TURNS]
     slow += [(name, "gp" if (name, "gp") in OTHER_PAIRS and turn % 2 else "clip_norm") for name in others]
     return in_suites("model, regularizer", quick, slow, ALL_PAIRS + OTHER_PAIRS + COMPOSED_PAIRS + further)
@@ -279,9 +279,9 @@ def each_pair(turn: int) -> pytest.MarkDecorator:
 def each_model(turn: int, others: Iterable[str] = ()) -> pytest.MarkDecorator:
     """Try a property with each model, in the default suite with some of them; another ``turn`` chooses others.
 
-    A third of other people's code is tried in the slow suite, unless it is large, and all in the exhaustive one.
+    A fourth of other people's code is tried in the slow suite, unless it is large, and all in the exhaustive one.
     """
-    further = [name for name in others if name not in LARGE][turn % 3 :: 3]
+    further = [name for name in others if name not in LARGE][turn % 4 :: 4]
     quick = [(name,) for name in MODELS[turn % FEW :: FEW]]
     slow = [(name,) for name in [*MODELS, *further]]
     return in_suites("model", quick, slow, [(name,) for name in others])
@@ -294,7 +294,7 @@ FURTHER = ("lstm", "wgan", "classifier")
 def each_update(*quick: Case) -> pytest.MarkDecorator:
     """Try a property with pairs of a model and an update: in the slow suite all of ``mlp``'s, and another of some."""
     slow = [("mlp", name) for name in UPDATES]
-    slow += [(FURTHER[index % len(FURTHER)], name) for index, name in enumerate(UPDATES)][::2]
+    slow += [(FURTHER[index % len(FURTHER)], name) for index, name in enumerate(UPDATES)][::3]
     all_of_them = [(model, name) for model in ("mlp", *FURTHER) for name in UPDATES]
     return in_suites("model, update", quick, slow, all_of_them)
 

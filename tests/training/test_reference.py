@@ -204,7 +204,7 @@ def at_default_points(model):
 @pytest.mark.parametrize(
     ("model", "regularizer"),
     [
-        pytest.param(*pair, marks=[] if pair[0] in ("mlp", "lstm", "wgan") else pytest.mark.slow)
+        pytest.param(*pair, marks=[] if pair[0] in ("mlp", "wgan") else pytest.mark.slow)
         for pair in PLACED_PAIRS
     ],
 )
