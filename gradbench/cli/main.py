@@ -454,7 +454,7 @@ def info(
     kind: Annotated[
         str | None,
         typer.Argument(
-            metavar="[models|regularizers|data|optimizers|schedules|experiments]",
+            metavar="[models|regularizers|data|optimizers|schedules|launchers|experiments]",
             help="Group to list (default: all).",
             autocompletion=complete_kinds,
             show_default=False,
@@ -514,6 +514,61 @@ def show(
     for title, text in copyable_texts(found, row):
         out.print(escape(title), style="table.title", soft_wrap=True)
         print_line(text)
+
+
+@app.command()
+def merge(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RESULTS", help="Results folders.", autocompletion=complete_folders, show_default=False
+        ),
+    ],
+    into: Annotated[
+        Path,
+        typer.Option("--into", help="The folder to write: new, empty, or results, which stay."),
+    ],
+) -> None:
+    """Put results folders together, of machines that share no folder.
+
+    A finished cell outranks a failed one. Cells whose config or status differs are refused before anything is
+    written. Of metric values that differ the folder named first is kept, and a line says so. Folders other than
+    --into stay as they are; after a kill, type the same command again.
+
+    [bold]Examples[/]
+
+    [cyan]gradbench merge results/laptop results/server --into results/both[/]
+
+    [cyan]gradbench merge from-server/quick --into results/quick[/]
+    """
+    import shlex
+
+    from gradbench.storage.merge import merge as merge_folders
+
+    for line in merge_folders(folders, into):
+        print_line(escape_controls(line))
+    print_line(f"next: gradbench report {shlex.quote(str(into))}")
+
+
+@app.command("compact")
+def compact_command(
+    folders: Annotated[
+        list[Path] | None, results_argument("Results folders. Default: results/quick.")
+    ] = None,
+) -> None:
+    """Unite the many small files of a large sweep's tables into few, which are read faster.
+
+    No value changes. After a kill, type the same command again.
+
+    [bold]Examples[/]
+
+    [cyan]gradbench compact results/lstm-sweep[/]
+    """
+    from gradbench.storage.compact import compact
+
+    for folder in folders or [Path("results/quick")]:
+        for line in compact(folder):
+            print_line(escape_controls(f"{folder}: {line}"))
 
 
 @app.command()

@@ -74,7 +74,7 @@ class Work:
         stacks: the unfinished cells of each stack, the most expensive stack first.
         numbers: the number of each stack in the stored plan.
         costs: expected cost of training each stack, in a unit of its own.
-        seconds: expected time of one worker for all of them; ``None`` if that is not known.
+        expect_seconds: returns the expected time of one worker for all of them; ``None`` if that is not known.
         plan: id of the plan in the results folder.
         folder: the results folder.
         devices: names of the devices to train on.
@@ -87,7 +87,7 @@ class Work:
     stacks: Sequence[Cells]
     numbers: Sequence[int]
     costs: Sequence[float]
-    seconds: float | None
+    expect_seconds: Callable[[], float | None]
     plan: str
     folder: Path
     devices: Sequence[str]

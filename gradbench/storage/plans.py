@@ -99,8 +99,11 @@ def read_ids(folder: Path, plan: str) -> list[list[str]] | None:
     Raises:
         UsageError: if it cannot be read, or a newer gradbench wrote it.
     """
+    path = plan_path(folder, plan)
+    if not path.exists():
+        return None
     try:
-        with open_verified(plan_path(folder, plan)) as (file, _):
+        with open_verified(path) as (file, _):
             table = file.read(["stack", "cell"])
             rows = zip(table["stack"].to_pylist(), table["cell"].to_pylist(), strict=True)
             return [[cell for _, cell in group] for _, group in groupby(rows, key=itemgetter(0))]

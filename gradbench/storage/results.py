@@ -129,13 +129,17 @@ class Results:
         refuse_older(self.folder, cells)
         return dict(zip(cells["cell"], cells["status"], strict=True)) if len(cells) else {}
 
-    def cells(self, columns: list[str] | None = None) -> pd.DataFrame:
+    def cells(self, columns: list[str] | None = None, begins: str = "") -> pd.DataFrame:
         """Return the table of cells, one row per cell; damaged parts are left out.
+
+        Args:
+            columns: those to read; all by default.
+            begins: read the cells alone whose ids begin so.
 
         Raises:
             UsageError: if the parts are no table of cells, or a newer gradbench wrote one.
         """
-        parts = read_parts(self.folder / "cells", columns)
+        parts = read_parts(self.folder / "cells", columns, begins)
         table = concat_parts(parts)
         if parts and not {"cell", "status"} <= set(table):
             raise UsageError(
@@ -147,12 +151,14 @@ class Results:
         order = table["status"].isin(FINISHED).sort_values(kind="stable").index
         return table.loc[order].drop_duplicates("cell", keep="last").reset_index(drop=True)
 
-    def curves(self, columns: list[str] | None = None) -> pd.DataFrame:
-        """Return the table of curves, one row per cell and recorded step; damaged parts are left out."""
+    def curves(self, columns: list[str] | None = None, begins: str = "") -> pd.DataFrame:
+        """Return the table of curves, one row per cell and recorded step; damaged parts are left out.
+
+        Arguments are those of :meth:`cells`.
+        """
         key = ["cell", "step"]
-        parts = [
-            part for part in read_parts(self.folder / "curves", columns) if set(key) <= set(part.column_names)
-        ]
+        parts = read_parts(self.folder / "curves", columns, begins)
+        parts = [part for part in parts if set(key) <= set(part.column_names)]
         return concat_parts(parts).drop_duplicates(key, keep="last") if parts else pd.DataFrame(columns=key)
 
     def write(

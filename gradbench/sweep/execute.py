@@ -3,12 +3,14 @@
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradbench import __version__
 from gradbench.errors import StorageError, UsageError
 from gradbench.storage import cleanup, repair
+from gradbench.storage.grids import commands_by_cells
 from gradbench.storage.locks import Reservations
 from gradbench.storage.plans import read_stacks, write_plan
 from gradbench.storage.results import FINISHED, Results
@@ -42,7 +44,8 @@ def prepare_folder(plan: Plan) -> tuple[Plan, list[str]]:
         except (StorageError, UsageError):
             if any(damage.cells & cells for damage in damages):
                 raise
-            lines = [repair.describe_damage(plan.folder, damage, cells, "it stays") for damage in damages]
+            grids = commands_by_cells(plan.folder)
+            lines = [repair.describe_damage(plan.folder, one, cells, "it stays", grids) for one in damages]
         plan = replace(plan, statuses=results.statuses())
     return plan, lines + plan.notes + provenance_warnings(results.cells(), plan.cells, plan.devices[0])
 
@@ -101,7 +104,7 @@ def execute(
                     stacks=todo,
                     numbers=[plan.numbers[cells[0].id] for cells in todo],
                     costs=[expected_cost(cells) for cells in todo],
-                    seconds=expected_seconds(plan),
+                    expect_seconds=partial(expected_seconds, plan),
                     plan=plan.id,
                     folder=plan.folder,
                     devices=plan.devices,
@@ -162,7 +165,7 @@ def execute_task(
             stacks=[left[number] for number in order],
             numbers=order,
             costs=[expected_cost(left[number]) for number in order],
-            seconds=None,
+            expect_seconds=lambda: None,
             plan=plan,
             folder=folder,
             devices=devices,

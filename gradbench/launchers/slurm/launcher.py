@@ -86,13 +86,19 @@ class Slurm:
         """Return how many stacks train at the same time, at most."""
         return max(1, min(stacks, self.workers * (self.parallel or UNKNOWN_TASKS)))
 
-    def count_tasks(self, work: Work, limit: int) -> int:
-        """Return into how many tasks stacks are put: each is to last ``task_minutes``, where that can be told."""
-        if work.seconds is None:
+    def count_tasks(self, stacks: int, seconds: float | None, limit: int) -> int:
+        """Return into how many tasks stacks are put: each is to last ``task_minutes``, where that can be told.
+
+        Args:
+            stacks: number of stacks.
+            seconds: expected time of one worker for all of them, if it is known.
+            limit: number of tasks that the cluster takes in one array.
+        """
+        if seconds is None:
             wanted = 4 * self.parallel if self.parallel else UNKNOWN_TASKS
         else:
-            wanted = math.ceil(work.seconds / (60 * self.task_minutes * self.workers))
-        return max(1, min(wanted, len(work.stacks), limit))
+            wanted = math.ceil(seconds / (60 * self.task_minutes * self.workers))
+        return max(1, min(wanted, stacks, limit))
 
     def check(self, *, in_process: bool, detach: bool) -> None:
         """Refuse what cannot go elsewhere, and a machine that cannot submit."""
@@ -185,6 +191,7 @@ class Watch:
         self.launcher, self.watcher = launcher, watcher
         self.work = replace(work, folder=work.folder.resolve())
         self.folder = self.work.folder
+        self.seconds = work.expect_seconds()
         self.left = dict(enumerate(work.stacks))
         self.tries = dict.fromkeys(self.left, 0)
         self.finished = FinishedCells(self.folder)
@@ -236,13 +243,8 @@ class Watch:
         if not stacks:
             return
         costs = [self.work.costs[one] for one in stacks]
-        share = sum(costs) / (sum(self.work.costs) or 1.0)
-        part = replace(
-            self.work,
-            stacks=[self.left[one] for one in stacks],
-            seconds=None if self.work.seconds is None else self.work.seconds * share,
-        )
-        number = self.launcher.count_tasks(part, queue.largest_array())
+        seconds = self.seconds and self.seconds * sum(costs) / (sum(self.work.costs) or 1.0)
+        number = self.launcher.count_tasks(len(stacks), seconds, queue.largest_array())
         shares = [[stacks[index] for index in one] for one in deal(costs, number)]
         submission = Submission(
             secrets.token_hex(4),
