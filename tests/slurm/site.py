@@ -1,5 +1,6 @@
 """A user's folder on a cluster: code and configs of their own, and ``gradbench`` typed there."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -8,14 +9,16 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 import pandas as pd
+import psutil
 from slurm.cluster import Cluster, Job, wait_until
 
 OWN = '''
 """Regularizers of a user's own; each chunk of steps that a worker trains is written down, and may be made to last."""
 
+import contextlib
+import contextlib
 import json
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -30,7 +33,7 @@ NAMES = ("SLURMD_NODENAME", "SLURM_ARRAY_TASK_ID", "CUDA_VISIBLE_DEVICES", "SET_
 
 def write_down(file, **more):
     line = {name: os.environ.get(name) for name in NAMES} | more
-    with (HERE / file).open("a") as out:
+    with contextlib.suppress(OSError), (HERE / file).open("a") as out:
         out.write(json.dumps(line) + "\\n")
 
 
@@ -197,6 +200,17 @@ class Site:
             if words in line:
                 break
         return "".join(lines)
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the processes of ``gradbench task``, one for each task that runs."""
+        configuration = self.cluster.environment["SLURM_CONF"]
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                is_task = process.cmdline()[1:4] == ["-m", "gradbench", "task"]
+                if is_task and process.environ().get("SLURM_CONF") == configuration:
+                    found.append(process)
+        return found
 
     def jobs(self) -> list[Job]:
         """Return gradbench's tasks that have not ended."""

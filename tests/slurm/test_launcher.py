@@ -1,5 +1,6 @@
 """``launcher=slurm`` on a real SLURM: whatever happens to its tasks, the tables end as those of ``launcher=local``."""
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -158,15 +159,166 @@ def test_a_detached_run_is_shown_followed_and_cancelled_alone_and_goes_on(site, 
 # ---- tasks that end before their stacks ----------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-def test_a_preempted_task_is_saved_and_goes_on(site, cluster, local):
-    running = site.begin(*site.words("results", "+launcher.options.nodelist=n1"), **SLOW)
+def assert_goes_on(site, process, local, repeated=0):
+    """Assert that a run ends as one on this machine, and has trained no more chunks of steps twice than some."""
+    said, _ = process.communicate()
+    assert process.returncode == 0, said + site.logs("results")
+    resumed = [line["step"] for line in site.written_down("resumed")]
+    assert resumed, said
+    assert all(resumed)
+    assert 2 * CHUNKS <= len(site.written_down()) <= 2 * CHUNKS + repeated
+    compare(site.home / "results", local, ELSEWHERE)
+    return said
+
+
+def preempt(site, cluster):
+    """Begin a run, and return it once it was preempted."""
+    process = site.begin(*site.words("results", "+launcher.options.nodelist=n1", "launcher.tries=1"), **SLOW)
     site.wait_for_chunks(6)
     urgent = cluster.submit("sleep 1", "--partition=urgent", "--nodelist=n1", "--exclusive")
     cluster.wait_for(urgent)
-    said, _ = running.communicate()
-    assert running.returncode == 0, said + site.logs("results")
-    assert all(line["step"] for line in site.written_down("resumed"))
-    assert site.written_down("resumed"), said
-    assert len(site.written_down()) == 2 * CHUNKS, "no step is trained twice"
+    return process
+
+
+@pytest.mark.slow
+def test_a_preempted_task_is_saved_and_goes_on(site, cluster, local):
+    assert_goes_on(site, preempt(site, cluster), local)
+
+
+@pytest.mark.slow
+def test_so_it_is_where_preemption_is_announced_by_sigterm_alone(local, tmp_path):
+    with (
+        Cluster(nodes=1, lines="SlurmctldParameters=idle_on_node_suspend\n") as cluster,
+        Site(tmp_path / "home", cluster) as site,
+    ):
+        assert_goes_on(site, preempt(site, cluster), local)
+
+
+@pytest.mark.slow
+def test_at_the_time_limit_a_task_is_saved_and_goes_on(site, local):
+    words = site.words("results", "launcher.minutes=1", "launcher.tries=1")
+    said = assert_goes_on(site, site.begin(*words, CHUNK_SECONDS="5"), local)
+    assert said.count("submitted") == 1
+
+
+@pytest.mark.slow
+def test_the_tasks_of_a_node_that_died_go_on_elsewhere(site, cluster, local):
+    process = site.begin(*site.words("results"), **SLOW)
+    site.wait_for_chunks(6)
+    cluster.kill_node("n1")
+    assert_goes_on(site, process, local, repeated=2)
+    assert {chunk["SLURMD_NODENAME"] for chunk in site.written_down()} == {"n1", "n2"}
+
+
+@pytest.mark.slow
+def test_a_task_whose_process_is_killed_is_submitted_again_and_goes_on(site, local):
+    process = site.begin(*site.words("results"), **SLOW)
+    site.wait_for_chunks(6)
+    for trains in site.processes():
+        trains.kill()
+    said = assert_goes_on(site, process, local, repeated=2)
+    assert "its task ended as failed; it goes on from its checkpoint" in said
+
+
+@pytest.mark.slow
+def test_a_stack_whose_tasks_all_die_is_a_row_with_the_reason(site):
+    process = site.begin(*site.words("results", "launcher.tries=1"), **SLOW)
+    site.wait_for_chunks(6)
+    site.processes()[0].kill()
+    said, _ = process.communicate()
+    assert process.returncode == 1, said
+    cells = site.cells("results").set_index("status")
+    reason = "its task ended as failed without a result, 1 time"
+    assert list(cells.loc["failed", "error"]) == [reason] * 2
+    assert len(cells.loc["completed"]) == 2
+    assert reason in said
+    shown = site.type("show", cells.loc["failed", "cell"].iloc[0], "--results", "results")
+    assert "exit code -9, SIGKILL: often out of memory" in shown.said
+
+
+# ---- a controller that forgets -------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_controller_that_is_away_is_waited_for(site, cluster, local):
+    process = site.begin(*site.words("results"), **SLOW)
+    site.wait_for_chunks(6)
+    cluster.wait_until_saved()
+    cluster.kill_controller()
+    said = site.read_until(process, "SLURM does not answer")
+    cluster.start_controller()
+    said += process.communicate()[0]
+    assert process.returncode == 0, said
+    assert said.count("submitted") == 1
+    assert len(site.written_down()) == 2 * CHUNKS
+    compare(site.home / "results", local, ELSEWHERE)
+
+
+@pytest.mark.slow
+def test_tasks_that_slurm_forgot_are_submitted_again_and_an_old_ones_id_deceives_nobody(local, tmp_path):
+    with Cluster() as cluster, Site(tmp_path / "home", cluster) as site:
+        assert site.run("results/earlier", "seed=1").status == 0
+        process = site.begin(*site.words("results", "launcher.parallel=2"), **SLOW)
+        site.wait_for_chunks(2 * CHUNKS + 6)
+        cluster.lose_state()
+        said, _ = process.communicate()
+        assert process.returncode == 0, said
+        assert "its task left the queue; it goes on from its checkpoint" in said
+        assert said.count("submitted as job 1;") == 1
+        assert said.count("submitted as job 2;") == 1
+        compare(site.home / "results", local, ELSEWHERE)
+        assert site.type("status", "results").status == 0
+
+
+# ---- nodes that are not well ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_task_that_slurm_cannot_start_and_holds_is_submitted_again(local, tmp_path):
+    prolog = tmp_path / "prolog"
+    prolog.write_text('#!/bin/sh\n[ "$SLURMD_NODENAME" != n1 ]\n')
+    prolog.chmod(0o755)
+    with Cluster(lines=f"Prolog={prolog}\n") as cluster, Site(tmp_path / "home", cluster) as site:
+        done = site.run("results")
+        assert done.status == 0, done.said
+        assert "SLURM could not start its task; it goes on from its checkpoint" in done.said
+        assert {chunk["SLURMD_NODENAME"] for chunk in site.written_down()} == {"n2"}
+        assert not site.jobs(), "what is held is cancelled"
+        compare(site.home / "results", local, ELSEWHERE)
+
+
+@pytest.mark.slow
+def test_what_a_node_cannot_write_is_not_lost(site, local):
+    full = "launcher.setup=['[ \"$SLURMD_NODENAME\" != n1 ] || ulimit -f 0']"
+    done = site.run("results", full)
+    assert done.status in (0, 1), done.said + site.logs("results")
+    cells = site.cells("results")
+    assert set(cells["status"]) <= {"completed", "failed"}
+    again = site.run("results")
+    assert again.status == 0, again.said
+    compare(site.home / "results", local, ELSEWHERE)
+
+
+NO_LOCKS = """
+import errno
+import fcntl
+import os
+
+
+def lockf(*_):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+fcntl.lockf = lockf
+"""
+
+
+@pytest.mark.slow
+def test_without_locks_two_runs_give_the_same_tables_and_no_row_twice(site, local):
+    (site.home / "sitecustomize.py").write_text(NO_LOCKS)
+    path = {"PYTHONPATH": os.pathsep.join([str(site.home), os.environ.get("PYTHONPATH", "")])}
+    here = ("run", *WORDS, "--results", "results", *OPTIONS)
+    runs = [site.begin(*words, **path, CHUNK_SECONDS="0.2") for words in (site.words("results"), here)]
+    said = [run.communicate()[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said
     compare(site.home / "results", local, ELSEWHERE)

@@ -307,12 +307,11 @@ class Watch:
             self.cancelled = True
             return set()
         again = {one for one in stacks if self.tries[one] < self.launcher.tries}
-        state = queue.COMPLETED if task is None else task.state
-        end = "left the queue" if state == queue.COMPLETED else f"ended as {state.lower()}"
+        end = describe_end(task)
         for one in sorted(stacks - again):
-            self.fail(one, f"its task {end} without a result, {count(self.tries[one], 'time')}")
+            self.fail(one, f"{end} without a result, {count(self.tries[one], 'time')}")
         for one in sorted(again):
-            self.watcher.retried(one, f"its task {end}")
+            self.watcher.retried(one, end)
         return again
 
     def submit_again(self, stacks: Sequence[int]) -> None:
@@ -363,6 +362,13 @@ class Watch:
         if line != self.told:
             self.told = line
             self.watcher.notify(line)
+
+
+def describe_end(task: queue.Task | None) -> str:
+    """Return how a task has ended that has not finished its stacks."""
+    if task is None or task.state == queue.COMPLETED:
+        return "its task left the queue"
+    return "SLURM could not start its task" if task.is_held else f"its task ended as {task.state.lower()}"
 
 
 def reason_of(folder: Path, cells: Cells) -> str:
