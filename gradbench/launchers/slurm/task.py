@@ -1,5 +1,6 @@
 """What submitit runs on a node: a process that trains stacks, and that is told to save them when time is up."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -26,9 +27,11 @@ class Task:
 
     Attributes:
         arguments: of ``gradbench task``.
+        process: runs it, once the task has begun.
     """
 
     arguments: list[str]
+    process: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> None:
         """Train, until everything is in the tables or the process is told to stop.
@@ -37,6 +40,8 @@ class Task:
             RuntimeError: if the process ends in any other way, so that SLURM calls the task failed.
         """
         self.process = subprocess.Popen([*QUIET, sys.executable, "-m", "gradbench", "task", *self.arguments])
+        # wait() holds a lock meanwhile, and checkpoint(), which interrupts it, would wait for that lock for ever
+        os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
         status = self.process.wait()
         if status in TOLD_TO_STOP:
             # SLURM cancels, preempts or requeues the task, and only one that is still there goes on afterwards
@@ -48,6 +53,7 @@ class Task:
         """Let the process save what it trains, and go on when SLURM starts the task again."""
         from submitit.helpers import DelayedSubmission
 
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait()
+        if self.process is not None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait()
         return DelayedSubmission(Task(self.arguments))
