@@ -20,7 +20,7 @@ from gradbench.config.sources import file_sha256, source_sha256
 from gradbench.errors import UsageError
 from gradbench.grid.cell import Cell
 from gradbench.grid.expand import expand
-from gradbench.storage.results import describe
+from gradbench.storage.results import Results, describe
 from gradbench.storage.sanitize import is_command
 from gradbench.sweep.plan import make_plan, validate
 
@@ -165,7 +165,7 @@ def test_a_networks_name_is_no_default_of_another_and_brings_none_of_its_argumen
         assert cell(configs, *other.words).id == other.id != own.id
 
 
-def test_tables_plans_and_commands_show_what_was_typed(configs):
+def test_tables_plans_and_commands_show_what_was_typed(configs, tmp_path):
     one = cell(configs, "model=taker", "model.network=a.B", "model.network.width=3", "model.metrics.f=a.f")
     row = describe(one)
     assert (row["model.network"], row["model.network.width"], row["model.metrics.f"]) == ("a.B", 3, "a.f")
@@ -174,7 +174,7 @@ def test_tables_plans_and_commands_show_what_was_typed(configs):
     }
     assert " model.network=a.B " in one.command()
     assert stack_kind([one]) == "taker a.B · none"
-    ((title, command),) = copyable_texts(pd.Series(row))
+    ((title, command),) = copyable_texts(Results(tmp_path), pd.Series(row))
     assert command == one.command()
     assert "It runs code named by model.network=a.B" in title
     assert "model.metrics.f=a.f" in title
