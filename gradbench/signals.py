@@ -25,6 +25,9 @@ SHOW_CURSOR = "\x1b[?25h"  # bars and spinners hide a terminal's cursor
 _unfinished: set[os.PathLike[str]] = set()
 """Files to remove when this process leaves."""
 
+_patient = False
+"""Whether a sweep goes on saving, however often this process is told to end."""
+
 
 def leave_on_interrupt() -> None:
     """Let Ctrl-C and SIGTERM end this process at once, as :func:`leave` does."""
@@ -94,9 +97,9 @@ def ignore_hangup() -> None:
 
 
 def hear_once() -> None:
-    """Let a sweep that saves what it trains go on saving, however often it is told to end."""
-    for number in SIGNALS:
-        signal.signal(number, lambda _number, _frame: None)
+    """Let a sweep that saves what it trains go on saving, however often it is told to end; before it, leave at once."""
+    global _patient
+    _patient = True
 
 
 @contextlib.contextmanager
@@ -135,7 +138,7 @@ class Interruption:
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Record the first signal; pass on the second."""
-        if not self.requested:
+        if not self.requested or _patient:
             self.requested = True
             return
         handler = self.before[signal.Signals(number)]

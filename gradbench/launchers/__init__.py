@@ -125,6 +125,17 @@ class Launcher(Protocol):
     def count_workers(self, devices: Sequence[str], stacks: int) -> int:
         """Return how many stacks train at the same time, at most."""
 
+    def check(self, *, in_process: bool, detach: bool) -> None:
+        """Check that it can train, before anything is written.
+
+        Args:
+            in_process: the code is only in this process.
+            detach: leave once everything is submitted.
+
+        Raises:
+            UsageError: if that cannot be done here.
+        """
+
     def run(self, work: Work, watcher: Watcher, reservations: "Reservations", *, detach: bool) -> Ending:
         """Train stacks.
 

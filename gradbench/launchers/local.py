@@ -66,13 +66,16 @@ class Local:
         """Return how many workers train so many stacks."""
         return worker_count(devices, stacks, self.parallel)
 
-    def run(self, work: Work, watcher: Watcher, reservations: Reservations, *, detach: bool) -> Ending:
-        """Train stacks here."""
+    def check(self, *, in_process: bool, detach: bool) -> None:
+        """Refuse to detach."""
         if detach:
             raise UsageError(
                 "--detach leaves tasks in a cluster's queue, and launcher=local has none; leave it out, or type "
                 "launcher=slurm"
             )
+
+    def run(self, work: Work, watcher: Watcher, reservations: Reservations, *, detach: bool) -> Ending:
+        """Train stacks here."""
         complete = run(
             *(work.stacks, work.folder, work.devices, self.parallel, watcher, reservations),
             fail_fast=work.fail_fast,

@@ -80,6 +80,8 @@ def execute(
     from gradbench.launchers import Ending, Work
 
     results, todo, ending = Results(plan.folder), plan.todo(), Ending.COMPLETE
+    if todo:
+        plan.launcher.check(in_process=in_process, detach=detach)
     grid = {
         "experiment": plan.experiment.name,
         "question": plan.experiment.question,

@@ -9,14 +9,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
+from gradbench.api.progress import QuietDisplay
 from gradbench.errors import ExitError, UsageError
-from gradbench.launchers.forkserver import run_in_forkserver
+from gradbench.launchers.forkserver import WorkerStarter, run_in_forkserver
 from gradbench.launchers.local import worker_count
+from gradbench.sweep.execute import execute
 from gradbench.sweep.plan import make_plan
 
 OWN = """
@@ -171,6 +175,22 @@ def test_a_target_that_cannot_be_made_is_refused_before_anything_is_trained(home
 )
 def test_there_are_as_many_workers_as_devices_stacks_and_the_user_allow(devices, stacks, jobs, expected):
     assert worker_count(devices, stacks, jobs) == expected
+
+
+def test_each_of_several_devices_has_a_worker(tmp_path, monkeypatch):
+    started = []
+
+    def start(self, folder, device, real=WorkerStarter.start):
+        started.append(device)
+        return real(self, folder, device)
+
+    monkeypatch.setattr(WorkerStarter, "start", start)
+    words = ["model=mlp", "model.hidden=2,3,4", "model.depth=1", "steps=4", "launcher.parallel=null"]
+    plan = replace(make_plan(None, words, tmp_path / "results"), devices=["cpu:0", "cpu:1", "cpu:2"])
+    with QuietDisplay(plan.todo(), Console(quiet=True)) as watcher:
+        execute(plan, "gradbench run", watcher, fail_fast=True)
+    assert started == plan.devices
+    assert set(pd.read_parquet(tmp_path / "results/cells")["status"]) == {"completed"}
 
 
 def dies_elsewhere(home):

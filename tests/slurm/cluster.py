@@ -171,6 +171,7 @@ class Cluster:
         kill_seconds: how long a job has between SIGTERM and SIGKILL.
         job_memory_seconds: how long ``squeue`` knows a job that has ended.
         node_timeout: seconds until a node that does not answer is down, twice as long at most.
+        lines: further ones of ``slurm.conf``, which count instead of those above.
     """
 
     def __init__(
@@ -186,11 +187,12 @@ class Cluster:
         kill_seconds: int = 1,
         job_memory_seconds: int = 600,
         node_timeout: int = 10,
+        lines: str = "",
     ):
         self._own_folder = folder is None
         self.folder = Path(tempfile.mkdtemp(prefix="gradbench-slurm-")) if folder is None else folder
         self.nodes = tuple(f"n{number}" for number in range(1, nodes + 1))
-        self.cpus, self.memory = cpus, memory
+        self.cpus, self.memory, self.lines = cpus, memory, lines
         self.options = {
             "max_array_size": max_array_size,
             "credential_seconds": credential_seconds,
@@ -253,6 +255,13 @@ class Cluster:
     def kill_controller(self) -> None:
         """Kill slurmctld, which may lose what it learnt in the last seconds."""
         self._kill("slurmctld")
+
+    def lose_state(self) -> None:
+        """Kill slurmctld and start one that knows nothing: jobs are forgotten, and their ids are given again."""
+        self.kill_controller()
+        shutil.rmtree(self.folder / "state")
+        (self.folder / "state").mkdir()
+        self.start_controller()
 
     def wait_until_saved(self) -> None:
         """Wait until slurmctld has written all it knows now: it writes some seconds later."""
@@ -342,7 +351,7 @@ class Cluster:
             nodes="\n".join(nodes),
             **self.options,
         )
-        (self.folder / "slurm.conf").write_text(configuration)
+        (self.folder / "slurm.conf").write_text(configuration + self.lines)
         (self.folder / "gres.conf").write_text(f"Name=gpu File={','.join(GPUS)}\n")
         (self.folder / "plugstack.conf").touch()
 

@@ -1,6 +1,7 @@
 """The launcher ``slurm``: submit tasks, and watch the tables and the queue until every stack is in the tables."""
 
 import contextlib
+import io
 import math
 import secrets
 import shutil
@@ -99,9 +100,9 @@ class Slurm:
             wanted = math.ceil(seconds / (60 * self.task_minutes * self.workers))
         return max(1, min(wanted, stacks, limit))
 
-    def run(self, work: Work, watcher: Watcher, reservations: Reservations, *, detach: bool) -> Ending:
-        """Submit what no task of this folder trains yet; unless detached, wait until everything is in the tables."""
-        if work.in_process:
+    def check(self, *, in_process: bool, detach: bool) -> None:
+        """Refuse what cannot go elsewhere, and a machine that cannot submit."""
+        if in_process:
             raise UsageError(
                 "launcher=slurm: code that only this process has cannot go to other machines; put it into a module in "
                 "the folder where you type, or leave launcher=slurm out"
@@ -111,6 +112,9 @@ class Slurm:
                 "launcher=slurm needs the package submitit; type: pip install 'gradbench[slurm]'"
             )
         queue.check_available()
+
+    def run(self, work: Work, watcher: Watcher, reservations: Reservations, *, detach: bool) -> Ending:
+        """Submit what no task of this folder trains yet; unless detached, wait until everything is in the tables."""
         with Interruption() as interruption:
             watch = Watch(self, work, watcher)
             try:
@@ -161,7 +165,8 @@ class Slurm:
                 additional_parameters={"requeue": True, **self.options},
                 **{name: value for name, value in given.items() if value is not None},
             )
-            with executor.batch():
+            # an error has what sbatch says, and submitit prints it besides
+            with contextlib.redirect_stderr(io.StringIO()), executor.batch():
                 jobs = [
                     executor.submit(Task([*arguments, "--stacks", ",".join(map(str, one))]))
                     for one in submission.tasks
@@ -211,7 +216,7 @@ class Watch:
             NoAnswerError: if SLURM does not answer.
         """
         submissions = list_submissions(self.folder)
-        live = [task for task in queue.list_tasks(one.token for one in submissions) if task.is_live]
+        live = [task for task in queue.list_tasks(one.token for one in submissions) if task.will_train]
         tokens = {task.token for task in live}
         cells = cells_of_tasks(self.folder, [one for one in submissions if one.token in tokens])
         taken: set[int] = set()
@@ -302,11 +307,11 @@ class Watch:
             self.cancelled = True
             return set()
         again = {one for one in stacks if self.tries[one] < self.launcher.tries}
-        end = "left the queue" if task is None else f"ended as {task.state.lower()}"
+        end = describe_end(task)
         for one in sorted(stacks - again):
-            self.fail(one, f"its task {end} without a result, {count(self.tries[one], 'time')}")
+            self.fail(one, f"{end} without a result, {count(self.tries[one], 'time')}")
         for one in sorted(again):
-            self.watcher.retried(one, f"its task {end}")
+            self.watcher.retried(one, end)
         return again
 
     def submit_again(self, stacks: Sequence[int]) -> None:
@@ -357,6 +362,13 @@ class Watch:
         if line != self.told:
             self.told = line
             self.watcher.notify(line)
+
+
+def describe_end(task: queue.Task | None) -> str:
+    """Return how a task has ended that has not finished its stacks."""
+    if task is None or task.state == queue.COMPLETED:
+        return "its task left the queue"
+    return "SLURM could not start its task" if task.is_held else f"its task ended as {task.state.lower()}"
 
 
 def reason_of(folder: Path, cells: Cells) -> str:

@@ -17,18 +17,18 @@ SECONDS = 60.0
 FIELDS = "%i|%j|%T|%N|%r"
 """What ``squeue`` prints of a task: id, name, state, node, reason."""
 
+COMPLETING, COMPLETED, CANCELLED = "COMPLETING", "COMPLETED", "CANCELLED"
+
 LIVE = frozenset(
     (
         *("PENDING", "CONFIGURING", "STAGE_OUT", "RUNNING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING"),
-        *("COMPLETING", "REQUEUED", "REQUEUE_FED", "RESV_DEL_HOLD"),
+        *(COMPLETING, "REQUEUED", "REQUEUE_FED", "RESV_DEL_HOLD"),
     )
 )
 """States of a task that may train yet."""
 
 HELD = ("REQUEUE_HOLD", "SPECIAL_EXIT")
 """States of a task that SLURM holds until an administrator acts."""
-
-CANCELLED = "CANCELLED"
 
 
 class NoAnswerError(Exception):
@@ -64,6 +64,11 @@ class Task:
     def is_live(self) -> bool:
         """Whether it trains, or will without anybody's help."""
         return self.state in LIVE and not self.is_held
+
+    @property
+    def will_train(self) -> bool:
+        """Whether it trains, or will, and is not ending: one that was cancelled ends for half a minute."""
+        return self.is_live and self.state != COMPLETING
 
 
 def check_available() -> None:

@@ -64,7 +64,7 @@ def list_submissions(folder: Path) -> list[Submission]:
         try:
             with open_regular(path, MAX_BYTES) as file:
                 submission = Submission(**json.loads(file.read()))
-        except (OSError, ValueError, TypeError, DamagedError):
+        except (OSError, ValueError, TypeError, RecursionError, DamagedError):
             continue
         if submission.token == path.parent.name and is_well_formed(submission):
             found.append(submission)
