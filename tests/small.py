@@ -222,8 +222,8 @@ FEW = 4
 
 
 def few_pairs(turn: int) -> list[tuple[str, str]]:
-    """Return some of these pairs: as many turns as ``FEW`` hold each model."""
-    return some_pairs(turn)[turn % FEW :: FEW]
+    """Return some of these pairs: ``FEW`` turns from 0 or from ``FEW`` hold each model, both together each family."""
+    return some_pairs(turn)[(turn + turn // FEW) % FEW :: FEW]
 
 
 ALL_PAIRS = [(model, regularizer) for model in MODELS for regularizer in REGULARIZERS]

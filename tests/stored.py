@@ -1,11 +1,15 @@
 """Results folders without training: what a worker would write, what a stranger reads, and a kill at a given instant."""
 
+import contextlib
 import itertools
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 
+from gradbench.storage.locks import PRESENCE
 from gradbench.storage.results import Results
 
 A, B, C, D = (letter * 16 for letter in "abcd")
@@ -62,3 +66,25 @@ def kill_at(monkeypatch, number):
     unlink = os.unlink
     for name in ("replace", "rename", "unlink"):
         monkeypatch.setattr(os, name, deadly(getattr(os, name)))
+
+
+AT_WORK = f"""
+import fcntl, os, sys, time
+fcntl.lockf(os.open(sys.argv[1], os.O_RDWR | os.O_CREAT), fcntl.LOCK_SH, 1, {PRESENCE})
+print(flush=True)
+time.sleep(600)
+"""
+
+
+@contextlib.contextmanager
+def at_work(folder):
+    """Have a run at work in a folder, as its locks say, for the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-S", "-c", AT_WORK, folder / ".reservations"], stdout=subprocess.PIPE
+    )
+    try:
+        process.stdout.readline()
+        yield
+    finally:
+        process.kill()
+        process.communicate()

@@ -18,8 +18,18 @@ STRENGTHS = {
     "clip_value": {"threshold": 0.01},
     "gp": {"lambda": 0.5},
 }
-RATES = {"mlp": 0.5, "lstm": 2.0, "wgan": 0.001}
+RATES = {
+    "mlp": 0.5,
+    "lstm": 2.0,
+    "wgan": 0.001,
+    "transformer": 0.01,
+    "cnn": 0.1,
+    "actor_critic": 0.001,
+}
 """High enough to move, low enough for float64 to agree over every step."""
+STACKED = import_module("bench").STACKED
+PAIRS = [(model, regularizer) for model in ("mlp", "lstm", "wgan") for regularizer in STRENGTHS]
+PAIRS += [(model, regularizer) for model in STACKED for regularizer in ("none", "clip_norm")]
 
 
 @pytest.fixture(autouse=True)
@@ -29,18 +39,23 @@ def kernels():
     import_module("peer_lstm").with_kernel(True)
 
 
+def settings_of(cell):
+    """Return what a plain script is told of a cell, and more."""
+    groups = (cell.config[group] for group in ("optimizer", "schedule", "model"))
+    return {key: value for group in groups for key, value in group.items()} | {**cell.config, "lr": cell.lr}
+
+
 def peer(cell):
     """Train a cell of gradbench's as the plain script does."""
     script = import_module(f"peer_{cell.config['model']['name']}")
     treatment = import_module("peer_cell").Treatment(
         cell.config["regularizer"]["name"], 0.0 if np.isnan(cell.strengths[0]) else cell.strengths[0]
     )
-    settings = {**cell.config["model"], **cell.config, "lr": cell.lr}
+    settings = settings_of(cell)
     return script, script.train(settings, data_of(cell), treatment, cell.seed, torch.float64)
 
 
-@pytest.mark.parametrize("model", ["mlp", "lstm", "wgan"])
-@pytest.mark.parametrize("regularizer", STRENGTHS)
+@pytest.mark.parametrize(("model", "regularizer"), PAIRS)
 def test_plain_pytorch_agrees_step_by_step_in_double_precision(model, regularizer):
     strength = {f"regularizer__{key}": value for key, value in STRENGTHS[regularizer].items()}
     (cell,) = cells(model, regularizer, seed=3, optimizer__lr=RATES[model], eval_every=10, **strength)
@@ -107,7 +122,7 @@ def test_the_yardstick_is_told_to_train_the_cells_of_quick():
         config, name = cell.config, cell.config["model"]["name"]
         strength = 0.0 if np.isnan(cell.strengths[0]) else cell.strengths[0]
         assert f"[{config['regularizer']['name']},{strength:g}]" in treatments
-        meant = {**config["model"], **config, "lr": cell.lr, "data": config["data"]["name"]}
+        meant = settings_of(cell) | {"data": config["data"]["name"]}
         assert told[name] == {key: meant[key] for key in told[name]}
 
 

@@ -21,8 +21,15 @@ FIRST = 20
 TOLERANCE = 1e-2
 """Largest accepted difference of two losses over these steps, relative to max(1, |loss|)."""
 
-METRICS = {"mlp": "test/accuracy", "lstm": "test/loss", "wgan": "test/wasserstein"}
-"""Model -> metric compared at the end; for the language model the loss, which is the log of the perplexity."""
+METRICS = {
+    "mlp": "test/accuracy",
+    "lstm": "test/loss",
+    "wgan": "test/wasserstein",
+    "transformer": "test/loss",
+    "cnn": "test/accuracy",
+    "actor_critic": "test/return",
+}
+"""Model -> metric compared at the end; for language models the loss, which is the log of the perplexity."""
 
 
 def ours(folder: Path, model: str) -> pd.DataFrame:

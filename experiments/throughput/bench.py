@@ -31,7 +31,18 @@ from rich.table import Table
 
 HERE = Path(__file__).resolve().parent
 MODELS = ("mlp", "wgan", "lstm")
+STACKED = {"transformer": ("steps=150",), "cnn": (), "actor_critic": ("steps=30",)}
+"""Further models -> words: 16 cells each, which gradbench trains in stacks and one by one."""
+
+CELLS = {
+    "gradbench": ("regularizer=none,clip_norm", "regularizer.threshold=1"),
+    "joblib": ("treatment=[none,0],[clip_norm,1]",),
+}
+"""Treatments of these models, in the words of gradbench and of the plain scripts."""
+
 PEERS = ("joblib", "basic")
+ONE_BY_ONE = "one_by_one"
+OURS = ("gradbench", ONE_BY_ONE)
 TARGETS = {
     ("mlp", "joblib"): 6.0,
     ("mlp", "basic"): 10.0,
@@ -41,11 +52,15 @@ TARGETS = {
     ("lstm", "basic"): 2.0,
     ("whole", "joblib"): 3.0,
     ("whole", "basic"): 6.0,
+    **{(part, who): 1.0 for part in STACKED for who in ("joblib", ONE_BY_ONE)},
 }
-"""(part, peer) -> speed-up that gradbench aims at."""
+"""(part, peer) -> speed-up that gradbench's stacks aim at."""
 
 FURTHER = ("peak", "waiting", "scaling", "passes", "saturation", "gpu")
 """Further scripts, run one after the other."""
+
+BESIDE = (*MODELS, *STACKED, "whole")
+PARTS = (*BESIDE, *FURTHER)
 
 KEEPING = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}
 """Make glibc keep freed memory, as gradbench's workers do themselves; it speeds a plain script up by up to 6 %."""
@@ -56,18 +71,22 @@ QUICK_CHECK = {"run": ["steps=20", "seed=0"], "further": ["--rounds", "1"], "wai
 
 def command(part: str, who: str, folder: Path, further: Sequence[str]) -> list[str]:
     """Return the command line of one measurement."""
-    if who == "gradbench":
+    cells = [*STACKED[part], "seed=range(8)"] if part in STACKED else []
+    if who in OURS:
         words = [] if part == "whole" else [f"model={part}", "--no-report"]
-        program = str(Path(sys.executable).with_name("gradbench"))
+        words += [*CELLS["gradbench"], *cells] if cells else []
+        words += ["stack_width.cpu=1"] if who == ONE_BY_ONE else []
+        program = [sys.executable, "-m", "gradbench", "run", *([] if cells else ["quick"])]
         # the plain scripts time nothing afterwards
-        return [program, "run", "quick", *words, *further, "--no-cost", "--results", str(folder)]
+        return [*program, *words, *further, "--no-cost", "--results", str(folder)]
     words = ["--multirun", f"model={part}", f"folder={folder}", f"hydra/launcher={who}"]
+    words += [*CELLS["joblib"], *cells] if cells else []
     return [sys.executable, str(HERE / "peer.py"), *words, *further]
 
 
 def training_seconds(who: str, folder: Path) -> float:
     """Return the seconds of training alone, summed over stacks or jobs."""
-    if who == "gradbench":
+    if who in OURS:
         parts = (folder / "cells").glob("*.parquet")
         return float(sum(pd.read_parquet(part, columns=["seconds"])["seconds"].iloc[0] for part in parts))
     return float(sum(json.loads(path.read_text())["seconds"] for path in folder.glob("*.json")))
@@ -99,6 +118,7 @@ def tasks(parts: Sequence[str], basic: bool, number: int) -> list[tuple[str, str
     contestants = ("gradbench", *(PEERS if basic else PEERS[:1]))
     chosen = [(part, who) for part in parts if part in MODELS for who in contestants]
     chosen += [("whole", "gradbench")] if "whole" in parts else []
+    chosen += [(part, who) for part in parts if part in STACKED for who in (*OURS, "joblib")]
     random.Random(number).shuffle(chosen)
     return chosen
 
@@ -113,7 +133,7 @@ def run(options: argparse.Namespace, scratch: Path, console: Console) -> pd.Data
             row = {"round": number, "part": part, "who": who} | measure(part, who, folder, further)
             rows.append(row)
             console.print(
-                f"round {number}: {part:5} {who:9} {row['wall']:7.1f} s, of training {row['training']:7.1f} s"
+                f"round {number}: {part:12} {who:10} {row['wall']:7.1f} s, of training {row['training']:7.1f} s"
             )
     return pd.DataFrame(rows)
 
@@ -122,8 +142,8 @@ def with_whole(rows: pd.DataFrame) -> pd.DataFrame:
     """Add the plain scripts' ``whole``, the sum of their parts, for rounds with all three parts."""
     sums = []
     for (number, who), group in rows[rows.who.isin(PEERS)].groupby(["round", "who"]):
-        if set(group.part) == set(MODELS):
-            total = group[["wall", "cpu", "training"]].sum().to_dict()
+        if set(group.part) >= set(MODELS):
+            total = group[group.part.isin(MODELS)][["wall", "cpu", "training"]].sum().to_dict()
             sums.append({"round": number, "part": "whole", "who": who, **total})
     return pd.concat([rows, pd.DataFrame(sums)], ignore_index=True)
 
@@ -204,20 +224,19 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--basic-rounds", type=int, default=1, help="rounds that include the basic launcher")
-    parser.add_argument("--parts", type=lambda text: text.split(","), default=[*MODELS, "whole", *FURTHER])
+    parser.add_argument("--parts", type=lambda text: text.split(","), default=list(PARTS))
     parser.add_argument(
         "--quick-check", action="store_true", help="everything as short as can be, stored nowhere"
     )
     options = parser.parse_args()
-    unknown = set(options.parts) - {*MODELS, "whole", *FURTHER}
+    unknown = set(options.parts) - set(PARTS)
     if unknown:
-        known = ", ".join([*MODELS, "whole", *FURTHER])
-        parser.error(f"--parts takes {known}; got {', '.join(sorted(unknown))}")
+        parser.error(f"--parts takes {', '.join(PARTS)}; got {', '.join(sorted(unknown))}")
     console = Console(width=max(110, Console().width))
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         folder = scratch / "results" if options.quick_check else peak.RESULTS
-        if not set(options.parts).isdisjoint({*MODELS, "whole"}):
+        if not set(options.parts).isdisjoint(BESIDE):
             beside(options, scratch, folder, console)
         for part in FURTHER:
             if part in options.parts:
@@ -227,7 +246,7 @@ def main() -> None:
 def beside(options: argparse.Namespace, scratch: Path, folder: Path, console: Console) -> None:
     """Measure gradbench against the plain scripts; print and store the results."""
     rows = with_whole(run(options, scratch, console))
-    agreed = agreement.of_last_rounds(scratch, [part for part in options.parts if part in MODELS])
+    agreed = agreement.of_last_rounds(scratch, [part for part in options.parts if part in (*MODELS, *STACKED)])
     table = ratios(rows)
     show(table, console)
     agreement.show(agreed, console)

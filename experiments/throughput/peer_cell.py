@@ -27,6 +27,9 @@ from gradbench.training.telemetry import COMPARE_EVERY
 
 CPU = torch.device("cpu")
 SERIES = ("loss", "penalty", "grad_norm", "grad_norm_used", "clipped", "cosine", "update_norm")
+BRIEF = SERIES[:3]
+"""What :func:`update` records."""
+
 
 
 class Treatment(NamedTuple):
@@ -157,6 +160,23 @@ def clip(
     share = (used - raw).count_nonzero() / raw.count_nonzero().clamp(min=1)
     cosine = torch.nan_to_num(torch.dot(raw, used) / (total * used_total), nan=1.0)
     return norm, record.read(used_total), record.read(share.to(raw.dtype)), record.read(cosine)
+
+
+def update(
+    net: nn.Module, loss: Tensor, optimizer: torch.optim.Optimizer, treatment: Treatment, record: Record
+) -> tuple[Any, Any, Any]:
+    """Update a network by the gradient of a loss, its norm clipped or not; return the values of :data:`BRIEF`.
+
+    The step is not taken if the cell diverges with them.
+    """
+    optimizer.zero_grad()
+    loss.backward()
+    limit = treatment.strength if treatment.name == "clip_norm" else math.inf
+    norm = record.read(nn.utils.clip_grad_norm_(net.parameters(), limit))
+    row = record.read(loss), 0.0, norm
+    if not record.diverges(*row):
+        optimizer.step()
+    return row
 
 
 class Perceptron(nn.Module):

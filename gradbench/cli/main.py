@@ -583,8 +583,13 @@ def cost(
         ),
     ] = None,
     rounds: Annotated[
-        int, typer.Option("--rounds", min=1, help="Number of timing rounds per regularizer.")
-    ] = 20,
+        int | None,
+        typer.Option(
+            "--rounds",
+            min=1,
+            help="Number of timing rounds. Default: as many as fit into a minute, from 6 to 20.",
+        ),
+    ] = None,
     width: Annotated[
         int | None,
         typer.Option("--width", min=1, help="Cells per stack. Default: as many as a sweep trains together."),

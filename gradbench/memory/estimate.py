@@ -1,7 +1,7 @@
 """Predict a stack's peak memory, measure it, and read how much memory a device has free.
 
 K cells, U different seeds. The peak is reached in one of a few phases, and in each it is linear:
-``fixed + K per_cell + U per_seed`` bytes. The coefficients come from running each phase with one cell and with two on
+``fixed + K per_cell + U per_seed`` bytes. The coefficients come from running each phase with two cells and with three on
 torch's ``meta`` device, where tensors have sizes and no memory.
 """
 
@@ -22,6 +22,7 @@ from gradbench.data import Data
 from gradbench.functional.torch_internals import clear_cublas_workspaces, memory_events, tree_map
 from gradbench.grid.cell import Cell
 from gradbench.memory.tracker import META, MemoryTracker
+from gradbench.tracing.cache import TRACE_CACHE
 from gradbench.training.bind import init_state
 from gradbench.training.cuda_graphs import make_stepper
 from gradbench.training.draws import draw_chunk
@@ -99,15 +100,20 @@ def predict_footprint(cells: Sequence[Cell], data: Data, kind: str) -> Footprint
 
 
 def predict_phases(cell: Cell, data: Data, kind: str) -> list[PhasePeak]:
-    """Predict the peak of each phase for stacks of one regularizer."""
-    one, other = (shorten(cell, seed) for seed in (0, 1))
-    alone, paired, apart = (
-        predict_peaks(cells, data, kind, cell.config["steps"]) for cells in ([one], [one, one], [one, other])
+    """Predict the peak of each phase for stacks of one regularizer, and the largest peak of one cell.
+
+    A convolution of one network pads its channels, and takes more than its part of a stack's.
+    """
+    one, other, third = (shorten(cell, seed) for seed in range(3))
+    alone, paired, same, apart = (
+        predict_peaks(cells, data, kind, cell.config["steps"])
+        for cells in ([one], [one, other], [one, other, other], [one, other, third])
     )
-    return [
-        PhasePeak(2 * first - last, same - first, last - same)
-        for first, same, last in zip(alone, paired, apart, strict=True)
+    lines = [
+        PhasePeak(3 * of_two - 2 * of_third, of_same - of_two, of_third - of_same)
+        for of_two, of_same, of_third in zip(paired, same, apart, strict=True)
     ]
+    return [*lines, PhasePeak(max(alone), 0, 0)]
 
 
 def shorten(cell: Cell, seed: int) -> Cell:
@@ -181,7 +187,8 @@ def measure_peak(
 ) -> tuple[StackContext, int | None]:
     """Build a stack, run its phases on a device, and return its context and its peak in bytes.
 
-    The device's allocator counts what :func:`predict_footprint` predicts. The peak is ``None`` for a type of device
+    It is measured as the first stack of a process, which is to fit: what is traced in it takes more memory than a replay
+    of a trace that another stack has left. The device's allocator counts what :func:`predict_footprint` predicts. The peak is ``None`` for a type of device
     without such a count.
 
     Args:
@@ -190,6 +197,7 @@ def measure_peak(
         device: device that the stack runs on.
         traces: as in ``build_stack``.
     """
+    TRACE_CACHE.clear()
     if device.type == "cuda":
         clear_cublas_workspaces()  # of earlier computations
         torch.cuda.reset_peak_memory_stats(device)

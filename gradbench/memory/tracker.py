@@ -119,14 +119,22 @@ def convolution_bytes(operation: Any, args: tuple[Any, ...], result: Any) -> int
     oneDNN's kernels copy images into blocks of channels and back; measured with torch 2.14 on a processor with AVX-512.
     """
     made: int = sum(one.nbytes for one in as_sequence(result) if one is not None)
+    groups = args[9] if operation is CONVOLVE_BACKWARD else args[8]
+    images = args[1] if operation is CONVOLVE_BACKWARD else args[0]
+    if groups == 1:
+        in_blocks, is_copied = blocked_bytes, images.shape[1] >= CHANNELS
+    else:  # of a stack, whose channels together fill their blocks
+        in_blocks, is_copied = bytes_of, images.shape[1] // groups >= CHANNELS // 2
     if operation is CONVOLVE_BACKWARD:
-        slope, images = args[:2]
-        return blocked_bytes(slope) + blocked_bytes(images) + made
-    images, transposed = args[0], args[6]
-    if transposed:
+        return made + in_blocks(images) + (in_blocks(args[0]) if groups == 1 or is_copied else 0)
+    if args[6]:  # transposed
         return made + max(int(images.nbytes), 2 * made)
-    copied = blocked_bytes(images) if images.shape[1] >= CHANNELS else 0
-    return blocked_bytes(result) + max(made, copied)
+    return in_blocks(result) + max(made, in_blocks(images) + int(args[1].nbytes) if is_copied else 0)
+
+
+def bytes_of(images: Tensor) -> int:
+    """Return the bytes of images."""
+    return int(images.nbytes)
 
 
 def blocked_bytes(images: Tensor) -> int:

@@ -1,5 +1,7 @@
 """Measure time, memory and telemetry of the stacks, as a table."""
 
+import math
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -11,14 +13,18 @@ from gradbench.errors import ExitError, UsageError, exits_as_errors
 from gradbench.launchers.worker import configure_process
 from gradbench.memory.estimate import measure_peak, predict_footprint
 from gradbench.profiling.cases import NONE, Cases
+from gradbench.profiling.rounds import FEWEST_ROUNDS, ROUNDS
 from gradbench.profiling.timing import make_runner, time_rounds
 from gradbench.stats.intervals import NO_VALUES, median_interval
 from gradbench.storage.provenance import provenance
 from gradbench.sweep.plan import own_code
 from gradbench.training.setup import build_stack
 
+ROUNDS_SECONDS = 60.0
+"""Time for the rounds unless their number is given; slow steps have fewer rounds for it."""
 
-def measure_costs(cases: Cases, count: int, on_progress: Callable[[str], None]) -> pd.DataFrame:
+
+def measure_costs(cases: Cases, count: int | None, on_progress: Callable[[str], None]) -> pd.DataFrame:
     """Measure each regularizer, and return one row for each.
 
     Columns: ``step_seconds`` of the whole stack (median over rounds), ``step_ratio`` to ``none`` (median of the ratios
@@ -28,7 +34,7 @@ def measure_costs(cases: Cases, count: int, on_progress: Callable[[str], None]) 
 
     Args:
         cases: stacks to measure.
-        count: number of rounds.
+        count: number of rounds; by default as many as fit into a minute, from 6 to 20.
         on_progress: called with a short description of each stage.
 
     Raises:
@@ -42,7 +48,7 @@ def measure_costs(cases: Cases, count: int, on_progress: Callable[[str], None]) 
         raise UsageError(f"{named or 'a measurement'} {error}") from error
 
 
-def measure_stacks(cases: Cases, count: int, on_progress: Callable[[str], None]) -> pd.DataFrame:
+def measure_stacks(cases: Cases, count: int | None, on_progress: Callable[[str], None]) -> pd.DataFrame:
     """Do what :func:`measure_costs` does; code of the user's own may end this process."""
     configure_process(cases.device)
     runners, silent, predicted, peak = {}, {}, {}, {}
@@ -54,6 +60,11 @@ def measure_stacks(cases: Cases, count: int, on_progress: Callable[[str], None])
         runners[name] = make_runner(context)
         if name == NONE or any(player.transforms for player in context.players):
             silent[name] = make_runner(build_stack(cells, data, cases.device, with_telemetry=False))
+    on_progress("warm-up")
+    began = time.perf_counter()
+    time_rounds(runners, silent, 1, lambda _: None)
+    affordable = math.floor(ROUNDS_SECONDS / (time.perf_counter() - began))
+    count = min(max(affordable, FEWEST_ROUNDS), ROUNDS) if count is None else count
     timings = time_rounds(runners, silent, count, lambda done: on_progress(f"round {done} of {count}"))
     origin = provenance(str(cases.device))
     common = {"width": cases.width, "rounds": count} | {

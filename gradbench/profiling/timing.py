@@ -73,10 +73,12 @@ class Runner:
 def make_runner(context: StackContext) -> Runner:
     """Make a runner for a stack, trace and warm it up, and set its number of steps."""
     runner = Runner(context, init_state(context), draw_chunk(context, 0))
-    seconds = min(runner.run()[0] for _ in range(3))
+    runner.run()  # traces it
+    seconds, _ = runner.run()
     runner.steps = min(math.ceil(MIN_SECONDS / seconds), CHUNK, max(context.steps - 1, 1))
-    for _ in range(2):  # captures the GPU's graphs that the single step did not need
-        runner.run()
+    if context.device.type == "cuda":
+        for _ in range(2):  # captures the graphs that the single step did not need
+            runner.run()
     return runner
 
 

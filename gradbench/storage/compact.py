@@ -52,9 +52,7 @@ def compact(folder: Path) -> list[str]:
         results.unify_schemas()
         rows, _ = repair.read_finished(folder)
         damages = repair.find_damage(folder)
-        torn = [damage for damage in damages if damage.path.parent.name in TABLES]
-        left = {damage.path.name for damage in torn}
-        left |= {row.part for damage in torn for cell in damage.needed for row in rows[cell]}
+        left = {damage.path.name for damage in damages if damage.path.parent.name in TABLES}
         held = Counter(row.part for own in rows.values() for row in own if row.part not in left)
         for names in plan_parts(folder, held):
             unite(folder, names)

@@ -19,6 +19,9 @@ COLUMNS = ("gradbench", "torch", "python", "device", "device_name", "git_commit"
 COMPARED = ("gradbench", "torch", "device")
 """Provenance columns that are compared: where one differs, the same cell may come out with other numbers."""
 
+WARNED_OF = ["cell", "status", "data", "data_sha256", *COMPARED]
+"""Columns of the table of cells that warnings are made of."""
+
 
 @cache
 def git_state(folder: Path = Path(__file__).parent) -> tuple[str | None, bool | None]:

@@ -206,10 +206,13 @@ class Results:
 
         Failures of cells that have finished since are removed.
         """
-        finished = {cell for cell, status in self.statuses().items() if status in FINISHED}
-        for path in part_paths(self.folder / "cells"):
-            if path.stem.startswith("failed-") and path.stem.removeprefix("failed-") in finished:
-                path.unlink(missing_ok=True)
+        paths = part_paths(self.folder / "cells")
+        failures = {
+            path.stem.removeprefix("failed-"): path for path in paths if path.stem.startswith("failed-")
+        }
+        for cell, status in self.statuses().items() if failures else ():
+            if cell in failures and status in FINISHED:
+                failures[cell].unlink(missing_ok=True)
         for table in ("cells", "curves"):
             schemas = {}
             for path in part_paths(self.folder / table):

@@ -33,7 +33,7 @@ def prepare_folder(plan: Plan) -> tuple[Plan, list[str]]:
         StorageError: if the folder cannot be written.
         UsageError: if it cannot be read.
     """
-    from gradbench.storage.provenance import provenance_warnings
+    from gradbench.storage.provenance import WARNED_OF, provenance_warnings
 
     results, lines = Results(plan.folder), []
     cells = {cell.id for cell in plan.cells}
@@ -47,7 +47,8 @@ def prepare_folder(plan: Plan) -> tuple[Plan, list[str]]:
             grids = commands_by_cells(plan.folder)
             lines = [repair.describe_damage(plan.folder, one, cells, "it stays", grids) for one in damages]
         plan = replace(plan, statuses=results.statuses())
-    return plan, lines + plan.notes + provenance_warnings(results.cells(), plan.cells, plan.devices[0])
+    stored = results.cells(WARNED_OF)
+    return plan, lines + plan.notes + provenance_warnings(stored, plan.cells, plan.devices[0])
 
 
 def execute(

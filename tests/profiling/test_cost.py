@@ -12,6 +12,7 @@ from small import CONFIGS, CPU, advance, cells, data_of
 from gradbench.cli import main as cli
 from gradbench.memory.estimate import measure_peak
 from gradbench.profiling.cases import NONE, make_cases
+from gradbench.profiling.measure import measure_costs
 from gradbench.profiling.output import draw_costs, make_table
 from gradbench.profiling.timing import Runner, make_runner, time_rounds
 from gradbench.training.bind import init_state
@@ -154,6 +155,26 @@ def test_each_round_times_everything_once_in_an_order_of_its_own(runners, monkey
         assert seconds.tolist() == expected
     without = [index + 1 + 0.5 for index, one in enumerate(order) if one == "silent"]
     np.testing.assert_allclose(found.telemetry["clip_norm"], found.steps["clip_norm"] - without)
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds", "count"),
+    [(None, 0.001, 20), (None, 6.0, 10), (None, 1000.0, 6), (3, 0.001, 3), (30, 1000.0, 30)],
+)
+def test_a_round_that_is_not_timed_tells_how_many_fit_into_a_minute(asked, seconds, count, monkeypatch):
+    clock, counts = [0.0], []
+
+    def rounds(runners, silent, count, on_round):
+        clock[0] += seconds * count
+        counts.append(count)
+        return time_rounds(runners, silent, 1, on_round)
+
+    monkeypatch.setattr("gradbench.profiling.measure.time_rounds", rounds)
+    monkeypatch.setattr("gradbench.profiling.measure.time.perf_counter", lambda: clock[0])
+    compared = make_cases([*SMALL, "regularizer=clip_norm"], width=1)
+    rows = measure_costs(compared, asked, lambda _: None)
+    assert counts == [1, count]
+    assert set(rows["rounds"]) == {count}
 
 
 def test_silence_records_nothing_and_trains_the_same(runners):

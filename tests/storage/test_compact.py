@@ -2,12 +2,10 @@
 
 import itertools
 import shutil
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
-from stored import A, B, C, D, Killed, content, kill_at, train
+from stored import A, B, C, D, Killed, at_work, content, kill_at, train
 
 from gradbench.cli import main as cli
 from gradbench.errors import UsageError
@@ -166,26 +164,10 @@ def test_damaged_parts_and_those_of_a_person_are_left_as_they_are(folder):
     assert_equal(tables(folder)[:1], before[:1])
 
 
-RUN = """
-import sys, time
-from pathlib import Path
-from gradbench.storage.locks import Reservations
-with Reservations(Path(sys.argv[1])):
-    print(flush=True)
-    time.sleep(600)
-"""
-
-
 def test_a_folder_that_a_run_is_at_work_in_is_refused(folder):
     before = names(folder)
-    process = subprocess.Popen([sys.executable, "-c", RUN, folder], stdout=subprocess.PIPE)
-    try:
-        process.stdout.readline()
-        with pytest.raises(UsageError, match="a run is at work in"):
-            compact(folder)
-    finally:
-        process.kill()
-        process.communicate()
+    with at_work(folder), pytest.raises(UsageError, match="a run is at work in"):
+        compact(folder)
     assert names(folder) == before
 
 

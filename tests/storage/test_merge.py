@@ -4,12 +4,10 @@ import itertools
 import json
 import math
 import shutil
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
-from stored import A, B, C, D, Killed, content, flip, kill_at, train
+from stored import A, B, C, D, Killed, at_work, content, flip, kill_at, train
 
 from gradbench import FORMAT
 from gradbench.cli import main as cli
@@ -289,27 +287,12 @@ def test_merging_that_is_killed_at_any_instant_is_completed_by_the_same_command(
 
 # ---- what is refused -------------------------------------------------------------------------------------------
 
-RUN = """
-import sys, time
-from pathlib import Path
-from gradbench.storage.locks import Reservations
-with Reservations(Path(sys.argv[1])):
-    print(flush=True)
-    time.sleep(600)
-"""
-
 
 @pytest.mark.parametrize("busy", ["one", "into"])
 def test_folders_that_a_run_is_at_work_in_are_refused(tmp_path, make, busy):
     one, into = make("one", [A]), make("into", [B])
-    process = subprocess.Popen([sys.executable, "-c", RUN, tmp_path / busy], stdout=subprocess.PIPE)
-    try:
-        process.stdout.readline()
-        with pytest.raises(UsageError, match=f"a run is at work in .*{busy}"):
-            merge([one], into)
-    finally:
-        process.kill()
-        process.communicate()
+    with at_work(tmp_path / busy), pytest.raises(UsageError, match=f"a run is at work in .*{busy}"):
+        merge([one], into)
     merge([one], into)
     assert Results(into).statuses().keys() == {A, B}
 
