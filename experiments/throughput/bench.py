@@ -246,9 +246,7 @@ def main() -> None:
 def beside(options: argparse.Namespace, scratch: Path, folder: Path, console: Console) -> None:
     """Measure gradbench against the plain scripts; print and store the results."""
     rows = with_whole(run(options, scratch, console))
-    agreed = agreement.of_last_rounds(
-        scratch, [part for part in options.parts if part in (*MODELS, *STACKED)]
-    )
+    agreed = agreement.of_last_rounds(scratch, [part for part in options.parts if part in (*MODELS, *STACKED)])
     table = ratios(rows)
     show(table, console)
     agreement.show(agreed, console)

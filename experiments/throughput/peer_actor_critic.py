@@ -102,9 +102,7 @@ def train(
     for step in range(settings["steps"]):
         if step % CHUNK == 0:
             draws = draw(seed, "interaction", step, (CHUNK, T, E), like)
-            indices = epoch_indices(
-                seed, T * E, T * E // settings["minibatches"], step * updates, CHUNK * updates
-            )
+            indices = epoch_indices(seed, T * E, T * E // settings["minibatches"], step * updates, CHUNK * updates)
         now = step % CHUNK
         transitions = played.play(actor, (draws[0][now], draws[1][now]))
         experience = evaluate_transitions(actor, critic, transitions, settings)
@@ -141,7 +139,9 @@ def evaluate_transitions(
     return [column.flatten(end_dim=1) for column in columns]
 
 
-def ppo_loss(actor: nn.Module, critic: nn.Module, batch: list[Tensor], settings: Mapping[str, Any]) -> Tensor:
+def ppo_loss(
+    actor: nn.Module, critic: nn.Module, batch: list[Tensor], settings: Mapping[str, Any]
+) -> Tensor:
     """Return the loss of policy and value, less the weighted entropy."""
     state, action, old_log, advantage, target, old = batch
     logits, value, limit = actor(state), critic(state)[..., 0], settings["clip_range"]

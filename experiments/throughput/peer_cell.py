@@ -31,6 +31,7 @@ BRIEF = SERIES[:3]
 """What :func:`update` records."""
 
 
+
 class Treatment(NamedTuple):
     """A regularizer (``none``, ``clip_norm``, ``clip_value`` or ``gp``), and its threshold or weight."""
 
