@@ -204,7 +204,7 @@ def test_parts_and_grids_are_read_as_often_however_much_is_lost(folder, monkeypa
                 real = getattr(module, name)
                 spy = lambda *given, real=real, calls=calls: calls.append(real) or real(*given)  # noqa: E731
                 patch.setattr(module, name, spy)
-            repair.mend(victim, damages, {A, B})
+            repair.mend(victim, damages, {A, C})
         reads.append(len(calls))
     assert reads[0] == reads[1] > 0
 
