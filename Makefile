@@ -6,11 +6,13 @@ READY := $(VENV)/.ready
 BENCH_READY := $(VENV)/.ready-bench
 BROWSER_READY := $(VENV)/.ready-browser
 BENCH ?=
+SLURM_PACKAGES := slurm-wlm munge
+SLURM_TESTS ?= slurm
 SCALE ?= full
 RUN := results/article-$(SCALE)
 ARTICLE := recurrent deep language thresholds speed generalise modes critic cost
 
-.PHONY: run test test-slow test-exhaustive article reference browser browser-ready soak bench lint format clean
+.PHONY: run test test-slow test-exhaustive test-slurm slurm-packages article reference browser browser-ready soak bench lint format clean
 .DEFAULT_GOAL := run
 
 run: $(READY)  ## train the default experiment and write its report
@@ -20,10 +22,22 @@ test: $(READY)  ## run the tests but for the slow ones: minutes
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-slow: $(READY)  ## run the slow ones: kills, fuzz, every model with every family, the browser where there is one
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow and not gpu and not exhaustive"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow and not gpu and not exhaustive and not slurm"
 
 test-exhaustive: $(READY)  ## run what neither of them runs: each model with each regularizer and update
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "exhaustive and not gpu"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "exhaustive and not gpu and not slurm"
+
+test-slurm: $(READY) slurm-packages  ## run jobs on a SLURM that the tests start; SLURM_TESTS="slurm and not slow": a minute of them
+	$(BIN)/python -m pytest -n 0 -rs -m "$(SLURM_TESTS)" tests/slurm
+
+slurm-packages:  ## install SLURM where it is missing and apt-get may; without it those tests are skipped
+	@if PATH="$$PATH:/usr/sbin"; type munged slurmctld slurmd sbatch >/dev/null 2>&1; then exit; fi; \
+	if [ "$$(id -u)" != 0 ] || ! type apt-get >/dev/null 2>&1; then \
+		echo "SLURM is not installed, and only root can install it by apt-get: $(SLURM_PACKAGES)"; exit; \
+	fi; \
+	echo "apt-get installs $(SLURM_PACKAGES)"; export DEBIAN_FRONTEND=noninteractive; \
+	{ apt-get update -qq && apt-get install -y -qq --no-install-recommends $(SLURM_PACKAGES); } </dev/null >/dev/null || \
+		echo "apt-get could not install $(SLURM_PACKAGES)"
 
 article: $(READY)  ## train all experiments of the article, what is finished excepted, and judge its claims; SCALE=small: a quarter of an hour
 	@for name in $(ARTICLE); do \

@@ -93,6 +93,12 @@ def ignore_hangup() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
+def hear_once() -> None:
+    """Let a sweep that saves what it trains go on saving, however often it is told to end."""
+    for number in SIGNALS:
+        signal.signal(number, lambda _number, _frame: None)
+
+
 @contextlib.contextmanager
 def blocked() -> Iterator[None]:
     """Make signals wait until the end of the block; processes started in it never receive them.

@@ -1,9 +1,12 @@
+import gc
+import io
 import signal
 from copy import deepcopy
 
 import hypothesis
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from gradbench.config import compose
 from gradbench.launchers import forkserver
@@ -18,6 +21,8 @@ torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # what each process that tries a network of one's own would import for a second
 forkserver.PRELOADED.append("torch._dynamo")
+# the objects of all imports and tests live as long as the process: to look through them often takes a tenth of its time
+gc.set_threshold(50_000, 20, 50)
 # no test looks at pixels
 RC["savefig.dpi"] = 20
 
@@ -36,6 +41,23 @@ def compose_once(configs, words, real=compose.Configs._compose):
 
 
 compose.Configs._compose = compose_once
+
+PARSED: dict[str, object] = {}
+"""What OmegaConf made of the text of a file: Hydra reads a dozen for each composition, mostly the same."""
+
+
+def parse_once(file, real=OmegaConf.load):
+    """Parse each text once per process."""
+    if not isinstance(file, io.TextIOBase):
+        return real(file)
+    text = file.read()
+    if text not in PARSED:
+        file.seek(0)
+        PARSED[text] = real(file)
+    return deepcopy(PARSED[text])
+
+
+OmegaConf.load = parse_once
 
 
 @pytest.fixture(autouse=True)

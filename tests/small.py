@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from gradbench.config.compose import Axis, Configs, Experiment, Overrides
+from gradbench.config.compose import Axis, Configs, Experiment, Overrides, leaves
 from gradbench.config.composite import strength_keys
 from gradbench.config.hashing import canonical
 from gradbench.config.instantiate import find_function, fingerprint, load_data
@@ -166,10 +166,18 @@ ASKING_PAIRS = [
 ]
 """Regularizers of other people's that ask for the loss and the learning rate."""
 
+
+def written(group: str, option: str) -> dict[str, object]:
+    """Return the dotted keys of a shipped option's YAML and of those that it begins with: Hydra takes far longer."""
+    node = yaml.safe_load(CONFIGS.path(group, option).read_text(encoding="utf-8"))
+    others = [one for one in node.get("defaults", ()) if isinstance(one, str) and one != "_self_"]
+    return {key: value for one in others for key, value in written(group, one).items()} | dict(leaves(node))
+
+
 PLACED_PAIRS = [
     (model, f"gp@{points}")
     for model in MODELS
-    for points in offered(find_function(CONFIGS.compose((f"model={model}",))[0]["model"]["_target_"]))
+    for points in offered(find_function(written("model", model)["model._target_"]))
 ]
 """Each model with a penalty at each of the points that it offers."""
 
@@ -177,15 +185,12 @@ PLACED_PAIRS = [
 # ---- which pairs are tried where -----------------------------------------------------------------------------
 
 
-def family_of(regularizer: str) -> str:
-    """Return the family that a regularizer's YAML names, or that of the one it begins with."""
-    node = yaml.safe_load(CONFIGS.path("regularizer", regularizer).read_text(encoding="utf-8"))
-    return node.get("family") or family_of(node["defaults"][0])
-
+FAMILY = {name: written("regularizer", name)["family"] for name in REGULARIZERS}
+"""Regularizer -> its family."""
 
 FAMILIES = {
-    family: [name for name in REGULARIZERS if family_of(name) == family]
-    for family in sorted({family_of(name) for name in REGULARIZERS})
+    family: [name for name in REGULARIZERS if FAMILY[name] == family]
+    for family in sorted(set(FAMILY.values()))
 }
 """Family -> its regularizers."""
 
@@ -212,7 +217,7 @@ def some_pairs(turn: int) -> list[tuple[str, str]]:
     return pairs + [(MODELS[(index + turn) % len(MODELS)], name) for index, name in enumerate(left)]
 
 
-FEW = 3
+FEW = 4
 """The default suite tries a property on one in so many of the pairs on which the slow suite tries it."""
 
 
@@ -248,37 +253,38 @@ def in_suites(
     return pytest.mark.parametrize(names, cases)
 
 
+TURNS = 8
+"""How many properties with turns of their own try, in the slow suite, all that is not large."""
+
+
 def each_pair(turn: int) -> pytest.MarkDecorator:
     """Try a property on pairs of a model and a regularizer, most of them in the exhaustive suite.
 
-    The slow suite tries every model and every regularizer, other people's code, unless it is large, with a clip or a
-    penalty, and some of the compositions, of the points of a penalty and of other people's regularizers; the default
-    suite tries some of these. Another ``turn`` chooses others: all turns together try each model with each family in
-    the slow suite, and each model and each regularizer in the default one. The number of these pairs grows with the
-    number of models, not with the product.
+    The slow suite tries every model and every regularizer, and some of other people's code, with a clip or a penalty,
+    of the compositions, of the points of a penalty and of other people's regularizers; the default suite tries some of
+    these. Another ``turn`` chooses others: ``TURNS`` together try in the slow suite each model with each family, and of
+    what else there is all but what is large; in the default one each model and each regularizer. The number of these
+    pairs grows with the number of models, not with the product.
     """
     further = PLACED_PAIRS + ASKING_PAIRS
     kinds = (COMPOSED_PAIRS, PLACED_PAIRS, ASKING_PAIRS)
     further_kind = kinds[turn % len(kinds)]
     quick = [*few_pairs(turn), further_kind[turn % len(further_kind)]]
-    slow = some_pairs(turn)
-    slow += [
-        (name, "gp" if (name, "gp") in OTHER_PAIRS and turn % 2 else "clip_norm")
-        for name in OTHERS
-        if name not in LARGE
-    ]
-    slow += composed_pairs(turn) + further[turn % 3 :: 3]
+    others = [name for name in OTHERS if name not in LARGE][turn % 6 :: 6]
+    slow = some_pairs(turn) + composed_pairs(turn)[turn % 3 :: 3] + further[turn % TURNS :: TURNS]
+    slow += [(name, "gp" if (name, "gp") in OTHER_PAIRS and turn % 2 else "clip_norm") for name in others]
     return in_suites("model, regularizer", quick, slow, ALL_PAIRS + OTHER_PAIRS + COMPOSED_PAIRS + further)
 
 
 def each_model(turn: int, others: Iterable[str] = ()) -> pytest.MarkDecorator:
-    """Try a property with each model, in the default suite with a third of them; another ``turn`` chooses others.
+    """Try a property with each model, in the default suite with some of them; another ``turn`` chooses others.
 
-    Other people's code is tried in the slow suite, or in the exhaustive one if it is large.
+    A fourth of other people's code is tried in the slow suite, unless it is large, and all in the exhaustive one.
     """
+    further = [name for name in others if name not in LARGE][turn % 4 :: 4]
     quick = [(name,) for name in MODELS[turn % FEW :: FEW]]
-    slow = [(name,) for name in [*MODELS, *others] if name not in LARGE]
-    return in_suites("model", quick, slow, [(name,) for name in others if name in LARGE])
+    slow = [(name,) for name in [*MODELS, *further]]
+    return in_suites("model", quick, slow, [(name,) for name in others])
 
 
 FURTHER = ("lstm", "wgan", "classifier")
@@ -286,17 +292,15 @@ FURTHER = ("lstm", "wgan", "classifier")
 
 
 def each_update(*quick: Case) -> pytest.MarkDecorator:
-    """Try a property with pairs of a model and an update: in the slow suite all of ``mlp``'s, and one more of each."""
+    """Try a property with pairs of a model and an update: in the slow suite all of ``mlp``'s, and another of some."""
     slow = [("mlp", name) for name in UPDATES]
-    slow += [(FURTHER[index % len(FURTHER)], name) for index, name in enumerate(UPDATES)]
+    slow += [(FURTHER[index % len(FURTHER)], name) for index, name in enumerate(UPDATES)][::3]
     all_of_them = [(model, name) for model in ("mlp", *FURTHER) for name in UPDATES]
     return in_suites("model, update", quick, slow, all_of_them)
 
 
 def default_strengths(regularizer: str) -> dict[str, float]:
     """Return a regularizer's default strengths by their keys: none, one, or those of its parts."""
-    from gradbench.config.compose import leaves
-
     regularizer = regularizer.partition("@")[0]
     node = OWN_CONFIGS.compose((f"regularizer={regularizer}",))[0]["regularizer"]
     values = dict(leaves(node))
@@ -305,8 +309,6 @@ def default_strengths(regularizer: str) -> dict[str, float]:
 
 @cache
 def keys_of(*choices: str) -> frozenset[str]:
-    from gradbench.config.compose import leaves
-
     return frozenset(key for key, _ in leaves(OWN_CONFIGS.compose(choices)[0]))
 
 

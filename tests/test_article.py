@@ -23,8 +23,9 @@ from pandas.testing import assert_frame_equal
 from gradbench.cli import main as cli
 from gradbench.config.compose import Configs
 from gradbench.errors import UsageError
+from gradbench.report.claims import verdicts
 from gradbench.report.claims.output import BEGIN, END, update_document, verdict_table
-from gradbench.report.claims.verdicts import judge_folder, judge_folders, read_frozen_experiment
+from gradbench.report.claims.verdicts import Verdict, judge_folders, read_frozen_experiment
 from gradbench.report.figures.style import RC
 
 ROOT = Path(__file__).parents[1]
@@ -123,6 +124,24 @@ def article(request: pytest.FixtureRequest, small: Article) -> Article:
     if not any(KEPT.glob("*/experiment.yaml")):
         pytest.skip("no reference results")
     return Article(KEPT, KEPT / "README.md", None)
+
+
+KEPT_VERDICTS: dict[Path, list[Verdict]] = {}
+"""Folder that git keeps -> its verdicts, which take seconds."""
+
+
+def judge_folder(folder: Path, judge: Any = verdicts.judge_folder) -> list[Verdict]:
+    """Judge what git keeps once, and any other folder each time."""
+    if KEPT not in folder.parents:
+        return judge(folder)
+    if folder not in KEPT_VERDICTS:
+        KEPT_VERDICTS[folder] = judge(folder)
+    return KEPT_VERDICTS[folder]
+
+
+@pytest.fixture(autouse=True)
+def _judge_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdicts, "judge_folder", judge_folder)
 
 
 # what reads all that is kept in git takes long

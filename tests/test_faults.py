@@ -110,7 +110,8 @@ class Simulated:
         self.heal()
 
 
-@pytest.fixture(params=[Mounted, Simulated])
+# the simulated disk is had by every user; a mounted one tries the same in the slow suite
+@pytest.fixture(params=[pytest.param(Mounted, marks=pytest.mark.slow), Simulated])
 def disk(request, tmp_path, monkeypatch):
     folder = tmp_path / "disk"
     folder.mkdir()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 SOAK = Path(__file__).with_name("soak.py")
-KILLS = 24
-MENDS = 6
+KILLS = 12
+MENDS = 4
 
 
 @pytest.mark.slow

@@ -39,7 +39,9 @@ DOCUMENTS = {
 }
 README = DOCUMENTS["README.md"]
 EXPERIMENTS = DOCUMENTS["experiments/README.md"]
-COMMANDS = typer.main.get_command(cli.app).commands
+COMMANDS = {
+    name: command for name, command in typer.main.get_command(cli.app).commands.items() if not command.hidden
+}
 BLOCKS = re.compile(r"^ *```(?:sh)\n(.*?)^ *```", flags=re.MULTILINE | re.DOTALL)
 FENCES = re.compile(r"^ *```.*?^ *```", flags=re.MULTILINE | re.DOTALL)
 
@@ -248,7 +250,7 @@ def test_a_page_is_neither_a_choice_nor_an_experiment():
         *(name for group in configs.groups.values() for name in group),
     }
     assert not any("README" in name for name in names)
-    assert set(configs.groups) == {"data", "model", "optimizer", "regularizer", "schedule"}
+    assert set(configs.groups) == {"data", "launcher", "model", "optimizer", "regularizer", "schedule"}
 
 
 def test_a_comment_belongs_to_the_key_beside_it_above_it_or_below_it():

@@ -93,9 +93,8 @@ class Results:
         from gradbench import report
         from gradbench.report.figures import save_figure
 
-        drawn = report.draw(self.folder, name) if isinstance(name, str) else {}
+        drawn = report.draw(self.folder, str(name))
         if name not in drawn:
-            drawn = report.draw(self.folder)
             raise UsageError(
                 f"{self.folder} has no figure {name!r}{nearest(str(name), drawn)} (there are: {', '.join(drawn)})"
             )

@@ -15,7 +15,11 @@ if TYPE_CHECKING:  # imported once the server is started, which takes longer
 
     from gradbench.api.progress import QuietDisplay
     from gradbench.api.results import Results
+    from gradbench.launchers import Ending
     from gradbench.sweep.plan import Plan
+
+PARALLEL = "launcher.parallel"
+"""Key that ``--jobs`` is short for."""
 
 
 def run(
@@ -26,6 +30,7 @@ def run(
     fail_fast: bool = False,
     quiet: bool = False,
     cost: bool = True,
+    shard: str | None = None,
     **keys: Any,
 ) -> "Results":
     """Train every cell of a grid that is not finished yet, and return the results.
@@ -42,10 +47,11 @@ def run(
         words: those of the command line: an experiment, and overrides.
         results: the results folder; by default one in ``results/``, named after experiment and overrides.
         config_dir: your own configs.
-        jobs: worker processes; by default one per CPU core, or one per GPU.
+        jobs: worker processes, or tasks at a time (``launcher.parallel``); by default one per CPU core, or per GPU.
         fail_fast: stop at the first failure; what runs is saved.
         quiet: print failures only.
         cost: at the end, time what a step of each treatment costs: a few seconds.
+        shard: train only a share of the stacks, such as ``"3/8"``; other machines train the others.
         keys: key of the config -> value, or values to sweep in a list, range or array; ``__`` stands for the dot.
             ``model`` takes a subclass of ``torch.nn.Module`` too, or a function that returns one; ``data`` takes arrays
             or tensors, as (x, y), (x, y, x_test, y_test) or {"x": x, "y": y}, a DataFrame, whose target is
@@ -73,8 +79,9 @@ def run(
     own = to_path("config_dir", config_dir) if config_dir is not None else None
     console = notebook_or_terminal()
     typed = [*words, *given.words]
+    more = [] if jobs is None else [f"{PARALLEL}={jobs}"]
     call = forkserver.call_here if given.local else forkserver.run_in_forkserver
-    plan = plan_grid(typed, folder, own, call)
+    plan = plan_grid([*typed, *more], folder, own, call, shard)
     trained = train(
         plan,
         command_of(typed, {"--config-dir": own, "--results": folder}),
@@ -82,7 +89,6 @@ def run(
         (lambda line: None)
         if quiet
         else lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
-        jobs,
         fail_fast=fail_fast,
         notes=given.notes,
         in_process=bool(given.local),
@@ -130,6 +136,7 @@ def plan_grid(
     results: Path | None,
     config_dir: Path | None,
     call: Callable[..., Any] = forkserver.call_here,
+    shard: str | None = None,
 ) -> "Plan":
     """Plan a grid; see :func:`gradbench.sweep.plan.make_plan`.
 
@@ -138,13 +145,16 @@ def plan_grid(
         results: the results folder.
         config_dir: the user's own configs.
         call: calls a function that needs torch.
+        shard: the share of the stacks to train, as it is typed.
 
     Raises:
         UsageError: for a mistake in the words.
     """
     from gradbench.sweep.plan import make_plan
+    from gradbench.sweep.shards import parse_shard
 
-    return make_plan(*split_words(words), results, config_dir, call)
+    share = parse_shard(shard) if shard else None
+    return make_plan(*split_words(words), results, config_dir, call, share)
 
 
 def command_of(words: Sequence[str], options: Mapping[str, Path | None]) -> str:
@@ -160,12 +170,17 @@ class Trained:
     Attributes:
         plan: the plan, with the statuses from before.
         statuses: status -> number of cells that were trained.
-        complete: whether it was not interrupted.
+        ending: how the launcher ended.
     """
 
     plan: "Plan"
     statuses: dict[str, int]
-    complete: bool
+    ending: "Ending"
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything was trained, or failed."""
+        return self.ending.value == "complete"
 
 
 def train(
@@ -173,13 +188,13 @@ def train(
     command: str,
     display: "Callable[[Sequence[Any]], AbstractContextManager[QuietDisplay]]",
     note: Callable[[str], None],
-    jobs: int | None,
     *,
     fail_fast: bool = False,
     on_idle_core: Callable[[], None] | None = None,
     notes: Sequence[str] = (),
     in_process: bool = False,
     cost: bool = True,
+    detach: bool = False,
 ) -> Trained:
     """Repair the results folder, train the cells of a plan that are not finished, and time their steps.
 
@@ -188,12 +203,12 @@ def train(
         command: command line that is recorded in the folder.
         display: makes the display of the progress of some stacks.
         note: called with each line for the user before training starts.
-        jobs: number of workers; ``None`` for one per CPU core, or one per GPU.
         fail_fast: stop at the first failure.
         on_idle_core: called at most once, when a core becomes idle.
         notes: lines for the user before those of the folder.
         in_process: train in this process, which alone has the code.
         cost: time what a step costs, where the folder does not have it.
+        detach: leave once everything is submitted.
     """
     from gradbench.profiling.after_sweep import list_measurements
     from gradbench.storage.sanitize import escape_controls
@@ -203,11 +218,13 @@ def train(
     for line in (*notes, *found):
         note(escape_controls(line))
     with display(plan.todo()) as watcher:
-        complete = execute(
-            *(plan, command, watcher, jobs),
+        ending = execute(
+            *(plan, command, watcher),
             fail_fast=fail_fast,
             on_idle_core=on_idle_core,
             in_process=in_process,
-            measurements=list_measurements(plan) if cost else (),
+            # several shards would time the same, and disturb each other where they share a machine
+            measurements=list_measurements(plan) if cost and not plan.shard else (),
+            detach=detach,
         )
-    return Trained(plan, dict(watcher.statuses), complete)
+    return Trained(plan, dict(watcher.statuses), ending)

@@ -27,6 +27,7 @@ KINDS = {
     "data": "data",
     "optimizers": "optimizer",
     "schedules": "schedule",
+    "launchers": "launcher",
 }
 """Name of each group in ``gradbench info`` -> name of the config group."""
 
@@ -131,6 +132,10 @@ ABOUT = {
     "schedules": (
         "The learning rate of a step as a share of `optimizer.lr`; it is recorded in the curves as `lr`. Numbers are "
         "swept within a stack, as the learning rate is: `schedule.warmup=0,100`."
+    ),
+    "launchers": (
+        "Where cells are trained, which changes no cell's id: on this machine, or in a cluster. "
+        "[From one laptop to a cluster](../gradbench/launchers/README.md)."
     ),
 }
 """Text above each table of options."""

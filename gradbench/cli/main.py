@@ -4,6 +4,7 @@ import contextlib
 import errno
 import gc
 import resource
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -11,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from gradbench import __version__
+from gradbench.cli import tasks
 from gradbench.cli.completion import complete_folders, complete_kinds, complete_words
+from gradbench.cli.console import err, out, print_line, print_note
 from gradbench.errors import MAX_LENGTH, ShortageError, StorageError, UsageError, excerpt, shortage
 from gradbench.signals import FAREWELL, INTERRUPTED
 from gradbench.storage.sanitize import escape_controls
@@ -42,9 +44,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out = Console()
-err = Console(stderr=True)
-
 ConfigDir = Annotated[
     Path | None,
     typer.Option(
@@ -115,13 +114,22 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and train nothing.")] = False,
     jobs: Annotated[
         int | None,
-        typer.Option("--jobs", "-j", min=1, help="Worker processes. Default: one per core, or per GPU."),
+        typer.Option(
+            "--jobs", "-j", min=1, help="Short for launcher.parallel: worker processes, or tasks at a time."
+        ),
     ] = None,
     results: Annotated[
         Path | None,
         typer.Option("--results", help="Results folder. Default: results/ and the experiment's name."),
     ] = None,
     config_dir: ConfigDir = None,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", help="Train one of several shares of the stacks, such as 3/8."),
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Leave once a cluster has all tasks in its queue.")
+    ] = False,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop at the first failure; what runs is saved.")
     ] = False,
@@ -150,13 +158,17 @@ def run(
     What would be trained, and for how long:
     [cyan]gradbench run quick --dry-run[/]
 
+    A third of it, on each of three machines that share the folder:
+    [cyan]gradbench run quick --shard 1/3[/]
+
     A key that one regularizer lacks applies to the cells that have it. The same command again trains only what
     is not finished. Exit status: 0 all cells completed or diverged, 1 some failed, 2 usage, 130 interrupted.
     """  # noqa: E501 - a command stands on one line
-    from gradbench.api.run import command_of, plan_grid, train
-    from gradbench.launchers import forkserver
+    from gradbench.api.run import PARALLEL, command_of, plan_grid, train
+    from gradbench.launchers import Ending, forkserver
 
     typed = words or []
+    planned = typed if jobs is None else [*typed, f"{PARALLEL}={jobs}"]
     if dry_run:
         with gc_paused():
             from gradbench.config.composite import names_code
@@ -165,29 +177,44 @@ def run(
             if config_dir is not None or any(names_code(word.partition("=")[0]) for word in typed):
                 forkserver.warm_up()  # code of the user's own is tried out in a process that it may end
                 call = forkserver.run_in_forkserver
-            plan = plan_grid(typed, results, config_dir, call)
-        print_plan(plan, jobs)
+            plan = plan_grid(planned, results, config_dir, call, shard)
+        print_plan(plan)
         for note in plan.notes:
             print_note(note)
         return
     forkserver.warm_up()  # the server imports torch while this process imports the rest and composes configs
     with gc_paused():
-        from gradbench.api.progress import display_for
+        from gradbench.api.progress import display_for, pluralize
 
-        plan = plan_grid(typed, results, config_dir, forkserver.run_in_forkserver)
+        plan = plan_grid(planned, results, config_dir, forkserver.run_in_forkserver, shard)
+    command = command_of(typed, {"--config-dir": config_dir, "--results": results})
     trained = train(
         plan,
-        command_of(typed, {"--config-dir": config_dir, "--results": results}),
+        command,
         lambda stacks: display_for(stacks, err, quiet=quiet),
         print_note,
-        jobs,
         fail_fast=fail_fast,
         on_idle_core=None if no_report else import_report,
         cost=not no_cost,
+        detach=detach,
     )
     plan, failed = trained.plan, trained.statuses.get("failed", 0) > 0
+    if trained.ending is Ending.DETACHED:
+        folder = shlex.quote(str(plan.folder))
+        print_line(
+            f"everything is in the queue: gradbench status {folder} shows it, gradbench cancel {folder} ends it"
+        )
+        print_line(f"the same command follows what trains, and writes the report: {command}")
+        return
     if not quiet:
         print_outcome(plan, trained.statuses)
+    if plan.shard and (left := plan.count_left()):
+        if not quiet:
+            print_line(
+                f"{pluralize(left, 'cell')} of the plan left, for other shards; when they have ended, type:"
+            )
+            print_line(command)
+        no_report = True
     if not no_report:
         try:
             write_report(plan.folder, quiet=quiet, optional=not plan.todo())
@@ -220,10 +247,9 @@ def import_report() -> None:
     import gradbench.report  # noqa: F401 - imported for its effect on the module cache
 
 
-def print_plan(plan: "Plan", jobs: int | None) -> None:
+def print_plan(plan: "Plan") -> None:
     """Print the plan of a sweep: stacks, cells, steps, workers, expected time."""
     from gradbench.api.progress import pluralize, stack_kind
-    from gradbench.launchers.local import worker_count
     from gradbench.sweep.estimate import expected_seconds
 
     todo = plan.todo()
@@ -241,27 +267,17 @@ def print_plan(plan: "Plan", jobs: int | None) -> None:
         out.print(table)
     counts = plan.counts()
     done = counts["completed"] + counts["diverged"]
-    workers = worker_count(plan.devices, len(todo), jobs)
+    stacks_in_all = pluralize(len(plan.own_stacks), "stack") + say_shard(plan)
+    workers = plan.launcher.count_workers(plan.devices, len(todo))
     seconds = expected_seconds(plan)
     unknown = "unknown: nothing like these cells has been trained here yet"
-    kind_of_device, _, _ = plan.devices[0].partition(":")
     for line in (
         f"{pluralize(done, 'cell')} done, {len(plan.cells) - done} to run ({counts['failed']} of them failed before), "
-        f"{len(todo)} of {pluralize(len(plan.stacks), 'stack')}, {pluralize(workers, 'worker')} on {kind_of_device}",
+        f"{len(todo)} of {stacks_in_all}, {plan.launcher.describe(plan.devices, len(todo))}",
         f"expected time: {unknown if seconds is None else format_duration(seconds / workers)}",
         f"results: {plan.folder}",
     ):
         print_line(line)
-
-
-def print_line(line: str) -> None:
-    """Print a line without markup, and without wrapping it, so that it can be copied."""
-    out.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def print_note(line: str) -> None:
-    """Print a note to stderr, without markup or control characters."""
-    err.print(escape_controls(line), highlight=False, markup=False, soft_wrap=True)
 
 
 def format_duration(seconds: float) -> str:
@@ -275,12 +291,19 @@ def print_outcome(plan: "Plan", trained: dict[str, int]) -> None:
     """Print the number of cells by status, and where the tables are."""
     from gradbench.api.progress import pluralize
 
+    cells = [cell for stack in plan.own_stacks for cell in stack.cells]
     parts = [f"{number} {status}" for status, number in sorted(trained.items())]
-    if before := sum(map(plan.is_finished, plan.cells)):
+    if before := sum(map(plan.is_finished, cells)):
         parts.append(f"{before} finished before")
-    if left := len(plan.cells) - before - sum(trained.values()):
+    if left := len(cells) - before - sum(trained.values()):
         parts.append(f"{left} not finished")
-    print_line(f"{pluralize(len(plan.cells), 'cell')}: {', '.join(parts)} · tables in {plan.folder}")
+    number = pluralize(len(cells), "cell") + say_shard(plan)
+    print_line(f"{number}: {', '.join(parts)} · tables in {plan.folder}")
+
+
+def say_shard(plan: "Plan") -> str:
+    """Return `` of shard 3/8``; empty where the whole plan is trained."""
+    return f" of shard {plan.shard}" if plan.shard else ""
 
 
 def write_report(folder: Path, *, quiet: bool = False, optional: bool = False) -> None:
@@ -431,7 +454,7 @@ def info(
     kind: Annotated[
         str | None,
         typer.Argument(
-            metavar="[models|regularizers|data|optimizers|schedules|experiments]",
+            metavar="[models|regularizers|data|optimizers|schedules|launchers|experiments]",
             help="Group to list (default: all).",
             autocompletion=complete_kinds,
             show_default=False,
@@ -488,9 +511,64 @@ def show(
         for entry in rows:
             table.add_row(*map(escape, entry))
         out.print(table)
-    for title, text in copyable_texts(row):
-        out.print(title, style="table.title")
+    for title, text in copyable_texts(found, row):
+        out.print(escape(title), style="table.title", soft_wrap=True)
         print_line(text)
+
+
+@app.command()
+def merge(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RESULTS", help="Results folders.", autocompletion=complete_folders, show_default=False
+        ),
+    ],
+    into: Annotated[
+        Path,
+        typer.Option("--into", help="The folder to write: new, empty, or results, which stay."),
+    ],
+) -> None:
+    """Put results folders together, of machines that share no folder.
+
+    A finished cell outranks a failed one. Cells whose config or status differs are refused before anything is
+    written. Of metric values that differ the folder named first is kept, and a line says so. Folders other than
+    --into stay as they are; after a kill, type the same command again.
+
+    [bold]Examples[/]
+
+    [cyan]gradbench merge results/laptop results/server --into results/both[/]
+
+    [cyan]gradbench merge from-server/quick --into results/quick[/]
+    """
+    import shlex
+
+    from gradbench.storage.merge import merge as merge_folders
+
+    for line in merge_folders(folders, into):
+        print_line(escape_controls(line))
+    print_line(f"next: gradbench report {shlex.quote(str(into))}")
+
+
+@app.command("compact")
+def compact_command(
+    folders: Annotated[
+        list[Path] | None, results_argument("Results folders. Default: results/quick.")
+    ] = None,
+) -> None:
+    """Unite the many small files of a large sweep's tables into few, which are read faster.
+
+    No value changes. After a kill, type the same command again.
+
+    [bold]Examples[/]
+
+    [cyan]gradbench compact results/lstm-sweep[/]
+    """
+    from gradbench.storage.compact import compact
+
+    for folder in folders or [Path("results/quick")]:
+        for line in compact(folder):
+            print_line(escape_controls(f"{folder}: {line}"))
 
 
 @app.command()
@@ -546,6 +624,11 @@ def cost(
     out.print(output.make_table(rows))
     for path in output.write_files(rows, comparison.folder):
         print_line(str(path))
+
+
+app.command()(tasks.status)
+app.command()(tasks.cancel)
+app.command(hidden=True)(tasks.task)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -7,14 +7,26 @@ from typing import Any
 
 import pandas as pd
 
-from gradbench.errors import UsageError
+from gradbench.errors import DamagedError, UsageError
+from gradbench.launchers.slurm.submissions import last_log
+from gradbench.storage.parquet import check_arrays
 from gradbench.storage.provenance import COLUMNS
 from gradbench.storage.repair import find_damage
 from gradbench.storage.results import RECORDED, Results
-from gradbench.storage.sanitize import caution, check_folder, escape_controls, is_cell, is_command
+from gradbench.storage.sanitize import (
+    caution,
+    check_folder,
+    escape_controls,
+    is_cell,
+    is_command,
+    open_regular,
+)
 
 CURVE_ROWS = 12
 """Maximum number of points of a curve that are shown."""
+
+LOG_LINES = 40
+"""Lines of a task's log that are shown."""
 
 COST = ("step_seconds", "seconds", "width", "exact")
 PROVENANCE = (
@@ -38,7 +50,7 @@ def find_cell(begins: str, folder: Path | None) -> tuple[Results, "pd.Series[Any
     Raises:
         UsageError: if no cell, or more than one, has this prefix.
     """
-    tables, unread = read_tables(folder)
+    tables, unread = read_tables(folder, begins)
     found: dict[str, tuple[Results, pd.Series[Any]]] = {}
     for results, cells in tables:
         if len(cells):
@@ -63,8 +75,10 @@ def find_cell(begins: str, folder: Path | None) -> tuple[Results, "pd.Series[Any
     return next(iter(found.values()))
 
 
-def read_tables(folder: Path | None) -> tuple[list[tuple[Results, pd.DataFrame]], list[UsageError]]:
-    """Read the table of cells of a results folder, or of all folders below ``results/``.
+def read_tables(
+    folder: Path | None, begins: str
+) -> tuple[list[tuple[Results, pd.DataFrame]], list[UsageError]]:
+    """Read the cells with an id prefix of a results folder, or of all folders below ``results/``.
 
     Returns:
         Results folders with their tables, and why other folders below ``results/`` were left out.
@@ -76,7 +90,7 @@ def read_tables(folder: Path | None) -> tuple[list[tuple[Results, pd.DataFrame]]
     for path in [folder] if folder else sorted(cells.parent for cells in Path("results").glob("*/cells")):
         try:
             check_folder(path)
-            tables.append((Results(path), Results(path).cells()))
+            tables.append((Results(path), Results(path).cells(begins=begins)))
         except UsageError as error:
             if folder:
                 raise
@@ -100,19 +114,32 @@ def sections(results: Results, row: "pd.Series[Any]") -> list[Section]:
         ("config", [(key, format_setting(values[key])) for key in config]),
         ("provenance", [(key, format_value(values[key])) for key in PROVENANCE if key in values]),
     ]
-    curves = results.curves()
-    curve = curves[curves["cell"] == row["cell"]].sort_values("step") if len(curves) else curves
+    curve = results.curves(begins=row["cell"]).sort_values("step")
     if len(curve):
         shown.append((f"curve, {len(curve)} recorded steps", sample_curve(curve.drop(columns="cell"))))
-    if damages := find_damage(results.folder):
+    if damages := [] if is_whole(results, row, curve) else find_damage(results.folder):
         remedy = ("what to do", "type the command that made them again")
         lost = [(escape_controls(str(damage.path)), escape_controls(damage.reason)) for damage in damages]
         shown.append(("damaged files, not read", [*lost, remedy]))
     return shown
 
 
-def copyable_texts(row: "pd.Series[Any]") -> list[tuple[str, str]]:
-    """Return the (title, text) pairs that are printed for copying: the error, if any, and the command.
+def is_whole(results: Results, row: "pd.Series[Any]", curve: pd.DataFrame) -> bool:
+    """Return whether a cell has the curve and the arrays that its row promises."""
+    size, length = (row.get(name) for name in RECORDED)
+    path = results.folder / "arrays" / f"{row['cell']}.npz"
+    if is_missing(size) or is_missing(length) or len(curve) != length:
+        return False
+    try:
+        if size:
+            check_arrays(path)
+        return not size or bool(path.stat().st_size == size)
+    except DamagedError:
+        return False
+
+
+def copyable_texts(results: Results, row: "pd.Series[Any]") -> list[tuple[str, str]]:
+    """Return the (title, text) pairs that are printed for copying: of a failed cell error and log, and the command.
 
     A stored command that is anything but a single ``gradbench run`` may be malicious, and is left out. One that names
     code is shown under a title that says so.
@@ -121,12 +148,24 @@ def copyable_texts(row: "pd.Series[Any]") -> list[tuple[str, str]]:
     command = command if is_command(command) else ""
     why = caution(command)
     titled = [("error", row.get("error"))]
+    if row.get("status") == "failed" and (log := last_log(results.folder, str(row["cell"]))):
+        titled.append((f"the end of its task's log, {log}", "\n".join(tail(log, LOG_LINES))))
     titled += [(f"its command. {why}" if why else "rerun it alone", command)] if command else []
     return [
         (escape_controls(title), escape_controls(str(value)))
         for title, value in titled
         if not is_missing(value)
     ]
+
+
+def tail(path: Path, lines: int) -> list[str]:
+    """Return the last lines of a text file; none if it cannot be read."""
+    try:
+        with open_regular(path, math.inf) as file:
+            file.seek(max(0, file.seek(0, 2) - 200 * lines))
+            return file.read().decode(errors="replace").splitlines()[-lines:]
+    except (OSError, DamagedError):
+        return []
 
 
 def sample_curve(curve: pd.DataFrame) -> list[tuple[str, ...]]:

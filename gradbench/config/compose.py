@@ -37,6 +37,9 @@ HYDRA = Lock()
 GROUPS = ("model", "data", "regularizer", "optimizer", "schedule")
 """Groups from which every cell has an option; a user's folder may add further groups."""
 
+LAUNCHER = "launcher"
+"""Group that says where cells are run; every cell has an option of it, too, which is no part of what the cell is."""
+
 COLLECTIONS = (yaml.SafeLoader.DEFAULT_MAPPING_TAG, yaml.SafeLoader.DEFAULT_SEQUENCE_TAG)
 """YAML tags of mappings and lists, the only roots that OmegaConf accepts."""
 

@@ -24,6 +24,7 @@ NO_ARGUMENTS = {
     "optimizer": {"name", "lr"},
     "schedule": {"name"},
     "data": {"name"},
+    "launcher": {"name"},
 }
 """Group -> keys that are no arguments of its ``_target_``."""
 
@@ -44,7 +45,7 @@ def instantiate_group(
 
     Args:
         config: resolved.
-        group: ``model``, ``regularizer``, ``optimizer``, ``schedule`` or ``data``.
+        group: ``model``, ``regularizer``, ``optimizer``, ``schedule``, ``data`` or ``launcher``.
         without: further keys that are no arguments, such as a strength, which differs from cell to cell.
         arguments: passed in addition to the config's, where the target's signature has them.
 

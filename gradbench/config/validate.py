@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any
 
-from gradbench.config.compose import GROUPS, Config, leaves
+from gradbench.config.compose import GROUPS, LAUNCHER, Config, leaves
 from gradbench.config.composite import (
     GIVEN_LATER,
     JOINT,
@@ -46,6 +46,17 @@ def is_ascending(value: Any) -> bool:
     is_list = isinstance(value, list) and all(type(one) is int for one in value)
     return is_list and all(one < other for one, other in itertools.pairwise([0, *value]))
 
+
+def is_count(value: Any) -> bool:
+    """Return whether a value is a whole number from 1."""
+    return isinstance(value, int | float) and value >= 1 and value % 1 == 0
+
+
+POSITIVE_OR_NULL = (
+    "> 0 and finite, or null",
+    lambda v: v is None or 0 < v < math.inf,
+    "null is what the cluster gives",
+)
 
 RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
     "regularizer.threshold": ("> 0", lambda v: v > 0, "use regularizer=none to switch clipping off"),
@@ -111,6 +122,23 @@ RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
     "data.test": ("at most 10 million", lambda v: v <= 10**7, "give a number of points like 4096"),
     "data.path": ("a file's name", lambda v: isinstance(v, str), "a name that is a number is written ./3"),
     "device": ("a name", lambda v: isinstance(v, str), "give auto, cpu, cuda, cuda:1 or mps"),
+    "launcher.parallel": (
+        ">= 1 and whole, or null",
+        lambda v: v is None or is_count(v),
+        "null is as many as fit",
+    ),
+    "launcher.gpus": (">= 0", lambda v: v >= 0, "0 trains on CPU cores"),
+    "launcher.cpus": (">= 1", lambda v: v >= 1, "give a number of cores like 4"),
+    "launcher.memory_gb": POSITIVE_OR_NULL,
+    "launcher.device_memory_gb": POSITIVE_OR_NULL,
+    "launcher.minutes": (">= 1", lambda v: v >= 1, "give a time limit like 240"),
+    "launcher.task_minutes": ("> 0 and finite", lambda v: 0 < v < math.inf, "give a time like 10"),
+    "launcher.tries": (">= 1", lambda v: v >= 1, "2 submits again once what a task left"),
+    "launcher.device": (
+        "one of null, cpu, cuda",
+        lambda v: v in (None, "cpu", "cuda"),
+        "null is cuda where there are launcher.gpus",
+    ),
     "tracker": (
         "one of null, tensorboard, mlflow",
         lambda v: v in (None, "tensorboard", "mlflow"),
@@ -135,7 +163,7 @@ RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
 """Key -> description of the allowed values, test (which NaN fails), and advice."""
 
 
-OPTIONAL = ("regularizer.", "model.", "data.", "schedule.")
+OPTIONAL = ("regularizer.", "model.", "data.", "schedule.", "launcher.")
 """Prefixes of keys that not every option of a group has."""
 
 FIXED = re.compile(rf"(?:{'|'.join(GROUPS)})\.name|regularizer\.(?:[^.]+\.)?(?:name|family|strength)")
@@ -247,7 +275,7 @@ def unread_keys(composed: Mapping[str, Any], axes: Iterable[Axis]) -> list[tuple
     return [
         (key, value)
         for key, value in given
-        if key not in RULES and key.partition(".")[0] not in read.union(GROUPS)
+        if key not in RULES and key.partition(".")[0] not in read.union(GROUPS, [LAUNCHER])
     ]
 
 

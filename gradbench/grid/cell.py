@@ -14,7 +14,7 @@ from gradbench.config.composite import regularizers_of
 from gradbench.config.hashing import canonical, digest
 from gradbench.config.identity import identity
 
-RUNTIME = ("device", "checkpoint_seconds", "stack_width", "tracker")
+RUNTIME = ("device", "checkpoint_seconds", "stack_width", "tracker", "launcher")
 """Top-level keys that determine how a cell is run, not what it computes."""
 
 SHARED_PASS = ("none", "clipping", "projection")

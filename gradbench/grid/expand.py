@@ -168,7 +168,9 @@ def compose_bases(configs: Configs, product: Sequence[Axis], verbatim: tuple[str
         own: list[str] = []
         further: list[str] = []
         for axis, option in zip(groups, chosen, strict=True):
-            (own if axis.key in GROUPS else further).append(f"{'+' * axis.added}{axis.key}={option}")
+            (own if axis.key in GROUPS or axis.key in RUNTIME else further).append(
+                f"{'+' * axis.added}{axis.key}={option}"
+            )
         config, choices, neutral = configs.compose((*own, *further, *verbatim))
         defaults = dict(leaves(config))
         keys = dotted_keys(config)

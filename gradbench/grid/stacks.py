@@ -1,5 +1,6 @@
 """Group cells that can train together into stacks."""
 
+import heapq
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -39,3 +40,21 @@ def split_into_stacks(members: Sequence[Cell], count: int) -> list[Stack]:
     """Split the cells of one program into ``count`` stacks of nearly equal size."""
     bounds = [round(index * len(members) / count) for index in range(count + 1)]
     return [Stack(tuple(members[a:b])) for a, b in itertools.pairwise(bounds)]
+
+
+def deal(costs: Sequence[float], count: int) -> list[list[int]]:
+    """Deal stacks to so many shares of about equal cost; return the indices of each share, in order.
+
+    The most expensive stack goes first, to the share that has the least so far.
+
+    Args:
+        costs: expected cost of each stack.
+        count: number of shares; some are empty if there are fewer stacks.
+    """
+    loads = [(0.0, share) for share in range(count)]
+    shares: list[list[int]] = [[] for _ in range(count)]
+    for index in sorted(range(len(costs)), key=lambda index: (-costs[index], index)):
+        load, share = loads[0]
+        heapq.heapreplace(loads, (load + costs[index], share))
+        shares[share].append(index)
+    return [sorted(share) for share in shares]

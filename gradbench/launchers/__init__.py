@@ -1,9 +1,12 @@
-"""Launchers: train stacks in worker processes, which write their results to the tables themselves.
+"""Launchers: train the stacks of a plan somewhere, on this machine (``local``) or in a cluster (``slurm``).
 
-Here belongs how processes start, stop and speak to each other. Nothing here prints.
+What trains a stack writes its results to the tables itself, and these alone say what came of it. Here belongs how
+processes and tasks start, stop and speak to each other. Nothing here prints.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,6 +14,7 @@ if TYPE_CHECKING:  # the command line starts the forkserver before it imports an
     import torch
 
     from gradbench.grid.cell import Cell
+    from gradbench.storage.locks import Reservations
 
 Cells = Sequence["Cell"]
 """The cells of a stack that are sent to a worker: those that are not finished yet."""
@@ -60,3 +64,77 @@ class Watcher(Protocol):
 
     def notify(self, line: str) -> None:
         """Show a message to the user."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a launcher is to train.
+
+    Attributes:
+        stacks: the unfinished cells of each stack, the most expensive stack first.
+        numbers: the number of each stack in the stored plan.
+        costs: expected cost of training each stack, in a unit of its own.
+        expect_seconds: returns the expected time of one worker for all of them; ``None`` if that is not known.
+        plan: id of the plan in the results folder.
+        folder: the results folder.
+        devices: names of the devices to train on.
+        fail_fast: save what runs and stop at the first failure.
+        on_idle_core: called at most once, when a core of this machine becomes idle because no stack is waiting.
+        in_process: the code is only in this process.
+        measurements: made when everything is trained.
+    """
+
+    stacks: Sequence[Cells]
+    numbers: Sequence[int]
+    costs: Sequence[float]
+    expect_seconds: Callable[[], float | None]
+    plan: str
+    folder: Path
+    devices: Sequence[str]
+    fail_fast: bool = False
+    on_idle_core: Callable[[], None] | None = None
+    in_process: bool = False
+    measurements: Sequence[Measurement] = ()
+
+
+class Ending(Enum):
+    """How a launcher ended."""
+
+    COMPLETE = "complete"
+    """Every stack was trained, or failed."""
+
+    INTERRUPTED = "interrupted"
+    """Ctrl-C or SIGTERM ended it."""
+
+    DETACHED = "detached"
+    """Everything is submitted, and trains elsewhere."""
+
+
+class Launcher(Protocol):
+    """Trains stacks somewhere. A config ``launcher/NAME.yaml`` names its class, whose arguments are the keys."""
+
+    def declared_device(self) -> str | None:
+        """Return the kind of device that the cells are declared to train on; ``None`` for those of this machine."""
+
+    def device_bytes(self) -> int | None:
+        """Return the memory of a declared device; ``None`` if it is not said."""
+
+    def describe(self, devices: Sequence[str], stacks: int) -> str:
+        """Return what would train so many stacks on devices, in a few words."""
+
+    def count_workers(self, devices: Sequence[str], stacks: int) -> int:
+        """Return how many stacks train at the same time, at most."""
+
+    def run(self, work: Work, watcher: Watcher, reservations: "Reservations", *, detach: bool) -> Ending:
+        """Train stacks.
+
+        Args:
+            work: the stacks.
+            watcher: receives the events.
+            reservations: locks of this process in the results folder.
+            detach: leave once everything is submitted.
+
+        Raises:
+            UsageError: if that cannot be done here.
+            ShortageError: if this machine has no room for it.
+        """

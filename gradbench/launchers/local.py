@@ -7,12 +7,13 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 
 from gradbench.cpu_count import cores
-from gradbench.errors import ShortageError, StorageError
-from gradbench.launchers import Cells, Measurement, Watcher
+from gradbench.errors import ShortageError, StorageError, UsageError
+from gradbench.launchers import Cells, Ending, Measurement, Watcher, Work
 from gradbench.launchers.forkserver import Starter, Worker, WorkerStarter
 from gradbench.launchers.measuring import Measuring
 from gradbench.launchers.thread import ThreadStarter
@@ -38,6 +39,48 @@ def worker_count(devices: Sequence[str], stacks: int, jobs: int | None) -> int:
     """
     automatic = cores() if list(devices) == ["cpu"] else len(devices)
     return max(1, min(jobs or automatic, stacks))
+
+
+@dataclass(frozen=True)
+class Local:
+    """The launcher of this machine's worker processes.
+
+    Args:
+        parallel: number of workers; ``None`` for one per CPU core, or one per GPU.
+    """
+
+    parallel: int | None = None
+
+    def declared_device(self) -> None:
+        """Return ``None``: the devices are those of this machine."""
+
+    def device_bytes(self) -> None:
+        """Return ``None``: their memory is asked for."""
+
+    def describe(self, devices: Sequence[str], stacks: int) -> str:
+        """Return the number of workers and the kind of device."""
+        count, kind = self.count_workers(devices, stacks), devices[0].partition(":")[0]
+        return f"{count} worker{'s' * (count != 1)} on {kind}"
+
+    def count_workers(self, devices: Sequence[str], stacks: int) -> int:
+        """Return how many workers train so many stacks."""
+        return worker_count(devices, stacks, self.parallel)
+
+    def run(self, work: Work, watcher: Watcher, reservations: Reservations, *, detach: bool) -> Ending:
+        """Train stacks here."""
+        if detach:
+            raise UsageError(
+                "--detach leaves tasks in a cluster's queue, and launcher=local has none; leave it out, or type "
+                "launcher=slurm"
+            )
+        complete = run(
+            *(work.stacks, work.folder, work.devices, self.parallel, watcher, reservations),
+            fail_fast=work.fail_fast,
+            on_idle_core=work.on_idle_core,
+            in_process=work.in_process,
+            measurements=work.measurements,
+        )
+        return Ending.COMPLETE if complete else Ending.INTERRUPTED
 
 
 def run(

@@ -208,7 +208,8 @@ def measure_peak(
             torch.cuda.reset_peak_memory_stats(device)
         return context, max(add_graph_memory("cuda", phases)) - before
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler prints irrelevant lines
-    profiler = profile(enabled=device.type == "cpu", profile_memory=True)
+    # unlike torch.profiler's, it makes nothing of a million events until it is asked
+    profiler = profile(enabled=device.type == "cpu", use_kineto=True, profile_memory=True)
     with profiler:
         context = build_stack(cells, data, device, traces=traces)
         (telemetry,) = deque(run_phases(context, device, device.type), maxlen=1)

@@ -35,7 +35,9 @@ MAX_STEP_RATIO = 1000
 """Upper bound, from trials, of a step's memory over the memory of its parameters; within it prediction is skipped."""
 
 
-def choose_width(cell: Cell, data: Data, device: torch.device, wanted: int | None = None) -> int:
+def choose_width(
+    cell: Cell, data: Data, device: torch.device, wanted: int | None = None, memory: int | None = None
+) -> int:
     """Return the width of a stack of such cells: that of the config, or the one chosen for ``auto``.
 
     A CPU is busy with few cells and fastest on what its cache holds. A GPU's stack fills its memory, or has the width
@@ -46,6 +48,7 @@ def choose_width(cell: Cell, data: Data, device: torch.device, wanted: int | Non
         data: data that they train on.
         device: device that they train on.
         wanted: number of cells. If they fit in any case, a GPU's width is at most this, and no prediction is needed.
+        memory: bytes of the device's memory, where it is another machine's; ``None`` to ask the device.
     """
     asked = cell.runtime["stack_width"][device.type]
     if asked != AUTO:
@@ -54,25 +57,31 @@ def choose_width(cell: Cell, data: Data, device: torch.device, wanted: int | Non
         return min(
             max(CACHE_BYTES // (4 * count_parameters(build(cell.config, data).model)), 1), MAX_CPU_WIDTH
         )
-    size = total_memory(device)
+    size = memory or total_memory(device)
     if wanted is not None and max_bytes(cell, data, wanted) * HEADROOM <= size:
         room = wanted
     elif footprint := predict([cell], data, device):
         room = max_width(footprint, size)
     else:
         room = int(size / (max_bytes(cell, data, 1) * HEADROOM))
-    full = saturating_bytes(name_of(device), str(cell.config["model"]["name"]))
+    full = None if memory else saturating_bytes(name_of(device), str(cell.config["model"]["name"]))
     if full is not None:
         room = min(room, math.ceil(full / (4 * count_parameters(build(cell.config, data).model))))
     return max(room, 1)
 
 
-def count_stacks(cells: Sequence[Cell], data: Data, device: torch.device) -> int:
+def count_stacks(cells: Sequence[Cell], data: Data, device: torch.device, memory: int | None = None) -> int:
     """Return the number of stacks for cells of one program: the fewest that are no wider than :func:`choose_width`.
 
     On a CPU a small number is rounded up to a power of two, so that few cores wait for the last stack.
+
+    Args:
+        cells: the cells.
+        data: data that they train on.
+        device: device that they train on.
+        memory: bytes of its memory, where it is another machine's.
     """
-    fewest = math.ceil(len(cells) / choose_width(cells[0], data, device, len(cells)))
+    fewest = math.ceil(len(cells) / choose_width(cells[0], data, device, len(cells), memory))
     is_given = cells[0].runtime["stack_width"][device.type] != AUTO
     if device.type != "cpu" or is_given or fewest > MAX_ROUNDED_STACKS or len(cells) < 2 * MIN_CPU_WIDTH:
         return fewest
@@ -92,6 +101,11 @@ def count_parameters(model: Task) -> int:
 
 def total_memory(device: torch.device) -> int:
     """Return all bytes of a GPU's memory; not the free ones, so that a resumed sweep has the same stacks."""
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            "this machine has no GPU that would say how many cells fit into one: give the memory of those that train, "
+            "launcher.device_memory_gb=80, or the number of cells per stack, stack_width.cuda=64"
+        )
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     if device.type == "mps":

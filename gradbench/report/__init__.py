@@ -100,7 +100,7 @@ def draw(results: Path, name: str = "") -> dict[str, figures.Drawing]:
 
     Args:
         results: the results folder.
-        name: of a figure; of the others, only those that are drawn with it are returned.
+        name: of a figure; of the others, only those that are drawn with it are returned, and all if there is no such.
 
     Returns:
         Name -> drawing.
@@ -113,9 +113,17 @@ def draw(results: Path, name: str = "") -> dict[str, figures.Drawing]:
     from gradbench.report.claims.verdicts import judge_folder
 
     _, _, context = _prepare_drawing(load_results(results), 0)
-    drawn = figures.draw([] if name == "claims" else figures.named(name), context)
-    if name in ("", "claims") and (verdicts := judge_folder(results)):
-        drawn |= figures.draw([lambda _context: draw_forest(verdicts)], context)
+
+    def draw_claims(_context: figures.Context) -> list[figures.Drawing]:
+        verdicts = judge_folder(results)
+        return draw_forest(verdicts) if verdicts else []
+
+    wanted = [draw_claims] if name == "claims" else figures.named(name)
+    drawn = figures.draw(wanted, context)
+    if name not in drawn:
+        drawn |= figures.draw(
+            [one for one in [*figures.named(""), draw_claims] if one not in wanted], context
+        )
     return drawn
 
 

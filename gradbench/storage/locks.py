@@ -21,7 +21,7 @@ from gradbench.errors import DamagedError, UsageError
 from gradbench.grid.cell import Cell
 from gradbench.storage.parquet import read_table
 from gradbench.storage.results import FINISHED
-from gradbench.storage.schema import part_paths
+from gradbench.storage.schema import part_names
 
 CELLS = 1 << 60
 """Byte offsets below this number stand for cells."""
@@ -144,6 +144,50 @@ class Reservations:
         return True
 
 
+@contextlib.contextmanager
+def hold_alone(folder: Path) -> Iterator[None]:
+    """Keep all runs out of a results folder for the block: one that starts meanwhile waits.
+
+    Raises:
+        UsageError: if a run is at work in the folder, or it cannot be written.
+    """
+    with Reservations(folder) as reservations:
+        if not reservations.lock(PRESENCE, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            raise at_work(folder)
+        yield
+
+
+def refuse_run_in(folder: Path) -> None:
+    """Refuse a results folder that a run is at work in; nothing in it is written.
+
+    Raises:
+        UsageError: if there is a run.
+    """
+    reservations = Reservations(folder)
+    try:
+        file = os.open(reservations.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    except OSError:  # it is another user's, or on a disk that is read-only
+        with contextlib.suppress(OSError):
+            if reservations.is_used():
+                raise at_work(folder) from None
+        return
+    reservations.file = file
+    try:
+        if not reservations.lock(PRESENCE, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            raise at_work(folder)
+    finally:
+        os.close(file)
+
+
+def at_work(folder: Path) -> UsageError:
+    """Return the error to raise for a folder that a run is at work in."""
+    return UsageError(
+        f"a run is at work in {folder}; wait until it ends, or interrupt it (Ctrl-C), then type this again"
+    )
+
+
 def byte_of(cell: Cell) -> int:
     """Return the offset of the byte that stands for a cell."""
     return int(cell.id, 16) % CELLS
@@ -154,16 +198,16 @@ class FinishedCells:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "cells"
-        self.read: set[Path] = set()
+        self.read: set[str] = set()
         self.known: dict[str, str] = {}
 
     def statuses(self) -> dict[str, str]:
         """Return cell id -> status of all cells that are finished now."""
-        for path in part_paths(self.folder):
-            if path not in self.read:
-                self.read.add(path)
+        for name in part_names(self.folder):
+            if name not in self.read:
+                self.read.add(name)
                 # also raised if a failure's part was removed after a success
                 with contextlib.suppress(DamagedError):
-                    rows = read_table(path, ["cell", "status"]).to_pylist()
+                    rows = read_table(self.folder / name, ["cell", "status"]).to_pylist()
                     self.known |= {row["cell"]: row["status"] for row in rows if row["status"] in FINISHED}
         return self.known

@@ -26,6 +26,9 @@ DIGEST_KEY = b"gradbench.sha256"
 MAX_FILE = 2**31
 """Bytes of the largest file that is read: a part of a table, or the arrays of a cell."""
 
+QUICK = 2**20
+"""Bytes of a file below which it is read by one thread, because starting others takes longer."""
+
 MAX_EXPANSION = 200
 """Bytes in memory per byte of a file, at most: real tables have up to 12, files that are all repetition thousands."""
 
@@ -47,11 +50,17 @@ Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
 # ---- writing -----------------------------------------------------------------------------------------------
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write one part of a table, including its own SHA-256."""
+def write_table(path: Path, table: pa.Table, rows: int | None = None) -> None:
+    """Write one part of a table, including its own SHA-256.
+
+    Args:
+        path: its file.
+        table: its rows.
+        rows: number of rows that are read together, at most; by default pyarrow's.
+    """
     sealed = table.replace_schema_metadata({**(table.schema.metadata or {}), DIGEST_KEY: PLACEHOLDER})
     sink = pa.BufferOutputStream()
-    pq.write_table(sealed, sink, write_page_checksum=True)
+    pq.write_table(sealed, sink, write_page_checksum=True, row_group_size=rows)
     blank = sink.getvalue().to_pybytes()
     write_atomically(path, lambda file: file.write(blank.replace(PLACEHOLDER, sha256_hex(blank))))
 
@@ -72,15 +81,21 @@ def sha256_hex(content: bytes) -> bytes:
     return hashlib.sha256(content).hexdigest().encode()
 
 
-def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+def read_table(path: Path, columns: list[str] | None = None, *, verify: bool = False) -> pa.Table:
     """Read one part of a table; requested columns that it lacks are left out.
+
+    Args:
+        path: its file.
+        columns: those to read; all by default.
+        verify: read a part without a checksum whole, so that damage in other columns is noticed, too.
 
     Raises:
         DamagedError: if it differs from what was written, or is gone.
         UsageError: if a newer gradbench wrote it, or it cannot be read.
     """
     with open_verified(path) as (file, content):
-        table = read_columns(path, file, content, columns)
+        sealed = DIGEST_KEY in (file.metadata.metadata or {})
+        table = read_columns(path, file, content, columns if sealed or not verify else None)
         try:
             table.validate(full=True)
         except pa.ArrowException as error:  # for example text that is not Unicode
@@ -111,12 +126,12 @@ def open_verified(path: Path) -> Iterator[tuple[pq.ParquetFile, bytes]]:
                 len(seal) != len(PLACEHOLDER) or sha256_hex(content.replace(seal, PLACEHOLDER)) != seal
             ):
                 raise DamagedError(path, "its checksum does not fit")
-            names = file.schema_arrow.names
+            schema = file.schema_arrow
             check_claims(path, file.metadata, len(content))
-            if len(set(names)) < len(names) or not all(map(is_stored_type, file.schema_arrow.types)):
+            if len(set(schema.names)) < len(schema) or not all(map(is_stored_type, schema.types)):
                 raise DamagedError(path, "its columns are not numbers and words under different names")
-            if "format" in names:
-                refuse_newer(path, read_columns(path, file, content, ["format"])["format"].to_pylist())
+            if "format" in schema.names:
+                refuse_newer(path, list_formats(path, file, content))
             yield file, content
     # pyarrow raises an OSError for malformed content
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -180,7 +195,18 @@ def read_columns(path: Path, file: pq.ParquetFile, content: bytes, columns: list
     texts = [name for name in names if is_text(schema.field(name).type)]
     if most_text_bytes(file.metadata, texts) > largest and text_bytes(content, texts) > largest:
         raise DamagedError(path, f"its texts are longer than its {len(content):,} bytes can hold")
-    return file.read(columns=names)
+    return file.read(columns=names, use_threads=len(content) > QUICK)
+
+
+def list_formats(path: Path, file: pq.ParquetFile, content: bytes) -> list[object]:
+    """Return the newest results format of each group of rows, or where that is not stored, of each row."""
+    place = file.schema_arrow.names.index("format")
+    groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+    stored = [group.column(place).statistics for group in groups]
+    if all(one is not None and one.has_min_max for one in stored):
+        return [one.max for one in stored]
+    formats: list[object] = read_columns(path, file, content, ["format"])["format"].to_pylist()
+    return formats
 
 
 def most_text_bytes(metadata: pq.FileMetaData, texts: Sequence[str]) -> int:

@@ -13,17 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from gradbench.atomic import remove, set_aside
 from gradbench.errors import DamagedError
-from gradbench.storage.grids import commands_that_train
+from gradbench.storage.grids import commands_by_cells, commands_that_train
 from gradbench.storage.parquet import MISSING, check_arrays, read_table, write_table
 from gradbench.storage.results import FINISHED, RECORDED
 from gradbench.storage.sanitize import is_cell
-from gradbench.storage.schema import part_paths
+from gradbench.storage.schema import current_parts, part_paths
 
 MAX_COMMANDS = 3
 """Number of commands that a line on damage names."""
@@ -81,30 +80,35 @@ def find_damage(folder: Path) -> list[Damage]:
 def read_finished(folder: Path) -> tuple[dict[str, list[FinishedRow]], dict[Path, str]]:
     """Return cell id -> its finished rows, one unless a part was copied; and path -> reason of each damaged part."""
     rows, torn = defaultdict(list), {}
-    for path in part_paths(folder / "cells"):
+    for path in current_parts(folder / "cells"):
         try:
-            table = read_table(path, ["cell", "status", "command", *RECORDED]).to_pandas()
+            table = read_table(path, ["cell", "status", "command", *RECORDED])
         except DamagedError as error:
             if path.exists():  # otherwise another run has removed a failure after a success
                 torn[path] = error.reason
             continue
-        if {"cell", "status"} <= set(table):
-            table = table.reindex(columns=["cell", "status", "command", *RECORDED])
-            numbers = [pd.to_numeric(table[name], errors="coerce").astype(float) for name in RECORDED]
-            for cell, status, command, *recorded in zip(
-                table["cell"], table["status"], table["command"], *numbers, strict=True
-            ):
-                if is_cell(cell) and status in FINISHED:
-                    rows[cell].append(FinishedRow(path.name, command, *recorded))
+        if {"cell", "status"} <= set(table.column_names):
+            for row in table.to_pylist():
+                if is_cell(row["cell"]) and row["status"] in FINISHED:
+                    recorded = [to_number(row.get(name)) for name in RECORDED]
+                    rows[row["cell"]].append(FinishedRow(path.name, row.get("command"), *recorded))
     return rows, torn
+
+
+def to_number(value: object) -> float:
+    """Return a value of a table as a number; NaN for what is none."""
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def count_curves(folder: Path) -> tuple[dict[str, dict[str, int]], dict[Path, str]]:
     """Return part -> cell id -> number of rows in it; and path -> reason of each damaged part."""
     counts, torn = {}, {}
-    for path in part_paths(folder / "curves"):
+    for path in current_parts(folder / "curves"):
         try:
-            table = read_table(path)
+            table = read_table(path, ["cell"], verify=True)
         except DamagedError as error:
             if path.exists():
                 torn[path] = error.reason
@@ -185,15 +189,15 @@ def mend(folder: Path, damages: Sequence[Damage], cells: Collection[str]) -> lis
     Raises:
         StorageError: if the disk cannot be written.
     """
-    lines = []
+    lines, grids = [], commands_by_cells(folder)
+    drop_rows(folder / "cells", {cell for damage in damages for cell in damage.needed if cell in cells})
     for damage in damages:
-        drop_rows(folder / "cells", damage.needed.keys() & set(cells))
         others = {cell: command for cell, command in damage.needed.items() if cell not in cells}
         kept = "it is left as it is" if others else None
         if not others and not damage.missing:
             with contextlib.suppress(FileNotFoundError):
                 kept = f"it is kept as {set_aside(damage.path).name}"
-        lines.append(describe_damage(folder, damage, cells, kept))
+        lines.append(describe_damage(folder, damage, cells, kept, grids))
     return lines
 
 
@@ -216,9 +220,15 @@ def remove_rows(path: Path, cells: Collection[str]) -> None:
         write_table(path, left)
 
 
-def describe_damage(folder: Path, damage: Damage, cells: Collection[str], kept: str | None) -> str:
+def describe_damage(
+    folder: Path,
+    damage: Damage,
+    cells: Collection[str],
+    kept: str | None,
+    grids: Sequence[tuple[set[str], object]],
+) -> str:
     """Describe a damage, what became of the file, and what trains its cells again."""
-    ours = damage.cells & set(cells)
+    ours = {cell for cell in damage.cells if cell in cells}
     others = {cell: damage.needed.get(cell) for cell in sorted(damage.cells - ours)}
     fate = f"{'its cell is' if len(damage.cells) == 1 else 'its cells are'} trained again"
     if damage.path.parent.name != "cells" and not (ours or damage.needed):
@@ -226,7 +236,7 @@ def describe_damage(folder: Path, damage: Damage, cells: Collection[str], kept: 
     elif not damage.cells:
         fate = "cells that it held are trained again by the runs that ask for them"
     elif others:
-        commands = commands_that_train(folder, others)
+        commands = commands_that_train(folder, others, grids)
         more = f" (and {len(commands) - MAX_COMMANDS} more)" if len(commands) > MAX_COMMANDS else ""
         typed = " and ".join(commands[:MAX_COMMANDS]) + more
         typed = f"type {typed}" if commands else "type the command that made them"

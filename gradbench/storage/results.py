@@ -4,6 +4,7 @@
     cells/*.parquet      one row per cell
     curves/*.parquet     one row per cell and recorded step
     arrays/<cell>.npz    what figures need beyond numbers
+    plans/*.parquet      which cells train as one stack: see :mod:`gradbench.storage.plans`
 
 Each finished stack writes one part per table, under a name derived from its cells: writing twice is harmless,
 and no two writers share a file. The part in ``cells`` is written last: a cell with a row there is finished. The table
@@ -32,6 +33,7 @@ from gradbench.errors import DamagedError, StorageError, UsageError
 from gradbench.grid.cell import Cell
 from gradbench.storage.grids import remember_grid
 from gradbench.storage.parquet import read_schema, read_table, write_arrays, write_table
+from gradbench.storage.plans import PLANS
 from gradbench.storage.sanitize import check_folder
 from gradbench.storage.schema import (
     common_schema,
@@ -97,7 +99,7 @@ class Results:
             UsageError: as :meth:`check`, and if they cannot be written.
         """
         self.check()
-        folders = [self.folder / table for table in ("cells", "curves", "arrays")]
+        folders = [self.folder / table for table in ("cells", "curves", "arrays", PLANS)]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for folder in folders:
@@ -127,13 +129,17 @@ class Results:
         refuse_older(self.folder, cells)
         return dict(zip(cells["cell"], cells["status"], strict=True)) if len(cells) else {}
 
-    def cells(self, columns: list[str] | None = None) -> pd.DataFrame:
+    def cells(self, columns: list[str] | None = None, begins: str = "") -> pd.DataFrame:
         """Return the table of cells, one row per cell; damaged parts are left out.
+
+        Args:
+            columns: those to read; all by default.
+            begins: read the cells alone whose ids begin so.
 
         Raises:
             UsageError: if the parts are no table of cells, or a newer gradbench wrote one.
         """
-        parts = read_parts(self.folder / "cells", columns)
+        parts = read_parts(self.folder / "cells", columns, begins)
         table = concat_parts(parts)
         if parts and not {"cell", "status"} <= set(table):
             raise UsageError(
@@ -145,12 +151,14 @@ class Results:
         order = table["status"].isin(FINISHED).sort_values(kind="stable").index
         return table.loc[order].drop_duplicates("cell", keep="last").reset_index(drop=True)
 
-    def curves(self, columns: list[str] | None = None) -> pd.DataFrame:
-        """Return the table of curves, one row per cell and recorded step; damaged parts are left out."""
+    def curves(self, columns: list[str] | None = None, begins: str = "") -> pd.DataFrame:
+        """Return the table of curves, one row per cell and recorded step; damaged parts are left out.
+
+        Arguments are those of :meth:`cells`.
+        """
         key = ["cell", "step"]
-        parts = [
-            part for part in read_parts(self.folder / "curves", columns) if set(key) <= set(part.column_names)
-        ]
+        parts = read_parts(self.folder / "curves", columns, begins)
+        parts = [part for part in parts if set(key) <= set(part.column_names)]
         return concat_parts(parts).drop_duplicates(key, keep="last") if parts else pd.DataFrame(columns=key)
 
     def write(

@@ -18,7 +18,17 @@ from gradbench.errors import DamagedError, UsageError
 CELL = re.compile(r"[0-9a-f]{16}")
 """Pattern of a cell's id; any other string could be a path."""
 
-USED = ("experiment.yaml", ".reservations", "cells", "curves", "arrays", "costs", "checkpoints", "report")
+USED = (
+    "experiment.yaml",
+    ".reservations",
+    "cells",
+    "curves",
+    "arrays",
+    "costs",
+    "checkpoints",
+    "plans",
+    "report",
+)
 """Files and folders that gradbench reads or writes in a results folder."""
 
 CONFIG_OPTIONS = {"--config-dir"}

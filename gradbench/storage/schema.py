@@ -8,11 +8,12 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gradbench.atomic import unreadable
 from gradbench.config.hashing import digest
 from gradbench.errors import DamagedError
-from gradbench.storage.parquet import largest_table, read_table, reading
+from gradbench.storage.parquet import is_text, largest_table, read_table, reading
 
 FIXED_TYPES = pa.schema(
     [("diverged_at", pa.int64()), ("error", pa.large_string())],
@@ -53,7 +54,12 @@ def failure_path(folder: Path, cell: str) -> Path:
 
 
 def part_paths(folder: Path, suffix: str = ".parquet") -> list[Path]:
-    """List the parts of a table in a fixed order, without temporary files; none where there is no folder.
+    """List the parts of a table, as :func:`part_names` does."""
+    return [folder / name for name in part_names(folder, suffix)]
+
+
+def part_names(folder: Path, suffix: str = ".parquet") -> list[str]:
+    """List the names of a table's parts in a fixed order, without temporary files; none where there is no folder.
 
     Raises:
         UsageError: if the folder cannot be listed, which says nothing of its content.
@@ -64,36 +70,68 @@ def part_paths(folder: Path, suffix: str = ".parquet") -> list[Path]:
         return []
     except OSError as error:
         raise unreadable(folder, error) from error
-    return [folder / name for name in sorted(names) if name.endswith(suffix) and not name.startswith(".")]
+    return [name for name in sorted(names) if name.endswith(suffix) and not name.startswith(".")]
 
 
-def read_parts(folder: Path, columns: list[str] | None = None) -> list[pa.Table]:
+def current_parts(folder: Path) -> Iterator[Path]:
+    """List the parts of a table, then those that appeared meanwhile, in which some that are gone may be united.
+
+    Raises:
+        UsageError: as :func:`part_paths`.
+    """
+    known: set[Path] = set()
+    while new := [path for path in part_paths(folder) if path not in known]:
+        known.update(new)
+        yield from new
+
+
+def read_parts(folder: Path, columns: list[str] | None = None, begins: str = "") -> list[pa.Table]:
     """Read the parts of a table; requested columns that a part lacks are left out.
+
+    Only rows of cells whose ids begin as asked for are read; of parts that have none, their ids alone.
 
     Damaged parts are skipped. The caller can report them with :func:`gradbench.storage.repair.find_damage`.
     """
-    return [part for part in scan_parts(folder, columns) if isinstance(part, pa.Table)]
+    return [part for part in scan_parts(folder, columns, begins) if isinstance(part, pa.Table)]
 
 
-def scan_parts(folder: Path, columns: list[str] | None = None) -> Iterator[pa.Table | DamagedError]:
-    """Read the parts of a table one by one; for a part that is damaged or gone, yield the error.
+def scan_parts(
+    folder: Path, columns: list[str] | None = None, begins: str = ""
+) -> Iterator[pa.Table | DamagedError]:
+    """Read the parts of a table one by one; for a part that is damaged, yield the error.
 
     The parts are about to become one table, so a part with which that would be larger than its files can hold is an
     error: a part with a thousand columns and one with a million rows make a billion values.
     """
     rows, size, names = 0, 0, set[str]()
-    for path in part_paths(folder):
+    for path in current_parts(folder):
         try:
+            wanted = find_rows(path, begins) if begins else None
+            if wanted is not None and not pc.any(wanted).as_py():
+                continue
             part = read_table(path, columns)
+            part = part if wanted is None else part.filter(wanted)
             with reading(path):
                 size += path.stat().st_size
             rows, names = rows + len(part), names | set(part.column_names)
             if 8 * rows * len(names) > largest_table(size, MAX_SMALL):
                 raise DamagedError(path, "with it the table is larger than its files can hold")
         except DamagedError as error:
-            yield error
+            if os.path.lexists(path):  # otherwise another process has removed it
+                yield error
         else:
             yield part
+
+
+def find_rows(path: Path, begins: str) -> pa.ChunkedArray | None:
+    """Return which rows of a part are of cells whose ids begin so; ``None`` if it has no ids.
+
+    Raises as :func:`read_table`.
+    """
+    ids = read_table(path, ["cell"])
+    if ids.column_names and is_text(ids["cell"].type):
+        return pc.fill_null(pc.starts_with(ids["cell"], begins), False)
+    return None
 
 
 def concat_parts(parts: Sequence[pa.Table]) -> pd.DataFrame:
@@ -136,6 +174,8 @@ def common_field(one: pa.Field, other: pa.Field) -> pa.Field:
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Cast a table to a schema; columns that it lacks are null."""
+    if table.schema.equals(schema):
+        return table.replace_schema_metadata(schema.metadata)
     names = set(table.column_names)
     columns = [
         # safe=False, because integers in a column that holds floats elsewhere become floats

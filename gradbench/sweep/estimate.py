@@ -12,7 +12,7 @@ from gradbench.sweep.plan import RESULTS, Plan
 
 
 def expected_seconds(plan: Plan) -> float | None:
-    """Estimate the seconds that one worker needs for the unfinished cells of a plan.
+    """Estimate the seconds that one worker needs for the unfinished cells of a plan, or of its shard.
 
     The estimate uses the median time of a batch per model, network and regularizer family in this and other results
     folders.
@@ -20,7 +20,8 @@ def expected_seconds(plan: Plan) -> float | None:
     Returns:
         Seconds, or ``None`` if some kind of cell has never been trained.
     """
-    if all(map(plan.is_finished, plan.cells)):
+    todo = [cell for cells in plan.todo() for cell in cells]
+    if not todo:
         return 0.0
     kind = ["model", "model.network", "regularizer.family"]
     columns = ["cell", "status", *kind, "accumulate", "step_seconds"]
@@ -39,11 +40,10 @@ def expected_seconds(plan: Plan) -> float | None:
                 tables.append(told.drop(columns="accumulate", errors="ignore").dropna())
     known = pd.concat(tables).groupby(kind)["step_seconds"].median().to_dict() if tables else {}
     total = 0.0
-    for cell in plan.cells:
-        if not plan.is_finished(cell):
-            network = (cell.config["model"].get("network") or {}).get(TARGET, "")
-            key = (cell.config["model"]["name"], network, cell.config["regularizer"]["family"])
-            if key not in known:
-                return None
-            total += float(known[key]) * int(cell.config["steps"]) * int(cell.config["accumulate"])
+    for cell in todo:
+        network = (cell.config["model"].get("network") or {}).get(TARGET, "")
+        key = (cell.config["model"]["name"], network, cell.config["regularizer"]["family"])
+        if key not in known:
+            return None
+        total += float(known[key]) * int(cell.config["steps"]) * int(cell.config["accumulate"])
     return total

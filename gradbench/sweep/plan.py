@@ -6,24 +6,28 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradbench.config.compose import GROUPS, Configs, Experiment
+from gradbench.config.compose import GROUPS, LAUNCHER, Configs, Experiment
 from gradbench.config.hashing import canonical, digest
 from gradbench.config.identity import WEIGHTS, foreign_targets
-from gradbench.config.instantiate import describe_data, load_once
+from gradbench.config.instantiate import describe_data, instantiate_group, load_once
 from gradbench.config.overrides import Overrides, literal, one_line
 from gradbench.data import Data, Description
 from gradbench.errors import ExitError, UsageError, exits_as_errors, nearest
 from gradbench.grid.cell import RUNTIME, Cell
 from gradbench.grid.expand import expand
 from gradbench.grid.stacks import Stack, group_by_program, split_into_stacks
+from gradbench.launchers import Launcher
 from gradbench.launchers.forkserver import call_here
+from gradbench.storage.plans import plan_id, read_ids, regroup
 from gradbench.storage.results import FINISHED, Results
 from gradbench.storage.sanitize import escape_controls
 from gradbench.sweep.questions import check_experiment, note_stopwatch
+from gradbench.sweep.shards import Shard
 from gradbench.trackers import check_installed
 
 if TYPE_CHECKING:
@@ -53,6 +57,7 @@ class Plan:
         statuses: cell id -> status, for the cells that have a row in the results folder.
         devices: names of the devices to train on.
         notes: lines for the user on what was made of their data, and how networks of their own are trained.
+        shard: the share of the stacks that is trained here; ``None`` for all.
     """
 
     experiment: Experiment
@@ -62,15 +67,43 @@ class Plan:
     statuses: dict[str, str]
     devices: list[str]
     notes: list[str] = field(default_factory=list)
+    shard: Shard | None = None
+
+    @cached_property
+    def id(self) -> str:
+        """Name of the plan in the results folder."""
+        return plan_id(self.cells, self.devices[0].partition(":")[0])
+
+    @cached_property
+    def own_stacks(self) -> list[Stack]:
+        """The stacks that are trained here."""
+        return self.shard.take(self.stacks, expected_cost) if self.shard else self.stacks
+
+    @cached_property
+    def launcher(self) -> Launcher:
+        """What trains the stacks."""
+        return make_launcher(self.cells[0].runtime[LAUNCHER])
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Id of each cell -> number of its stack."""
+        return {cell.id: number for number, stack in enumerate(self.stacks) for cell in stack.cells}
 
     def todo(self) -> list[tuple[Cell, ...]]:
-        """Return the unfinished cells of each stack, the most expensive stack first."""
-        left = [tuple(cell for cell in stack.cells if not self.is_finished(cell)) for stack in self.stacks]
+        """Return the unfinished cells of each stack that is trained here, the most expensive stack first."""
+        left = [
+            tuple(cell for cell in stack.cells if not self.is_finished(cell)) for stack in self.own_stacks
+        ]
         return sorted(filter(None, left), key=lambda cells: -expected_cost(cells))
 
     def is_finished(self, cell: Cell) -> bool:
         """Return whether a cell has completed or diverged, and need not be trained."""
         return self.statuses.get(cell.id) in FINISHED
+
+    def count_left(self) -> int:
+        """Return how many cells of the whole plan are not finished now, whoever trains them."""
+        now = replace(self, statuses=Results(self.folder).statuses())
+        return sum(not now.is_finished(cell) for cell in now.cells)
 
     def counts(self) -> Counter[str]:
         """Count the cells of the grid by status; cells without one count as ``to run``."""
@@ -107,6 +140,7 @@ def make_plan(
     results: Path | None = None,
     config_dir: Path | None = None,
     call: Callable[..., Any] = call_here,
+    shard: Shard | None = None,
 ) -> Plan:
     """Plan the sweep of a command line.
 
@@ -116,6 +150,7 @@ def make_plan(
         results: the results folder; by default one below ``results/``, named after experiment and overrides.
         config_dir: the user's own config folder.
         call: calls a function that needs torch, in this process or in another one.
+        shard: the share of the stacks to train here.
 
     Raises:
         UsageError: for every mistake in the arguments, the configs or the results folder.
@@ -138,13 +173,17 @@ def make_plan(
     cells = expand(configs, experiment, parsed, fingerprint)
     check_experiment(configs, experiment, cells)
     device = only_value("device", [cell.runtime["device"] for cell in cells])
+    launcher = make_launcher(cells[0].runtime[LAUNCHER])
     check_installed(cells[0].runtime["tracker"])
     stored = Results(results or RESULTS / folder_name(experiment, typed))
     stored.check()
     statuses = stored.statuses()
     groups = group_by_program(cells)
     try:
-        devices, counts, notes = call(fit_to_devices, groups, device, descriptions)
+        devices, counts, notes = call(
+            *(fit_to_devices, groups, device, descriptions),
+            *(launcher.declared_device(), launcher.device_bytes()),
+        )
     except ExitError as error:
         raise UsageError(f"{own_code(cells) or 'planning'} {error}") from error
     notes = [
@@ -158,7 +197,18 @@ def make_plan(
         for members, count in zip(groups, counts, strict=True)
         for stack in split_into_stacks(members, count)
     ]
-    return Plan(experiment, stored.folder, cells, grouped, statuses, devices, notes)
+    plan = Plan(experiment, stored.folder, cells, grouped, statuses, devices, notes, shard)
+    return replace(plan, stacks=regroup(grouped, read_ids(stored.folder, plan.id)))
+
+
+def make_launcher(node: Mapping[str, Any]) -> Launcher:
+    """Return the launcher of a config.
+
+    Raises:
+        UsageError: if its class cannot be imported, or refuses its keys.
+    """
+    launcher: Launcher = instantiate_group({LAUNCHER: node}, LAUNCHER)
+    return launcher
 
 
 def note_schedules(cells: Sequence[Cell]) -> list[str]:
@@ -178,7 +228,11 @@ def note_schedules(cells: Sequence[Cell]) -> list[str]:
 
 
 def fit_to_devices(
-    groups: Sequence[Sequence[Cell]], device: str, descriptions: Mapping[str, Description]
+    groups: Sequence[Sequence[Cell]],
+    device: str,
+    descriptions: Mapping[str, Description],
+    declared: str | None = None,
+    memory: int | None = None,
 ) -> tuple[list[str], list[int], list[str]]:
     """Resolve the device, validate the cells, and count the stacks that fit; the part of a plan that needs torch.
 
@@ -186,6 +240,8 @@ def fit_to_devices(
         groups: cells grouped by their program.
         device: value of the config key ``device``.
         descriptions: data config as JSON -> description of its data.
+        declared: kind of device of the machines that train, where this one does not.
+        memory: bytes of such a device, if they are known.
 
     Returns:
         The names of the devices, the number of stacks for each group, and lines for the user.
@@ -193,6 +249,8 @@ def fit_to_devices(
     Raises:
         UsageError: if there is no such device, or a model, regularizer or optimizer cannot be built.
     """
+    import torch
+
     from gradbench.functional.devices import resolve
     from gradbench.memory.stack_width import count_stacks
 
@@ -201,12 +259,17 @@ def fit_to_devices(
     def blank_of(cell: Cell) -> Data:
         return known[canonical(cell.config["data"])]
 
-    devices = resolve(device)
+    devices = [torch.device(declared)] if declared else resolve(device)
+    if declared and device not in ("auto", declared):
+        raise UsageError(
+            f"device={device} names one of this machine's, and the launcher trains on {declared} elsewhere; leave it "
+            "out, or say launcher.device="
+        )
     cells = [cell for members in groups for cell in members]
     notes = validate(cells, blank_of, devices[0].type)
     # of a CPU's stacks networks decide, of a GPU's memory does, which data take as well
     read = blank_of if devices[0].type == "cpu" else data_of
-    counts = [count_stacks(members, read(members[0]), devices[0]) for members in groups]
+    counts = [count_stacks(members, read(members[0]), devices[0], memory) for members in groups]
     return list(map(str, devices)), counts, notes
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import synthetic
 from matplotlib.figure import Figure
 from small import in_suites
 
 import gradbench
 from gradbench import report
+from gradbench.report import figures
 
 ROOT = Path(__file__).parents[2] / "results"
 QUICK = ROOT / "reference" / "quick"
@@ -53,7 +55,7 @@ def test_printed_answers_are_the_texts_of_the_terminal_and_what_is_selected_of_t
 
 
 def test_claims_have_a_row_per_condition_and_none_where_nothing_is_claimed():
-    claims = gradbench.load(ROOT / "article" / "generalise").claims()
+    claims = gradbench.load(ROOT / "article" / "thresholds").claims()
     assert {"claim", "verdict", "effect", "n"} <= set(claims)
     assert len(claims)
     assert gradbench.load(QUICK).claims().empty
@@ -66,17 +68,19 @@ def test_a_figure_is_drawn_by_its_name_in_the_report(name):
     assert figure._repr_png_().startswith(b"\x89PNG")
 
 
-def test_a_figure_that_there_is_not_is_answered_with_those_that_there_are(monkeypatch):
-    with pytest.raises(
-        gradbench.UsageError, match=r"did you mean 'strengths'.*strengths, profiles, learning"
-    ):
-        gradbench.load(QUICK).figure("strength")
-
-
-@in_suites("name", [(None,)], [(3,)])
-def test_a_figures_name_that_is_no_text_is_answered_too(name):
-    with pytest.raises(gradbench.UsageError, match=f"has no figure {name}.*there are: strengths"):
-        gradbench.load(QUICK).figure(name)
+@pytest.mark.parametrize("wrong", ["strength", "strengths2", None, 3], ids=str)
+def test_a_figure_that_there_is_not_is_answered_with_those_that_there_are_each_drawn_once(
+    wrong, tmp_path, monkeypatch
+):
+    synthetic.write(tmp_path, models=["mlp"], strengths={"none": (), "clip_norm": (1.0,)}, seeds=2, steps=20)
+    drawn, draw = [], figures.draw
+    monkeypatch.setattr(figures, "draw", lambda draws, context: drawn.extend(draws) or draw(draws, context))
+    meant = r"strengths" if isinstance(wrong, str) else ""
+    meant = r"did you mean 'strengths'" if isinstance(wrong, str) else ""
+    listed = rf"has no figure {wrong!r}.*{meant}.*there are: strengths, profiles, learning"
+    with pytest.raises(gradbench.UsageError, match=listed):
+        gradbench.load(tmp_path).figure(wrong)
+    assert len(drawn) == len(set(drawn))
 
 
 @pytest.mark.parametrize("read", [lambda one: one.cells, lambda one: one.curves, lambda one: one.claims()])

@@ -20,7 +20,9 @@ from gradbench.config.compose import Configs
 from gradbench.grid.cell import Cell
 
 COMMANDS = {
-    command.name or command.callback.__name__: command.callback for command in cli.app.registered_commands
+    command.name or command.callback.__name__: command.callback
+    for command in cli.app.registered_commands
+    if not command.hidden
 }
 SMALL = ["model=mlp", "model.hidden=4", "model.depth=1", "steps=4"]
 SWEEP = [*SMALL, "regularizer=none,clip_norm", "regularizer.threshold=1,10", "seed=0,1"]

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small import FAMILIES, FAMILY
 
 from gradbench.api.progress import stack_kind
 from gradbench.cli.show import copyable_texts
@@ -19,7 +20,7 @@ from gradbench.config.sources import file_sha256, source_sha256
 from gradbench.errors import UsageError
 from gradbench.grid.cell import Cell
 from gradbench.grid.expand import expand
-from gradbench.storage.results import describe
+from gradbench.storage.results import Results, describe
 from gradbench.storage.sanitize import is_command
 from gradbench.sweep.plan import make_plan, validate
 
@@ -164,7 +165,7 @@ def test_a_networks_name_is_no_default_of_another_and_brings_none_of_its_argumen
         assert cell(configs, *other.words).id == other.id != own.id
 
 
-def test_tables_plans_and_commands_show_what_was_typed(configs):
+def test_tables_plans_and_commands_show_what_was_typed(configs, tmp_path):
     one = cell(configs, "model=taker", "model.network=a.B", "model.network.width=3", "model.metrics.f=a.f")
     row = describe(one)
     assert (row["model.network"], row["model.network.width"], row["model.metrics.f"]) == ("a.B", 3, "a.f")
@@ -173,7 +174,7 @@ def test_tables_plans_and_commands_show_what_was_typed(configs):
     }
     assert " model.network=a.B " in one.command()
     assert stack_kind([one]) == "taker a.B · none"
-    ((title, command),) = copyable_texts(pd.Series(row))
+    ((title, command),) = copyable_texts(Results(tmp_path), pd.Series(row))
     assert command == one.command()
     assert "It runs code named by model.network=a.B" in title
     assert "model.metrics.f=a.f" in title
@@ -182,11 +183,6 @@ def test_tables_plans_and_commands_show_what_was_typed(configs):
 # ---- compositions of regularizers ------------------------------------------------------------------------------
 
 SHIPPED = Configs()
-FAMILY = {
-    name: SHIPPED.compose((f"regularizer={name}",)).config["regularizer"]["family"]
-    for name in SHIPPED.groups["regularizer"]
-}
-CLIPPINGS = [name for name, family in FAMILY.items() if family == "clipping"]
 some_parts = st.lists(st.sampled_from(sorted(FAMILY.keys() - {"none"})), min_size=2, max_size=4, unique=True)
 key_of = {"autoclip": "percentile", "zclip": "z"} | {
     name: "lambda" for name, family in FAMILY.items() if family == "penalty"
@@ -197,7 +193,7 @@ def composition(parts: list[str]) -> str:
     return f"regularizer={'+'.join(parts)}"
 
 
-@settings(deadline=None, max_examples=12)
+@settings(deadline=None, max_examples=6)
 @given(some_parts, st.integers(1, 99), st.randoms(use_true_random=False))
 def test_a_composition_comes_back_as_words_that_give_the_same_cell(parts, strength, random):
     words = [f"regularizer.{part}.{key_of.get(part, 'threshold')}={strength}" for part in parts[1:]]
@@ -220,8 +216,8 @@ def test_a_composition_comes_back_as_words_that_give_the_same_cell(parts, streng
     assert all(given_strengths[part] == strength for part in parts[1:])
 
 
-@settings(deadline=None, max_examples=10)
-@given(st.lists(st.sampled_from(CLIPPINGS), min_size=2, max_size=3, unique=True))
+@settings(deadline=None, max_examples=5)
+@given(st.lists(st.sampled_from(FAMILIES["clipping"]), min_size=2, max_size=3, unique=True))
 def test_the_order_of_clippings_is_part_of_a_cell(parts):
     one, other = cell(SHIPPED, composition(parts)), cell(SHIPPED, composition(parts[::-1]))
     assert one.id != other.id
@@ -229,7 +225,7 @@ def test_the_order_of_clippings_is_part_of_a_cell(parts):
     assert one.regularizer_program != other.regularizer_program
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=5)
 @given(st.sampled_from(sorted(FAMILY.keys() - {"none"})), st.integers(1, 99))
 def test_a_lone_regularizer_may_be_addressed_as_a_part(name, strength):
     key = key_of.get(name, "threshold")

@@ -104,6 +104,12 @@ def test_an_id_is_what_it_was(words):
     assert cell(words).id == GOLDEN[words]
 
 
+some_and_all_golden = pytest.mark.parametrize(
+    "golden", [[*GOLDEN][::4], pytest.param([*GOLDEN], marks=pytest.mark.slow)], ids=["some", "all"]
+)
+"""Each is composed from other files."""
+
+
 def test_golden_ids_cover_every_choice_of_models_regularizers_optimizers_and_schedules():
     chosen = {word for words in GOLDEN for word in words.split()}
     for group in ("model", "regularizer", "optimizer", "schedule"):
@@ -180,10 +186,11 @@ RENOVATIONS = {
 """Text of the shipped files -> text in its place: what moves modules and rewords what the report shows."""
 
 
-def test_renovating_gradbench_renames_no_cell(renovated):
+@some_and_all_golden
+def test_renovating_gradbench_renames_no_cell(golden, renovated):
 
     def named(configs: Configs) -> dict[str, tuple[str, str]]:
-        grid = {words: cell(words, configs) for words in GOLDEN}
+        grid = {words: cell(words, configs) for words in golden}
         return {words: (one.id, one.regularizer_program) for words, one in grid.items()}
 
     def edit(text: str) -> str:
@@ -280,14 +287,15 @@ def test_cells_with_different_numbers_of_a_schedule_share_a_stack():
     assert len({one.program for one in lists}) == 2
 
 
-def test_a_new_key_at_its_neutral_value_renames_no_cell_and_at_another_does(renovated, monkeypatch):
-    before = {words: cell(words).id for words in GOLDEN}
+@some_and_all_golden
+def test_a_new_key_at_its_neutral_value_renames_no_cell_and_at_another_does(golden, renovated, monkeypatch):
+    before = {words: cell(words).id for words in golden}
     for key in ("course.name", "course.warmup", "precise"):
         monkeypatch.setitem(RULES, key, ("anything", lambda _: True, ""))
     new = "course: {name: plain, warmup: 0, neutral: {name: plain, warmup: 0}}\nprecise: false\n"
     declared = "neutral: {precise: false, "
     configs = renovated(lambda text: f"{text}\n{new}".replace("\nneutral: {", f"\n{declared}"), "config.yaml")
-    assert {words: cell(words, configs).id for words in GOLDEN} == before
+    assert {words: cell(words, configs).id for words in golden} == before
     changed = cells("model=mlp course.name=plain,steep course.warmup=0,5 precise=false,true", configs)
     assert len({one.id for one in changed} | {cell("model=mlp", configs).id}) == 8
     assert not any("neutral" in key for key, _ in leaves(changed[0].config))

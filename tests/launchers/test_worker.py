@@ -19,7 +19,7 @@ from rich.console import Console
 from gradbench.api.progress import QuietDisplay
 from gradbench.cli import main as cli
 from gradbench.config.instantiate import load_once
-from gradbench.launchers import forkserver, local
+from gradbench.launchers import Ending, forkserver, local
 from gradbench.launchers.forkserver import PRELOADED, describe_exit
 from gradbench.signals import Interruption
 from gradbench.sweep.execute import execute
@@ -161,7 +161,7 @@ def test_code_that_was_edited_after_the_plan_is_not_trained_under_the_old_codes_
     plan = make_plan(None, typed, Path("x"), Path("conf"), forkserver.run_in_forkserver)
     with (home / edited).open("a") as file:
         file.write("# edited")
-    execute(plan, "gradbench run", QuietDisplay(plan.todo(), Console(stderr=True)), 1, fail_fast=False)
+    execute(plan, "gradbench run", QuietDisplay(plan.todo(), Console(stderr=True)), fail_fast=False)
     target = words.partition("network=")[2] or "faults.faulty"
     said = f"the source of {target} has changed since the run was planned; type the command again"
     assert pd.read_parquet("x/cells")["error"].item().endswith(f"UsageError: {said}\n")
@@ -399,7 +399,7 @@ def test_cells_whose_data_change_between_plan_and_training_fail_and_nothing_is_f
 
     def train(plan):
         with QuietDisplay(plan.todo(), Console(file=io.StringIO(), width=300)) as watcher:
-            assert execute(plan, "gradbench run", watcher, 1, fail_fast=False)
+            assert execute(plan, "gradbench run", watcher, fail_fast=False) is Ending.COMPLETE
         return watcher.console.file.getvalue(), pd.read_parquet("out/cells").set_index("cell")["status"]
 
     x, y = np.random.default_rng(0).random((80, 2)), np.arange(80) % 2

@@ -7,7 +7,7 @@ import torch
 from gradients import few_examples
 from hypothesis import given
 from hypothesis import strategies as st
-from small import CONFIGS, CPU, cells, data_of, each_model, keys_of
+from small import CONFIGS, CPU, FAMILIES, cells, data_of, each_model, keys_of
 from torch import nn
 from torch.func import grad, vmap
 
@@ -26,16 +26,7 @@ from gradbench.training.state import PlayerState, UpdateInputs
 from gradbench.training.step import EagerStepper, interact
 from gradbench.training.telemetry import Telemetry
 
-COMPOSED = {
-    name: resolve(CONFIGS.compose((f"regularizer={name}", "model=wgan"))[0])
-    for name in CONFIGS.groups["regularizer"]
-}
-PENALTIES = {
-    name: build_regularizer(config).penalty
-    for name, config in COMPOSED.items()
-    if config["regularizer"]["family"] == "penalty"
-}
-every_penalty = pytest.mark.parametrize("penalty", PENALTIES.values(), ids=PENALTIES)
+every_penalty = pytest.mark.parametrize("penalty", FAMILIES["penalty"], indirect=True)
 every_option = pytest.mark.parametrize(
     "options",
     [
@@ -46,6 +37,13 @@ every_option = pytest.mark.parametrize(
     ],
     ids=lambda options: "-".join(map(str, options.values())),
 )
+
+
+@pytest.fixture(scope="module")
+def penalty(request):
+    """The penalty of a regularizer by its name."""
+    config = resolve(CONFIGS.compose((f"regularizer={request.param}", "model=wgan"))[0])
+    return build_regularizer(config).penalty
 
 
 def critic(*shape, normalised=False):

@@ -6,9 +6,10 @@ import pytest
 import torch
 from gradients import LAYOUT, SCALES, SEEDS, P, follow, gradient_of, series
 from hypothesis import given, settings
+from small import CONFIGS, FAMILIES, REGULARIZERS
 from torch.func import vmap
 
-from gradbench.config.compose import Configs, resolve
+from gradbench.config.compose import resolve
 from gradbench.errors import UsageError
 from gradbench.regularizers import Regularizer
 from gradbench.regularizers.agc import agc
@@ -19,14 +20,17 @@ from gradbench.regularizers.spectral_norm import spectral_norm
 from gradbench.regularizers.zclip import zclip
 from gradbench.training.program import build_regularizer
 
-CONFIGS = Configs()
-COMPOSED = {
-    name: resolve(CONFIGS.compose((f"regularizer={name}",))[0]) for name in CONFIGS.groups["regularizer"]
-}
-CLIPPINGS = {
-    name: config for name, config in COMPOSED.items() if config["regularizer"]["family"] == "clipping"
-}
-every_clipping = pytest.mark.parametrize("config", CLIPPINGS.values(), ids=CLIPPINGS)
+every_clipping = pytest.mark.parametrize("config", FAMILIES["clipping"], indirect=True)
+
+
+def composed(name):
+    return resolve(CONFIGS.compose((f"regularizer={name}",))[0])
+
+
+@pytest.fixture(scope="module")
+def config(request):
+    """The config of a regularizer by its name."""
+    return composed(request.param)
 
 
 def made(config):
@@ -119,9 +123,9 @@ def test_a_transform_that_asks_for_what_there_is_not_is_refused_by_name():
         Regularizer(transform=transform)
 
 
-@pytest.mark.parametrize("name", COMPOSED)
+@pytest.mark.parametrize("name", REGULARIZERS)
 def test_a_regularizers_yaml_says_what_it_does_and_explains_its_keys(name):
-    node, lines = COMPOSED[name]["regularizer"], CONFIGS.path("regularizer", name).read_text().splitlines()
+    node, lines = composed(name)["regularizer"], CONFIGS.path("regularizer", name).read_text().splitlines()
     assert lines[0].startswith("# ")
     own = {line.split(":")[0] for line in lines if not line.startswith("#")}
     told = {line.split(":")[0] for line in lines if "  # " in line}
@@ -131,13 +135,14 @@ def test_a_regularizers_yaml_says_what_it_does_and_explains_its_keys(name):
     assert node["strength"] is None or node["strength"] in node
 
 
-@pytest.mark.parametrize("name", COMPOSED)
+@pytest.mark.parametrize("name", REGULARIZERS)
 def test_a_regularizer_has_the_hook_of_its_family_and_no_other(name):
-    regularizer = build_regularizer(COMPOSED[name])
+    config = composed(name)
+    regularizer = build_regularizer(config)
     hooks = {
         "clipping": regularizer.transform,
         "penalty": regularizer.penalty,
         "projection": regularizer.project,
     }
     present = {family for family, hook in hooks.items() if hook is not None}
-    assert present == {COMPOSED[name]["regularizer"]["family"]} - {"none"}
+    assert present == {config["regularizer"]["family"]} - {"none"}

@@ -119,7 +119,7 @@ def test_the_work_grows_in_proportion_to_the_cells(
     write: Callable[[Path, int, int], None], tmp_path: Path
 ) -> None:
     counts = []
-    for size in (400, 1600):
+    for size in (200, 800):
         folder = tmp_path / str(size)
         write(folder, size, 5)
 

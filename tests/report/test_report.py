@@ -22,7 +22,7 @@ from small import in_suites
 from synthetic import EVIL
 
 from gradbench.errors import UsageError
-from gradbench.report import answers, build
+from gradbench.report import answers, build, figures
 from gradbench.report.analysis.audit import audit
 from gradbench.report.analysis.comparison import ComparisonGroup, list_comparisons
 from gradbench.report.figures import divergence
@@ -755,7 +755,9 @@ def composed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder, "gp+clip_norm", ("gp.lambda", (1.0, 10.0)), ("clip_norm.threshold", (0.1, 2.0, 10.0)), (10.0, 0.1),
         models=["wgan"], seeds=10,
     )  # fmt: skip
-    build(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "SECTIONS", {"Strengths": figures.SECTIONS["Strengths"]})
+        build(folder)
     return folder
 
 
@@ -788,8 +790,8 @@ def test_the_answer_names_the_pair_of_strengths(composed: Path) -> None:
 def test_a_heat_map_has_the_mean_of_each_pair_and_other_figures_the_single_ones(
     composed: Path, quick: Path
 ) -> None:
-    figures = composed / "report" / "figures"
-    drawn = (figures / "pairs.svg").read_text(encoding="utf-8")
+    folder = composed / "report" / "figures"
+    drawn = (folder / "pairs.svg").read_text(encoding="utf-8")
     told = table(composed, "strengths").set_index("treatment").loc["gp+clip_norm"]
     for mean in told["mean"]:
         assert f">{format_number(mean)}<" in drawn
@@ -799,7 +801,7 @@ def test_a_heat_map_has_the_mean_of_each_pair_and_other_figures_the_single_ones(
     assert f">{format_number(alone['gp', 10.0])}<" in drawn
     assert f">{format_number(alone['clip_norm', 0.1])}<" in drawn
     assert "gp λ = 10 + clip_norm 0.1 for wgan" in drawn
-    single = (figures / "strengths.svg").read_text(encoding="utf-8")
+    single = (folder / "strengths.svg").read_text(encoding="utf-8")
     assert all(name in single for name in ("clipping threshold", "penalty weight λ", "▲ gp", "● clip_norm"))
     assert "gp+clip_norm<" not in single
     assert not (quick / "report" / "figures" / "pairs.svg").exists()

@@ -6,6 +6,7 @@ import yaml
 from gradbench.errors import DamagedError, UsageError
 from gradbench.storage.grids import (
     cells_of,
+    commands_by_cells,
     commands_of,
     commands_that_train,
     list_grids,
@@ -82,7 +83,7 @@ def test_content_of_any_shape_is_listed(tmp_path):
 def test_a_cell_is_trained_by_its_grid_or_by_itself(tmp_path):
     asked(tmp_path, grid("a", ONE))
     rows = {ONE: "gradbench run seed=1", TWO: "gradbench run seed=2", THREE: "rm -r x"}
-    assert commands_that_train(tmp_path, rows) == [
+    assert commands_that_train(tmp_path, rows, commands_by_cells(tmp_path)) == [
         "gradbench run a",
         f"gradbench run seed=2 --results {tmp_path}",
     ]
@@ -91,7 +92,9 @@ def test_a_cell_is_trained_by_its_grid_or_by_itself(tmp_path):
 def test_a_command_that_names_code_is_not_offered_to_train_a_cell(tmp_path):
     asked(tmp_path, grid("--config-dir theirs", ONE))
     rows = {ONE: "gradbench run seed=1", TWO: "gradbench run model.network=their.net"}
-    assert commands_that_train(tmp_path, rows) == [f"gradbench run seed=1 --results {tmp_path}"]
+    assert commands_that_train(tmp_path, rows, commands_by_cells(tmp_path)) == [
+        f"gradbench run seed=1 --results {tmp_path}"
+    ]
 
 
 @pytest.mark.parametrize(("bound", "value"), [("MAX_STORED", 30), ("MAX_EXPERIMENT", 300)])

@@ -1,7 +1,6 @@
 """What a folder has lost is noticed; mending touches only that, and a kill in between is repaired by the next run."""
 
 import itertools
-import os
 import shutil
 from pathlib import Path
 
@@ -9,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from stored import A, B, C, D, Killed, content, flip, kill_at, train
 
 from gradbench.storage import repair
 from gradbench.storage.parquet import read_table, write_table
 from gradbench.storage.results import RECORDED, Results
 from gradbench.storage.schema import part_name, part_paths
 
-A, B, C, D = (letter * 16 for letter in "abcd")
 GRIDS = {"gradbench run first": [A, B, C, D], "gradbench run second": [A, C]}
 TABLES = ("cells", "curves", "arrays")
 
@@ -31,22 +30,8 @@ def folder(tmp_path) -> Path:
     return results.folder
 
 
-def train(folder, cells):
-    """Write what a worker writes of cells; the same each time."""
-    rows = [{"cell": cell, "status": "completed", "command": f"gradbench run seed={cell}"} for cell in cells]
-    curves = pd.DataFrame([{"cell": cell, "step": step} for cell in cells for step in (1, 2, 3)])
-    arrays = {cell: {"z": np.full(40, ord(cell[0]))} for cell in cells if cell != D}
-    Results(folder).write(rows, curves, arrays)
-
-
 def path_of(folder, table, cells=(A, B)):
     return folder / table / (f"{cells[0]}.npz" if table == "arrays" else part_name(cells))
-
-
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def delete(path):
@@ -65,19 +50,6 @@ def finish(folder, cells=(A, B, C, D)):
     repair.remove_stale_curves(folder)
     Results(folder).unify_schemas()
     return lines
-
-
-def content(folder):
-    """Return tables and arrays as a stranger reads them."""
-    tables = [
-        pd.read_parquet(folder / table).sort_values(by, ignore_index=True).to_dict("list")
-        for table, by in (("cells", ["cell"]), ("curves", ["cell", "step"]))
-    ]
-    arrays = {}
-    for path in sorted((folder / "arrays").glob("*.npz")):
-        with np.load(path) as stored:
-            arrays[path.name] = {name: stored[name].tolist() for name in stored}
-    return tables, arrays
 
 
 # ---- noticing --------------------------------------------------------------------------------------------------
@@ -136,28 +108,6 @@ def test_rows_of_before_this_was_recorded_promise_no_file_but_need_what_is_damag
 
 
 # ---- mending ---------------------------------------------------------------------------------------------------
-
-
-class Killed(BaseException):
-    pass
-
-
-def kill_at(monkeypatch, number):
-    """Die before the given rename or removal of a file, of which files still being written are not counted."""
-    counted = itertools.count()
-
-    def deadly(real):
-        def dying(path, *others, **named):
-            torn = real is unlink and str(path).endswith(".tmp")
-            if not torn and next(counted) == number:
-                raise Killed
-            return real(path, *others, **named)
-
-        return dying
-
-    unlink = os.unlink
-    for name in ("replace", "rename", "unlink"):
-        monkeypatch.setattr(os, name, deadly(getattr(os, name)))
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -11,6 +11,7 @@ from gradbench.cli.main import main
 from gradbench.config.compose import Configs, Experiment
 from gradbench.errors import UsageError
 from gradbench.grid.expand import expand
+from gradbench.grid.stacks import Stack
 from gradbench.storage.results import Results
 from gradbench.sweep import plan as sweep
 from gradbench.sweep.estimate import expected_seconds
@@ -100,7 +101,8 @@ def test_the_expected_time_of_another_network_is_another_one():
     made = plan("seed=0")
     (cell,) = made.cells
     model = dict(cell.config["model"], network={"_target_": "my_pkg.Net"})
-    other = replace(made, cells=[replace(cell, config=dict(cell.config, model=model))])
+    stranger = replace(cell, config=dict(cell.config, model=model))
+    other = replace(made, cells=[stranger], stacks=[Stack((stranger,))])
     finish(made)
     assert expected_seconds(made) == pytest.approx(4)
     assert expected_seconds(other) is None

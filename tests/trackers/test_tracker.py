@@ -24,7 +24,8 @@ def mlflow(tmp_path, monkeypatch):
     return __import__("mlflow").MlflowClient()
 
 
-@pytest.fixture(params=["tensorboard", "mlflow"])
+# to import mlflow takes seconds
+@pytest.fixture(params=["tensorboard", pytest.param("mlflow", marks=pytest.mark.slow)])
 def name(request):
     if request.param == "mlflow":
         request.getfixturevalue("mlflow")

@@ -15,18 +15,18 @@ from gradbench.training.loop import SLACK, largest_checkpoint, tensor_bytes, tra
 @in_suites("model, regularizer", quick=[*few_pairs(2), ("mlp", "zclip+autoclip")], slow=some_pairs(2))
 def test_a_stopped_stack_goes_on_to_the_same_bits(model, regularizer, tmp_path):
     stack = cells(
-        model, regularizer, seed=[0, 1], steps=24, eval_every=6, precision="float32", optimizer="adam"
+        model, regularizer, seed=[0, 1], steps=12, eval_every=3, precision="float32", optimizer="adam"
     )
     data, path = data_of(stack[0]), tmp_path / "stack.pt"
     whole = train(stack, data, CPU)
-    for step in (12, 18):
+    for step in (6, 9):
         with pytest.raises(StopError):
             train(stack, data, CPU, stop_at(step), always(path))
     saved = always(path).load(CPU)
     assert tensor_bytes(saved) <= largest_checkpoint(stack, data, CPU) - SLACK
     heard = Heard()
     outcome = train(stack, data, CPU, [heard], always(path))
-    assert min(heard.chunks) == 18, "the checkpoint of step 12 must have been gone on from"
+    assert min(heard.chunks) == 9, "the checkpoint of step 6 must have been gone on from"
     assert_same_outcome(outcome, whole)
 
 

@@ -59,6 +59,9 @@ SOONER = {
 }
 """Options with which a regularizer acts on a small network within a few steps."""
 
+STEPS = 12
+"""As many steps are followed, where nothing asks for more."""
+
 PENALTY_OF = {
     "mlp": "mlp/penalty",
     "lstm": "lstm/penalty",
@@ -82,7 +85,8 @@ def strengths(regularizer):
 
 def pair(model, regularizer, **values):
     """Return two cells of one stack, of different seeds, strengths and learning rates."""
-    given = CALMER.get(model, CALM) | strengths(regularizer) | SOONER.get(regularizer, {}) | values
+    given = {"steps": STEPS, "eval_every": STEPS} | CALMER.get(model, CALM) | strengths(regularizer)
+    given |= SOONER.get(regularizer, {}) | values
     grid = cells(model, regularizer, seed=[0, 3], **given)
     return [grid[0], grid[-1]]
 
@@ -172,7 +176,7 @@ def test_a_lazy_penalty_follows_the_reference_is_added_at_its_steps_and_weighs_a
 ):
     lazy = assert_follows(pair(model, regularizer, **given))[PENALTY_OF[model]]
     every = [value for key, value in given.items() if key.endswith("every")]
-    assert [bool(paid) for paid in lazy] == [any(step % one == 0 for one in every) for step in range(20)]
+    assert [bool(paid) for paid in lazy] == [any(step % one == 0 for one in every) for step in range(STEPS)]
     if len(every) == 1:
         eager = alone(pair(model, regularizer, **(given | {"regularizer__every": 1}))[1])
         assert lazy[0] == pytest.approx(every[0] * eager[PENALTY_OF[model]][0], rel=1e-12)
@@ -200,7 +204,7 @@ def at_default_points(model):
 @pytest.mark.parametrize(
     ("model", "regularizer"),
     [
-        pytest.param(*pair, marks=[] if pair[0] in ("mlp", "lstm", "wgan") else pytest.mark.slow)
+        pytest.param(*pair, marks=[] if pair[0] in ("mlp", "wgan") else pytest.mark.slow)
         for pair in PLACED_PAIRS
     ],
 )
@@ -298,11 +302,15 @@ def test_every_optimizer_and_schedule_of_conf_follows_torchs_or_what_is_written_
     assert_follows(pair(model, "clip_norm", **{"optimizer__lr": [0.01, 0.003]} | UPDATES[update]))
 
 
-@pytest.mark.parametrize(
-    ("model", "regularizer"),
-    [(model, regularizer) for model in MODELS for regularizer in ("none", "gp", "zclip", "weight_clip")],
+EACH_FAMILY = ("none", "gp", "zclip", "weight_clip")
+
+
+@in_suites(
+    "model, regularizer",
+    quick=(),
+    slow=[(model, EACH_FAMILY[index % len(EACH_FAMILY)]) for index, model in enumerate(MODELS)],
+    all_of_them=[(model, regularizer) for model in MODELS for regularizer in EACH_FAMILY],
 )
-@pytest.mark.slow
 def test_updates_of_several_batches_follow_the_reference(model, regularizer):
     assert_follows(pair(model, regularizer, accumulate=3))
 

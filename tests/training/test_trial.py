@@ -72,7 +72,7 @@ def test_a_stopped_stack_goes_on_to_the_same_bits_buffers_included(network, tmp_
 
 @pytest.mark.parametrize("network", ["Normed", "Noisy", "Attending"])
 def test_noise_inside_modules_does_not_depend_on_the_stack(network):
-    stack = own(network, "clip_norm,none", seed=[0, 1, 2], steps=8, eval_every=8)
+    stack = own(network, "clip_norm,none", seed=[0, 1], steps=4, eval_every=4)
     together, data = train(stack, data_of(stack[0]), CPU), data_of(stack[0])
     alone = [train([cell], data, CPU) for cell in stack]
     for name, values in together.curves.items():

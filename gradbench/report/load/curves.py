@@ -4,6 +4,7 @@ A sweep of 10,000 cells has millions of rows, so the parts are read and reduced 
 """
 
 import itertools
+import os
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from gradbench.report.load.read import CURVES, LEFT_OUT, clean_curves
 from gradbench.report.load.sparklines import Sparklines, encode_curves
 from gradbench.storage.parquet import read_table
 from gradbench.storage.sanitize import escape_controls
-from gradbench.storage.schema import part_paths
+from gradbench.storage.schema import current_parts
 
 ACTION = ("clipped", "touched", "ratio", "cosine", "penalty_share", "measured")
 
@@ -107,11 +108,12 @@ def summarize_action(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read_parts(path: Path, notes: list[str]) -> Iterator[pd.DataFrame]:
-    for part in part_paths(path / "curves"):
+    for part in current_parts(path / "curves"):
         try:
             yield read_table(part).to_pandas()
         except DamagedError as error:
-            notes.append(f"{LEFT_OUT}: {error}")
+            if os.path.lexists(part):  # otherwise another process has removed it
+                notes.append(f"{LEFT_OUT}: {error}")
 
 
 def _select_cells(rows: pd.DataFrame, cells: Container[str]) -> pd.DataFrame:

@@ -1,0 +1,162 @@
+"""What a results folder was asked for, what is finished, and what trains elsewhere."""
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gradbench.errors import UsageError
+from gradbench.launchers.slurm import queue
+from gradbench.launchers.slurm.submissions import list_submissions
+from gradbench.storage.grids import cells_of, list_grids, read_experiment
+from gradbench.storage.results import FINISHED, Results
+from gradbench.storage.sanitize import escape_controls, is_command
+
+MAX_FAILURES = 5
+"""Number of failed cells that are shown."""
+
+TO_RUN = "to run"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A grid that the folder was asked for: its command, how many cells it has, and how many of each status."""
+
+    command: str
+    cells: int
+    counts: Counter[str]
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """Tasks that were submitted together: SLURM's number of their job, when, how many, and what the queue says."""
+
+    job: int
+    submitted: str
+    tasks: int
+    queue: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed cell, and the last line of its error."""
+
+    cell: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """The status of a results folder; ``statuses`` are the columns of the grids, in their order."""
+
+    grids: Sequence[Grid]
+    statuses: Sequence[str]
+    submissions: Sequence[Submitted]
+    failures: Sequence[Failure]
+    notes: Sequence[str] = field(default_factory=list)
+    next_commands: Sequence[str] = field(default_factory=list)
+
+
+def check_results(folder: Path) -> None:
+    """Raise ``UsageError`` unless a folder is a results folder."""
+    results = Results(folder)
+    results.check()
+    if not results.is_results():
+        raise UsageError(f"{folder} is no results folder; type gradbench status results/NAME")
+
+
+def read_status(folder: Path) -> Status:
+    """Read the status of a results folder, and of the queue where it has submitted tasks.
+
+    Raises:
+        UsageError: if it is no results folder.
+        DamagedError: if its ``experiment.yaml`` cannot be read.
+    """
+    check_results(folder)
+    table = Results(folder).cells(["cell", "status", "error"])
+    known = dict(zip(table["cell"], table["status"], strict=True)) if len(table) else {}
+    grids = []
+    for grid in list_grids(read_experiment(folder)):
+        cells, command = cells_of(grid), grid.get("command")
+        counts = Counter(known.get(cell, TO_RUN) for cell in cells)
+        grids.append(Grid(str(command) if is_command(command) else "unknown", len(cells), counts))
+    present = {name for grid in grids for name in grid.counts}
+    failures = [
+        Failure(str(cell), last_line(error))
+        for cell, status, error in table.itertuples(index=False)
+        if status == "failed"
+    ] if len(table) else []  # fmt: skip
+    submissions, notes, live = read_queue(folder)
+    left = sum(grid.counts[TO_RUN] + grid.counts["failed"] for grid in grids[:1])
+    following = []
+    if live:
+        following.append(f"cancel: gradbench cancel {folder}")
+    elif left and grids:
+        following.append(f"train what is left: {grids[0].command}")
+    elif grids:
+        following.append(f"report: gradbench report {folder}")
+    columns = [name for name in (*FINISHED, "failed", TO_RUN) if name in present]
+    return Status(grids, columns, submissions, failures, notes, following)
+
+
+def last_line(error: object) -> str:
+    """Return the last line of a traceback."""
+    lines = str(error).strip().splitlines()
+    return escape_controls(lines[-1]) if lines else "unknown"
+
+
+def read_queue(folder: Path) -> tuple[list[Submitted], list[str], int]:
+    """Return a folder's submissions with what the queue says, lines for the user, and the number of living tasks."""
+    submissions = list_submissions(folder)
+    tasks: list[queue.Task] = []
+    notes = []
+    if submissions and shutil.which("squeue") is None:
+        notes.append(
+            "SLURM's squeue cannot be found here: what is in the queue is shown on a login node of the cluster"
+        )
+    elif submissions:
+        try:
+            tasks = queue.list_tasks(one.token for one in submissions)
+        except queue.NoAnswerError as error:
+            notes.append(f"SLURM does not answer ({error})")
+    living = [task for task in tasks if task.is_live or task.is_held]
+    found = []
+    for one in submissions:
+        mine = [task for task in living if task.token == one.token]
+        found.append(Submitted(one.job, one.submitted, len(one.tasks), describe_tasks(mine)))
+    return found, notes, len(living)
+
+
+def describe_tasks(tasks: Sequence[queue.Task]) -> str:
+    """Return how many tasks are in which state, and why they wait."""
+    said = Counter("held by SLURM" if task.is_held else f"{task.state.lower()}{why(task)}" for task in tasks)
+    return ", ".join(f"{number} {state}" for state, number in sorted(said.items())) or "none"
+
+
+def why(task: queue.Task) -> str:
+    """Return why a task waits, in brackets."""
+    return f" ({task.reason})" if task.state == "PENDING" and task.reason not in ("", "None") else ""
+
+
+def cancel_tasks(folder: Path) -> list[queue.Task]:
+    """Cancel the tasks of a results folder that SLURM has, and return them.
+
+    Raises:
+        UsageError: if it is no results folder, or SLURM does not answer.
+    """
+    check_results(folder)
+    submissions = list_submissions(folder)
+    if not submissions:
+        return []
+    queue.check_available()
+    try:
+        tasks = [
+            task
+            for task in queue.list_tasks(one.token for one in submissions)
+            if task.is_live or task.is_held
+        ]
+        queue.cancel(tasks)
+    except queue.NoAnswerError as error:
+        raise UsageError(f"SLURM does not answer ({error}); nothing was cancelled, try again") from error
+    return tasks
