@@ -57,7 +57,7 @@ class Slurm:
     task_minutes: float = 10.0
     device: str | None = None
     device_memory_gb: float | None = None
-    tries: int = 2
+    tries: int = 3
     setup: Sequence[str] = ()
     python: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
