@@ -120,7 +120,9 @@ ABOUT = {
         "language model's `embeddings`) or `around` them. *Around* is x + a · std / 2 · u, with a ~ U[0, 1] for each "
         "point, u ~ U[0, 1] for each coordinate, and the standard deviation of all numbers of the batch. So "
         "`regularizer=gp_zero regularizer.points=real` is R1, `generated` R2, both with λ = γ / 2; `both` is the mean "
-        "over both, R1 and R2 with λ = γ; and `regularizer=gp regularizer.points=around` is DRAGAN.\n\n"
+        "over both, R1 and R2 with λ = γ; and `regularizer=gp regularizer.points=around` is DRAGAN. An autoencoder "
+        "offers its `code`, too: there `regularizer=gp` is the contractive penalty, λ · E ‖∂ code / ∂ image‖² (the "
+        "squared Frobenius norm).\n\n"
         "`regularizer.every=16` adds a penalty at the first step and every 16th after it, with 16 times its weight: "
         "nearly the same on average, in little more time than none takes."
     ),

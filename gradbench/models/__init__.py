@@ -21,6 +21,12 @@ Networks = Mapping[str, Network | nn.Module]
 
 Tensors = dict[str, Tensor]
 
+Values = Callable[[Tensor], Tensor]
+"""A function of points [B, ...] with one value each, [B]."""
+
+Probe = tuple[Values | Mapping[str, Values], Tensor | Mapping[str, Tensor]]
+"""What a penalty takes the gradient of, and the points where; each may stand by the names of the points."""
+
 INTERACTION = "interaction"
 """The purpose of the random numbers of interactions with an environment."""
 SNAPSHOTS = "snapshots/"
@@ -140,12 +146,11 @@ class Task(ABC):
     def loss(self, player: str, nets: Networks, batch: Tensors, carry: Tensors) -> tuple[Tensor, Tensors]:
         """Return the player's scalar loss and the carried state after this update."""
 
-    def probe(
-        self, player: str, nets: Networks, batch: Tensors, carry: Tensors
-    ) -> tuple[Callable[[Tensor], Tensor], Tensor | Mapping[str, Tensor]]:
+    def probe(self, player: str, nets: Networks, batch: Tensors, carry: Tensors) -> Probe:
         """Return a function f: [B, ...] -> [B], and the points [B, ...] at which a penalty takes f's gradient.
 
-        Several kinds of points stand in a dict by name, as ``probe_points`` names them.
+        Several kinds of points stand in a dict by name, as ``probe_points`` names them; so do functions, where each
+        kind has its own.
 
         Raises:
             UsageError: always, if the model does not replace this method.
@@ -204,9 +209,10 @@ class MeanLoss(Task):
     """A model whose loss is a mean over examples, and whose penalty is taken of each example's own loss.
 
     It implements :meth:`losses`; :meth:`loss` and :meth:`probe` follow from it, and one forward pass serves both.
+    :meth:`further_probes` has a default.
     """
 
-    probe_points = ("inputs",)
+    probe_points: tuple[str, ...] = ("inputs",)
     probe_around = "inputs"
 
     @abstractmethod
@@ -218,6 +224,12 @@ class MeanLoss(Task):
         The function returns each example's loss [B], which depends on no other example's input, and the carried state.
         """
 
+    def further_probes(
+        self, player: str, nets: Networks, batch: Tensors
+    ) -> Mapping[str, tuple[Values, Tensor]]:
+        """Return the functions and points by name that ``probe_points`` names after the inputs; none by default."""
+        return {}
+
     def loss(self, player: str, nets: Networks, batch: Tensors, carry: Tensors) -> tuple[Tensor, Tensors]:
         """Return the mean loss and the carried state."""
         f, inputs = self.losses(player, nets, batch, carry)
@@ -225,9 +237,15 @@ class MeanLoss(Task):
         return losses_B.mean(), carried
 
     @final
-    def probe(
-        self, player: str, nets: Networks, batch: Tensors, carry: Tensors
-    ) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-        """Return the loss per example as a function of the inputs, and the inputs."""
+    def probe(self, player: str, nets: Networks, batch: Tensors, carry: Tensors) -> Probe:
+        """Return the loss per example as a function of the inputs, and the inputs; and further ones by name."""
         f, inputs = self.losses(player, nets, batch, carry)
-        return lambda x: f(x)[0], inputs
+        if len(self.probe_points) < 2:
+            return lambda x: f(x)[0], inputs
+        named = {
+            self.probe_points[0]: (lambda x: f(x)[0], inputs),
+            **self.further_probes(player, nets, batch),
+        }
+        return {name: f for name, (f, _) in named.items()}, {
+            name: points for name, (_, points) in named.items()
+        }

@@ -8,17 +8,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from gradbench.errors import UsageError
-from gradbench.models import Networks, Player, Tensors
+from gradbench.models import Networks, Player, Tensors, Values
 from gradbench.models.classification import ClassificationTask
 from gradbench.models.factory import add_own
 from gradbench.models.networks.convolution import ConvolutionalNetwork, Decoder, Encoder
 from gradbench.models.networks.residual import ResidualNetwork
 from gradbench.models.regression import per_example
 from gradbench.models.sampling import check_floating
-from gradbench.models.supervised import SPLITS, SupervisedTask
+from gradbench.models.supervised import SPLITS, SupervisedTask, precise
 
 SHOWN = 16
 """Test images that are stored with their reconstructions."""
@@ -118,7 +119,10 @@ class Autoencoder(SupervisedTask):
 
     A gradient penalty is taken of each example's loss with respect to its input: a reconstruction that moves with its
     input has a flat loss where it is good (Alain and Bengio, "What regularized auto-encoders learn from the
-    data-generating distribution", arXiv:1211.4246, 2012).
+    data-generating distribution", arXiv:1211.4246, 2012). With ``points`` ``code`` it is taken of the code: centred at
+    zero it is the contractive penalty, lambda times the batch's mean of the squared Frobenius norm of the code's
+    Jacobian (Rifai et al., "Contractive auto-encoders", ICML 2011). It costs as many passes through the encoder as the
+    code has numbers.
 
     Args:
         sizes: sizes of the data.
@@ -128,10 +132,12 @@ class Autoencoder(SupervisedTask):
         depth: convolutions of the encoder, and of the decoder.
         norm: ``none``, ``batch`` or ``group``.
         activation: a key of ``gradbench.models.networks.mlp.ACTIVATIONS``.
+        corruption: standard deviation of the normal noise of ``test/noisy_mse``, in units of a pixel.
         keys: ``batch_size`` and ``metrics``, as of :class:`SupervisedTask`.
     """
 
     players = (Player("autoencoder"),)
+    probe_points = ("inputs", "code")
     needs_targets = False
 
     def __init__(
@@ -143,11 +149,17 @@ class Autoencoder(SupervisedTask):
         depth: int,
         norm: str,
         activation: str,
+        corruption: float,
         **keys: Any,
     ) -> None:
         shape = check_images(arrays)
         if code < 1:
             raise UsageError(f"model.code must be >= 1, got {code}")
+        if not 0 <= corruption < math.inf:
+            raise UsageError(
+                f"model.corruption must be finite and >= 0, got {corruption}; 0.2 is the default"
+            )
+        self.code, self.corruption = code, corruption
 
         def network(**_: object) -> nn.Module:
             layers = (channels, depth, norm, activation)
@@ -167,6 +179,30 @@ class Autoencoder(SupervisedTask):
         """Return each image's mean squared error."""
         return {"mse": self.example_losses(outputs, targets)}
 
+    def further_probes(
+        self, player: str, nets: Networks, batch: Tensors
+    ) -> Mapping[str, tuple[Values, Tensor]]:
+        """Return the numbers of the code, each of an image of its own, and each image as often as there are numbers.
+
+        The numbers are times the square root of how many they are: the mean of their squared slopes over all B C rows
+        is the mean over B images of the squared Frobenius norm of the code's Jacobian.
+        """
+        encoder, C = nets[player].get_submodule("0"), self.code
+
+        def numbers(x: Tensor) -> Tensor:
+            codes = precise(encoder(x)).view(-1, C, C)
+            return math.sqrt(C) * codes.diagonal(dim1=1, dim2=2).reshape(-1)
+
+        return {"code": (numbers, batch["x"].repeat_interleave(C, dim=0))}
+
+    def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
+        """Compute loss and error on both splits, and that of test images that are reconstructed from noisy ones."""
+        net, errors = nets[self.players[0].name], []
+        for x, y in self.chunks("test", data, draw):
+            noisy = x + self.corruption * torch.randn_like(x)
+            errors.append(self.example_losses(self.outputs(net, noisy), y))
+        return super().evaluate(nets, data, draw) | {"test/noisy_mse": torch.cat(errors).mean()}
+
     def sample(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
         """Reconstruct the first test images. Shapes: [SHOWN, C, H, W] both."""
         x = data["test/x"][:SHOWN]
@@ -180,5 +216,6 @@ class Autoencoder(SupervisedTask):
 
     def metric_names(self, networks: Mapping[str, nn.Module]) -> frozenset[str]:
         """Return the names of all metrics, of both splits."""
+        add_own(("noisy_mse",), self.own_metrics)
         names = add_own(("loss", "mse"), self.own_metrics)
-        return frozenset(f"{split}/{name}" for split in SPLITS for name in names)
+        return frozenset(f"{split}/{name}" for split in SPLITS for name in names) | {"test/noisy_mse"}

@@ -5,7 +5,7 @@ inside ``vmap`` would give the same numbers, but it imports torch's compiler, wh
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,19 +16,16 @@ from torch.func import vmap
 from gradbench.functional.flat_params import Network, Tensors, Weights
 from gradbench.functional.input_gradients import Evaluated
 from gradbench.functional.noise import CounterNoise, subkey
-from gradbench.models import MeanLoss, Player, Task
+from gradbench.models import MeanLoss, Player, Task, Values
 from gradbench.regularizers import Regularizer
 from gradbench.training.execution import StackProgram
-from gradbench.training.points import AROUND, MOVES, chosen, move
+from gradbench.training.points import AROUND, MOVES, chosen, is_default, move
 
 Objective = Callable[..., tuple[Tensor, Tensor, Tensors, Tensors]]
 """``(own, others, batch, carry, strength [K, S], noise key [K]) -> loss [K], penalty [K], carry, buffers``.
 
 Own and others are weights. Without K where cells run one after another.
 """
-
-Probe = tuple[Callable[[Tensor], tuple[Tensor, Tensors]], Tensor | Mapping[str, Tensor]]
-"""A function ``x [B, ...] -> values [B], carry``, and the points [B, ...] where penalties measure its gradient."""
 
 
 def build_objective(player: Player, stack: StackProgram, due: frozenset[int]) -> Objective:
@@ -61,16 +58,16 @@ def build_objective(player: Player, stack: StackProgram, due: frozenset[int]) ->
             if place == AROUND:
                 x = stacked(move, subkey(noise_key, MOVES))(x)
             x = x if x.requires_grad else x.detach().requires_grad_()
-            if isinstance(network.model, MeanLoss) and place != AROUND:
+            if isinstance(network.model, MeanLoss) and is_default(network.model, place):
                 values_B, *passed = stacked(network.values_and_loss, noise_key)(x, *rest)
             else:
-                values_B = stacked(network.values, noise_key)(x, *rest)
+                values_B = stacked(partial(network.values, place), noise_key)(x, *rest)
                 passed = passed or stacked(network.loss, noise_key)(*rest)
             (slopes,) = torch.autograd.grad(
                 values_B.sum(), x, create_graph=True, allow_unused=True, materialize_grads=True
             )
             for index, part in members:
-                weighted_penalty = stacked(partial(network.weighted_penalty, part), noise_key)
+                weighted_penalty = stacked(partial(network.weighted_penalty, place, part), noise_key)
                 term = weighted_penalty(x, values_B, slopes, strength[..., index], *rest)
                 terms.append(term if part.every == 1 else part.every * term)
         loss, carried, buffers = passed
@@ -119,23 +116,31 @@ class OneNetwork:
             loss, carried = self.model.loss(self.name, nets, batch, carry)
         return loss.to(own.parameters.dtype), carried, nets[self.name].buffers
 
-    def probe(self, nets: dict[str, Network], batch: Tensors, carry: Tensors) -> Probe:
-        """Return the function and the points where a penalty measures its gradient."""
-        return probe_of(self.model, self.name, nets, batch, carry)
+    def probe(
+        self, place: str | None, nets: dict[str, Network], batch: Tensors, carry: Tensors
+    ) -> tuple[Values, Tensor]:
+        """Return the function and the points [B, ...] of a name where a penalty measures its gradient."""
+        return chosen(self.model, self.model.probe(self.name, nets, batch, carry), place)
 
     def points(
         self, place: str | None, own: Weights, others: dict[str, Weights], batch: Tensors, carry: Tensors
     ) -> Tensor:
         """Return the points of a name alone, [B, ...]; those around others before they are moved."""
         with self.autocast():
-            return chosen(self.model, self.probe(self.networks(own, others), batch, carry)[1], place)
+            return self.probe(place, self.networks(own, others), batch, carry)[1]
 
     def values(
-        self, x: Tensor, own: Weights, others: dict[str, Weights], batch: Tensors, carry: Tensors
+        self,
+        place: str | None,
+        x: Tensor,
+        own: Weights,
+        others: dict[str, Weights],
+        batch: Tensors,
+        carry: Tensors,
     ) -> Tensor:
         """Return the function's values at points, [B]."""
         with self.autocast():
-            return self.probe(self.networks(own, others), batch, carry)[0](x)[0]
+            return self.probe(place, self.networks(own, others), batch, carry)[0](x)
 
     def values_and_loss(
         self, x: Tensor, own: Weights, others: dict[str, Weights], batch: Tensors, carry: Tensors
@@ -143,12 +148,14 @@ class OneNetwork:
         """Return a :class:`MeanLoss`'s values at its inputs [B], and what :meth:`loss` does, by one pass."""
         nets = self.networks(own, others)
         with self.autocast():
-            values_B, carried = self.probe(nets, batch, carry)[0](x)
+            assert isinstance(self.model, MeanLoss)
+            values_B, carried = self.model.losses(self.name, nets, batch, carry)[0](x)
         loss = values_B.mean().to(own.parameters.dtype)
         return values_B, loss, carried, nets[self.name].buffers
 
     def weighted_penalty(
         self,
+        place: str | None,
         regularizer: Regularizer,
         x: Tensor,
         values_B: Tensor,
@@ -160,15 +167,7 @@ class OneNetwork:
     ) -> Tensor:
         """Return the penalty at points whose values [B] and slopes [B, ...] are known."""
         with self.autocast():
-            f = self.probe(self.networks(own, others), *rest)[0]
+            f = self.probe(place, self.networks(own, others), *rest)[0]
             assert regularizer.penalty is not None
-            penalty = regularizer.penalty(Evaluated(lambda x: f(x)[0], x, values_B, slopes), x, strength)
+            penalty = regularizer.penalty(Evaluated(f, x, values_B, slopes), x, strength)
         return penalty.to(own.parameters.dtype)
-
-
-def probe_of(model: Task, player: str, nets: dict[str, Network], batch: Tensors, carry: Tensors) -> Probe:
-    """Return where a model has a penalty measured: its losses, where its loss is the mean of them."""
-    if isinstance(model, MeanLoss):
-        return model.losses(player, nets, batch, carry)
-    f, points = model.probe(player, nets, batch, carry)
-    return lambda x: (f(x), {}), points

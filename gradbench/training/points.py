@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gradbench.errors import UsageError
-from gradbench.models import Task
+from gradbench.models import Probe, Task, Values
 
 AROUND = "around"
 """The name that stands for the points that :attr:`Task.probe_around` names, moved by noise."""
@@ -23,22 +23,29 @@ def offered(task: Task) -> tuple[str, ...]:
     return (*task.probe_points, *([AROUND] if task.probe_around else []))
 
 
-def chosen(task: Task, points: Tensor | Mapping[str, Tensor], name: str | None) -> Tensor:
-    """Return the points of a name out of what ``Task.probe`` returned; of ``around`` those that it moves.
+def is_default(task: Task, name: str | None) -> bool:
+    """Return whether a name is that of a task's default points."""
+    return name in (None, *task.probe_points[:1])
+
+
+def chosen(task: Task, probe: Probe, name: str | None) -> tuple[Values, Tensor]:
+    """Return the function and the points of a name out of what ``Task.probe`` returned; of ``around`` what it moves.
 
     Raises:
         UsageError: where the task returns other points than it names.
     """
+    f, points = probe
     if isinstance(points, Tensor):
-        if name is None or len(task.probe_points) < 2:
-            return points
+        if not isinstance(f, Mapping) and (name is None or len(task.probe_points) < 2):
+            return f, points
         points = {"without a name": points}
     if set(points) != set(task.probe_points):
         raise UsageError(
             f"{type(task).__name__}.probe returns points {', '.join(points)}, and its attribute probe_points names "
             f"{', '.join(task.probe_points) or 'none'}; return and name the same"
         )
-    return points[str(task.probe_around) if name == AROUND else name or task.probe_points[0]]
+    place = str(task.probe_around) if name == AROUND else name or task.probe_points[0]
+    return (f[place] if isinstance(f, Mapping) else f), points[place]
 
 
 def move(points: Tensor) -> Tensor:

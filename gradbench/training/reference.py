@@ -123,8 +123,8 @@ def train_one(cell: Cell, data: Data) -> Iterator[Update]:
                     for i, regularizer in acting:
                         if regularizer.penalty and step % regularizer.every == 0:
                             with CounterNoise(subkey(noise, number)), written_out():  # the same masks
-                                f, found = model.probe(player.name, before, batch, carry)
-                                points = chosen(model, found, regularizer.points)
+                                probe = model.probe(player.name, before, batch, carry)
+                                f, points = chosen(model, probe, regularizer.points)
                                 with CounterNoise(subkey(subkey(noise, number), MOVES)):
                                     points = move(points) if regularizer.points == AROUND else points
                                 paid = regularizer.penalty(f, points, strengths[i])

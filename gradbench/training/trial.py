@@ -236,9 +236,9 @@ class Trial:
                     )
                 total = loss
                 for index, part in regularizer.penalties:
-                    f, found = model.probe(player.name, bound(), batch, carry)
+                    probe = model.probe(player.name, bound(), batch, carry)
                     assert part.penalty is not None
-                    total = total + part.penalty(f, chosen(model, found, part.points), strength[index])
+                    total = total + part.penalty(*chosen(model, probe, part.points), strength[index])
                     if has_once_differentiable(total):
                         raise UsageError(
                             f"{name_of(self.cell)}: regularizer={self.cell.config['regularizer']['name']} needs second "

@@ -12,9 +12,12 @@ from gradbench.errors import UsageError
 from gradbench.models.images import SHOWN
 from gradbench.models.networks.convolution import NORMS, ConvolutionalNetwork, Decoder, Encoder, make_norm
 from gradbench.models.networks.residual import ResidualNetwork
+from gradbench.training.bind import init_state
+from gradbench.training.draws import draw_chunk
 from gradbench.training.execution import choose_execution
 from gradbench.training.loop import train
 from gradbench.training.program import build as build_program
+from gradbench.training.setup import build_stack
 
 
 class Torchvision(nn.Module):
@@ -216,3 +219,27 @@ def test_an_autoencoder_stores_test_images_beside_their_reconstructions():
     assert stored["images"].shape == stored["originals"].shape
     metrics = outcome.evaluations[2]
     assert metrics["test/mse"] == metrics["test/loss"] > 0
+
+
+def test_the_penalty_of_a_code_is_the_squared_frobenius_norm_of_its_jacobian():
+    (cell,) = cells("autoencoder", "gp@code", regularizer__lambda=0.7, steps=1, eval_every=1)
+    context = build_stack([cell], data_of(cell), CPU)
+    state = init_state(context)
+    encoder = (
+        context.layouts["autoencoder"].bind(state.weights["autoencoder"].parameters[0]).get_submodule("0")
+    )
+    index = draw_chunk(context, 0)["autoencoder"]["index"][0, 0]
+    x = context.data["train/x"][index]
+    jacobians = torch.func.vmap(torch.func.jacrev(lambda one: encoder(one[None])[0]))(x)  # [B, code, C, H, W]
+    penalty = 0.7 * jacobians.square().flatten(1).sum(dim=1).mean().item()
+    assert train([cell], data_of(cell), CPU).curves["penalty"][0, 0] == pytest.approx(penalty, rel=1e-12)
+
+
+def test_an_autoencoder_is_judged_by_noisy_test_images_too():
+    given = {"steps": 2, "eval_every": 2, "record_every": 2}
+    grid = cells("autoencoder", "none", model__corruption=[0.0, 0.2, 2.0], **given)
+    clean, usual, noisy = (train([cell], data_of(cell), CPU).evaluations[2] for cell in grid)
+    assert clean["test/noisy_mse"] == clean["test/mse"] == usual["test/mse"] == noisy["test/mse"]
+    assert clean["test/mse"] < usual["test/noisy_mse"] < noisy["test/noisy_mse"]
+    with pytest.raises(UsageError, match=r"model.corruption must be finite and >= 0, got -1"):
+        build("autoencoder", (1, 8, 8), model__corruption=-1.0)

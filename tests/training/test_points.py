@@ -161,7 +161,9 @@ def test_a_task_names_points_of_its_own_the_default_first(own_probe):
 def test_a_task_that_returns_other_points_than_it_names_is_told_both():
     task = WassersteinGAN.__new__(WassersteinGAN)
     with pytest.raises(UsageError, match=r"WassersteinGAN.probe returns points here, and .* between, real"):
-        chosen(task, {"here": torch.zeros(2)}, None)
+        chosen(task, (torch.sum, {"here": torch.zeros(2)}), None)
     with pytest.raises(UsageError, match="returns points without a name"):
-        chosen(task, torch.zeros(2), "real")
-    assert torch.equal(chosen(task, torch.zeros(2), None), torch.zeros(2)), "as before there were names"
+        chosen(task, (torch.sum, torch.zeros(2)), "real")
+    f, points = chosen(task, (torch.sum, torch.zeros(2)), None)
+    assert f is torch.sum, "as before there were names"
+    assert torch.equal(points, torch.zeros(2))

@@ -35,9 +35,10 @@ from torch import nn
 
 from gradbench.errors import UsageError
 from gradbench.functional.flat_params import flatten
+from gradbench.functional.noise import CounterNoise
 from gradbench.models.mlp import Classifier
 from gradbench.tracing import cache as trace_cache
-from gradbench.training.bind import init_state
+from gradbench.training.bind import init_state, noise_keys
 from gradbench.training.draws import CHUNK, draw_chunk
 from gradbench.training.interaction import interact_one
 from gradbench.training.loop import train
@@ -53,7 +54,7 @@ CALMER = {model: {"optimizer__lr": [0.001, 0.002]} for model in ("a2c", "image_g
 """Model -> a learning rate of its own, where first steps are as large as it, or two networks make rounding grow."""
 
 SOONER = {
-    "zclip": {"regularizer__warmup": 5},
+    "zclip": {"regularizer__warmup": 5, "regularizer__alpha": 0.8},
     "gp_lp": {"regularizer__center": 0.01},
     "gp+gp_lp+zclip": {"regularizer__zclip__warmup": 5, "regularizer__gp_lp__center": 0.01},
 }
@@ -349,7 +350,7 @@ def test_final_metrics_are_what_the_model_measures_of_plain_modules(model):
                 name: as_tensor(one, program.dtype) for name, one in program.model.evaluation_carry().items()
             }
             examples |= last.carry | interact_one(program.model, last.networks, first, draw)[0]
-        with torch.no_grad():
+        with torch.no_grad(), CounterNoise(noise_keys([cell], "evaluation", CPU)[0]):
             networks = {name: net.eval() for name, net in last.networks.items()}
             found = program.model.evaluate(networks, examples, draw)
         arrays = {name: tensor.numpy() for name, tensor in found.items() if tensor.dim()}
