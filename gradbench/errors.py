@@ -127,10 +127,24 @@ NO_MEMORY = re.compile("failed to map segment|cannot allocate memory", re.IGNORE
 """What the dynamic linker says of a library that does not fit."""
 
 
+LIKE = 0.5
+"""Ratio of ``difflib`` from which two names are alike."""
+
+
+def _is_like(given: str, name: str, start: int) -> bool:
+    return difflib.SequenceMatcher(None, given[start:], name[start:]).ratio() >= LIKE
+
+
 def nearest(given: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the known name most like ``given`` but for case, or an empty string."""
+    """Return ``"; did you mean 'x'?"`` for the known name most like ``given`` but for case, or an empty string.
+
+    What both begin with up to a dot or a slash, such as ``test/``, makes no name alike.
+    """
     names = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(given.lower(), list(names), n=1, cutoff=0.5)
+    lowered = given.lower()
+    head = lowered[: max(lowered.rfind("."), lowered.rfind("/")) + 1]
+    rest = [name for name in names if not name.startswith(head) or _is_like(lowered, name, len(head))]
+    close = difflib.get_close_matches(lowered, rest, n=1, cutoff=LIKE)
     return f"; did you mean '{names[close[0]]}'?" if close else ""
 
 

@@ -172,12 +172,14 @@ def test_nothing_scrolls_sideways_on_a_phone_but_wide_tables_in_their_own_box(
     assert any(box.evaluate("(box) => box.scrollWidth > box.clientWidth") for box in boxes)
 
 
-def test_a_ranking_of_ordinary_names_is_whole_on_a_laptop_and_neither_ids_nor_options_are_broken(
+def test_a_ranking_and_claims_of_ordinary_names_are_whole_on_a_laptop_and_neither_ids_nor_options_are_broken(
     open_page: Any,
 ) -> None:
     tab = open_page("plain", (1200, 900))
     ranking = tab.page.locator("#treatments .scroll").first
-    assert ranking.evaluate("(box) => box.scrollWidth <= box.clientWidth")
+    claims = tab.page.locator("#claims .scroll").first
+    for table in (ranking, claims):
+        assert table.evaluate("(box) => box.scrollWidth <= box.clientWidth")
     lines = """(text) => {
         const range = document.createRange();
         range.selectNodeContents(text);

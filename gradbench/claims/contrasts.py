@@ -113,10 +113,19 @@ def mean_effect(claim: Claim, values: Floats, confidence: float) -> Interval:
     return to_effect_scale(claim, paired_interval(values, confidence))
 
 
-def note_missing_interval(effect: Interval) -> tuple[str, ...]:
-    """Explain why several values have no interval; an empty tuple if they have one."""
-    if effect.n < 2 or not np.isnan(effect.low):
+def note_missing_interval(effect: Interval, tuning: int = 0, any_lost: bool = False) -> tuple[str, ...]:
+    """Explain why there is no interval; an empty tuple if there is one, or if lost cells are why.
+
+    Args:
+        effect: the effect.
+        tuning: number of seeds that chose the settings, and do not judge.
+        any_lost: whether cells were lost.
+    """
+    if not np.isnan(effect.low) or (any_lost and effect.n < 2):
         return ()
+    if effect.n < 2:
+        beside = f" beside the {tuning} that chose the settings" if tuning else ""
+        return (f"no interval: at least two seeds are needed{beside}",)
     return (f"no interval: {effect.n} values that all agree are too few to tell how they spread",)
 
 

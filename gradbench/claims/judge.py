@@ -143,7 +143,7 @@ def judge_contrast(claim: Claim, cells: ConditionCells) -> ConditionResult:
         (("", contrast),),
         chosen,
         cells.tuning,
-        note_missing_interval(effect),
+        note_missing_interval(effect, cells.tuning, any(contrast.lost)),
     )
 
 

@@ -48,7 +48,7 @@ def judge_trend(claim: Claim, cells: ConditionCells) -> ConditionResult:
     effect = mean_effect(claim, slopes, cells.confidence)
     lost = sum(int(row.lost.sum()) for row in judged)
     worst = (f"{lost} lost cells count as the worst of the others",) if lost else ()
-    notes = (*worst, *note_missing_interval(effect))
+    notes = (*worst, *note_missing_interval(effect, cells.tuning))
     return ConditionResult(
         cells.condition or {}, decide_effect(claim, effect), effect, tuning=cells.tuning, notes=notes
     )
@@ -86,7 +86,7 @@ def judge_interior(claim: Claim, cells: ConditionCells) -> ConditionResult:
         verdict = SUPPORTED
     weaker = min((one.effect for _, one in found), key=lambda effect: claim.sign * effect.estimate)
     chosen = (("best inside", {claim.along: cells.along[best], **inside.setting}),)
-    notes = (*note_good_values(claim, cells), *note_missing_interval(weaker))
+    notes = (*note_good_values(claim, cells), *note_missing_interval(weaker, tuning))
     return ConditionResult(cells.condition or {}, verdict, weaker, found, chosen, tuning, notes)
 
 

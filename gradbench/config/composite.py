@@ -27,6 +27,9 @@ GIVEN_LATER = "???"
 """The value of a key that must be given."""
 
 NAME = r"[^\W\d]\w*"
+PLAIN = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+NO_TEXT = ("null", "true", "false", "inf", "nan")
+"""Words that Hydra's grammar takes as other values than texts."""
 RESERVED = re.compile(r"(?:model\.(network|networks|metrics|loss)|data\.(loader))(?:\.|$)")
 COMPOSITE = re.compile(rf"(model\.(?:network|loss|(?:networks|metrics)\.{NAME})|data\.loader)((?:\.{NAME})*)")
 """Matches a composite key: the node that names code, and what follows of an argument's key."""
@@ -72,8 +75,10 @@ def typed(key: str) -> str:
 
 
 def to_word(key: str, value: Any) -> str:
-    """Return an override that gives a typed key a value; names of code stand without quotes, which are for shells."""
-    return f"{key}={value}" if is_code(key, value) and str(value).isascii() else f"{key}={literal(value)}"
+    """Return an override that gives a typed key a value; names, such as those of code, stand without quotes."""
+    is_name = isinstance(value, str) and PLAIN.fullmatch(value) and value.lower() not in NO_TEXT
+    is_plain = is_name or (is_code(key, value) and str(value).isascii())
+    return f"{key}={value}" if is_plain else f"{key}={literal(value)}"
 
 
 def is_dotted_name(value: object) -> bool:

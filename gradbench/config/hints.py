@@ -77,7 +77,9 @@ def say_options(
         which = f"{part} has no {key}" if is_part else f"{chosen_now} has no {name}"
         return f"{which}, and {', '.join(having)} {'have' if len(having) > 1 else 'has'} it"
     own = [one for one in known if one.startswith(f"{group}.") and not is_node(one, known)]
-    return f"{chosen_now} has no {name}{nearest(f'{group}.{name}', own)}"
+    alone = next(iter(chosen), "") if len(chosen) == 1 else ""
+    listed = f"; `gradbench info {alone}` lists its keys" if alone and JOINT not in alone else ""
+    return f"{chosen_now} has no {name}{nearest(f'{group}.{name}', own) or listed}"
 
 
 def is_node(key: str, known: Iterable[str]) -> bool:

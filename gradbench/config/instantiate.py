@@ -109,7 +109,11 @@ def explain_failure(cause: BaseException, target: str, config: Mapping[str, Any]
     if isinstance(cause, ImportError | AttributeError):
         return f"cannot import {target} ({reason}); install its package, or type the command in its folder"
     if isinstance(cause, KeyError):
-        return f"it needs data with {reason}, and data={config['data']['name']} has none; choose other data or model"
+        name = config["data"]["name"]
+        return (
+            f"it needs data with {reason}, and data={name} has none; leave out data={name} for the model's own data, "
+            "or choose others or another model"
+        )
     if isinstance(cause, TypeError):
         return f"{target} does not accept its keys: {reason}"
     return reason

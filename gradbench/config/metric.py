@@ -9,7 +9,9 @@ from gradbench.config.sources import OWN
 from gradbench.errors import UsageError
 
 GOALS: dict[str, str | None] = {
-    **dict.fromkeys(("loss", "mse", "mae", "perplexity", "bits_per_character", "wasserstein"), "min"),
+    **dict.fromkeys(
+        ("loss", "mse", "noisy_mse", "mae", "perplexity", "bits_per_character", "wasserstein"), "min"
+    ),
     **dict.fromkeys(("gap/loss", "gap/accuracy", "gradient_norm_deviation"), "min"),
     **dict.fromkeys(("accuracy", "fgsm_accuracy", "r2", "solved", "modes", "quality", "classes"), "max"),
     **dict.fromkeys(("frechet_distance", "class_divergence"), "min"),
@@ -22,7 +24,9 @@ GOALS: dict[str, str | None] = {
 """Metric that gradbench's models report, without its split -> its goal; ``None`` where that depends on the question."""
 
 SCALES: dict[str, str] = {
-    **dict.fromkeys(("loss", "mse", "mae", "perplexity", "bits_per_character", "wasserstein"), "log"),
+    **dict.fromkeys(
+        ("loss", "mse", "noisy_mse", "mae", "perplexity", "bits_per_character", "wasserstein"), "log"
+    ),
     **dict.fromkeys(("accuracy", "fgsm_accuracy", "quality", "exact_match", "token_accuracy"), "logit"),
     "frechet_distance": "log",
 }

@@ -40,7 +40,7 @@ def muon(
 
     Args:
         momentum: decay rate of the average of a matrix's gradient.
-        nesterov: look ahead along the momentum.
+        nesterov: look ahead along the momentum; without momentum it changes nothing.
         weight_decay: coefficient, of all parameters.
         decoupled: whether weight decay is decoupled.
         adjust_lr_fn: how a matrix's learning rate depends on its shape: a key of ``ADJUSTMENTS``.
@@ -50,14 +50,12 @@ def muon(
         eps: AdamW's.
 
     Raises:
-        UsageError: for an option out of range, or nesterov without momentum.
+        UsageError: for an option out of range.
 
     References: Jordan, "Muon: an optimizer for hidden layers in neural networks", 2024; Liu et al., "Muon is scalable
     for LLM training", arXiv:2502.16982, 2025 (match_rms_adamw); Bernstein, "Deriving Muon", 2025 (spectral_unclamped).
     """
     check_option("momentum", momentum, "0.95", below=1)
-    if nesterov and not momentum:
-        raise UsageError("optimizer.nesterov needs momentum, got 0; add optimizer.nesterov=false")
     check_option("weight_decay", weight_decay, "0.1")
     check_option("adamw_lr", adamw_lr, "1")
     if adjust_lr_fn not in ADJUSTMENTS:

@@ -88,10 +88,12 @@ def build_regularizers(config: Mapping[str, Any], task: Task) -> dict[str, Regul
     for at, node in regularizers_of(config["regularizer"]).items():
         chosen = node.get(PLAYERS)
         if chosen not in (None, *names, *([BOTH] if len(names) > 1 else [])):
-            known = f"{', '.join(names)} or {BOTH}" if len(names) > 1 else f"{names[0]}, its only network"
-            raise UsageError(
-                f"regularizer.{at}{PLAYERS}={chosen}: model={model} has {known}; write one of them"
+            known = (
+                f"{', '.join(names)} or {BOTH}; write one of them"
+                if len(names) > 1
+                else f"one network, {names[0]}; leave it out"
             )
+            raise UsageError(f"regularizer.{at}{PLAYERS}={chosen}: model={model} has {known}")
     found = {player.name: build_regularizer(config, player) for player in players}
     for player in players:
         check_points(config, found[player.name], task)

@@ -235,3 +235,16 @@ def test_conditions_of_an_entry_are_corrected_for_and_other_entries_are_not() ->
     assert confidences == [pytest.approx(1 - 0.05 / 4)] * 4
     among = claim(POOL, per=["experiment"], among={"experiment": [0, 1]})
     assert [part.confidence for part in split_by_condition(among, evidence)] == [pytest.approx(0.975)] * 2
+
+
+@pytest.mark.parametrize(("seeds", "has_interval"), [(3, False), (4, True)])
+def test_a_claim_without_an_interval_says_that_seeds_are_missing_beside_those_that_chose(
+    seeds: int, has_interval: bool
+) -> None:
+    cells = crossed(data=["digits"], seed=range(seeds), **{"regularizer.lambda": [0.1, 1.0]})
+    cells["test/loss"] = np.random.default_rng(0).uniform(1, 2, len(cells))
+    (found,) = judged(claim(CONTRAST), cells).results
+    assert found.tuning == 2
+    assert np.isfinite(found.effect.low) == has_interval
+    why = "no interval: at least two seeds are needed beside the 2 that chose the settings"
+    assert found.notes == (() if has_interval else (why,))

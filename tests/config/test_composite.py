@@ -344,7 +344,7 @@ def test_a_key_for_all_lone_regularizers_may_stand_beside_those_of_parts():
         ),
         (
             "model=mlp regularizer=gp+clip_norm regularizer.clip_norm.players=both",
-            "regularizer.clip_norm.players=both: model=mlp has mlp, its only network; write one of them",
+            "regularizer.clip_norm.players=both: model=mlp has one network, mlp; leave it out",
         ),
         (
             "model=wgan regularizer=clip_norm regularizer.players=3",
@@ -720,3 +720,30 @@ def test_what_a_task_raises_is_one_line_however_it_is_given_its_networks(monkeyp
     monkeypatch.setitem(sys.modules, "own", sys.modules[__name__])
     with pytest.raises(UsageError, match=r"^model=x: not this one$"):
         instantiate_group({"model": {"name": "x", "_target_": "own.Task", "network": None}}, "model")
+
+
+NOT_NAMES = (
+    "null",
+    "True",
+    "inf",
+    "NaN",
+    "1e5",
+    "12",
+    "a b",
+    "a,b",
+    "a=b",
+    "",
+    "é",
+    "it's",
+    "a.b",
+    "${seed}",
+)
+
+
+@pytest.mark.parametrize("text", ["real", "match_rms_adamw", *NOT_NAMES])
+def test_a_text_comes_back_from_the_word_that_a_command_shows_and_a_name_needs_no_quotes(text):
+    word = composite.to_word("model.unit", text)
+    (axis,) = Configs().parse([word]).axes
+    (read,) = axis.values
+    assert read == text
+    assert (word == f"model.unit={text}") == (text not in NOT_NAMES)

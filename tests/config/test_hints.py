@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gradbench.config.compose import Configs, Experiment
 from gradbench.config.overrides import Axis
-from gradbench.errors import UsageError
+from gradbench.errors import UsageError, nearest
 from gradbench.grid.expand import expand
 
 CONFIGS = Configs()
@@ -33,6 +33,10 @@ def refused(*words):
         ("+seeds=3", "did you mean 'seed=range(3)'?"),
         ("batch_size=8", "did you mean 'model.batch_size'?"),
         ("optimzer=adam", "did you mean 'optimizer'?"),
+        (
+            "model=transformer model.context=9",
+            "model=transformer has no context; `gradbench info transformer` lists",
+        ),
         ("results=here", "it is an option: --results FOLDER"),
         ("name=foo", "nothing reads name='foo'; leave it out"),
         ("+wandb=true", "nothing reads wandb=true; leave it out"),
@@ -84,7 +88,7 @@ def test_a_quoted_value_is_read_as_it_is_said_to_be_typed():
 
 def test_a_missing_file_of_an_experiment_is_called_a_missing_file():
     with pytest.raises(
-        UsageError, match=r"there is no file my\.yaml; give an experiment's file, or one of: agents,"
+        UsageError, match=r"there is no file my\.yaml; give an experiment's file, or one of: a2c,"
     ):
         CONFIGS.experiment("my.yaml")
 
@@ -141,3 +145,17 @@ def test_a_range_has_the_points_that_decimals_have(start, stop, step):
 def test_a_whole_range_stays_whole():
     assert CONFIGS.parse(["seed=range(5,0,-2)"]).axes == (Axis("seed", (5, 3, 1)),)
     assert CONFIGS.parse(["seed=range(3)"]).axes == (Axis("seed", (0, 1, 2)),)
+
+
+@pytest.mark.parametrize(
+    ("given", "known", "said"),
+    [
+        ("test/accuracy", ["test/read", "test/token_accuracy"], "test/token_accuracy"),
+        ("test/accuracy", ["test/read"], ""),
+        ("model.context", ["model.unit", "seed"], ""),
+        ("tset/loss", ["test/loss", "test/read"], "test/loss"),
+        ("train/lss", ["test/loss", "train/read"], "test/loss"),
+    ],
+)
+def test_what_two_names_begin_with_makes_them_no_more_alike(given, known, said):
+    assert nearest(given, known) == (f"; did you mean '{said}'?" if said else "")

@@ -119,6 +119,7 @@ PAIRS = {
     "lion, betas": (lion(betas=(0.95, 0.98)), Lion, {"betas": (0.95, 0.98)}),
     "lion, weight decay": (lion(weight_decay=0.1), Lion, {"weight_decay": 0.1}),
     "muon": (muon(), TorchsMuon, {}),
+    "muon, without momentum": (muon(momentum=0.0), TorchsMuon, {"momentum": 0.0}),
     "muon, original": (
         muon(adjust_lr_fn="original", momentum=0.8, nesterov=False, adamw_lr=0.1, weight_decay=0.0),
         TorchsMuon,
@@ -285,7 +286,6 @@ def test_every_optimizer_of_conf_steps_on_the_meta_device(name):
         (lambda: lion(betas=(0.9, 1.0)), "betas"),
         (lambda: lion(weight_decay=-1.0), "weight_decay"),
         (lambda: muon(momentum=1.0), "momentum"),
-        (lambda: muon(momentum=0.0), "nesterov"),
         (lambda: muon(adjust_lr_fn="none"), "adjust_lr_fn"),
         (lambda: muon(iterations=0), "iterations"),
         (lambda: muon(adamw_lr=-1.0), "adamw_lr"),

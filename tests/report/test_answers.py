@@ -263,3 +263,24 @@ def test_where_none_is_best_so_far_it_is_named_first(tmp_path: Path) -> None:
     cells.to_parquet(tmp_path / "cells" / "a.parquet")
     (row,) = table(tmp_path).to_dict("records")
     assert row["advice"].startswith("Undecided: best seen none, then gp at λ = ")
+
+
+@pytest.mark.parametrize("none_is_best", [True, False])
+def test_what_is_best_seen_is_said_alike_of_one_learning_rate_and_of_several(
+    none_is_best: bool, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    for part, rate, shift in (("a", 0.1, 3.0), ("b", 1.0, 1.0)):
+        cells = synthetic.write(
+            tmp_path, models=["wgan"], strengths=GP, seeds=4, leaves={"optimizer.lr": rate}, part=part
+        )
+        best = (cells["regularizer"] == "none") == none_is_best
+        noise = rng.normal(size=len(cells))
+        noise -= noise.reshape(-1, 4).mean(axis=1).repeat(4)  # so that means are those that are put in
+        cells["test/wasserstein"] = shift * np.where(best, 0.95, 1.0) * np.exp(0.3 * noise)
+        cells.to_parquet(tmp_path / "cells" / f"{part}.parquet")
+    found = {one.group: one for one in answers(tmp_path)}
+    over, at_best = found["wgan, any learning rate"], found["wgan (lr=1)"]
+    assert (over.verdict, at_best.verdict) == ("undecided", "undecided")
+    for one in (over, at_best):
+        assert one.advice.startswith(f"Undecided: best seen {'none, then gp' if none_is_best else 'gp'}")

@@ -2,13 +2,17 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import synthetic
+from matplotlib.figure import Figure
 
 from gradbench.report import build
+from gradbench.report.figures import images
 from gradbench.report.figures.images import MAX_IMAGES, MAX_PIXELS, tile, tile_snapshots
+from gradbench.report.figures.panels import LINE, panels
 
 
 def store(folder: Path, **arrays: np.ndarray) -> None:
@@ -88,3 +92,29 @@ def test_images_over_training_have_a_row_per_evaluation(tmp_path: Path, drawn: C
 @pytest.mark.parametrize("images", [np.zeros(0), np.zeros((3, 0, 1, 8, 8)), np.zeros((2, 4, 2, 8, 8))])
 def test_snapshots_that_are_no_images_are_not_drawn(images: np.ndarray) -> None:
     assert tile_snapshots(images) is None
+
+
+def test_rows_of_images_are_no_further_apart_than_their_titles_are_high(
+    tmp_path: Path, drawn: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn("Images")
+    strengths = {"none": ()} | dict.fromkeys(("gp", "gp_zero", "gp_lp", "clip_norm"), (1.0,))
+    synthetic.write(tmp_path, models=["wgan"], strengths=strengths, steps=12)
+    store(tmp_path, images=np.zeros((16, 1, 8, 8)))
+    figures: list[Figure] = []
+
+    def keep(*args: Any, **keys: Any) -> Any:
+        made = panels(*args, **keys)
+        figures.append(made[0])
+        return made
+
+    monkeypatch.setattr(images, "panels", keep)
+    build(tmp_path)
+    for figure in figures:
+        tops = sorted({round(float(ax.get_position().y1), 6) for ax in figure.axes})
+        bottoms = sorted({round(float(ax.get_position().y0), 6) for ax in figure.axes})
+        assert len(tops) > 1
+        lines = max(ax.get_title(loc="left").count("\n") + 1 for ax in figure.axes)
+        apart = (np.array(bottoms[1:]) - np.array(tops[:-1])) * figure.get_figheight()
+        assert apart.max() < lines * LINE + 0.35
+        assert bottoms[0] * figure.get_figheight() < 0.15

@@ -456,7 +456,10 @@ def answer_over_rates(name: str, groups: Sequence[ComparisonGroup]) -> Answer | 
     parts.append(_equal_budget(first, scores, arms, treatments))
     shown = UNDECIDED if ranking.verdict == UNDECIDED else NONE if keeps else words
     value = control if keeps else group.mean(setting)
-    advice = "Undecided: best seen" if ranking.verdict == UNDECIDED else "Use"
+    advice = "Use"
+    if ranking.verdict == UNDECIDED:
+        is_first = bool(ranking.contenders[0].verdict)  # or none is
+        advice = f"Undecided: best seen{'' if is_first else ' none, then'}"
     return Answer(
         f"{name}, any learning rate",
         ranking.verdict,

@@ -103,14 +103,14 @@ def _entries(verdict: Verdict) -> list[tuple[TableEntry, ...]]:
     return [
         (
             TableEntry(claim.id),
-            TableEntry(format_condition(result) or "all"),
+            TableEntry(format_condition(result) or "all", kind="wrapped"),
             TableEntry(result.verdict, kind="verdict"),
             TableEntry(format_effect(claim, result), result.effect.estimate),
             TableEntry(str(result.effect.n), float(result.effect.n)),
             *_side_entries(claim, result),
-            TableEntry(format_rule(claim)),
-            TableEntry(format_chosen(result) or "–"),
-            TableEntry("; ".join(result.notes) or "–"),
+            TableEntry(format_rule(claim), kind="wrapped"),
+            TableEntry(format_chosen(result) or "–", kind="wrapped"),
+            TableEntry("; ".join(result.notes) or "–", kind="wrapped"),
         )
         for result in verdict.judgement.results
     ]

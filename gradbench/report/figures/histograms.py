@@ -3,8 +3,8 @@
 import numpy as np
 
 from gradbench.report.analysis.comparison import ComparisonGroup
-from gradbench.report.figures.panels import Context, Drawing, panels, title_lines
-from gradbench.report.render.formatting import format_number, format_strength
+from gradbench.report.figures.panels import Context, Drawing, panels_of_treatments
+from gradbench.report.render.formatting import format_number
 from gradbench.stats.intervals import Floats
 
 CAPTION = (
@@ -25,33 +25,16 @@ def draw(context: Context) -> list[Drawing]:
     kept = [comparison for comparison in context.comparisons if found[comparison.label]]
     if not kept:
         return []
-    columns = [len(found[comparison.label]) for comparison in kept]
-    abreast = 2 if context.layout.stacked else max(columns)
     title = _title({comparison.label: found[comparison.label] for comparison in kept})
-    figure, axes = panels(
-        title,
-        [c.label_with_seeds for c in kept],
-        columns,
-        layout=context.layout,
-        height=1.15,
-        left=0.4,
-        gap=0.16,
-        titles=[3] * len(kept),
-        abreast=abreast,
-    )
+    figure, axes = panels_of_treatments(context, title, kept, found)
     window = _window([counts for histograms in found.values() for counts in histograms.values()])
     for comparison, row in zip(kept, axes, strict=True):
         histograms = found[comparison.label]
         for ax, (treatment, (edges, raw, used)) in zip(row, histograms.items(), strict=True):
             ax.stairs(raw / max(raw.sum(), 1), edges, color="#c4c4c4", fill=True)
             ax.stairs(used / max(used.sum(), 1), edges, color=context.looks[treatment].color, lw=1.4)
-            chosen = comparison.chosen_setting(treatment)
-            where = format_strength(chosen.quantity, [chosen.at])
-            ax.set_title(title_lines(ax, treatment, where), loc="left", size=8)
-            ax.set_yticks([])
             ax.set_xlim(*window)
             ax.set_xlabel("log₁₀ |g|")
-        row[0].set_ylabel("share")
     alt = f"Histograms of gradient coordinates before and after each treatment. {title}"
     return [Drawing("histograms", title, CAPTION, alt, "", figure)]
 

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from gradbench.report.analysis.comparison import ComparisonGroup
-from gradbench.report.figures.panels import Context, Drawing, panels, title_lines
+from gradbench.report.figures.panels import Context, Drawing, panels, wrapped_lines
 from gradbench.report.render.formatting import format_number, format_strength
 
 CAPTION = (
@@ -25,7 +25,7 @@ CAPTION_SNAPSHOTS = (
     "each column from the same random input throughout. If the treatments did nothing, the panels would look alike."
 )
 MAX_IMAGES, MAX_PIXELS = 16, 256  # images of a panel, and pixels of an image's side
-ABREAST, LEFT, GAP = 4, 0.1, 0.2  # panels of a row; inches
+ABREAST, LEFT, GAP, BELOW = 4, 0.1, 0.2, 0.1  # panels of a row; inches
 LARGEST = 1.75  # inches of a panel
 ORIGINALS, SNAPSHOTS = "originals", "snapshots/images"
 MAX_ROWS, MAX_COLUMNS = 5, 8  # of snapshots
@@ -131,14 +131,15 @@ def _draw_figure(
     size = min((context.layout.width - 2 * LEFT - GAP * (abreast - 1)) / abreast, LARGEST)
     right = context.layout.width - LEFT - size * abreast - GAP * (abreast - 1)
     ratio = max(image.shape[0] / image.shape[1] for _, image in found.values() if image is not None)
-    lines = 3 + max(below.count("\n") for below, _ in found.values())
+    titles = [wrapped_lines(size, treatment, *below.split("\n")) for treatment, (below, _) in found.items()]
+    lines = [one.count("\n") + 1 for one in titles]
     figure, rows = panels(
         title, [comparison.label_with_seeds, *[""] * (len(counts) - 1)], counts, layout=context.layout,
-        height=size * ratio, left=LEFT, right=right, gap=GAP, titles=[lines] * len(counts), abreast=abreast,
+        height=size * ratio, left=LEFT, right=right, gap=GAP, below=BELOW, abreast=abreast,
+        titles=[max(lines[start : start + abreast]) for start in range(0, len(names), abreast)],
     )  # fmt: skip
-    for ax, treatment in zip((ax for row in rows for ax in row), names, strict=True):
-        below, image = found[treatment]
-        ax.set_title(title_lines(ax, treatment, *below.split("\n")), loc="left", size=8)
+    for ax, own, (_, image) in zip((ax for row in rows for ax in row), titles, found.values(), strict=True):
+        ax.set_title(own, loc="left", size=8)
         _draw_image(ax, image)
     alt = f"Images in a square per treatment. {title}"
     return Drawing(name, title, caption, alt, "", figure)

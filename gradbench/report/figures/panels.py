@@ -3,7 +3,7 @@
 import itertools
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from gradbench.report.analysis.comparison import ComparisonGroup
 from gradbench.report.figures.style import GLYPHS, Look
 from gradbench.report.load.cells import LoadedResults
 from gradbench.report.load.curves import Curves
-from gradbench.report.render.formatting import format_number, format_setting, shorten
+from gradbench.report.render.formatting import format_number, format_setting, format_strength, shorten
 
 LINE = 0.16  # inches per line of text
 LABEL_GAP = 9.5  # points between labels at line ends
@@ -81,6 +81,7 @@ def panels(
     left: float = 0.72,
     right: float = 0.2,
     gap: float = 0.62,
+    below: float | None = None,
     titles: Sequence[int] = (),
     abreast: int = 1,
 ) -> tuple[Figure, list[list[Axes]]]:
@@ -95,6 +96,7 @@ def panels(
         left: margin for ticks and their label, in inches.
         right: margin for labels at line ends, in inches.
         gap: gap between the panels of a row, in inches.
+        below: space below each panel, in inches; ``None`` for that of ticks and their label.
         titles: number of lines of the panels' own titles, for each of the first rows.
         abreast: panels of a row that stand side by side where the others stand below them.
 
@@ -104,7 +106,9 @@ def panels(
     lines = textwrap.wrap(shorten(title, MAX_TITLE), int(11 * layout.width)) or [""]
     headings = [textwrap.wrap(shorten(row, MAX_TITLE), int(CHARACTERS * layout.width)) for row in rows]
     own = [*titles, *[0] * (len(rows) - len(titles))]
-    above, below = 0.12 + 0.2 * len(lines), 0.62 if layout.stacked else 0.48
+    above = 0.12 + 0.2 * len(lines)
+    if below is None:
+        below = 0.62 if layout.stacked else 0.48
     width = (layout.width - left - right + gap) / side - gap
     spots, y = [], above  # y: inches from the top
     heads = []
@@ -130,6 +134,42 @@ def panels(
     ]
     for ax in (ax for row in axes for ax in row):
         ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    return figure, axes
+
+
+def panels_of_treatments(
+    context: Context,
+    title: str,
+    comparisons: Sequence[ComparisonGroup],
+    found: Mapping[str, Collection[str]],
+) -> tuple[Figure, list[list[Axes]]]:
+    """Create a row of panels of shares per comparison, and in it one per treatment, named with its chosen strength.
+
+    Args:
+        context: with the layout.
+        title: as of :func:`panels`.
+        comparisons: one per row.
+        found: label of each -> its treatments that have something to show, at least one.
+    """
+    counts = [len(found[comparison.label]) for comparison in comparisons]
+    figure, axes = panels(
+        title,
+        [comparison.label_with_seeds for comparison in comparisons],
+        counts,
+        layout=context.layout,
+        height=1.15,
+        left=0.4,
+        gap=0.16,
+        titles=[3] * len(counts),
+        abreast=2 if context.layout.stacked else max(counts),
+    )
+    for comparison, row in zip(comparisons, axes, strict=True):
+        for ax, treatment in zip(row, found[comparison.label], strict=True):
+            chosen = comparison.chosen_setting(treatment)
+            where = format_strength(chosen.quantity, [chosen.at])
+            ax.set_title(title_lines(ax, treatment, where), loc="left", size=8)
+            ax.set_yticks([])
+        row[0].set_ylabel("share")
     return figure, axes
 
 
@@ -236,7 +276,12 @@ def wrap_name(name: str, length: int) -> str:
 
 def title_lines(ax: Axes, name: str, *further: str) -> str:
     """Write the title of a panel: a name, wrapped to its width, and further lines."""
-    return "\n".join(filter(None, [wrap_name(name, int(CHARACTERS * width_of(ax))), *further]))
+    return wrapped_lines(width_of(ax), name, *further)
+
+
+def wrapped_lines(width: float, name: str, *further: str) -> str:
+    """Write a name, wrapped to a width in inches, and further lines."""
+    return "\n".join(filter(None, [wrap_name(name, int(CHARACTERS * width)), *further]))
 
 
 def end_label(treatment: str, look: Look, layout: Layout) -> str:

@@ -3,8 +3,8 @@
 import numpy as np
 
 from gradbench.report.analysis.comparison import ComparisonGroup
-from gradbench.report.figures.panels import Context, Drawing, panels, title_lines
-from gradbench.report.render.formatting import format_number, format_strength
+from gradbench.report.figures.panels import Context, Drawing, panels_of_treatments
+from gradbench.report.render.formatting import format_number
 from gradbench.stats.intervals import Floats
 
 CAPTION = (
@@ -22,20 +22,8 @@ def draw(context: Context) -> list[Drawing]:
     kept = [comparison for comparison in context.comparisons if found[comparison.label]]
     if not kept:
         return []
-    columns = [len(found[comparison.label]) for comparison in kept]
-    abreast = 2 if context.layout.stacked else max(columns)
     title = _title({comparison.label: found[comparison.label] for comparison in kept})
-    figure, axes = panels(
-        title,
-        [c.label_with_seeds for c in kept],
-        columns,
-        layout=context.layout,
-        height=1.15,
-        left=0.4,
-        gap=0.16,
-        titles=[3] * len(kept),
-        abreast=abreast,
-    )
+    figure, axes = panels_of_treatments(context, title, kept, found)
     for comparison, row in zip(kept, axes, strict=True):
         pooled = found[comparison.label]
         every = np.concatenate(list(pooled.values()))
@@ -46,12 +34,7 @@ def draw(context: Context) -> list[Drawing]:
             ax.stairs(shares[treatment], edges, color=context.looks[treatment].color, fill=True)
             ax.set_ylim(0, 1.05 * highest)
             ax.axvline(returns.mean(), color="black", linestyle="--", lw=0.8)
-            chosen = comparison.chosen_setting(treatment)
-            where = format_strength(chosen.quantity, [chosen.at])
-            ax.set_title(title_lines(ax, treatment, where), loc="left", size=8)
-            ax.set_yticks([])
             ax.set_xlabel("return")
-        row[0].set_ylabel("share")
     alt = f"Histograms of the returns of evaluation episodes per treatment. {title}"
     return [Drawing("returns", title, CAPTION, alt, "", figure)]
 

@@ -11,7 +11,8 @@ class TableEntry(NamedTuple):
     Attributes:
         text: the text shown.
         order: key to sort by; the text if empty.
-        kind: ``verdict`` (coloured by its word), ``code`` (to be copied), ``text`` (with its line ends), or empty.
+        kind: ``verdict`` (coloured by its word), ``code`` (to be copied), ``text`` (with its line ends),
+            ``wrapped`` (in a narrow column), or empty.
     """
 
     text: str
