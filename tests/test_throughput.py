@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from small import CPU, cells, data_of
 
 from gradbench.config.compose import Configs
@@ -104,13 +105,16 @@ def test_what_is_read_late_as_from_a_gpu_is_what_is_read_at_once(model, regulari
     assert late.evaluations == at_once.evaluations
 
 
-def test_the_yardstick_is_told_to_train_the_cells_of_quick():
-    """Its sizes, budgets, treatments and seeds are those of the experiment."""
-    from omegaconf import OmegaConf
-
-    told = OmegaConf.to_container(
+def words_of_the_yardstick():
+    """Return what peer.yaml says."""
+    return OmegaConf.to_container(
         OmegaConf.load(Configs().experiments["quick"].parent / "throughput/peer.yaml")
     )
+
+
+def test_the_yardstick_is_told_to_train_the_cells_of_quick():
+    """Its sizes, budgets, treatments and seeds are those of the experiment."""
+    told = words_of_the_yardstick()
     swept = told["hydra"]["sweeper"]["params"]
     treatments = swept["treatment"]
     plan = make_plan("quick", [])
@@ -124,6 +128,26 @@ def test_the_yardstick_is_told_to_train_the_cells_of_quick():
         assert f"[{config['regularizer']['name']},{strength:g}]" in treatments
         meant = settings_of(cell) | {"data": config["data"]["name"]}
         assert told[name] == {key: meant[key] for key in told[name]}
+
+
+@pytest.mark.parametrize("model", STACKED)
+def test_stacks_one_by_one_and_the_yardstick_train_the_same_cells(model, tmp_path):
+    told = words_of_the_yardstick()[model]
+    stacked, single, plain = (
+        [word for word in import_module("bench").command(model, who, tmp_path, ()) if "=" in word]
+        for who in ("gradbench", "one_by_one", "joblib")
+    )
+    assert single == [*stacked, "stack_width.cpu=1"]
+    assert "treatment=[none,0],[clip_norm,1]" in plain
+    assert {word for word in plain if word.startswith(("steps=", "seed="))} <= set(stacked)
+    plan = make_plan(None, stacked)
+    treatments = {(cell.config["regularizer"]["name"], cell.seed) for cell in plan.cells}
+    assert treatments == {(name, seed) for name in ("none", "clip_norm") for seed in range(8)}
+    assert max(len(stack.cells) for stack in plan.stacks) > 1
+    for cell in plan.cells:
+        meant = settings_of(cell) | {"data": cell.config["data"]["name"], "steps": told["steps"]}
+        assert told == {key: meant[key] for key in told}
+        assert cell.strengths[0] == 1 or cell.config["regularizer"]["name"] == "none"
 
 
 @pytest.mark.parametrize("part", import_module("bench").FURTHER)

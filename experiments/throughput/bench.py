@@ -1,11 +1,13 @@
-"""Measure gradbench against plain PyTorch under Hydra, on the cells of ``quick``; entry point of ``make bench``.
+"""Measure gradbench against plain PyTorch under Hydra; entry point of ``make bench``.
 
-    python experiments/throughput/bench.py [--rounds 3] [--basic-rounds 1] [--parts mlp,wgan,lstm,whole,peak,…]
+    python experiments/throughput/bench.py [--rounds 3] [--basic-rounds 1] [--parts mlp,wgan,lstm,whole,transformer,…]
 
 Each measurement is a whole command from a cold process. Commands run in rounds, in a new random order each, so that
 other load on the machine affects all alike; ratios are taken within a round. ``whole`` is ``gradbench run quick`` with
-its report; for the plain scripts it is the sum of their three parts in the same round. The further parts are scripts
-in this folder, whose docstrings say what they measure.
+its report; for the plain scripts it is the sum of their three parts in the same round. ``mlp``, ``wgan`` and ``lstm``
+are cells of ``quick``; ``transformer``, ``cnn`` and ``actor_critic`` are 16 cells, with and without clipping, which
+gradbench trains in stacks as it chooses, and one by one (``stack_width.cpu=1``). The further parts are scripts in this
+folder, whose docstrings say what they measure.
 """
 
 import argparse
@@ -31,10 +33,10 @@ from rich.table import Table
 
 HERE = Path(__file__).resolve().parent
 MODELS = ("mlp", "wgan", "lstm")
-STACKED = {"transformer": ("steps=150",), "cnn": (), "actor_critic": ("steps=30",)}
-"""Further models -> words: 16 cells each, which gradbench trains in stacks and one by one."""
+STACKED = {"transformer": "steps=100", "cnn": "steps=200", "actor_critic": "steps=20"}
+"""Further models, which gradbench trains in stacks and one by one, and their budgets."""
 
-CELLS = {
+TREATMENTS = {
     "gradbench": ("regularizer=none,clip_norm", "regularizer.threshold=1"),
     "joblib": ("treatment=[none,0],[clip_norm,1]",),
 }
@@ -59,8 +61,10 @@ TARGETS = {
 FURTHER = ("peak", "waiting", "scaling", "passes", "saturation", "gpu")
 """Further scripts, run one after the other."""
 
-BESIDE = (*MODELS, *STACKED, "whole")
-PARTS = (*BESIDE, *FURTHER)
+BESIDE = {"": (*MODELS, "whole"), "stacked": tuple(STACKED)}
+"""Folder below that of the results -> what is measured beside plain scripts and stored there."""
+
+PARTS = (*BESIDE[""], *STACKED, *FURTHER)
 
 KEEPING = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20)}
 """Make glibc keep freed memory, as gradbench's workers do themselves; it speeds a plain script up by up to 6 %."""
@@ -71,17 +75,20 @@ QUICK_CHECK = {"run": ["steps=20", "seed=0"], "further": ["--rounds", "1"], "wai
 
 def command(part: str, who: str, folder: Path, further: Sequence[str]) -> list[str]:
     """Return the command line of one measurement."""
-    cells = [*STACKED[part], "seed=range(8)"] if part in STACKED else []
-    if who in OURS:
-        words = [] if part == "whole" else [f"model={part}", "--no-report"]
-        words += [*CELLS["gradbench"], *cells] if cells else []
-        words += ["stack_width.cpu=1"] if who == ONE_BY_ONE else []
-        program = [sys.executable, "-m", "gradbench", "run", *([] if cells else ["quick"])]
-        # the plain scripts time nothing afterwards
-        return [*program, *words, *further, "--no-cost", "--results", str(folder)]
-    words = ["--multirun", f"model={part}", f"folder={folder}", f"hydra/launcher={who}"]
-    words += [*CELLS["joblib"], *cells] if cells else []
-    return [sys.executable, str(HERE / "peer.py"), *words, *further]
+    words = list(further)
+    if part in STACKED:
+        words = [
+            *TREATMENTS["gradbench" if who in OURS else who],
+            *(further or (STACKED[part], "seed=range(8)")),
+        ]
+    if who not in OURS:
+        hydra = ["--multirun", f"model={part}", f"folder={folder}", f"hydra/launcher={who}"]
+        return [sys.executable, str(HERE / "peer.py"), *hydra, *words]
+    words += [] if part in STACKED else ["quick"]
+    words += [] if part == "whole" else [f"model={part}", "--no-report"]
+    words += ["stack_width.cpu=1"] if who == ONE_BY_ONE else []
+    # the plain scripts time nothing afterwards
+    return [sys.executable, "-m", "gradbench", "run", *words, "--no-cost", "--results", str(folder)]
 
 
 def training_seconds(who: str, folder: Path) -> float:
@@ -123,11 +130,11 @@ def tasks(parts: Sequence[str], basic: bool, number: int) -> list[tuple[str, str
     return chosen
 
 
-def run(options: argparse.Namespace, scratch: Path, console: Console) -> pd.DataFrame:
+def run(parts: Sequence[str], options: argparse.Namespace, scratch: Path, console: Console) -> pd.DataFrame:
     """Run all rounds, and return one row per command."""
     rows = []
     for number in range(1, options.rounds + 1):
-        for part, who in tasks(options.parts, number <= options.basic_rounds, number):
+        for part, who in tasks(parts, number <= options.basic_rounds, number):
             folder = scratch / f"{part}-{who}-{number}"
             further = QUICK_CHECK["run"] if options.quick_check else ()
             row = {"round": number, "part": part, "who": who} | measure(part, who, folder, further)
@@ -142,8 +149,8 @@ def with_whole(rows: pd.DataFrame) -> pd.DataFrame:
     """Add the plain scripts' ``whole``, the sum of their parts, for rounds with all three parts."""
     sums = []
     for (number, who), group in rows[rows.who.isin(PEERS)].groupby(["round", "who"]):
-        if set(group.part) >= set(MODELS):
-            total = group[group.part.isin(MODELS)][["wall", "cpu", "training"]].sum().to_dict()
+        if set(group.part) == set(MODELS):
+            total = group[["wall", "cpu", "training"]].sum().to_dict()
             sums.append({"round": number, "part": "whole", "who": who, **total})
     return pd.concat([rows, pd.DataFrame(sums)], ignore_index=True)
 
@@ -236,17 +243,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         folder = scratch / "results" if options.quick_check else peak.RESULTS
-        if not set(options.parts).isdisjoint(BESIDE):
-            beside(options, scratch, folder, console)
+        for stem, known in BESIDE.items():
+            if parts := [part for part in options.parts if part in known]:
+                beside(parts, options, scratch, folder / stem, console)
         for part in FURTHER:
             if part in options.parts:
                 measure_by(part, folder, options.quick_check)
 
 
-def beside(options: argparse.Namespace, scratch: Path, folder: Path, console: Console) -> None:
+def beside(
+    parts: Sequence[str], options: argparse.Namespace, scratch: Path, folder: Path, console: Console
+) -> None:
     """Measure gradbench against the plain scripts; print and store the results."""
-    rows = with_whole(run(options, scratch, console))
-    agreed = agreement.of_last_rounds(scratch, [part for part in options.parts if part in (*MODELS, *STACKED)])
+    rows = with_whole(run(parts, options, scratch, console))
+    agreed = agreement.of_last_rounds(scratch, [part for part in parts if part != "whole"])
     table = ratios(rows)
     show(table, console)
     agreement.show(agreed, console)

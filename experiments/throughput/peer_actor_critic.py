@@ -26,7 +26,7 @@ Draws = tuple[Tensor, Tensor]
 """Gumbel noise [T, E, A], which chooses actions, and first states [T, E, O]."""
 
 
-def load(name: str) -> Data:
+def load(_: str) -> Data:
     """Load the sizes of the environment."""
     return environments.cartpole()
 
@@ -59,7 +59,7 @@ class Environments:
 
     @torch.no_grad()
     def play(self, actor: nn.Module, draws: Draws) -> tuple[Tensor, ...]:
-        """Let the policy act T times; return states, actions, states after them, and where poles fell or episodes ended."""
+        """Let the policy act T times; return states, actions, states after, fallen poles and ended episodes, [T, E]."""
         rows = []
         for gumbel, start in zip(*draws, strict=True):
             state = torch.where(self.over[:, None] > 0, start, self.state)
@@ -102,7 +102,9 @@ def train(
     for step in range(settings["steps"]):
         if step % CHUNK == 0:
             draws = draw(seed, "interaction", step, (CHUNK, T, E), like)
-            indices = epoch_indices(seed, T * E, T * E // settings["minibatches"], step * updates, CHUNK * updates)
+            indices = epoch_indices(
+                seed, T * E, T * E // settings["minibatches"], step * updates, CHUNK * updates
+            )
         now = step % CHUNK
         transitions = played.play(actor, (draws[0][now], draws[1][now]))
         experience = evaluate_transitions(actor, critic, transitions, settings)
@@ -139,9 +141,7 @@ def evaluate_transitions(
     return [column.flatten(end_dim=1) for column in columns]
 
 
-def ppo_loss(
-    actor: nn.Module, critic: nn.Module, batch: list[Tensor], settings: Mapping[str, Any]
-) -> Tensor:
+def ppo_loss(actor: nn.Module, critic: nn.Module, batch: list[Tensor], settings: Mapping[str, Any]) -> Tensor:
     """Return the loss of policy and value, less the weighted entropy."""
     state, action, old_log, advantage, target, old = batch
     logits, value, limit = actor(state), critic(state)[..., 0], settings["clip_range"]

@@ -31,7 +31,6 @@ BRIEF = SERIES[:3]
 """What :func:`update` records."""
 
 
-
 class Treatment(NamedTuple):
     """A regularizer (``none``, ``clip_norm``, ``clip_value`` or ``gp``), and its threshold or weight."""
 

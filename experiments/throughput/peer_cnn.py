@@ -67,9 +67,7 @@ def train(
     return record
 
 
-def evaluate(
-    net: nn.Module, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]
-) -> dict[str, float]:
+def evaluate(net: nn.Module, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, float]:
     """Compute loss and accuracy on both splits, the gaps between the splits, and accuracy under attack (FGSM)."""
     metrics = {}
     for split in ("train", "test"):

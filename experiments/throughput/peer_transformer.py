@@ -100,7 +100,9 @@ def train(
     tensors = on(device, data, dtype)
     record = Record(**settings["divergence"], device=device)
 
-    batches = zip(range(1, settings["steps"] + 1), windows(settings, tensors["train/tokens"], seed), strict=False)
+    batches = zip(
+        range(1, settings["steps"] + 1), windows(settings, tensors["train/tokens"], seed), strict=False
+    )
     for step, window in batches:
         loss = F.cross_entropy(net(window[:, :-1]).flatten(0, 1), window[:, 1:].flatten())
         row = update(net, loss, optimizer, treatment, record)
@@ -124,7 +126,9 @@ def evaluate(net: GPT, settings: Mapping[str, Any], tensors: Mapping[str, Tensor
         positions, counts = evaluation_windows(len(tokens) - 1, settings["unroll"], False, tokens.device)
         total = 0.0
         for at, counted in zip(positions.split(ROWS), counts.split(ROWS), strict=True):
-            losses = F.cross_entropy(net(tokens[at]).flatten(0, 1), tokens[at + 1].flatten(), reduction="none")
+            losses = F.cross_entropy(
+                net(tokens[at]).flatten(0, 1), tokens[at + 1].flatten(), reduction="none"
+            )
             total += losses[counted.flatten()].sum().item()
         metrics[f"{split}/loss"] = loss = total / (len(tokens) - 1)
         metrics[f"{split}/perplexity"] = math.exp(loss)

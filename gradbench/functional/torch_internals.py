@@ -98,8 +98,7 @@ def storage_key(storage: torch.UntypedStorage) -> int:
 def memory_events(profiler: torch.autograd.profiler.profile) -> Any:
     """Return the events of a profiler with ``profile_memory``, allocations among them.
 
-    Replacement: profiler.events(), once it lists allocations one by one with their times, and quickly: of an agent's
-    half million events it makes Python objects for a quarter of a minute.
+    Replacement: profiler.events(), once it lists allocations one by one with their times.
     """
     assert profiler.kineto_results is not None
     return profiler.kineto_results.events()

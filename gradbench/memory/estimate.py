@@ -1,8 +1,8 @@
 """Predict a stack's peak memory, measure it, and read how much memory a device has free.
 
 K cells, U different seeds. The peak is reached in one of a few phases, and in each it is linear:
-``fixed + K per_cell + U per_seed`` bytes. The coefficients come from running each phase with two cells and with three on
-torch's ``meta`` device, where tensors have sizes and no memory.
+``fixed + K per_cell + U per_seed`` bytes. The coefficients come from running each phase with two cells and with three
+on torch's ``meta`` device, where tensors have sizes and no memory.
 """
 
 import contextlib
@@ -187,9 +187,9 @@ def measure_peak(
 ) -> tuple[StackContext, int | None]:
     """Build a stack, run its phases on a device, and return its context and its peak in bytes.
 
-    It is measured as the first stack of a process, which is to fit: what is traced in it takes more memory than a replay
-    of a trace that another stack has left. The device's allocator counts what :func:`predict_footprint` predicts. The peak is ``None`` for a type of device
-    without such a count.
+    It is measured as the first stack of its process: what is traced takes more memory than the replay of a trace that
+    another stack has left. The device's allocator counts what :func:`predict_footprint` predicts. The peak is ``None``
+    for a type of device without such a count.
 
     Args:
         cells: cells of one stack.

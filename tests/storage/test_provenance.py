@@ -17,7 +17,7 @@ from gradbench.launchers.rows import curves_of, failed_rows, finished_rows
 from gradbench.report.analysis.audit import VERSIONS, audit
 from gradbench.report.analysis.comparison import list_comparisons
 from gradbench.report.load.cells import config_columns, load_results
-from gradbench.storage.provenance import git_state, now, provenance, provenance_warnings
+from gradbench.storage.provenance import WARNED_OF, git_state, now, provenance, provenance_warnings
 from gradbench.storage.results import Results, describe
 from gradbench.sweep import plan as sweep
 from gradbench.sweep.execute import prepare_folder
@@ -39,9 +39,9 @@ def outcome(stack) -> Outcome:
 
 
 def stored(stack, **changed) -> pd.DataFrame:
-    """Return rows as a finished run leaves them."""
+    """Return what a run reads of rows as a finished run leaves them."""
     rows = [describe(cell) | provenance(CPU) | {"status": "completed"} | changed for cell in stack]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows)[WARNED_OF]
 
 
 # ---- what a row says -------------------------------------------------------------------------------------------

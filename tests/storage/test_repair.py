@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from stored import A, B, C, D, Killed, content, flip, kill_at, train
 
-from gradbench.storage import repair
+from gradbench.storage import grids, repair
 from gradbench.storage.parquet import read_table, write_table
 from gradbench.storage.results import RECORDED, Results
 from gradbench.storage.schema import part_name, part_paths
@@ -188,6 +188,25 @@ def test_a_damaged_part_of_the_table_names_its_cells_by_their_curves(folder):
     assert "kept as _" in line
     assert line.endswith("to train them again type gradbench run first")
     assert pd.read_parquet(folder / "cells")["cell"].tolist() == [C, D]
+
+
+def test_parts_and_grids_are_read_as_often_however_much_is_lost(folder, monkeypatch):
+    reads = []
+    for lost in ([A], [A, B, C]):
+        calls, victim = [], folder.with_name(f"{len(lost)}-lost")
+        shutil.copytree(folder, victim)
+        for cell in lost:
+            delete(victim / f"arrays/{cell}.npz")
+        damages = repair.find_damage(victim)
+        assert len(damages) == len(lost)
+        with monkeypatch.context() as patch:
+            for module, name in ((repair, "read_table"), (grids, "read_experiment")):
+                real = getattr(module, name)
+                spy = lambda *given, real=real, calls=calls: calls.append(real) or real(*given)  # noqa: E731
+                patch.setattr(module, name, spy)
+            repair.mend(victim, damages, {A, C})
+        reads.append(len(calls))
+    assert reads[0] == reads[1] > 0
 
 
 # ---- tidying ---------------------------------------------------------------------------------------------------

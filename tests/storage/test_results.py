@@ -104,6 +104,20 @@ def test_a_part_that_cannot_be_read_is_left_out_and_named(results):
     assert [damage.path.name for damage in find_damage(results.folder)] == ["x.parquet"]
 
 
+def test_cells_whose_ids_begin_so_are_read_alone(results):
+    results.write([row("aa", x=1), row("ab", x=2)], curve("aa", "ab"), {})
+    results.write([row("b", only=3)], curve("b"), {})
+    results.write_failures([row("ab", "failed"), row("c", "failed")])
+    for read in (results.cells, results.curves):
+        table = read()
+        for begins in ("a", "ab", "b", "c", "d"):
+            few, expected = read(begins=begins), table[table["cell"].str.startswith(begins)]
+            assert len(few) == len(expected)
+            for name in few if len(few) else ():
+                assert few[name].dropna().tolist() == expected[name].dropna().tolist(), name
+    assert "only" not in results.cells(begins="a")
+
+
 # ---- rows in, table out ----------------------------------------------------------------------------------------
 
 

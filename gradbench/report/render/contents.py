@@ -180,7 +180,7 @@ def _ranking_entries(row: Mapping[Hashable, Any]) -> tuple[TableEntry, ...]:
     strength = chosen if len(chosen) > 1 else next(iter(chosen), None)
     change = _interval(row, "change", row["pairs"])
     return (
-        TableEntry(str(row["comparison"])),
+        TableEntry(str(row["comparison"]), kind="wrapped"),
         TableEntry(format_setting(str(row["treatment"]), str(row["quantity"]), [strength])),
         TableEntry(str(row["verdict"]), kind="verdict"),
         _interval_entry(row, "mean", row["n"] - row["diverged"]),
@@ -205,7 +205,7 @@ def _metrics_table(table: pd.DataFrame) -> Table:
     """Build the table of the user's own metrics that are not compared, at most ``MAX_SETTINGS`` rows."""
     rows = tuple(
         (
-            TableEntry(str(row["comparison"])),
+            TableEntry(str(row["comparison"]), kind="wrapped"),
             TableEntry(str(row["setting"])),
             TableEntry(str(row["metric"])),
             TableEntry(str(row["completed"]), float(row["completed"])),
@@ -238,7 +238,7 @@ def _settings_table(table: pd.DataFrame) -> Table:
 def _setting_entries(row: Mapping[Hashable, Any]) -> tuple[TableEntry, ...]:
     ran = row["completed"] + row["diverged"]
     return (
-        TableEntry(str(row["comparison"])),
+        TableEntry(str(row["comparison"]), kind="wrapped"),
         TableEntry(str(row["setting"])),
         TableEntry(str(ran), float(ran)),
         TableEntry(f"{row['diverged']}/{ran}", row["diverged"] / ran if ran else float("nan")),
