@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy
@@ -11,10 +13,11 @@ import torch
 import gradbench
 from gradbench.cli import main as cli
 from gradbench.errors import UsageError
-from gradbench.launchers.slurm import launcher
+from gradbench.launchers.slurm import launcher, task
 from gradbench.launchers.slurm.launcher import Slurm
 from gradbench.launchers.slurm.queue import parse_task
 from gradbench.launchers.slurm.submissions import Submission, list_submissions
+from gradbench.launchers.slurm.task import Task
 from gradbench.sweep.plan import make_plan
 
 GRID = ("model=mlp", "model.hidden=2", "model.depth=1", "steps=4")
@@ -33,8 +36,8 @@ TOKEN = "0123abcd"
     ],
 )
 def test_a_line_of_squeue_is_a_task(line, index, state):
-    task = parse_task(line)
-    assert (task.token, task.index, task.state) == (TOKEN, index, state)
+    found = parse_task(line)
+    assert (found.token, found.index, found.state) == (TOKEN, index, state)
 
 
 @pytest.mark.parametrize(
@@ -70,8 +73,90 @@ def test_a_line_of_anything_else_is_none(line):
     ],
 )
 def test_a_task_lives_unless_it_has_ended_or_slurm_holds_it_for_ever(state, reason, is_live, is_held):
-    task = parse_task(f"17_3|gradbench-{TOKEN}|{state}||{reason}")
-    assert (task.is_live, task.is_held) == (is_live, is_held)
+    found = parse_task(f"17_3|gradbench-{TOKEN}|{state}||{reason}")
+    assert (found.is_live, found.is_held) == (is_live, is_held)
+
+
+def test_a_task_that_is_ending_is_followed_by_no_later_run():
+    running, ending = (
+        parse_task(f"17_3|gradbench-{TOKEN}|{state}||None") for state in ("RUNNING", "COMPLETING")
+    )
+    assert running.will_train
+    assert not ending.will_train
+
+
+# ---- what a task does ----------------------------------------------------------------------------------------------
+
+
+def run_task(monkeypatch, script: str) -> list[float]:
+    """Run a task whose process is a script; return for how many seconds it waits for SLURM afterwards."""
+    waited: list[float] = []
+    monkeypatch.setattr(task, "QUIET", ("sh", "-c", script))
+    monkeypatch.setattr(task.time, "sleep", waited.append)
+    Task(["results"])()
+    return waited
+
+
+def test_a_task_whose_process_has_done_all_ends(monkeypatch):
+    assert run_task(monkeypatch, "exit 0") == []
+
+
+@pytest.mark.parametrize("script", ["exit 130", "kill -TERM $$"])
+def test_a_task_that_was_told_to_stop_waits_for_what_slurm_does_with_it(script, monkeypatch):
+    assert run_task(monkeypatch, script) == [task.PATIENCE_SECONDS]
+
+
+@pytest.mark.parametrize(
+    ("script", "said"), [("exit 2", "exit code 2"), ("kill -KILL $$", "exit code -9, SIGKILL: often out of")]
+)
+def test_a_task_whose_process_ends_in_another_way_has_failed(script, said, monkeypatch):
+    with pytest.raises(RuntimeError, match=said):
+        run_task(monkeypatch, script)
+
+
+TOLD = """
+import os, signal, sys, threading
+from gradbench.launchers.slurm import task
+
+def on_signal(*_):
+    print(one.checkpoint().function.arguments, flush=True)
+    os._exit(3)
+
+task.QUIET = ("sh", "-c", "exec sleep 600")
+one = task.Task(["results"])
+signal.signal(signal.SIGUSR2, on_signal)
+threading.Timer(1, os.kill, (os.getpid(), signal.SIGUSR2)).start()
+one()
+"""
+
+
+def test_a_task_that_is_told_that_its_time_is_up_ends_its_process_and_can_be_run_again():
+    done = subprocess.run(
+        [sys.executable, "-c", TOLD], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (3, "['results']\n"), done.stderr
+
+
+SAVED = """
+import os, signal
+from gradbench import signals
+
+signals.leave_on_interrupt()
+signals.hear_once()
+with signals.Interruption() as interruption:
+    for _ in range(3):
+        os.kill(os.getpid(), signal.SIGTERM)
+    print("saved", interruption.requested, flush=True)
+os.kill(os.getpid(), signal.SIGTERM)
+print("no sweep heard it")
+"""
+
+
+def test_a_process_that_is_told_to_stop_saves_however_often_it_is_told_and_leaves_where_nothing_trains():
+    done = subprocess.run(
+        [sys.executable, "-c", SAVED], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (130, "saved True\n"), done.stderr
 
 
 # ---- how many tasks ------------------------------------------------------------------------------------------------
