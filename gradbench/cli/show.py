@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from gradbench.errors import UsageError
+from gradbench.errors import DamagedError, UsageError
 from gradbench.launchers.slurm.submissions import last_log
 from gradbench.storage.provenance import COLUMNS
 from gradbench.storage.repair import find_damage
