@@ -119,6 +119,7 @@ def execute(
                 with reservations.exclusive():
                     repair.remove_stale_curves(plan.folder)
                     results.unify_schemas()
+                cleanup.remove_stale_files(plan.folder)
                 cleanup.remove_stale_checkpoints(plan.folder, results.statuses())
     return ending
 

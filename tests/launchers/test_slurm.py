@@ -11,7 +11,6 @@ import torch
 import gradbench
 from gradbench.cli import main as cli
 from gradbench.errors import UsageError
-from gradbench.launchers import Work
 from gradbench.launchers.slurm import launcher
 from gradbench.launchers.slurm.launcher import Slurm
 from gradbench.launchers.slurm.queue import parse_task
@@ -78,10 +77,6 @@ def test_a_task_lives_unless_it_has_ended_or_slurm_holds_it_for_ever(state, reas
 # ---- how many tasks ------------------------------------------------------------------------------------------------
 
 
-def work(stacks: int, seconds: float | None) -> Work:
-    return Work([()] * stacks, range(stacks), [1.0] * stacks, seconds, "plan", Path("results"), ["cpu"])
-
-
 @pytest.mark.parametrize(
     ("keys", "stacks", "seconds", "limit", "expected"),
     [
@@ -99,7 +94,7 @@ def work(stacks: int, seconds: float | None) -> Work:
 def test_tasks_last_as_long_as_asked_for_and_no_longer_array_than_allowed(
     keys, stacks, seconds, limit, expected
 ):
-    assert Slurm(**keys).count_tasks(work(stacks, seconds), limit) == expected
+    assert Slurm(**keys).count_tasks(stacks, seconds, limit) == expected
 
 
 # ---- what was submitted --------------------------------------------------------------------------------------------
@@ -215,7 +210,7 @@ def test_code_of_this_process_alone_is_refused_and_nothing_is_written(fake, home
         def __init__(self):
             super().__init__(3, 10)
 
-    data = numpy.zeros((20, 3), "float32"), numpy.arange(20) % 10
+    data = numpy.zeros((200, 3), "float32"), numpy.arange(200) % 10
     with pytest.raises(UsageError, match="put it into a module"):
         gradbench.run("launcher=slurm", "steps=4", model=Net, data=data, results=home / "ours", quiet=True)
     assert not (home / "ours").exists()

@@ -197,7 +197,7 @@ def test_so_it_is_where_preemption_is_announced_by_sigterm_alone(local, tmp_path
 @pytest.mark.slow
 def test_at_the_time_limit_a_task_is_saved_and_goes_on(site, local):
     words = site.words("results", "launcher.minutes=1", "launcher.tries=1")
-    said = assert_goes_on(site, site.begin(*words, CHUNK_SECONDS="5"), local)
+    said = assert_goes_on(site, site.begin(*words, CHUNK_SECONDS="3"), local)
     assert said.count("submitted") == 1
 
 
