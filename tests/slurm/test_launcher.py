@@ -156,6 +156,17 @@ def test_a_detached_run_is_shown_followed_and_cancelled_alone_and_goes_on(site, 
     compare(site.home / "results/ours", local, ELSEWHERE)
 
 
+def test_what_slurm_refuses_is_one_line_and_the_right_words_go_on_from_there(site, cluster):
+    refused = site.run("results", "launcher.partition=nonexistent")
+    assert refused.status == 2
+    (line,) = refused.said.splitlines()
+    assert "SLURM took no task: sbatch: error: Batch job submission failed: Invalid partition name" in line
+    assert not site.jobs()
+    assert not list((site.home / "results/jobs").iterdir())
+    assert site.run("results", "launcher.partition=main", "--detach").status == 0
+    assert {job.partition for job in site.jobs()} == {"main"}
+
+
 # ---- tasks that end before their stacks ----------------------------------------------------------------------------
 
 
