@@ -583,7 +583,7 @@ def wild(folder):
 
 
 def test_show_prints_escapes_and_markup_as_they_are_written(wild, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "out", cli.Console(width=4000))
+    monkeypatch.setenv("COLUMNS", "4000")
     cell = pd.read_parquet(wild / "cells/a.parquet")["cell"][0]
     assert gradbench("show", cell, "--results", wild) == 0
     shown = capsys.readouterr().out
@@ -596,7 +596,7 @@ def test_show_prints_escapes_and_markup_as_they_are_written(wild, capsys, monkey
 
 
 def test_report_prints_escapes_as_they_are_written_and_its_page_runs_one_script(wild, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "out", cli.Console(width=4000))
+    monkeypatch.setenv("COLUMNS", "4000")
     assert gradbench("report", wild) == 0
     assert gradbench("claims", wild) == 0
     shown = "".join(capsys.readouterr())
@@ -684,7 +684,7 @@ def test_an_experiments_file_is_read_and_runs_no_code(words, does):
 
 
 def test_a_stored_command_that_names_code_is_shown_and_not_offered(folder, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "out", cli.Console(width=4000))
+    monkeypatch.setenv("COLUMNS", "4000")
     command = "gradbench run quick --config-dir my_conf"
     why = sanitize.caution(command)
     change(folder, command=command)

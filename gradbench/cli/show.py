@@ -9,7 +9,6 @@ import pandas as pd
 
 from gradbench.errors import DamagedError, UsageError
 from gradbench.launchers.slurm.submissions import last_log
-from gradbench.storage.parquet import check_arrays
 from gradbench.storage.provenance import COLUMNS
 from gradbench.storage.repair import find_damage
 from gradbench.storage.results import RECORDED, Results
@@ -117,25 +116,11 @@ def sections(results: Results, row: "pd.Series[Any]") -> list[Section]:
     curve = results.curves(begins=row["cell"]).sort_values("step")
     if len(curve):
         shown.append((f"curve, {len(curve)} recorded steps", sample_curve(curve.drop(columns="cell"))))
-    if damages := [] if is_whole(results, row, curve) else find_damage(results.folder):
+    if damages := find_damage(results.folder):
         remedy = ("what to do", "type the command that made them again")
         lost = [(escape_controls(str(damage.path)), escape_controls(damage.reason)) for damage in damages]
         shown.append(("damaged files, not read", [*lost, remedy]))
     return shown
-
-
-def is_whole(results: Results, row: "pd.Series[Any]", curve: pd.DataFrame) -> bool:
-    """Return whether a cell has the curve and the arrays that its row promises."""
-    size, length = (row.get(name) for name in RECORDED)
-    path = results.folder / "arrays" / f"{row['cell']}.npz"
-    if is_missing(size) or is_missing(length) or len(curve) != length:
-        return False
-    try:
-        if size:
-            check_arrays(path)
-        return not size or bool(path.stat().st_size == size)
-    except DamagedError:
-        return False
 
 
 def copyable_texts(results: Results, row: "pd.Series[Any]") -> list[tuple[str, str]]:

@@ -96,8 +96,8 @@ def execute(
         results.make_folder()
         with Reservations(plan.folder) as reservations:
             with reservations.exclusive():
-                write_plan(plan.folder, plan.id, plan.stacks)
                 results.create(grid)
+                write_plan(plan.folder, plan.id, plan.stacks)
             cleanup.remove_stale_files(plan.folder)
             cleanup.remove_stale_checkpoints(plan.folder, plan.statuses)
             if todo or measurements:

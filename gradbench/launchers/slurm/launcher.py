@@ -219,13 +219,16 @@ class Watch:
         live = [task for task in queue.list_tasks(one.token for one in submissions) if task.will_train]
         tokens = {task.token for task in live}
         cells = cells_of_tasks(self.folder, [one for one in submissions if one.token in tokens])
+        trained_by = {
+            cell: (task.token, task.index)
+            for task in live
+            for cell in cells.get((task.token, task.index), ())
+        }
         taken: set[int] = set()
-        for task in live:
-            trained = cells.get((task.token, task.index), set())
-            mine = {one for one, stack in self.left.items() if any(cell.id in trained for cell in stack)}
-            if mine:
-                self.tasks[task.token, task.index] = mine
-                taken |= mine
+        for one, stack in self.left.items():
+            for key in {trained_by[cell.id] for cell in stack if cell.id in trained_by}:
+                self.tasks.setdefault(key, set()).add(one)
+                taken.add(one)
         if taken:
             self.watcher.notify(
                 f"{count(len(self.tasks), 'task')} of an earlier run are in the queue; they go on"
