@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from gradbench.api.progress import QuietDisplay
+from gradbench.atomic import process_place
 from gradbench.errors import ExitError, UsageError
 from gradbench.launchers.forkserver import WorkerStarter, run_in_forkserver
 from gradbench.launchers.local import worker_count
@@ -191,6 +192,21 @@ def test_each_of_several_devices_has_a_worker(tmp_path, monkeypatch):
         execute(plan, "gradbench run", watcher, fail_fast=True)
     assert started == plan.devices
     assert set(pd.read_parquet(tmp_path / "results/cells")["status"]) == {"completed"}
+
+
+def test_what_a_killed_worker_was_writing_is_removed_by_the_run_that_goes_on_without_it(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = tmp_path / f"results/cells/.a.parquet.{process_place()}-0123abcd.{dead.pid}.tmp"
+
+    class Display(QuietDisplay):
+        def started(self, stack):
+            left.touch()
+
+    plan = make_plan(None, ["model=mlp", "model.hidden=2", "model.depth=1", "steps=4"], tmp_path / "results")
+    with Display(plan.todo(), Console(quiet=True)) as watcher:
+        execute(plan, "gradbench run", watcher, fail_fast=True)
+    assert not left.exists()
 
 
 def dies_elsewhere(home):
