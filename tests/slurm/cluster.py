@@ -305,6 +305,12 @@ class Cluster:
         (job,) = self.jobs(job_id)
         return job
 
+    def memory_of(self, job_id: str) -> str:
+        """Return the memory that a job has asked for."""
+        return self._call(
+            "squeue", "--states=all", "--noheader", "--format=%m", f"--jobs={job_id}"
+        ).stdout.strip()
+
     def wait_for(self, job_id: str, state: str = "COMPLETED", seconds: float = 60.0) -> None:
         """Return once a job, or every task of an array, is in a state."""
 

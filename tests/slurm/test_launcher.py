@@ -50,7 +50,7 @@ def swept(tmp_path_factory):
         python.chmod(0o755)
         process = site.begin(
             *("run", "mine", "--results", "results/our own", *OPTIONS),
-            *("launcher=slurm", "launcher.parallel=2", "launcher.cpus=2"),
+            *("launcher=slurm", "launcher.parallel=2", "launcher.cpus=2", "launcher.memory_gb=0.5"),
             *("launcher.gpus=1", "launcher.device=cpu", "launcher.setup=['export SET_UP=yes']"),
             f"launcher.python={shlex.quote(str(python))!r}",
         )
@@ -58,7 +58,7 @@ def swept(tmp_path_factory):
         while process.poll() is None:
             site.running.append([job for job in small.jobs() if job.state == "RUNNING"])
         site.status, site.said = process.returncode, process.communicate()[0]
-        site.tasks = small.jobs()
+        site.tasks, site.memory = small.jobs(), small.memory_of("1_0")
         site.chunks = site.written_down()
     site.local = site.type("run", "mine", "--results", "results/local", *OPTIONS)
     return site
@@ -106,6 +106,10 @@ def test_a_task_trains_as_many_stacks_at_a_time_as_it_has_cores_each_with_one_th
     for chunk in swept.chunks:
         workers[chunk["SLURM_ARRAY_TASK_ID"]].add(chunk["pid"])
     assert max(map(len, workers.values())) == 2
+
+
+def test_a_task_has_the_memory_asked_for(swept):
+    assert swept.memory == "512M"
 
 
 def test_a_task_sees_its_own_gpu(swept):

@@ -143,12 +143,14 @@ class Slurm:
         import submitit
 
         own = submission.folder(folder)
-        given = {name: getattr(self, name) for name in ("partition", "account", "qos", "constraint")}
+        names = ("partition", "account", "qos", "constraint")
+        given = {name: str(value) for name in names if (value := getattr(self, name)) is not None}
         if self.memory_gb is not None:
             given["mem"] = f"{math.ceil(self.memory_gb * 1024)}M"
         if self.gpus:
-            given["gpus_per_node"] = self.gpus
-        executor = submitit.SlurmExecutor(own, max_num_timeout=10**6, python=self.python)
+            given["gpus_per_node"] = str(self.gpus)
+        python = None if self.python is None else str(self.python)
+        executor = submitit.SlurmExecutor(own, max_num_timeout=10**6, python=python)
         arguments = [
             *(str(folder), submission.plan),
             *("--kind", self.declared_device(), "--workers", str(self.workers)),
@@ -161,9 +163,9 @@ class Slurm:
                 signal_delay_s=min(SIGNAL_SECONDS, 15 * self.minutes),
                 array_parallelism=self.parallel or len(submission.tasks),
                 stderr_to_stdout=True,
-                setup=list(self.setup),
+                setup=list(map(str, self.setup)),
                 additional_parameters={"requeue": True, **self.options},
-                **{name: value for name, value in given.items() if value is not None},
+                **given,
             )
             # an error has what sbatch says, and submitit prints it besides
             with contextlib.redirect_stderr(io.StringIO()), executor.batch():
