@@ -333,7 +333,9 @@ def test_without_locks_two_runs_give_the_same_tables_and_no_row_twice(site, loca
     (site.home / "sitecustomize.py").write_text(NO_LOCKS)
     path = {"PYTHONPATH": os.pathsep.join([str(site.home), os.environ.get("PYTHONPATH", "")])}
     here = ("run", *WORDS, "--results", "results", *OPTIONS)
-    runs = [site.begin(*words, **path, CHUNK_SECONDS="0.2") for words in (site.words("results"), here)]
+    runs = [site.begin(*words, **path, CHUNK_SECONDS="1") for words in (site.words("results"), here)]
     said = [run.communicate()[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
+    trained = [(chunk["stack"], chunk["SLURMD_NODENAME"] is None) for chunk in site.written_down()]
+    assert len(set(trained)) == 4, "both trained both stacks"
     compare(site.home / "results", local, ELSEWHERE)
