@@ -166,7 +166,9 @@ RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
 OPTIONAL = ("regularizer.", "model.", "data.", "schedule.", "launcher.")
 """Prefixes of keys that not every option of a group has."""
 
-FIXED = re.compile(rf"(?:{'|'.join(GROUPS)})\.name|regularizer\.(?:[^.]+\.)?(?:name|family|strength)")
+FIXED = re.compile(
+    rf"(?:{'|'.join([*GROUPS, LAUNCHER])})\.name|regularizer\.(?:[^.]+\.)?(?:name|family|strength)"
+)
 """Matches a key that says what an option is; it cannot be changed without choosing another."""
 
 INSTRUCTION = re.compile(r"(?:^|\.)_(?:target|args|partial|recursive|convert)_(?:\.|$)")

@@ -57,7 +57,7 @@ def python(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         (["run", "stepz=1"], "did you mean 'steps'"),
         (["run", "device=cpu,cuda"], "cannot be swept"),
         (["run", "device=tpu"], "device=tpu is not on this machine"),
-        (["run", "model=lstm", "data=gaussians8"], "choose other data or model"),
+        (["run", "model=lstm", "data=gaussians8"], "or choose others or another model"),
         (["run", "--jobs", "0"], "--jobs"),
         (["run", "--jobs", "two"], "--jobs"),
         (["run", "--nope"], "No such option: --nope"),

@@ -356,7 +356,7 @@ def test_final_metrics_are_what_the_model_measures_of_plain_modules(model):
         arrays = {name: tensor.numpy() for name, tensor in found.items() if tensor.dim()}
         metrics = {name: float(tensor) for name, tensor in found.items() if not tensor.dim()}
         metrics |= program.model.summarize(arrays, data.arrays)[0]
-        ours = {name: values[k] for name, values in outcome.evaluations[20].items()}
+        ours = {name: values[k] for name, values in outcome.evaluations[STEPS].items()}
         assert ours == pytest.approx(metrics, rel=RELATIVE, abs=ABSOLUTE)
 
 
