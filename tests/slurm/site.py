@@ -78,8 +78,6 @@ grid:
 """An experiment of seven stacks, one of which fails."""
 
 DRIVER = """
-import sys
-
 from gradbench.__main__ import main
 from gradbench.launchers.slurm import launcher
 
@@ -95,14 +93,8 @@ CHUNKS = STEPS // EVERY - 1
 """Steps of a stack, and how often it may be saved: after each chunk but the last."""
 
 WORDS = (
-    *(
-        "model=mlp",
-        "model.hidden=2,3",
-        "model.depth=1",
-        f"steps={STEPS}",
-        f"eval_every={EVERY}",
-        "checkpoint_seconds=0",
-    ),
+    *("model=mlp", "model.hidden=2,3", "model.depth=1"),
+    *(f"steps={STEPS}", f"eval_every={EVERY}", "checkpoint_seconds=0"),
     *("regularizer=share", "regularizer.share=0.5,1", "optimizer.lr=0.01"),
 )
 """A grid of two stacks."""
