@@ -119,6 +119,10 @@ def blocks_from_python():
     return re.findall(r"^```python\n(.*?)^```", section, flags=re.MULTILINE | re.DOTALL)
 
 
+SLOW_MACHINE = re.compile("^trying out .*\n", flags=re.MULTILINE)
+"""What a plan says on stderr if the machine is busy, and nothing else."""
+
+
 @pytest.mark.slow
 def test_the_runs_from_python_work_as_a_script(study):
     short = (
@@ -126,7 +130,7 @@ def test_the_runs_from_python_work_as_a_script(study):
     )
     (study / "script.py").write_text("\n".join([short, *blocks_from_python()]))
     done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, check=True)
-    assert done.stderr == ""
+    assert not SLOW_MACHINE.sub("", done.stderr)
     assert done.stdout.splitlines()[-1].endswith("report/index.html")
     assert (study / "strengths.png").stat().st_size
 
@@ -147,7 +151,8 @@ def test_the_runs_from_python_work_in_a_notebook_and_show_their_progress_answers
     assert re.search(r" (\d+)/\1 stacks: 1 done, 0 running", shown)
     assert "6 cells: 6 completed" in answers["data"]["text/html"]
     assert figure["data"]["image/png"]
-    assert not [one for cell in notebook.cells for one in cell.outputs if one.get("name") == "stderr"]
+    said = [one["text"] for cell in notebook.cells for one in cell.outputs if one.get("name") == "stderr"]
+    assert not SLOW_MACHINE.sub("", "".join(said))
 
 
 # ---- what code of one's own imports --------------------------------------------------------------------------
