@@ -171,6 +171,13 @@ def test_what_slurm_refuses_is_one_line_and_the_right_words_go_on_from_there(sit
     assert {job.partition for job in site.jobs()} == {"main"}
 
 
+def test_two_runs_that_begin_together_submit_each_stack_once(site):
+    words = site.words("results", "+launcher.options.hold=true", "--detach")
+    said = [run.communicate()[0] for run in [site.begin(*words) for _ in range(2)]]
+    assert [one.count("2 tasks submitted") for one in sorted(said, key=len)] == [0, 1], said
+    assert len(site.jobs()) == 2
+
+
 # ---- tasks that end before their stacks ----------------------------------------------------------------------------
 
 
