@@ -11,7 +11,7 @@ from gradbench.launchers.slurm import queue
 from gradbench.launchers.slurm.submissions import list_own_submissions
 from gradbench.storage.grids import cells_of, list_grids, read_experiment
 from gradbench.storage.results import FINISHED, Results
-from gradbench.storage.sanitize import escape_controls, is_command
+from gradbench.storage.sanitize import check_folder, escape_controls, is_command
 
 MAX_FAILURES = 5
 """Number of failed cells that are shown."""
@@ -60,10 +60,9 @@ class Status:
 
 def check_results(folder: Path) -> None:
     """Raise ``UsageError`` unless a folder is a results folder."""
-    results = Results(folder)
-    results.check()
-    if not results.is_results():
-        raise UsageError(f"{folder} is no results folder; type gradbench status results/NAME")
+    if not folder.is_dir() or not Results(folder).is_results():
+        raise UsageError(f"{folder} is no results folder; name one that `gradbench run` has written")
+    check_folder(folder)
 
 
 def read_status(folder: Path) -> Status:

@@ -244,6 +244,19 @@ def test_a_copy_of_a_folder_leaves_the_tasks_of_the_other_alone(fake, home, caps
     assert [len(read_status(home / folder).submissions) for folder in ("copy", "results")] == [0, 1]
 
 
+@pytest.mark.parametrize("command", ["status", "cancel"])
+@pytest.mark.parametrize("folder", ["absent", "file", "full"])
+def test_what_is_no_results_folder_is_refused_with_what_to_name(folder, command, home, capsys):
+    (home / "file").touch()
+    (home / "full").mkdir()
+    (home / "full/thesis").touch()
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([command, folder])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: {folder} is no results folder; name one that `gradbench run` has written"
+
+
 def test_a_status_says_that_the_queue_is_unknown_where_slurm_does_not_answer(fake, home, capsys):
     refuse(capsys, "launcher=slurm")
     store(home / "results", json.dumps(SUBMISSION | {"results": str(home / "results")}))
