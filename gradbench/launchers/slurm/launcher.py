@@ -51,16 +51,12 @@ OWN_OPTIONS = {
 }
 """Option of sbatch that is not the user's -> how gradbench says it, or why."""
 
-OWN_VARIABLES = (
-    *(
-        "SBATCH_JOB_NAME",
-        "SBATCH_ARRAY_INX",
-        "SBATCH_OUTPUT",
-        "SBATCH_ERROR",
-        "SBATCH_OPEN_MODE",
-        "SBATCH_SIGNAL",
-    ),
-    *("SBATCH_REQUEUE", "SBATCH_NO_REQUEUE", "SBATCH_TIMELIMIT", "SBATCH_WAIT"),
+OWN_VARIABLES = tuple(
+    "SBATCH_" + name
+    for name in (
+        *("JOB_NAME", "ARRAY_INX", "OUTPUT", "ERROR", "OPEN_MODE"),
+        *("SIGNAL", "REQUEUE", "NO_REQUEUE", "TIMELIMIT", "WAIT"),
+    )
 )
 """Variables by which sbatch would overrule what gradbench says to it."""
 
@@ -249,8 +245,9 @@ class Watch:
             UsageError: if it refuses.
             StorageError: if the folder cannot be written.
         """
-        with self.reservations.exclusive():
-            self.submit(self.untaken(stacks))
+        if stacks:
+            with self.reservations.exclusive():
+                self.submit(self.untaken(stacks))
 
     def untaken(self, stacks: set[int]) -> list[int]:
         """Return the stacks that no living task of this folder trains, and follow the tasks that train the others.
