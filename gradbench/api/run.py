@@ -153,7 +153,7 @@ def plan_grid(
     from gradbench.sweep.plan import make_plan
     from gradbench.sweep.shards import parse_shard
 
-    share = parse_shard(shard) if shard else None
+    share = None if shard is None else parse_shard(shard)
     return make_plan(*split_words(words), results, config_dir, call, share)
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from gradbench.errors import UsageError
 from gradbench.launchers.slurm import queue
-from gradbench.launchers.slurm.submissions import list_submissions
+from gradbench.launchers.slurm.submissions import list_own_submissions
 from gradbench.storage.grids import cells_of, list_grids, read_experiment
 from gradbench.storage.results import FINISHED, Results
-from gradbench.storage.sanitize import escape_controls, is_command
+from gradbench.storage.sanitize import check_folder, escape_controls, is_command
 
 MAX_FAILURES = 5
 """Number of failed cells that are shown."""
@@ -60,10 +60,9 @@ class Status:
 
 def check_results(folder: Path) -> None:
     """Raise ``UsageError`` unless a folder is a results folder."""
-    results = Results(folder)
-    results.check()
-    if not results.is_results():
-        raise UsageError(f"{folder} is no results folder; type gradbench status results/NAME")
+    if not folder.is_dir() or not Results(folder).is_results():
+        raise UsageError(f"{folder} is no results folder; name one that `gradbench run` has written")
+    check_folder(folder)
 
 
 def read_status(folder: Path) -> Status:
@@ -108,7 +107,7 @@ def last_line(error: object) -> str:
 
 def read_queue(folder: Path) -> tuple[list[Submitted], list[str], int]:
     """Return a folder's submissions with what the queue says, lines for the user, and the number of living tasks."""
-    submissions = list_submissions(folder)
+    submissions = list_own_submissions(folder)
     tasks: list[queue.Task] = []
     notes = []
     if submissions and shutil.which("squeue") is None:
@@ -124,19 +123,9 @@ def read_queue(folder: Path) -> tuple[list[Submitted], list[str], int]:
     found = []
     for one in submissions:
         mine = [task for task in living if task.token == one.token]
-        found.append(Submitted(one.job, one.submitted, len(one.tasks), describe_tasks(mine)))
+        said = "unknown" if notes else queue.describe_tasks(mine)
+        found.append(Submitted(one.job, one.submitted, len(one.tasks), said))
     return found, notes, len(living)
-
-
-def describe_tasks(tasks: Sequence[queue.Task]) -> str:
-    """Return how many tasks are in which state, and why they wait."""
-    said = Counter("held by SLURM" if task.is_held else f"{task.state.lower()}{why(task)}" for task in tasks)
-    return ", ".join(f"{number} {state}" for state, number in sorted(said.items())) or "none"
-
-
-def why(task: queue.Task) -> str:
-    """Return why a task waits, in brackets."""
-    return f" ({task.reason})" if task.state == "PENDING" and task.reason not in ("", "None") else ""
 
 
 def cancel_tasks(folder: Path) -> list[queue.Task]:
@@ -146,7 +135,7 @@ def cancel_tasks(folder: Path) -> list[queue.Task]:
         UsageError: if it is no results folder, or SLURM does not answer.
     """
     check_results(folder)
-    submissions = list_submissions(folder)
+    submissions = list_own_submissions(folder)
     if not submissions:
         return []
     queue.check_available()

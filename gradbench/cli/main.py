@@ -298,7 +298,7 @@ def print_outcome(plan: "Plan", trained: dict[str, int]) -> None:
     if left := len(cells) - before - sum(trained.values()):
         parts.append(f"{left} not finished")
     number = pluralize(len(cells), "cell") + say_shard(plan)
-    print_line(f"{number}: {', '.join(parts)} · tables in {plan.folder}")
+    print_line(f"{': '.join(filter(None, (number, ', '.join(parts))))} · tables in {plan.folder}")
 
 
 def say_shard(plan: "Plan") -> str:

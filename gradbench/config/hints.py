@@ -46,6 +46,8 @@ def say_unread(
     if key == "seeds":
         count = values[0] if len(values) == 1 and isinstance(values[0], int) else 5
         return f"{given}; did you mean 'seed=range({count})'?"
+    if key.startswith("launcher.options."):
+        return f"{given}; type +{key}: a further option of sbatch is added"
     group, _, name = key.partition(".")
     if name and group in choices:
         return f"{given}: {say_options(configs, group, name, known, choices[group])}"

@@ -134,6 +134,10 @@ RULES: dict[str, tuple[str, Callable[[Any], bool], str]] = {
     "launcher.minutes": (">= 1", lambda v: v >= 1, "give a time limit like 240"),
     "launcher.task_minutes": ("> 0 and finite", lambda v: 0 < v < math.inf, "give a time like 10"),
     "launcher.tries": (">= 1", lambda v: v >= 1, "2 submits again once what a task left"),
+    **dict.fromkeys(
+        [f"launcher.{key}" for key in ("partition", "account", "qos", "constraint", "python")],
+        ("a word, or null", lambda v: v is None or not isinstance(v, list | bool), "give one, not a list"),
+    ),
     "launcher.device": (
         "one of null, cpu, cuda",
         lambda v: v in (None, "cpu", "cuda"),

@@ -45,7 +45,7 @@ def parse_shard(text: str) -> Shard:
     Raises:
         UsageError: if it is anything else.
     """
-    match = WRITTEN.fullmatch(text)
+    match = WRITTEN.fullmatch(str(text))  # Python may give a number
     if match is None or int(match[1]) > int(match[2]):
         raise UsageError(
             f"--shard is a number and how many there are, from 1/8 to 8/8, got {text!r}; type --shard 3/8"

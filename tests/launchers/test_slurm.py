@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 import gradbench
+from gradbench.api.status import cancel_tasks, read_status
 from gradbench.cli import main as cli
 from gradbench.errors import UsageError
 from gradbench.launchers.slurm import launcher, task
@@ -189,6 +191,7 @@ SUBMISSION = {
     "plan": "0" * 16,
     "tasks": [[0, 1], [2]],
     "submitted": "2026-11-30T10:00:00",
+    "results": "/home/us/results",
     "job": 17,
 }
 
@@ -216,6 +219,7 @@ def test_what_was_submitted_is_read_again(tmp_path):
         {"job": "17; reboot"},
         {"job": True},
         {"submitted": 3},
+        {"results": None},
         {"tasks": None},
         {"tasks": {"0": 1}},
         {"tasks": [["0"]]},
@@ -228,6 +232,38 @@ def test_a_submission_that_is_none_is_left_out(changed, tmp_path):
     store(tmp_path, json.dumps(SUBMISSION | changed))
     store(tmp_path, json.dumps(SUBMISSION | {"token": "89abcdef"}), "89abcdef")
     assert [one.token for one in list_submissions(tmp_path)] == ["89abcdef"]
+
+
+def test_a_copy_of_a_folder_leaves_the_tasks_of_the_other_alone(fake, home, capsys):
+    refuse(capsys, "launcher=slurm")
+    store(home / "results", json.dumps(SUBMISSION | {"results": str(home / "results")}))
+    (fake / "squeue").write_text(f"#!/bin/sh\necho '17_0|gradbench-{TOKEN}|RUNNING|n1|None'\n")
+    (home / "link").symlink_to("results")
+    shutil.copytree(home / "results", home / "copy")
+    assert [len(cancel_tasks(home / folder)) for folder in ("copy", "link", "results")] == [0, 1, 1]
+    assert [len(read_status(home / folder).submissions) for folder in ("copy", "results")] == [0, 1]
+
+
+@pytest.mark.parametrize("command", ["status", "cancel"])
+@pytest.mark.parametrize("folder", ["absent", "file", "full"])
+def test_what_is_no_results_folder_is_refused_with_what_to_name(folder, command, home, capsys):
+    (home / "file").touch()
+    (home / "full").mkdir()
+    (home / "full/thesis").touch()
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([command, folder])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: {folder} is no results folder; name one that `gradbench run` has written"
+
+
+def test_a_status_says_that_the_queue_is_unknown_where_slurm_does_not_answer(fake, home, capsys):
+    refuse(capsys, "launcher=slurm")
+    store(home / "results", json.dumps(SUBMISSION | {"results": str(home / "results")}))
+    (fake / "squeue").write_text("#!/bin/sh\nexit 1\n")
+    found = read_status(home / "results")
+    assert [one.queue for one in found.submissions] == ["unknown"]
+    assert "SLURM does not answer" in found.notes[0]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "null", "{", "\x00", "[" * 100_000])
@@ -314,7 +350,7 @@ def test_what_slurm_refuses_is_one_line_and_leaves_no_submission(words, fake, ho
 def test_a_slurm_that_does_not_answer_is_one_line(command, fake, home, capsys):
     if command == "squeue":  # asked about what was submitted before
         refuse(capsys, "launcher=slurm")
-        store(home / "results", json.dumps(SUBMISSION))
+        store(home / "results", json.dumps(SUBMISSION | {"results": str(home / "results")}))
     (fake / command).write_text("#!/bin/sh\necho 'error: Unable to contact slurm controller' >&2\nexit 1\n")
     assert "Unable to contact slurm controller" in refuse(capsys, "launcher=slurm")
 
@@ -336,6 +372,14 @@ def test_a_slurm_that_does_not_answer_is_one_line(command, fake, home, capsys):
         (("launcher=slurm", "launcher.device=tpu"), "launcher.device must be one of null, cpu, cuda"),
         (("launcher=slurm", "launcher.setup=module load cuda"), "launcher.setup"),
         (("launcher=slurm", "launcher.options=x"), "launcher.options"),
+        (("launcher=slurm", "launcher.options.reservation=x"), "type +launcher.options.reservation"),
+        (("launcher=slurm", "+launcher.options.job-name=x"), "launcher.options.job-name: gradbench says"),
+        (("launcher=slurm", "+launcher.options.job_name=x"), "leave it out"),
+        (("launcher=slurm", "+launcher.options.array=0-3"), "to know its tasks"),
+        (("launcher=slurm", "+launcher.options.time=5"), "by launcher.minutes"),
+        (("launcher=slurm", "launcher.partition=[main]"), "launcher.partition must be a word"),
+        (("launcher=slurm", "launcher.python=[python]"), "launcher.python must be a word"),
+        (("launcher=slurm", "launcher.task_minutes=0.5"), "Invalid partition name specified"),
         (("launcher=slurm", "launcher.partition=7"), "Invalid partition name specified"),
         (("launcher=slurm", "launcher.cpu=2"), "launcher.cpu"),
         (("launcher=slurm", "launcher.cpus=1,2"), "launcher"),
@@ -355,6 +399,20 @@ def test_gpus_that_are_elsewhere_are_planned_for(words, home):
     plan = make_plan(None, [*GRID, "seed=range(4)", "launcher=slurm", "launcher.gpus=1", *words])
     assert plan.devices == ["cuda"]
     assert len(plan.stacks) == (2 if words == ("stack_width.cuda=2",) else 1)
+
+
+def test_variables_of_sbatch_do_not_rename_tasks(fake, home, monkeypatch, capsys):
+    (fake / "sbatch").write_text('#!/bin/sh\necho "$SBATCH_JOB_NAME, $SBATCH_ACCOUNT" >&2; exit 1\n')
+    monkeypatch.setenv("SBATCH_JOB_NAME", "mine")
+    monkeypatch.setenv("SBATCH_ACCOUNT", "ours")
+    assert refuse(capsys, "launcher=slurm").endswith("took no task: , ours")
+    assert os.environ["SBATCH_JOB_NAME"] == "mine"
+
+
+def test_why_sbatch_refuses_is_said_and_not_how_to_get_help(fake, home, capsys):
+    said = "sbatch: unrecognized option '--nonsense=x'\nTry \"sbatch --help\" for more information"
+    (fake / "sbatch").write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{said}\nEND\nexit 1\n")
+    assert refuse(capsys, "launcher=slurm").endswith("unrecognized option '--nonsense=x'")
 
 
 def test_jobs_are_tasks_at_a_time(home, monkeypatch, capsys):

@@ -171,6 +171,18 @@ def test_what_slurm_refuses_is_one_line_and_the_right_words_go_on_from_there(sit
     assert {job.partition for job in site.jobs()} == {"main"}
 
 
+def test_two_runs_that_begin_together_submit_each_stack_once(site):
+    slow = site.home / "bin/scontrol"  # asked between a look at the queue and a submission
+    slow.parent.mkdir()
+    slow.write_text(f'#!/bin/sh\nsleep 3\nexec {shutil.which("scontrol")} "$@"\n')
+    slow.chmod(0o755)
+    path = {"PATH": f"{slow.parent}:{os.environ['PATH']}"}
+    words = site.words("results", "+launcher.options.hold=true", "--detach")
+    said = [run.communicate()[0] for run in [site.begin(*words, **path) for _ in range(2)]]
+    assert [one.count("2 tasks submitted") for one in sorted(said, key=len)] == [0, 1], said
+    assert len(site.jobs()) == 2
+
+
 # ---- tasks that end before their stacks ----------------------------------------------------------------------------
 
 

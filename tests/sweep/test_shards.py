@@ -36,7 +36,7 @@ def test_every_stack_is_in_one_shard_and_no_shard_has_a_whole_stack_more_than_an
     assert max(loads) - min(loads) <= max(costs, default=0)
 
 
-@pytest.mark.parametrize("text", ["", "3", "0/8", "9/8", "3/0", "1/-2", "a/b", "3/8 ", "03/8"])
+@pytest.mark.parametrize("text", ["", "3", "0/8", "9/8", "3/0", "1/-2", "a/b", "3/8 ", "03/8", 3])
 def test_what_is_no_shard_is_refused_with_what_to_type(text):
     with pytest.raises(UsageError, match="type --shard 3/8"):
         parse_shard(text)
@@ -81,10 +81,11 @@ def test_shards_together_give_the_tables_of_one_run_and_the_last_writes_the_repo
     )
 
 
-def test_a_wrong_shard_is_refused_before_anything_is_planned(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("text", ["4/3", ""])
+def test_a_wrong_shard_is_refused_before_anything_is_planned(text, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
-        main(["run", *GRID, "--shard", "4/3"])
+        main(["run", *GRID, "--shard", text])
     assert ended.value.code == 2
-    assert "from 1/8 to 8/8, got '4/3'" in capsys.readouterr().err
+    assert f"from 1/8 to 8/8, got {text!r}" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

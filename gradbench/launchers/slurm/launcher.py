@@ -3,10 +3,11 @@
 import contextlib
 import io
 import math
+import os
 import secrets
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +19,7 @@ from gradbench.grid.stacks import deal
 from gradbench.launchers import Cells, Ending, Watcher, Work
 from gradbench.launchers.slurm import queue
 from gradbench.launchers.slurm.queue import NoAnswerError
-from gradbench.launchers.slurm.submissions import JOBS, Submission, cells_of_tasks, list_submissions
+from gradbench.launchers.slurm.submissions import JOBS, Submission, cells_of_tasks, list_own_submissions
 from gradbench.launchers.slurm.task import Task
 from gradbench.signals import Interruption
 from gradbench.storage.locks import FinishedCells, Reservations
@@ -39,6 +40,25 @@ UNKNOWN_TASKS = 64
 
 SIGNAL_SECONDS = 90
 """Seconds before the time limit at which a task is told to save what it trains; for short limits, a quarter of them."""
+
+
+OWN_OPTIONS = {
+    **dict.fromkeys(("job-name", "array", "nodes", "ntasks", "ntasks-per-node"), ", to know its tasks"),
+    **dict.fromkeys(("output", "error", "open-mode"), ", to find their logs"),
+    **dict.fromkeys(("signal", "requeue", "no-requeue"), ", so that what trains is saved and goes on"),
+    **dict.fromkeys(("parsable", "test-only", "wait", "wrap"), ", or not at all"),
+    **{"time": " by launcher.minutes", "cpus-per-task": " by launcher.cpus"},
+}
+"""Option of sbatch that is not the user's -> how gradbench says it, or why."""
+
+OWN_VARIABLES = tuple(
+    "SBATCH_" + name
+    for name in (
+        *("JOB_NAME", "ARRAY_INX", "OUTPUT", "ERROR", "OPEN_MODE"),
+        *("SIGNAL", "REQUEUE", "NO_REQUEUE", "TIMELIMIT", "WAIT"),
+    )
+)
+"""Variables by which sbatch would overrule what gradbench says to it."""
 
 
 @dataclass(frozen=True)
@@ -111,14 +131,20 @@ class Slurm:
             raise UsageError(
                 "launcher=slurm needs the package submitit; type: pip install 'gradbench[slurm]'"
             )
+        for name in self.options:
+            if (option := str(name).replace("_", "-")) in OWN_OPTIONS:
+                raise UsageError(
+                    f"launcher.options.{name}: gradbench says --{option} to sbatch itself{OWN_OPTIONS[option]}; leave "
+                    "it out"
+                )
         queue.check_available()
 
     def run(self, work: Work, watcher: Watcher, reservations: Reservations, *, detach: bool) -> Ending:
         """Submit what no task of this folder trains yet; unless detached, wait until everything is in the tables."""
         with Interruption() as interruption:
-            watch = Watch(self, work, watcher)
+            watch = Watch(self, work, watcher, reservations)
             try:
-                watch.submit(watch.untaken())
+                watch.submit_untaken(set(watch.left))
             except NoAnswerError as error:
                 raise UsageError(f"launcher=slurm: {error}; nothing was submitted, see: sinfo") from error
             if detach:
@@ -168,15 +194,14 @@ class Slurm:
                 **given,
             )
             # an error has what sbatch says, and submitit prints it besides
-            with contextlib.redirect_stderr(io.StringIO()), executor.batch():
+            with without_own_options(), contextlib.redirect_stderr(io.StringIO()), executor.batch():
                 jobs = [
                     executor.submit(Task([*arguments, "--stacks", ",".join(map(str, one))]))
                     for one in submission.tasks
                 ]
         except Exception as error:  # submitit's own, and what sbatch says
             shutil.rmtree(own, ignore_errors=True)
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            raise UsageError(f"launcher=slurm: SLURM took no task: {lines[-1]}") from error
+            raise UsageError(f"launcher=slurm: SLURM took no task: {reason_in(error)}") from error
         return int(str(jobs[0].job_id).partition("_")[0])
 
 
@@ -187,10 +212,11 @@ class Watch:
         launcher: submits tasks.
         work: what is to be trained.
         watcher: receives the events.
+        reservations: of the folder; one run at a time submits.
     """
 
-    def __init__(self, launcher: Slurm, work: Work, watcher: Watcher) -> None:
-        self.launcher, self.watcher = launcher, watcher
+    def __init__(self, launcher: Slurm, work: Work, watcher: Watcher, reservations: Reservations) -> None:
+        self.launcher, self.watcher, self.reservations = launcher, watcher, reservations
         self.work = replace(work, folder=work.folder.resolve())
         self.folder = self.work.folder
         self.seconds = work.expect_seconds()
@@ -211,13 +237,25 @@ class Watch:
                 found[path.stem.removeprefix("failed-")] = path.stat().st_mtime_ns
         return found
 
-    def untaken(self) -> list[int]:
+    def submit_untaken(self, stacks: set[int]) -> None:
+        """Submit tasks for those of some stacks that no living task trains, whichever run submitted it.
+
+        Raises:
+            NoAnswerError: if SLURM does not answer.
+            UsageError: if it refuses.
+            StorageError: if the folder cannot be written.
+        """
+        if stacks:
+            with self.reservations.exclusive():
+                self.submit(self.untaken(stacks))
+
+    def untaken(self, stacks: set[int]) -> list[int]:
         """Return the stacks that no living task of this folder trains, and follow the tasks that train the others.
 
         Raises:
             NoAnswerError: if SLURM does not answer.
         """
-        submissions = list_submissions(self.folder)
+        submissions = list_own_submissions(self.folder)
         live = [task for task in queue.list_tasks(one.token for one in submissions) if task.will_train]
         tokens = {task.token for task in live}
         cells = cells_of_tasks(self.folder, [one for one in submissions if one.token in tokens])
@@ -227,15 +265,16 @@ class Watch:
             for cell in cells.get((task.token, task.index), ())
         }
         taken: set[int] = set()
-        for one, stack in self.left.items():
-            for key in {trained_by[cell.id] for cell in stack if cell.id in trained_by}:
+        followed = set(self.tasks)
+        for one in sorted(stacks):
+            for key in {trained_by[cell.id] for cell in self.left[one] if cell.id in trained_by}:
                 self.tasks.setdefault(key, set()).add(one)
                 taken.add(one)
-        if taken:
+        if self.tasks.keys() - followed:
             self.watcher.notify(
-                f"{count(len(self.tasks), 'task')} of an earlier run are in the queue; they go on"
+                f"{count(len(self.tasks.keys() - followed), 'task')} of an earlier run are in the queue; they go on"
             )
-        return [one for one in self.left if one not in taken]
+        return sorted(stacks - taken)
 
     def submit(self, stacks: Sequence[int]) -> None:
         """Submit tasks for stacks.
@@ -256,6 +295,7 @@ class Watch:
             self.work.plan,
             [[self.work.numbers[one] for one in share] for share in shares],
             now(),
+            str(self.folder),
         )
         try:
             make_shared_folder(self.folder / JOBS)
@@ -284,20 +324,20 @@ class Watch:
             self.read_tables()
             return
         self.read_tables()
-        states: dict[str, int] = {}
+        live: list[queue.Task] = []
         lost: set[int] = set()
         for key, stacks in list(self.tasks.items()):
             task, left = known.get(key), stacks & self.left.keys()
             if not left:
                 del self.tasks[key]
             elif task is not None and task.is_live:
-                states[task.state.lower()] = states.get(task.state.lower(), 0) + 1
+                live.append(task)
                 self.gone.pop(key, None)
             elif time.monotonic() - self.gone.setdefault(key, time.monotonic()) >= SETTLE_SECONDS:
                 del self.tasks[key]
                 lost |= self.give_up(task, left)
-        if states:
-            self.tell("tasks: " + ", ".join(f"{number} {state}" for state, number in sorted(states.items())))
+        if live:
+            self.tell(f"tasks: {queue.describe_tasks(live)}")
         self.submit_again(sorted(lost))
 
     def give_up(self, task: queue.Task | None, stacks: set[int]) -> set[int]:
@@ -322,7 +362,7 @@ class Watch:
     def submit_again(self, stacks: Sequence[int]) -> None:
         """Submit lost stacks; if that cannot be now, at a later look."""
         try:
-            self.submit(stacks)
+            self.submit_untaken(set(stacks))
         except (NoAnswerError, UsageError) as error:
             self.tell(f"{error}; trying again")
             self.tasks["", -1] = {*stacks, *self.tasks.get(("", -1), ())}
@@ -367,6 +407,22 @@ class Watch:
         if line != self.told:
             self.told = line
             self.watcher.notify(line)
+
+
+@contextlib.contextmanager
+def without_own_options() -> Iterator[None]:
+    """Take the variables that overrule gradbench's own options out of the environment for the block."""
+    taken = {name: os.environ.pop(name) for name in OWN_VARIABLES if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(taken)
+
+
+def reason_in(error: Exception) -> str:
+    """Return the line of an error of submitit that says why: the last that sbatch calls an error."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return next((line for line in reversed(lines) if "error:" in line or "unrecognized" in line), lines[-1])
 
 
 def describe_end(task: queue.Task | None) -> str:

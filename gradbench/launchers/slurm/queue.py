@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -119,6 +120,17 @@ def parse_task(line: str) -> Task | None:
         return None
     identity, name, state, node, reason = fields
     return Task(identity, name.removeprefix(PREFIX), int(match[1] or 0), state, node, reason)
+
+
+def describe_tasks(tasks: Sequence[Task]) -> str:
+    """Return how many tasks are in which state, and why they wait."""
+    said = Counter("held by SLURM" if task.is_held else f"{task.state.lower()}{why(task)}" for task in tasks)
+    return ", ".join(f"{number} {state}" for state, number in sorted(said.items())) or "none"
+
+
+def why(task: Task) -> str:
+    """Return why a task waits, in brackets."""
+    return f" ({task.reason})" if task.state == "PENDING" and task.reason not in ("", "None") else ""
 
 
 def cancel(tasks: Sequence[Task]) -> None:

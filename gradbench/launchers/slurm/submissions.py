@@ -27,6 +27,7 @@ class Submission:
         plan: id of the plan whose stacks the tasks train.
         tasks: numbers of the stacks of each task, by index.
         submitted: when, as text.
+        results: path of the results folder, which the tasks write to.
         job: SLURM's number of the job array; 0 if it is not known.
     """
 
@@ -34,6 +35,7 @@ class Submission:
     plan: str
     tasks: Sequence[Sequence[int]]
     submitted: str
+    results: str
     job: int = 0
 
     def write(self, folder: Path) -> None:
@@ -71,6 +73,12 @@ def list_submissions(folder: Path) -> list[Submission]:
     return sorted(found, key=lambda submission: submission.submitted)
 
 
+def list_own_submissions(folder: Path) -> list[Submission]:
+    """Return the submissions whose tasks write to a results folder, and not to another one that it is a copy of."""
+    own = str(folder.resolve())
+    return [one for one in list_submissions(folder) if one.results == own]
+
+
 def is_well_formed(submission: Submission) -> bool:
     """Return whether what was read has the types of a submission: a results folder is data that anybody may send."""
     tasks = submission.tasks
@@ -79,6 +87,7 @@ def is_well_formed(submission: Submission) -> bool:
         and re.fullmatch(r"[0-9a-f]{16}", str(submission.plan)) is not None
         and type(submission.job) is int
         and isinstance(submission.submitted, str)
+        and isinstance(submission.results, str)
         and isinstance(tasks, list)
         and all(isinstance(one, list) and all(type(number) is int for number in one) for one in tasks)
     )
