@@ -27,7 +27,7 @@ test-slow: $(READY)  ## run the slow ones: kills, fuzz, every model with every f
 test-exhaustive: $(READY)  ## run what neither of them runs: each model with each regularizer and update
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "exhaustive and not gpu and not slurm"
 
-test-slurm: $(READY) slurm-packages  ## run jobs on a SLURM that the tests start; SLURM_TESTS="slurm and not slow": two minutes of them
+test-slurm: $(READY) slurm-packages  ## run jobs on a SLURM that the tests start; SLURM_TESTS="slurm and not slow": a minute of them
 	$(BIN)/python -m pytest -n 0 -rs -m "$(SLURM_TESTS)" tests/slurm
 
 slurm-packages:  ## install SLURM where it is missing and apt-get may; without it those tests are skipped

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from slurm.cluster import Cluster, wait_until
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 FIRST_TIME = '[ -z "$SLURM_RESTART_COUNT" ]'
 
@@ -99,7 +99,6 @@ def test_a_job_goes_on_without_the_controller(end, cluster, tmp_path):
     assert (tmp_path / "out").read_text() == "begun\nended\n"
 
 
-@pytest.mark.slow
 def test_a_preempted_job_is_told_and_requeued_and_finishes(cluster, tmp_path):
     script = f"""
         trap "echo told" USR2
@@ -116,7 +115,6 @@ def test_a_preempted_job_is_told_and_requeued_and_finishes(cluster, tmp_path):
     assert lines == ["begun", "told", "begun", "finished"]
 
 
-@pytest.mark.slow
 def test_the_job_of_a_node_that_died_runs_again_on_another(cluster, tmp_path):
     def sleepers():
         return [process for process in processes_of(cluster.folder) if process.name() == "sleep"]

@@ -58,6 +58,7 @@ def test_shards_take_their_stacks_from_the_plan_that_the_first_one_stored(tmp_pa
     assert second.count_left() == 24 - len(ids[0])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("drawn")
 def test_shards_together_give_the_tables_of_one_run_and_the_last_writes_the_report(
     tmp_path, monkeypatch, capsys
