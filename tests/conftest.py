@@ -89,3 +89,12 @@ def drawn(monkeypatch):
 def _figures_for_tests_that_look_at_them(request, monkeypatch):
     if "drawn" not in request.fixturenames:
         monkeypatch.setattr("gradbench.report.figures.start_drawing", lambda _context: dict)
+
+
+LONG = ("test_kill.py", "test_signals.py")
+"""Files with tests that take a minute: first, so that no worker is left with one at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the longest tests; the others keep their order."""
+    items.sort(key=lambda item: item.path.name not in LONG)
