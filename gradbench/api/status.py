@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gradbench.errors import UsageError
 from gradbench.launchers.slurm import queue
-from gradbench.launchers.slurm.submissions import list_own_submissions
+from gradbench.launchers.slurm.submissions import Submission, list_own_submissions
 from gradbench.storage.grids import cells_of, list_grids, read_experiment
 from gradbench.storage.results import FINISHED, Results
 from gradbench.storage.sanitize import check_folder, escape_controls, is_command
@@ -81,11 +81,8 @@ def read_status(folder: Path) -> Status:
         counts = Counter(known.get(cell, TO_RUN) for cell in cells)
         grids.append(Grid(str(command) if is_command(command) else "unknown", len(cells), counts))
     present = {name for grid in grids for name in grid.counts}
-    failures = [
-        Failure(str(cell), last_line(error))
-        for cell, status, error in table.itertuples(index=False)
-        if status == "failed"
-    ] if len(table) else []  # fmt: skip
+    failed = table[table["status"] == "failed"].itertuples(index=False) if len(table) else ()
+    failures = [Failure(str(row.cell), last_line(row.error)) for row in failed]
     submissions, notes, live = read_queue(folder)
     left = sum(grid.counts[TO_RUN] + grid.counts["failed"] for grid in grids[:1])
     following = []
@@ -116,16 +113,25 @@ def read_queue(folder: Path) -> tuple[list[Submitted], list[str], int]:
         )
     elif submissions:
         try:
-            tasks = queue.list_tasks(one.token for one in submissions)
+            tasks = list_waiting(submissions)
         except queue.NoAnswerError as error:
             notes.append(f"SLURM does not answer ({error})")
-    living = [task for task in tasks if task.is_live or task.is_held]
     found = []
     for one in submissions:
-        mine = [task for task in living if task.token == one.token]
+        mine = [task for task in tasks if task.token == one.token]
         said = "unknown" if notes else queue.describe_tasks(mine)
         found.append(Submitted(one.job, one.submitted, len(one.tasks), said))
-    return found, notes, len(living)
+    return found, notes, len(tasks)
+
+
+def list_waiting(submissions: Sequence[Submission]) -> list[queue.Task]:
+    """Return the tasks of submissions that train, wait or are held.
+
+    Raises:
+        NoAnswerError: if SLURM does not answer.
+    """
+    tasks = queue.list_tasks(one.token for one in submissions)
+    return [task for task in tasks if task.is_live or task.is_held]
 
 
 def cancel_tasks(folder: Path) -> list[queue.Task]:
@@ -140,11 +146,7 @@ def cancel_tasks(folder: Path) -> list[queue.Task]:
         return []
     queue.check_available()
     try:
-        tasks = [
-            task
-            for task in queue.list_tasks(one.token for one in submissions)
-            if task.is_live or task.is_held
-        ]
+        tasks = list_waiting(submissions)
         queue.cancel(tasks)
     except queue.NoAnswerError as error:
         raise UsageError(f"SLURM does not answer ({error}); nothing was cancelled, try again") from error
