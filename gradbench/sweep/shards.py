@@ -48,6 +48,6 @@ def parse_shard(text: str) -> Shard:
     match = WRITTEN.fullmatch(str(text))  # Python may give a number
     if match is None or int(match[1]) > int(match[2]):
         raise UsageError(
-            f"--shard is a number and how many there are, from 1/8 to 8/8, got {text!r}; type --shard 3/8"
+            f"--shard is the number of a share and how many shares there are, got {text!r}; type --shard 3/8"
         )
     return Shard(int(match[1]), int(match[2]))

@@ -88,5 +88,5 @@ def test_a_wrong_shard_is_refused_before_anything_is_planned(text, tmp_path, mon
     with pytest.raises(SystemExit) as ended:
         main(["run", *GRID, "--shard", text])
     assert ended.value.code == 2
-    assert f"from 1/8 to 8/8, got {text!r}" in capsys.readouterr().err
+    assert f"how many shares there are, got {text!r}" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
