@@ -15,7 +15,7 @@ GOALS: dict[str, str | None] = {
     **dict.fromkeys(("gap/loss", "gap/accuracy", "gradient_norm_deviation"), "min"),
     **dict.fromkeys(("accuracy", "fgsm_accuracy", "r2", "solved", "modes", "quality", "classes"), "max"),
     **dict.fromkeys(("frechet_distance", "class_divergence"), "min"),
-    **dict.fromkeys(("return", "explained_variance"), "max"),
+    **dict.fromkeys(("return", "mean_return", "explained_variance"), "max"),
     **dict.fromkeys(("environment_steps", "entropy", "approximate_kl", "clip_fraction"), None),
     **dict.fromkeys(("exact_match", "token_accuracy", "bleu"), "max"),
     **dict.fromkeys(("gradient_norm", "layer_growth", "wasserstein_estimate", "read", "unknown"), None),

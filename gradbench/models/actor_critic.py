@@ -151,6 +151,7 @@ class ActorCriticTask(Task):
             "length": torch.zeros(E),
             "over": torch.ones(E),
             "interactions": torch.zeros(()),
+            "lengths": torch.zeros(()),
             "monitored": torch.zeros(len(MONITORED)),
         }
 
@@ -174,6 +175,7 @@ class ActorCriticTask(Task):
             "length": length,
             "over": ended,
             "interactions": carry["interactions"] + self.environments,
+            "lengths": carry["lengths"] + length.sum(),
         }
         return transition, carry | carried
 
@@ -223,11 +225,15 @@ class ActorCriticTask(Task):
         return lambda x: nets["agent"](x)[1], {"states": batch["state"]}
 
     def evaluate(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
-        """Compute the mean return of episodes that the policy has just played, and what training monitored."""
+        """Compute the mean return of episodes that the policy has just played, and what training monitored.
+
+        ``train/mean_return`` is that of training so far, see :func:`mean_return`.
+        """
         returns = first_returns(data["over"])
         monitored = zip(MONITORED, data["monitored"].unbind(), strict=True)
         return {
             "test/return": returns.mean(),
+            "train/mean_return": mean_return(data["lengths"], data["interactions"]),
             "train/environment_steps": data["interactions"],
             "returns": returns,
             **{f"train/{name}": value for name, value in monitored},
@@ -241,7 +247,8 @@ class ActorCriticTask(Task):
 
     def metric_names(self, networks: Networks) -> frozenset[str]:
         """Return the names of all metrics."""
-        return frozenset(["test/return", "train/environment_steps", *(f"train/{name}" for name in MONITORED)])
+        trained = ("mean_return", "environment_steps", *MONITORED)
+        return frozenset(["test/return", *(f"train/{name}" for name in trained)])
 
 
 def advantages(
@@ -311,3 +318,16 @@ def first_returns(over: Tensor) -> Tensor:
     """Return the return of each environment's first episode. Shapes: [T, E] -> [E]."""
     before = torch.cat([torch.ones_like(over[:1]), (1 - over[:-1]).cumprod(0)])
     return REWARD * before.sum(0)
+
+
+def mean_return(lengths: Tensor, interactions: Tensor) -> Tensor:
+    """Return the area under the training episodes' learning curve, divided by the number of environment steps.
+
+    Each step counts with the return of its episode, which is L^2 = sum of 2 l - 1 over its steps l = 1 … L in all. An
+    episode that is not over counts with its return so far.
+
+    Args:
+        lengths: sum over all environment steps of l, the length of the episode up to this step.
+        interactions: number of environment steps.
+    """
+    return REWARD * (2 * lengths - interactions) / interactions.clamp(min=1)

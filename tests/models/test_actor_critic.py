@@ -1,6 +1,7 @@
 """CartPole, PPO and A2C: against Gymnasium, and against the published formulas written separately."""
 
 import math
+from itertools import pairwise
 
 import gymnasium
 import numpy as np
@@ -20,6 +21,7 @@ from gradbench.models.actor_critic import (
     explained_variance,
     first_returns,
     log_probability,
+    mean_return,
     normalised,
 )
 from gradbench.models.networks.actor_critic import ActorCritic
@@ -121,6 +123,20 @@ def test_an_episode_goes_on_where_the_last_training_step_left_it():
     assert goes_on.any()
     assert torch.equal(second["state"][0, 0][goes_on], first["after"][0, -1][goes_on])
     assert float(state.carry["interactions"]) == 3 * 40 * 3
+
+
+def test_the_mean_return_counts_each_environment_step_with_the_return_of_its_episode():
+    _, task = small(model__interactions=300, model__environments=3, model__minibatches=1)
+    draws = {name: tensor[0] for name, tensor in task.draw("interaction", 0, 0, 1, {}).items()}
+    found, carry = interact_one(task, {"agent": Balancing(False)}, task.carry(), draws)
+    returns = []
+    for over in found["over"].T.tolist():
+        ends = [t + 1 for t, ended in enumerate(over) if ended] + [len(over)]
+        for first, end in pairwise([0, *ends]):
+            returns += [end - first] * (end - first)
+    assert len(returns) == 900
+    assert min(returns) < max(returns) < 300
+    assert float(mean_return(carry["lengths"], carry["interactions"])) == pytest.approx(np.mean(returns))
 
 
 def test_an_agent_that_is_stopped_within_an_episode_and_resumed_ends_as_one_that_never_was(tmp_path):
