@@ -18,13 +18,14 @@ from gradbench.report.figures.panels import (
 from gradbench.report.figures.traces import bin_curves, draw_curves, label_curves
 from gradbench.report.render.formatting import cap_list
 
-ENVIRONMENT_STEPS = "train/environment_steps"
+ENVIRONMENT_STEPS, RETURN = "train/environment_steps", "test/return"
 
 CAPTION = (
     "Thick lines are means over seeds, drawn as long as every seed is there, with a 95% Student t band "
     "unless a seed diverged; thin lines are the seeds; a hollow marker is where a seed diverged. First, "
     "the loss that was trained on, averaged over short spans of steps and without any penalty (geometric "
-    "means where the axis is logarithmic); then the metric where it was evaluated. Axes are scaled to "
+    "means where the axis is logarithmic); then the metric where it was evaluated, and of agents that are "
+    "compared by another, the return. Axes are scaled to "
     "the cells that completed, so a diverging curve may leave its panel, and so may a band. The strength "
     "is the best one over all seeds: good for showing, too good for judging. If the treatments did "
     "nothing, all lines would coincide."
@@ -38,19 +39,17 @@ def draw(context: Context) -> list[Drawing]:
     headings = [f"{c.label_with_seeds}: {list_chosen(c)}" for c in context.comparisons]
     room = label_margin(context)
     title = _title(context)
-    columns = [1 + (comparison.metric in context.curves.rows) for comparison in context.comparisons]
+    shown = [_columns(context, comparison) for comparison in context.comparisons]
     figure, axes = panels(
-        title, headings, columns, layout=context.layout, height=label_height(context, 1.75), right=room,
+        title, headings, [len(columns) for columns in shown], layout=context.layout, height=label_height(context, 1.75), right=room,
         gap=room + 0.5,
     )  # fmt: skip
-    for comparison, row in zip(context.comparisons, axes, strict=True):
+    for comparison, row, columns in zip(context.comparisons, axes, shown, strict=True):
         curves = chosen_curves(context, comparison)
         interacts = any(has_environment(rows) for rows in curves.values())
         if interacts:
             curves = {setting: in_environment_steps(rows) for setting, rows in curves.items()}
-        for ax, column, unit in zip(
-            row, ("loss", comparison.metric), ("training loss", comparison.unit), strict=False
-        ):
+        for ax, (column, unit) in zip(row, columns.items(), strict=True):
             ax.set_ylabel(unit)
             ax.set_xlabel("step")
             if interacts:
@@ -70,6 +69,15 @@ def draw(context: Context) -> list[Drawing]:
             label_curves(ax, context, drawn)
     alt = f"Training loss and metric against step at the chosen strengths. {title}. {' '.join(headings)}"
     return [Drawing("learning", title, CAPTION, alt, "", figure)]
+
+
+def _columns(context: Context, comparison: ComparisonGroup) -> dict[str, str]:
+    """Return the columns of the curves that are drawn of a comparison, and what their axes are called."""
+    columns = {"loss": "training loss", comparison.metric: comparison.unit, RETURN: "return per episode, test"}
+    known = [column for column in columns if column in ("loss", comparison.metric)]
+    if has_environment(context.curves.rows_of(comparison.cells)):
+        known = list(columns)
+    return {column: columns[column] for column in known if column == "loss" or column in context.curves.rows}
 
 
 def chosen_curves(context: Context, comparison: ComparisonGroup) -> dict[Setting, pd.DataFrame]:
