@@ -116,7 +116,10 @@ def noise_keys(cells: Sequence[Cell], purpose: str, device: torch.device) -> Ten
 
 
 def bring_data(data: Data, device: torch.device, dtype: torch.dtype) -> Tensors:
-    """Return the data's arrays as tensors on a device: fractions in the given type, all else as int64."""
+    """Return the data's arrays as tensors on a device: fractions in the given type, all else as int64.
+
+    They are contiguous: of an array that lies otherwise each gathering of a batch would copy the whole.
+    """
     dtypes = {name: dtype if array.dtype.kind == "f" else torch.int64 for name, array in data.arrays.items()}
     if device.type == "meta":  # only shapes matter, and of data that a plan describes there is nothing else
         blank = {
@@ -126,7 +129,7 @@ def bring_data(data: Data, device: torch.device, dtype: torch.dtype) -> Tensors:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing writes to data
         return {
-            name: bring(torch.as_tensor(np.asarray(array)), device, dtypes[name])
+            name: bring(torch.as_tensor(np.asarray(array, order="C")), device, dtypes[name])
             for name, array in data.arrays.items()
         }
 

@@ -18,7 +18,7 @@ from gradbench.functional.seeding import derive, generator
 from gradbench.models.mlp import Classifier
 from gradbench.regularizers import Regularizer
 from gradbench.regularizers.clip_value import clip_value
-from gradbench.training.bind import init_state
+from gradbench.training.bind import bring_data, init_state
 from gradbench.training.divergence import Divergence, init_divergence_state, update_divergence_state
 from gradbench.training.draws import CHUNK, draw_chunk
 from gradbench.training.loop import train, until
@@ -28,6 +28,16 @@ from gradbench.training.series import FULL, effect, effect_from_norms
 from gradbench.training.setup import LOOK_EVERY, build_stack
 from gradbench.training.state import PlayerState, Update
 from gradbench.training.telemetry import COMPARE_EVERY, HISTOGRAM_EDGES, Telemetry
+
+
+def test_data_lie_row_by_row_however_they_were_read_since_each_batch_would_copy_them_whole_otherwise():
+    (cell,) = cells("cnn", "none")
+    data = data_of(cell)
+    turned = replace(data, arrays={name: np.asfortranarray(array) for name, array in data.arrays.items()})
+    assert not turned.arrays["train/x"].flags.c_contiguous
+    for name, tensor in bring_data(turned, CPU, torch.float32).items():
+        assert tensor.is_contiguous()
+        np.testing.assert_array_equal(tensor, data.arrays[name])
 
 
 def test_a_cell_whose_numbers_overflow_diverges_at_that_step_and_its_curve_ends_there():
