@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 SOAK = Path(__file__).with_name("soak.py")
-KILLS = 12
-MENDS = 4
+KILLS = 8
+MENDS = 3
 
 
 @pytest.mark.slow
