@@ -15,7 +15,7 @@ from gradbench.models import SNAPSHOTS, Networks
 from gradbench.models.factory import add_own
 from gradbench.models.gan import AdversarialTask, weight_histogram
 from gradbench.models.image_quality import METRICS, RealImages, real_images
-from gradbench.models.images import HEAVY, SHOWN, check_images
+from gradbench.models.images import HEAVY, SHOWN, check_images, shown_rows
 from gradbench.models.networks.convolution import Decoder, Encoder
 
 FOLLOWED = 8
@@ -76,7 +76,7 @@ class ImageGAN(AdversarialTask):
         kept = dict(arrays)
         samples = kept.pop("samples")
         kept |= weight_histogram(kept.pop("weights"))
-        kept |= {"images": samples[:SHOWN], "originals": data["test/x"][:SHOWN]}
+        kept |= {"images": samples[:SHOWN], "originals": data["test/x"][shown_rows(len(data["test/x"]))]}
         kept[f"{SNAPSHOTS}images"] = samples[:FOLLOWED]
         self.real = self.real or real_images(data)
         found = self.real.compare(samples)

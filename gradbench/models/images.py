@@ -32,6 +32,12 @@ and 0.97 with 16 channels, 2^16), 1.05 at 2^17.6, and 0.4 at 2^18.6, where netwo
 """
 
 
+def shown_rows(count: int) -> slice:
+    """Return which of so many images are shown: SHOWN at equal distances, as a folder's images lie class by class."""
+    apart = max(count // SHOWN, 1)
+    return slice(0, SHOWN * apart, apart)
+
+
 def check_images(arrays: Mapping[str, np.ndarray]) -> tuple[int, ...]:
     """Return the shape of an image, (C, H, W).
 
@@ -204,8 +210,8 @@ class Autoencoder(SupervisedTask):
         return super().evaluate(nets, data, draw) | {"test/noisy_mse": torch.cat(errors).mean()}
 
     def sample(self, nets: Networks, data: Tensors, draw: Tensors) -> Tensors:
-        """Reconstruct the first test images. Shapes: [SHOWN, C, H, W] both."""
-        x = data["test/x"][:SHOWN]
+        """Reconstruct some test images. Shapes: [SHOWN, C, H, W] both."""
+        x = data["test/x"][shown_rows(len(data["test/x"]))]
         return {"originals": x, "images": self.outputs(nets[self.players[0].name], x)}
 
     def summarize(

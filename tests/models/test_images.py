@@ -9,7 +9,7 @@ from torch import nn
 
 from gradbench.data import Data
 from gradbench.errors import UsageError
-from gradbench.models.images import SHOWN
+from gradbench.models.images import SHOWN, shown_rows
 from gradbench.models.networks.convolution import NORMS, ConvolutionalNetwork, Decoder, Encoder, make_norm
 from gradbench.models.networks.residual import ResidualNetwork
 from gradbench.training.bind import init_state
@@ -72,6 +72,14 @@ def batch(channels=1, size=8):
     random = torch.Generator().manual_seed(0)
     x = torch.rand(5, channels, size, size, dtype=torch.float64, generator=random)
     return x, torch.randint(0, 10, (5,), generator=random)
+
+
+def test_the_images_that_are_shown_are_of_all_classes_though_a_folder_is_read_class_by_class():
+    classes = np.repeat(range(10), [5, 90, 40, 30, 30, 30, 30, 30, 30, 30])
+    assert set(classes[shown_rows(len(classes))]) >= set(range(1, 10))
+    for count in (1, SHOWN - 1, SHOWN, 2 * SHOWN - 1, 1000):
+        rows = np.arange(count)[shown_rows(count)]
+        assert len(rows) == min(count, SHOWN)
 
 
 @pytest.mark.parametrize("norm", ["batch", "group"])
@@ -215,7 +223,9 @@ def test_an_autoencoder_stores_test_images_beside_their_reconstructions():
     data = data_of(cell)
     outcome = train([cell], data, CPU)
     stored = outcome.arrays[0]
-    np.testing.assert_allclose(stored["originals"], data.arrays["test/x"][:SHOWN])
+    np.testing.assert_allclose(
+        stored["originals"], data.arrays["test/x"][shown_rows(len(data.arrays["test/x"]))]
+    )
     assert stored["images"].shape == stored["originals"].shape
     metrics = outcome.evaluations[2]
     assert metrics["test/mse"] == metrics["test/loss"] > 0

@@ -8,7 +8,7 @@ import synthetic
 
 from gradbench.report.analysis.comparison import list_comparisons
 from gradbench.report.figures import returns
-from gradbench.report.figures.learning import in_environment_steps
+from gradbench.report.figures.learning import columns_of, in_environment_steps
 from gradbench.report.figures.panels import WIDE
 from gradbench.report.figures.style import assign_looks
 from gradbench.report.load import cells as tables
@@ -58,3 +58,19 @@ def test_curves_of_agents_count_steps_of_the_environment_and_others_keep_theirs(
     assert in_environment_steps(rows) is rows
     rows["train/environment_steps"] = [np.nan, 1024.0, np.nan, 2048.0]
     assert list(in_environment_steps(rows)["step"]) == [512, 1024, 1536, 2048]
+
+
+def test_agents_that_are_compared_by_another_metric_show_their_returns_beside_it():
+    rows = pd.DataFrame(
+        {"cell": "a", "step": [1, 2], "loss": 1.0, "train/mean_return": 20.0, "test/return": 30.0}
+    )
+    shown = {}
+    for kind, found in (("agent", rows.assign(**{"train/environment_steps": [512, 1024]})), ("other", rows)):
+        context = SimpleNamespace(curves=SimpleNamespace(rows=found, rows_of=lambda _, found=found: found))
+        for metric in ("train/mean_return", "test/return", "test/loss"):
+            comparison = SimpleNamespace(metric=metric, unit="its unit", cells=None)
+            shown[kind, metric] = columns_of(context, comparison)
+    assert list(shown["agent", "train/mean_return"]) == ["loss", "train/mean_return", "test/return"]
+    assert shown["agent", "test/return"] == {"loss": "training loss", "test/return": "its unit"}
+    assert list(shown["other", "train/mean_return"]) == ["loss", "train/mean_return"]
+    assert list(shown["other", "test/loss"]) == ["loss"]

@@ -39,9 +39,10 @@ def draw(context: Context) -> list[Drawing]:
     headings = [f"{c.label_with_seeds}: {list_chosen(c)}" for c in context.comparisons]
     room = label_margin(context)
     title = _title(context)
-    shown = [_columns(context, comparison) for comparison in context.comparisons]
+    shown = [columns_of(context, comparison) for comparison in context.comparisons]
+    counts = [len(columns) for columns in shown]
     figure, axes = panels(
-        title, headings, [len(columns) for columns in shown], layout=context.layout, height=label_height(context, 1.75), right=room,
+        title, headings, counts, layout=context.layout, height=label_height(context, 1.75), right=room,
         gap=room + 0.5,
     )  # fmt: skip
     for comparison, row, columns in zip(context.comparisons, axes, shown, strict=True):
@@ -71,13 +72,12 @@ def draw(context: Context) -> list[Drawing]:
     return [Drawing("learning", title, CAPTION, alt, "", figure)]
 
 
-def _columns(context: Context, comparison: ComparisonGroup) -> dict[str, str]:
+def columns_of(context: Context, comparison: ComparisonGroup) -> dict[str, str]:
     """Return the columns of the curves that are drawn of a comparison, and what their axes are called."""
-    columns = {"loss": "training loss", comparison.metric: comparison.unit, RETURN: "return per episode, test"}
-    known = [column for column in columns if column in ("loss", comparison.metric)]
+    columns = {"loss": "training loss", comparison.metric: comparison.unit}
     if has_environment(context.curves.rows_of(comparison.cells)):
-        known = list(columns)
-    return {column: columns[column] for column in known if column == "loss" or column in context.curves.rows}
+        columns.setdefault(RETURN, "return per episode, test")
+    return {name: unit for name, unit in columns.items() if name == "loss" or name in context.curves.rows}
 
 
 def chosen_curves(context: Context, comparison: ComparisonGroup) -> dict[Setting, pd.DataFrame]:
