@@ -77,14 +77,13 @@ $(READY): pyproject.toml
 		{ echo "gradbench needs Python 3.11 or newer, $(PYTHON) is `$(PYTHON) --version`; try: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	@# --no-compile: the modules that are used compile when they are first imported, and most never are
-	$(BIN)/python -m pip install --quiet --no-compile --editable . --group dev
+	$(BIN)/python -m pip install --quiet --editable . --group dev
 	@touch $(READY)
 
 $(BENCH_READY): $(READY)
-	$(BIN)/python -m pip install --quiet --no-compile --group bench
+	$(BIN)/python -m pip install --quiet --group bench
 	@touch $(BENCH_READY)
 
 $(BROWSER_READY): $(READY)
-	$(BIN)/python -m pip install --quiet --no-compile --group browser
+	$(BIN)/python -m pip install --quiet --group browser
 	@touch $(BROWSER_READY)

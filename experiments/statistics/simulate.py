@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradbench.stats.decisions import BETTER, EQUAL, WORSE, Margins, Ranking, rank_arms
+from gradbench.stats.decisions import BETTER, EQUAL, WITHOUT_USE, WORSE, Margins, Ranking, rank_arms
 from gradbench.stats.intervals import Floats, paired_difference, share_difference
 from gradbench.stats.selection import choose_setting
 
@@ -131,13 +131,19 @@ def main() -> None:
         return f"{share(before, draws)} → {share(after, draws)}"
 
     def equal(case: Case, seeds: int) -> str:
-        margins = (-MARGIN, MARGIN)
-        return share((rank(s, margins).verdict == EQUAL for s in experiments(case, seeds, draws)), draws)
+        found = [rank(scores, (-MARGIN, MARGIN)).verdict for scores in experiments(case, seeds, draws)]
+        counts = ((verdict == EQUAL for verdict in found), (verdict in WITHOUT_USE for verdict in found))
+        return " ".join(share(one, draws) for one in counts)
 
     print_table("% better, worse before; some treatment better, some worse now", LEVELS, levels)
     print_table("% found, before → now", POWERS, powers)
-    at_margin = Case("one treatment is better by the margin", MARGIN)
-    print_table(f"% equal within ±{MARGIN} SD", (Case("no effect"), at_margin), equal)
+    cases = (
+        Case("no effect"),
+        Case("every treatment is worse by half the margin", -MARGIN / 2, slice(1, None)),
+        Case("one treatment is better by the margin", MARGIN),
+        Case("one strength of one treatment is better by the margin", MARGIN, ALONE),
+    )
+    print_table(f"% equal within ±{MARGIN} SD, and equal, no better or worse", cases, equal)
     print("\n| said to be best with probability | experiments | were best, % |\n|---|---|---|")
     for row in calibration(4 * draws):
         print(row)

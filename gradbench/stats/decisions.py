@@ -25,6 +25,11 @@ from gradbench.stats.intervals import (
 from gradbench.stats.selection import choose_setting
 
 BETTER, WORSE, EQUAL, UNDECIDED = "better", "worse", "equal", "undecided"
+NO_BETTER = "no better"
+"""Equal or worse: shown not to be better by more than the margin, and neither to be worse nor to be as good."""
+
+WITHOUT_USE = (EQUAL, NO_BETTER, WORSE)
+"""Verdicts on all treatments at which the gradients are left alone."""
 
 POWER = 0.8
 """Share of experiments in which the number of seeds that is proposed decides, if the estimates are the truth."""
@@ -200,7 +205,8 @@ class Contender:
     Attributes:
         arm: index of the arm.
         setting: index of its best setting: the least share of diverged cells, then the lowest mean score.
-        verdict: against the control: better, worse, equal or undecided; empty for the control itself, and without one.
+        verdict: against the control: better, worse, equal, no better or undecided; empty for the control itself, and
+            without one.
         against_control: its best setting against the control's best; None without a control.
         behind_first: gain of the first arm's best setting over this arm's, with an interval that holds jointly for all
             settings; ``NO_VALUES`` for the first.
@@ -221,8 +227,9 @@ class Ranking:
 
     Attributes:
         contenders: the arms that have a score.
-        verdict: ``better``: some arm beats the control. ``equal``: none is better by more than the margin. ``worse``:
-            every arm is worse. ``undecided`` otherwise, and without a control.
+        verdict: ``better``: some arm beats the control. ``equal``: none is better by more than the margin, and one is
+            as good. ``no better``: none is better by more than the margin. ``worse``: every arm is worse. ``undecided``
+            otherwise, and without a control.
         as_good: settings of the first arm that lost no larger share of cells than its best and are not shown to be
             worse; its best is among them.
         compared: setting -> its comparison with the control's best setting; empty without a control.
@@ -246,7 +253,8 @@ def rank_arms(
     An arm is better if one of its settings is, against every setting of the control, jointly corrected, and is not
     shown to be better by less than the margin. It is equal if none of its settings is better than the control by more
     than the margin (each tested alone at 5 %, since all must pass: two one-sided tests, Schuirmann, 1987) and one is
-    shown not to be worse by more than it. It is worse if all its settings are.
+    shown not to be worse by more than it. It is worse if all its settings are. It is no better if none of its settings
+    is better by more than the margin, and it is neither of these.
 
     Args:
         scores: [S, R].
@@ -337,7 +345,7 @@ def _judge_arms(
 def judge_arm(
     against: Sequence[Sequence[Comparison]], with_best: Sequence[Comparison], margins: Margins | None
 ) -> str:
-    """Judge an arm by its settings: better, worse, equal or undecided.
+    """Judge an arm by its settings: better, worse, equal, no better or undecided.
 
     Args:
         against: for each of its settings, the comparison with each setting of the control.
@@ -350,7 +358,9 @@ def judge_arm(
     matters = [not margins or not _is_no_better(one, margins) for one in with_best]
     if any(all(one.sign > 0 for one in row) for row, large in zip(against, matters, strict=True) if large):
         return BETTER
-    return WORSE if all(one.sign < 0 for one in with_best) else UNDECIDED
+    if all(one.sign < 0 for one in with_best):
+        return WORSE
+    return NO_BETTER if no_better else UNDECIDED
 
 
 def _is_no_better(one: Comparison, margins: Margins) -> bool:
@@ -369,7 +379,7 @@ def _combine(verdicts: Sequence[str]) -> str:
         return BETTER
     if not verdicts or UNDECIDED in verdicts:
         return UNDECIDED
-    return EQUAL if EQUAL in verdicts else WORSE
+    return next(verdict for verdict in WITHOUT_USE if verdict in verdicts)
 
 
 def probability_best(scores: npt.ArrayLike, arms: Sequence[int], draws: int = 2000) -> dict[int, float]:

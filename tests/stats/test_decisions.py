@@ -10,7 +10,9 @@ from scipy import stats
 from gradbench.stats.decisions import (
     BETTER,
     EQUAL,
+    NO_BETTER,
     UNDECIDED,
+    WITHOUT_USE,
     WORSE,
     compare_settings,
     expected_best,
@@ -137,6 +139,8 @@ def test_one_setting_is_equal_where_two_one_sided_tests_say_so(n, shift, seed):
     above = stats.ttest_1samp(gains, -0.3, alternative="greater").pvalue
     verdict = rank_arms([control, treated], [0, 1], 0, (-0.3, 0.3)).verdict
     assert (verdict == EQUAL) == (max(below, above) < 0.05)
+    worse = stats.ttest_1samp(gains, 0.0).pvalue < 0.05 and gains.mean() < 0
+    assert (verdict == NO_BETTER) == (below < 0.05 <= above and not worse)
 
 
 def test_a_treatment_is_equal_only_if_none_of_its_strengths_may_be_better_by_more_than_the_margin():
@@ -150,6 +154,34 @@ def test_a_treatment_is_equal_only_if_none_of_its_strengths_may_be_better_by_mor
     assert rank_arms([control, same, wild], [0, 1, 1], 0, margins).verdict == UNDECIDED
     assert rank_arms([control, worse], [0, 1], 0, margins).verdict == WORSE
     assert rank_arms([control, same], [0, 1], 0, None).verdict != EQUAL
+
+
+def test_treatments_are_no_better_if_none_may_be_better_by_more_than_the_margin_and_what_else_they_are_is_open():
+    rng = np.random.default_rng(0)
+    control = rng.standard_normal(8)
+    noise = rng.standard_normal(8)
+    noise -= noise.mean()
+    open_ = control + 0.6 + noise  # gains of -0.6, with a standard error of about 0.35
+    worse = control + 2 + 0.01 * rng.standard_normal(8)
+    same = control + 0.01 * rng.standard_normal(8)
+    wild = control + 3 * noise
+    margins = (-0.2, 0.2)
+    assert rank_arms([control, open_], [0, 1], 0, margins).verdict == NO_BETTER
+    assert rank_arms([control, open_, worse], [0, 1, 2], 0, margins).verdict == NO_BETTER
+    assert rank_arms([control, open_, worse], [0, 1, 1], 0, margins).verdict == NO_BETTER
+    assert rank_arms([control, open_, same], [0, 1, 2], 0, margins).verdict == EQUAL
+    assert rank_arms([control, open_, wild], [0, 1, 2], 0, margins).verdict == UNDECIDED
+    assert rank_arms([control, open_], [0, 1], 0, None).verdict == UNDECIDED
+
+
+def test_of_treatments_that_are_better_by_the_margin_one_in_twenty_at_most_is_called_no_better():
+    rng = np.random.default_rng(0)
+    left = 0
+    for _ in range(400):
+        control = rng.standard_normal(8)
+        better = control - 0.3 + 0.3 * rng.standard_normal((2, 8))
+        left += rank_arms([control, *better], [0, 1, 1], 0, (-0.3, 0.3)).verdict in WITHOUT_USE
+    assert left <= 0.05 * 400 + 2 * (400 * 0.05 * 0.95) ** 0.5
 
 
 def test_what_is_better_by_less_than_the_margin_is_equal():

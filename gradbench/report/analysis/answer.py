@@ -27,8 +27,9 @@ from gradbench.report.render.formatting import (
 )
 from gradbench.stats.decisions import (
     BETTER,
-    EQUAL,
+    NO_BETTER,
     UNDECIDED,
+    WITHOUT_USE,
     WORSE,
     Contender,
     expected_best,
@@ -53,8 +54,8 @@ class Answer:
 
     Attributes:
         group: label of the comparison: the model, and the config values that set its cells apart.
-        verdict: of the best treatment against ``none``: better, worse, equal or undecided. Where nothing was run with
-            ``none``, better is what beats the other settings.
+        verdict: of the treatments against ``none``: better, worse, equal, no better or undecided. Where nothing was run
+            with ``none``, better is what beats the other settings.
         treatment: the recommended treatment at its strength; ``none`` leaves the gradients alone.
         value: the metric with its interval under that treatment, or under the best seen where nothing is decided.
         evidence: short sentences.
@@ -198,9 +199,14 @@ class _Writer:
         if ranking.verdict == WORSE:
             words = f"Every treatment is worse than none, {self._name(best)} the least."
             return self._answer(best, WORSE, ALONE, [words, *self._change(best)])
-        if ranking.verdict == EQUAL:
-            words = f"No treatment is more than {self._margin()} better than none; the best seen is {self._name(best)}."
-            return self._answer(best, EQUAL, ALONE, [words, *self._change(best), self._action(best)])
+        if ranking.verdict in WITHOUT_USE:
+            words = f"No treatment is more than {self._margin()} better than none, each tested alone at 95 %"
+            if ranking.verdict == NO_BETTER:
+                words += "; whether one is as good is open"
+            words += f". The best seen is {self._name(best)}."
+            return self._answer(
+                best, ranking.verdict, ALONE, [words, *self._change(best), self._action(best)]
+            )
         parts = [*self._change(best), self._chances(best), self._action(best)]
         if len(self.comparison.seeds) == 1:
             count: int | None = FEW_SEEDS
@@ -258,7 +264,7 @@ class _Writer:
     def _answer(
         self, one: Contender, verdict: str, advice: str, parts: Sequence[str], command: str = ""
     ) -> Answer:
-        keeps = verdict in (WORSE, EQUAL)
+        keeps = verdict in WITHOUT_USE
         return Answer(
             self.comparison.label,
             verdict,
@@ -448,7 +454,7 @@ def answer_over_rates(name: str, groups: Sequence[ComparisonGroup]) -> Answer | 
     group, setting = entries[best.setting]
     at = f"learning rate {format_value(group.cells['optimizer.lr'].iloc[0])}"
     words = f"{name_setting(setting)}, {at}"
-    keeps = ranking.verdict in (WORSE, EQUAL)
+    keeps = ranking.verdict in WITHOUT_USE
     parts = [f"Each treatment at the best of its strengths and of {len(groups)} learning rates."]
     if best.against_control and best.against_control.gain.n:
         change = group.change(best.against_control.gain, control.estimate)

@@ -16,6 +16,7 @@ from gradbench.report.render.formatting import format_strength, format_value
 from gradbench.stats.decisions import (
     BETTER,
     EQUAL,
+    NO_BETTER,
     UNDECIDED,
     WORSE,
     Comparison,
@@ -224,7 +225,9 @@ def _judge_setting(
 
 
 def _judge(found: Comparison, margins: Margins | None) -> str:
-    return judge_arm([[found]], [found], margins)
+    """Judge a change: one that is no better may still be worse, which is what is asked here."""
+    verdict = judge_arm([[found]], [found], margins)
+    return UNDECIDED if verdict == NO_BETTER else verdict
 
 
 def count_verdicts(pairings: Sequence[Pairing]) -> dict[str, int]:

@@ -26,7 +26,7 @@ from gradbench.report.figures.strip import draw_diverged_strip
 from gradbench.report.figures.style import Look
 from gradbench.report.load.cells import NONE
 from gradbench.report.render.formatting import format_interval, join_or_count
-from gradbench.stats.decisions import BETTER, EQUAL, UNDECIDED, WORSE
+from gradbench.stats.decisions import BETTER, EQUAL, NO_BETTER, UNDECIDED, WORSE
 from gradbench.stats.intervals import Interval
 
 DODGE = 0.035  # share of the axis between treatments at one strength
@@ -63,14 +63,14 @@ def _title(context: Context) -> str:
     if not any(NONE in comparison.treatments for comparison in context.comparisons):
         return "The outcome at each strength; no comparison has none to compare with"
     said = {
-        BETTER: "a treatment beats none for {}",
-        EQUAL: "no treatment is worth it for {}",
-        WORSE: "every treatment is worse than none for {}",
-        UNDECIDED: "undecided for {}",
+        "a treatment beats none for {}": (BETTER,),
+        "no treatment is worth it for {}": (EQUAL, NO_BETTER),
+        "every treatment is worse than none for {}": (WORSE,),
+        "undecided for {}": (UNDECIDED,),
     }
     parts = []
-    for verdict, words in said.items():
-        labels = [answer.group for answer in context.answers if answer.verdict == verdict]
+    for words, verdicts in said.items():
+        labels = [answer.group for answer in context.answers if answer.verdict in verdicts]
         if labels:
             parts.append(words.format(join_or_count(labels, "comparison")))
     title = "; ".join(parts)
