@@ -5,8 +5,9 @@
 writes it as Markdown, with the comment of every key; a test checks that the file is up to date.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -61,23 +62,34 @@ def catalog_sections(kind: str | None, config_dir: Path | None) -> list[CatalogS
     if kind is not None and kind not in kinds:
         raise UsageError(f"info lists {', '.join(kinds)}; got '{kind}'{nearest(kind, kinds)}")
     configs = Configs(config_dir)
+    titles = [kind] if kind else kinds
+    options = group_entries(configs, [KINDS[title] for title in titles if title in KINDS])
     sections = []
-    for title in [kind] if kind else kinds:
+    for title in titles:
         if title == "experiments":
             entries = [experiment_entry(configs, name) for name in configs.experiments]
         else:
-            group = KINDS[title]
-            entries = [option_entry(configs, group, name) for name in configs.groups[group]]
+            entries = options[KINDS[title]]
         usage = "gradbench run NAME" if title == "experiments" else f"gradbench run {KINDS[title]}=NAME"
         sections.append(CatalogSection(f"{title} ({usage})", entries))
     return sections
 
 
-def option_entry(configs: Configs, group: str, name: str) -> CatalogEntry:
-    """Return the entry of one option of a group, with its keys and defaults."""
+def group_entries(configs: Configs, groups: Sequence[str]) -> dict[str, list[CatalogEntry]]:
+    """Return the entries of each group's options. One config has an option of every group: composing takes long."""
+    found: dict[str, list[CatalogEntry]] = {group: [] for group in groups}
+    for names in zip_longest(*(configs.groups[group] for group in groups)):
+        chosen = {group: name for group, name in zip(groups, names, strict=True) if name is not None}
+        config = configs.compose(tuple(f"{group}={name}" for group, name in chosen.items())).config
+        for group, name in chosen.items():
+            found[group].append(option_entry(configs, group, name, config))
+    return found
+
+
+def option_entry(configs: Configs, group: str, name: str, config: Mapping[str, Any]) -> CatalogEntry:
+    """Return the entry of one option of a group, with its keys and their defaults in a config that has chosen it."""
     path = configs.path(group, name)
     text = path.read_text(encoding="utf-8")
-    config = configs.compose((f"{group}={name}",)).config
     hidden = NO_ARGUMENTS[group] - {"lr"} | {"_target_"}
     found = ((typed(f"{group}.{key}"), value) for key, value in leaves(config[group]))
     values = {key.removeprefix(f"{group}."): value for key, value in found}

@@ -222,3 +222,15 @@ def test_a_comparison_is_not_laid_over_the_results_of_a_run(folders: list[Path],
     synthetic.write(tmp_path / "third", models=["mlp"], strengths=FEW)
     with pytest.raises(UsageError, match="holds results of its own"):
         compare(folders, tmp_path / "third")
+
+
+def test_whether_a_change_that_is_no_better_is_worse_stays_undecided(tmp_path: Path) -> None:
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder, rate in zip(folders, (0.05, 0.2), strict=True):
+        leaves = {"optimizer.lr": rate, "model.scale": "linear", "model.margin": 0.15}
+        cells = synthetic.write(folder, models=["mlp"], strengths={"none": ()}, seeds=8, leaves=leaves)
+        lost = np.array([-0.2, 0.4] * 4) if folder is folders[1] else 0.0
+        cells.assign(**{"test/accuracy": 0.5 - lost}).to_parquet(folder / "cells" / "a.parquet")
+    (row,) = compared(folders, tmp_path / "out").to_dict("records")
+    assert row["change"] == pytest.approx(-0.1)
+    assert row["verdict"] == "undecided"
