@@ -232,5 +232,7 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem:
         return " ".join(f"{error.problem} {error.problem_mark or ''}".split())
     lines = [line.strip() for line in str(error).splitlines()]
-    telling = [line for line in lines if line and not set(line) <= {"^", "~"}]
-    return "; ".join(telling[:2]).rstrip(".") or type(error).__name__
+    telling = [line for line in lines if line and not set(line) <= {"^", "~"}][:2]
+    if len(telling) == 2 and telling[1].endswith(":"):  # what it announces is left out
+        telling.pop()
+    return "; ".join(telling).replace(":; ", ": ").rstrip(".") or type(error).__name__

@@ -250,6 +250,23 @@ def test_an_unknown_experiment_is_refused_with_the_nearest_name(tmp_path):
 # ---- a user's own folder, and where configs are found ----------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("defaults: [nowhere]", "In 'regularizer/mine': Could not load 'regularizer/nowhere'"),
+        ("[a]", "In 'regularizer/mine': ConfigTypeError raised while composing config: Cannot merge"),
+        ("a: [1", "mine.yaml"),
+    ],
+)
+def test_a_broken_option_is_refused_in_one_line_that_names_it_and_announces_nothing(tmp_path, text, said):
+    (tmp_path / "regularizer").mkdir()
+    (tmp_path / "regularizer" / "mine.yaml").write_text(text)
+    message = one_line(lambda: Configs(tmp_path).compose(("regularizer=mine",)))
+    assert message.startswith("cannot compose regularizer=mine: ")
+    assert said in message
+    assert not message.endswith(":")
+
+
 def test_a_folder_of_ones_own_adds_options_and_experiments(tmp_path):
     folder = tmp_path / "it's, odd"
     (folder / "regularizer").mkdir(parents=True)
