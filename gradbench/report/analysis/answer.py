@@ -368,7 +368,7 @@ def _say_without_use(comparison: ComparisonGroup, verdict: str, best: str) -> st
     words = f"No treatment is more than {_say_margin(comparison)} better than none, each tested alone at 95 %"
     if verdict == NO_BETTER:
         words += "; whether one is as good is open"
-    return f"{words}. The best seen is {best}."
+    return f"{words}. The best of them is {best}."
 
 
 def _explain_interval(comparison: ComparisonGroup, one: Contender, margins: Margins | None) -> str:
