@@ -202,7 +202,7 @@ class _Writer:
             reason = _say_without_use(self.comparison, ranking.verdict, self._name(best))
             parts = [reason, *self._change(best)]
             if ranking.verdict != WORSE:
-                parts += [_explain_interval(self.comparison, best, margins), self._action(best)]
+                parts += [self._action(best), _explain_interval(self.comparison, best, margins)]
             return self._answer(best, ranking.verdict, ALONE, parts)
         parts = [*self._change(best), self._chances(best), self._action(best)]
         if len(self.comparison.seeds) == 1:
