@@ -76,14 +76,20 @@ def catalog_sections(kind: str | None, config_dir: Path | None) -> list[CatalogS
 
 
 def group_entries(configs: Configs, groups: Sequence[str]) -> dict[str, list[CatalogEntry]]:
-    """Return the entries of each group's options. One config has an option of every group: composing takes long."""
-    found: dict[str, list[CatalogEntry]] = {group: [] for group in groups}
-    for names in zip_longest(*(configs.groups[group] for group in groups)):
-        chosen = {group: name for group, name in zip(groups, names, strict=True) if name is not None}
-        config = configs.compose(tuple(f"{group}={name}" for group, name in chosen.items())).config
-        for group, name in chosen.items():
-            found[group].append(option_entry(configs, group, name, config))
-    return found
+    """Return the entries of each group's options.
+
+    One config has a shipped option of every group, as composing takes long. Options of the user's folder are composed
+    alone: they may be broken, or set keys of other groups.
+    """
+    shipped = Configs().groups
+    own = [(group, name) for group in groups for name in configs.groups[group] if name not in shipped[group]]
+    together = zip_longest(*(shipped[group] for group in groups))
+    found = dict[tuple[str, str], CatalogEntry]()
+    for chosen in [*([one] for one in own), *(zip(groups, names, strict=True) for names in together)]:
+        options = [(group, name) for group, name in chosen if name is not None]
+        config = configs.compose(tuple(f"{group}={name}" for group, name in options)).config
+        found |= {(group, name): option_entry(configs, group, name, config) for group, name in options}
+    return {group: [found[group, name] for name in configs.groups[group]] for group in groups}
 
 
 def option_entry(configs: Configs, group: str, name: str, config: Mapping[str, Any]) -> CatalogEntry:

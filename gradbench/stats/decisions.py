@@ -436,8 +436,9 @@ def seeds_to_decide(
 ) -> int | None:
     """Compute how many seeds would decide with a power of 80 %, if the estimates are the truth; None over 10,000.
 
-    The fewest of three ways: a setting is better by the metric, it is better by the share of diverged cells, or no
-    setting is better by more than the margin. The first two are corrected for the number of settings (Bonferroni).
+    The fewest of four ways: a setting is better by the metric, it is better by the share of diverged cells, no setting
+    is better by more than the margin, or all are worse. All but the third are corrected for the number of settings
+    (Bonferroni).
 
     Args:
         scores: [S, R].
@@ -451,6 +452,8 @@ def seeds_to_decide(
     known = [row[~np.isnan(row)] for row in gains if (~np.isnan(row)).sum() > 1]
     corrected = 1 - (1 - confidence) / len(table)
     ways = [_count_seeds(row.mean(), row.std(ddof=1), corrected) for row in known]
+    if len(known) == len(table):
+        ways.append(max(_count_seeds(-row.mean(), row.std(ddof=1), corrected) for row in known))
     if margins and known:
         one_sided = 2 * confidence - 1
         ways.append(max(_count_seeds(margins[1] - row.mean(), row.std(ddof=1), one_sided) for row in known))

@@ -23,6 +23,7 @@ from gradbench.training.checkpoint import Checkpoint
 from gradbench.training.cuda_graphs import make_stepper
 from gradbench.training.divergence import has_finite
 from gradbench.training.draws import CHUNK, draw_chunk
+from gradbench.training.program import build
 from gradbench.training.setup import build_stack, compact, should_compact
 from gradbench.training.state import StackContext, State
 from gradbench.training.step import EagerStepper
@@ -108,7 +109,7 @@ def train(
     started = time.perf_counter()
     saved = None
     if checkpoint is not None and checkpoint.exists():
-        saved = checkpoint.load(device, largest_checkpoint(cells, data, device))
+        saved = load_saved(checkpoint, cells, data, device)
     context = build_stack(cells, data, device, saved["cell_indices"] if saved else None)
     stepper, state, telemetry = make_stepper(context), init_state(context), Telemetry(context)
     outcome, chunk_seconds, draws = Outcome(telemetry.curves), [], None
@@ -190,6 +191,15 @@ def checkpoint_of(
         "evaluations": evaluations,
         "snapshots": snapshots,
     }
+
+
+def load_saved(
+    checkpoint: Checkpoint, cells: Sequence[Cell], data: Data, device: torch.device
+) -> dict[str, Any] | None:
+    """Load what a stack goes on from; ``None`` if there is nothing, or if its model carried other values then."""
+    saved = checkpoint.load(device, largest_checkpoint(cells, data, device))
+    carry = build(cells[0].config, data).model.carry()
+    return saved if saved and saved["state"]["carry"].keys() == carry.keys() else None
 
 
 def largest_checkpoint(cells: Sequence[Cell], data: Data, device: torch.device) -> int:

@@ -16,7 +16,9 @@ from rich.console import Console
 
 from gradbench.api.progress import LineDisplay, LiveDisplay, QuietDisplay, display_for
 from gradbench.cli import main as cli
+from gradbench.cli.catalog import group_entries
 from gradbench.config.compose import Configs
+from gradbench.errors import UsageError
 from gradbench.grid.cell import Cell
 
 COMMANDS = {
@@ -213,6 +215,19 @@ def test_info_lists_every_option_of_every_group_and_every_experiment(capsys, mon
     assert gradbench("info", "model") == gradbench("info", "experiment") == 0
     assert "classifier" in capsys.readouterr().out
     assert "$" not in shown
+
+
+def test_in_info_an_option_of_ones_own_changes_no_other_and_is_named_alone_where_it_is_broken(tmp_path):
+    (tmp_path / "schedule").mkdir()
+    own = tmp_path / "schedule" / "aaa.yaml"
+    own.write_text("# @package _global_\n# mine\nschedule: {name: aaa}\noptimizer: {lr: 0.777}\n")
+    groups = ["optimizer", "schedule"]
+    found = group_entries(Configs(tmp_path), groups)
+    assert found["optimizer"] == group_entries(Configs(), groups)["optimizer"]
+    assert found["schedule"][0].summary == "mine"
+    own.write_text("name: [aaa\n")
+    with pytest.raises(UsageError, match=r"^cannot compose schedule=aaa: .*aaa\.yaml"):
+        group_entries(Configs(tmp_path), groups)
 
 
 # ---- a sweep from its first run to its report --------------------------------------------------------------------

@@ -150,6 +150,18 @@ def test_an_agent_that_is_stopped_within_an_episode_and_resumed_ends_as_one_that
     assert_same_outcome(train(stack, data, CPU, checkpoint=always(path)), whole)
 
 
+def test_an_agent_whose_checkpoint_carries_other_values_starts_anew(tmp_path):
+    stack = cells("actor_critic", "clip_norm", **SIZES | {"steps": 4, "eval_every": 2})
+    data, path = data_of(stack[0]), tmp_path / "stack.pt"
+    whole = train(stack, data, CPU)
+    with pytest.raises(StopError):
+        train(stack, data, CPU, stop_at(4), always(path))
+    saved = always(path).load(CPU)
+    del saved["state"]["carry"]["lengths"]
+    always(path).save(saved)
+    assert_same_outcome(train(stack, data, CPU, checkpoint=always(path)), whole)
+
+
 def test_a_return_is_the_length_of_the_first_episode():
     over = torch.zeros(9, 3)
     over[2, 0] = over[5, 0] = over[8, 2] = 1

@@ -287,6 +287,17 @@ def test_differences_that_all_agree_are_decided_at_the_number_of_seeds_that_is_s
     assert verdict(n - 1) == UNDECIDED
 
 
+def test_the_seeds_that_show_all_treatments_to_be_worse_decide_too():
+    rng = np.random.default_rng(0)
+    scores = rng.normal([[1.0], [2.0]], 1.0, (2, 8))
+    n = seeds_to_decide(scores, np.zeros(8), None)
+    assert n == max(seeds_to_decide(-row[None], np.zeros(8), None, confidence=0.975) for row in scores)
+    more = np.tile(scores, n)
+    assert rank_arms([np.zeros(8 * n), *more], [0, 1, 2], 0).verdict == WORSE
+    scores[1] -= scores[1].mean()
+    assert seeds_to_decide(scores, np.zeros(8), None) is None
+
+
 def test_equality_may_take_fewer_seeds_than_a_difference():
     rng = np.random.default_rng(0)
     gains = 0.1 * rng.standard_normal(8)

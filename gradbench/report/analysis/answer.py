@@ -32,6 +32,7 @@ from gradbench.stats.decisions import (
     WITHOUT_USE,
     WORSE,
     Contender,
+    Margins,
     expected_best,
     rank_arms,
     seeds_to_decide,
@@ -196,17 +197,13 @@ class _Writer:
             parts.append(self._cost(best))
             parts.append(AT_THE_EDGE if further else "")
             return self._answer(best, ranking.verdict, f"Use {self._name(best)}", parts, further)
-        if ranking.verdict == WORSE:
-            words = f"Every treatment is worse than none, {self._name(best)} the least."
-            return self._answer(best, WORSE, ALONE, [words, *self._change(best)])
         if ranking.verdict in WITHOUT_USE:
-            words = f"No treatment is more than {self._margin()} better than none, each tested alone at 95 %"
-            if ranking.verdict == NO_BETTER:
-                words += "; whether one is as good is open"
-            words += f". The best seen is {self._name(best)}."
-            return self._answer(
-                best, ranking.verdict, ALONE, [words, *self._change(best), self._action(best)]
-            )
+            margins = self.comparison.margins(self.comparison.mean(CONTROL).estimate)
+            reason = _say_without_use(self.comparison, ranking.verdict, self._name(best))
+            parts = [reason, *self._change(best)]
+            if ranking.verdict != WORSE:
+                parts += [_explain_interval(self.comparison, best, margins), self._action(best)]
+            return self._answer(best, ranking.verdict, ALONE, parts)
         parts = [*self._change(best), self._chances(best), self._action(best)]
         if len(self.comparison.seeds) == 1:
             count: int | None = FEW_SEEDS
@@ -283,10 +280,6 @@ class _Writer:
     def _name(self, one: Contender) -> str:
         return name_setting(self._setting(one))
 
-    def _margin(self) -> str:
-        margin = self.comparison.margin or math.nan
-        return format_percent(margin) if self.comparison.scale.name == "log" else format_number(margin)
-
     def _change(self, one: Contender) -> list[str]:
         """Say the change against ``none``, of the metric and of the number of diverged cells."""
         found = one.against_control
@@ -360,6 +353,38 @@ def _say_change(
     value = f"{comparison.metric_name} {format_interval(control)}"
     words = f"{how} {than} none{where} ({value})".replace(ONE_SEED, "")
     return f"{words}, {pluralize(seeds, 'seed')}."
+
+
+def _say_without_use(comparison: ComparisonGroup, verdict: str, best: str) -> str:
+    """Say why the gradients are left alone.
+
+    Args:
+        comparison: the comparison, or one of those that differ in the learning rate.
+        verdict: of all treatments.
+        best: name of the best treatment.
+    """
+    if verdict == WORSE:
+        return f"Every treatment is worse than none, {best} the least."
+    words = f"No treatment is more than {_say_margin(comparison)} better than none, each tested alone at 95 %"
+    if verdict == NO_BETTER:
+        words += "; whether one is as good is open"
+    return f"{words}. The best seen is {best}."
+
+
+def _explain_interval(comparison: ComparisonGroup, one: Contender, margins: Margins | None) -> str:
+    """Explain an interval that reaches beyond the margin where no treatment is better by more; empty elsewhere."""
+    found = one.against_control
+    if not found or not margins or found.lost_gain.sign or not found.gain.high > margins[1]:
+        return ""
+    return (
+        f"The interval reaches beyond {_say_margin(comparison)} because it is two-sided and holds for all "
+        "treatments together."
+    )
+
+
+def _say_margin(comparison: ComparisonGroup) -> str:
+    margin = comparison.margin or math.nan
+    return format_percent(margin) if comparison.scale.name == "log" else format_number(margin)
 
 
 def describe_context(comparison: ComparisonGroup, rates: int = 1) -> str:
@@ -446,7 +471,8 @@ def answer_over_rates(name: str, groups: Sequence[ComparisonGroup]) -> Answer | 
         (group.mean(CONTROL) for group in groups if NONE in group.treatments),
         key=lambda value: math.inf if math.isnan(value.estimate) else first.sign * value.estimate,
     )
-    ranking = rank_arms(scores, arms, treatments.index(NONE), first.margins(control.estimate))
+    margins = first.margins(control.estimate)
+    ranking = rank_arms(scores, arms, treatments.index(NONE), margins)
     treated = [one for one in ranking.contenders if one.verdict]
     if not treated:
         return None
@@ -456,9 +482,13 @@ def answer_over_rates(name: str, groups: Sequence[ComparisonGroup]) -> Answer | 
     words = f"{name_setting(setting)}, {at}"
     keeps = ranking.verdict in WITHOUT_USE
     parts = [f"Each treatment at the best of its strengths and of {len(groups)} learning rates."]
+    if keeps:
+        parts.append(_say_without_use(first, ranking.verdict, f"{name_setting(setting)} at {at}"))
     if best.against_control and best.against_control.gain.n:
         change = group.change(best.against_control.gain, control.estimate)
         parts.append(_say_change(group, change, control, " at its best rate", best.against_control.gain.n))
+    if keeps and ranking.verdict != WORSE:
+        parts.append(_explain_interval(first, best, margins))
     parts.append(_equal_budget(first, scores, arms, treatments))
     shown = UNDECIDED if ranking.verdict == UNDECIDED else NONE if keeps else words
     value = control if keeps else group.mean(setting)
