@@ -320,6 +320,7 @@ def test_the_numbers_of_injected_cases_are_those_of_the_tests():
     assert f"({kills} kills, and {mends} while mending)" in page
 
 
+@pytest.mark.slow
 def test_each_example_of_data_of_ones_own_trains_as_it_is_shown(tmp_path, monkeypatch):
     text = section(DOCUMENTS["conf/README.md"], "Data of your own")
     monkeypatch.chdir(tmp_path)

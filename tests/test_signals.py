@@ -32,7 +32,7 @@ def test_a_run_that_is_interrupted_while_it_starts_leaves_no_process_behind(way,
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_interrupted_at_instants_spread_over_its_course(command, home):
     count = count_instants(home, command)
-    for index, at in enumerate(spread(count, 8 if command == "run" else 4)):
+    for index, at in enumerate(spread(count, 8 if command == "run" else 3)):
         fault = interrupt(home, command, list(WAYS)[index % len(WAYS)], at)
         assert not fault, f"at {at} of {count}"
 

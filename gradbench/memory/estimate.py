@@ -6,6 +6,7 @@ on torch's ``meta`` device, where tensors have sizes and no memory.
 """
 
 import contextlib
+import gc
 import os
 import sys
 from collections import deque
@@ -198,6 +199,7 @@ def measure_peak(
         traces: as in ``build_stack``.
     """
     TRACE_CACHE.clear()
+    gc.collect()  # or what it frees meanwhile would count as freed by the stack
     if device.type == "cuda":
         clear_cublas_workspaces()  # of earlier computations
         torch.cuda.reset_peak_memory_stats(device)

@@ -1,5 +1,7 @@
 """Memory: what is predicted before a stack starts, against what torch's own allocators hand out while it runs."""
 
+import gc
+
 import psutil
 import pytest
 import torch
@@ -89,6 +91,16 @@ def test_tracing_a_step_and_replaying_it_takes_hardly_more():
 
 def test_a_stack_is_measured_as_the_first_of_its_process_whatever_was_traced_before():
     stack = sized("translation", "none", 2)
+    (_, first), (_, again) = (measure_peak(stack, data_of(stack[0]), CPU) for _ in range(2))
+    assert first == again
+
+
+def test_what_was_left_to_the_garbage_collector_is_not_counted_as_freed_by_a_stack(monkeypatch):
+    stack, build = sized("mlp", "none", 2), memory.build_stack
+    monkeypatch.setattr(memory, "build_stack", lambda *args, **how: (gc.collect(), build(*args, **how))[1])
+    left = [torch.zeros(10_000)]
+    left.append(left)
+    del left
     (_, first), (_, again) = (measure_peak(stack, data_of(stack[0]), CPU) for _ in range(2))
     assert first == again
 

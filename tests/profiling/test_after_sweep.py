@@ -164,6 +164,7 @@ class Raises(Net):
 """
 
 
+@pytest.mark.slow
 def test_code_that_exits_or_fails_while_it_is_timed_costs_one_line_and_the_others_are_timed(tmp_path):
     (tmp_path / "nets.py").write_text(NETWORKS)
     named = "model.network=nets.Exits,nets.Ends,nets.Raises,nets.Net"

@@ -267,9 +267,8 @@ def test_where_none_is_best_so_far_it_is_named_first(tmp_path: Path) -> None:
 
 
 def test_why_the_gradients_are_left_alone_is_said_of_one_learning_rate_and_of_several(tmp_path: Path) -> None:
-    noise = np.tile(
-        [0.2, -0.2], 4
-    )  # 5 % alone is shown to be the most that is gained, but not in the brackets
+    # alone, 5 % is shown to be the most that is gained; the brackets reach beyond it
+    noise = np.tile([0.2, -0.2], 4)
     for part, rate, shift in (("a", 0.1, 3.0), ("b", 1.0, 1.0)):
         leaves = {"optimizer.lr": rate, "model.scale": "log", "model.margin": 0.05}
         strengths = {"none": (), "clip_norm": (1.0,)}

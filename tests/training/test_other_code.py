@@ -13,16 +13,13 @@ from gradbench.training.loop import train
 QUICK = ("gpt", "tagger", "spectral_critic_and_normed_generator")
 """In the default suite."""
 
+LARGE = "resnet18"
+"""Of this only that it follows the reference is tried in CI."""
+
 CALM = {"optimizer": "sgd", "optimizer__lr": 0.02}
 # normalised over few values of 1 × 1 images, a channel without variance is rounding errors, and a ReLU is of their sign
 CALMER = {"resnet18": {"optimizer__lr": 1e-3, "model__batch_size": 32}}
 WEAK = {"gp": {"regularizer__lambda": 0.01}}
-
-
-def case(name, *further):
-    """Return a case."""
-    return pytest.param(name, *further, marks=[] if name in QUICK else [pytest.mark.slow])
-
 
 SOME_PAIRS = [
     (name, "gp" if index % 2 and (name, "gp") in OTHER_PAIRS else "clip_norm")
@@ -37,7 +34,7 @@ def test_it_follows_the_reference(name, regularizer):
     assert_follows(cells(name, regularizer, seed=[0, 3], **{"steps": 3, "eval_every": 3} | given))
 
 
-@pytest.mark.parametrize("name", [case(name) for name in OTHERS])
+@in_suites("name", [(name,) for name in QUICK], [(name,) for name in OTHERS if name != LARGE], [(LARGE,)])
 def test_it_goes_on_to_the_same_bits(name, tmp_path):
     given = CALM | CALMER.get(name, {}) | {"steps": 8, "eval_every": 2}
     stack = cells(name, "clip_norm", seed=[0, 1], precision="float32", **given)

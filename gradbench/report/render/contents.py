@@ -45,11 +45,11 @@ RANKED = (
     "back. The intervals of "
     "changes hold together, at 95%, for every strength of every treatment, so that the best of many gets no credit "
     "for luck. Better and worse: the interval leaves out no change, or the difference in diverged runs does. "
-    "Equal: no strength is better by more than the margin that matters, and one is shown not to be worse by more. "
-    "No better: no strength is better by more than the margin, and whether one is as good is open. "
-    "The chance of being best is the share of resampled experiments (seeds drawn again from those there are) in "
-    "which a treatment comes first. Steps changed: the share of training steps at which it changed the gradient. "
-    "Step time: that of a training step relative to none, timed side by side after the sweep (see Cost)."
+    "Equal: no strength is better by more than the margin that matters (each tested alone at 95%), and one is shown "
+    "not to be worse by more. No better: no strength is better by more than the margin, and whether one is as good "
+    "is open. The chance of being best is the share of resampled experiments (seeds drawn again from those there "
+    "are) in which a treatment comes first. Steps changed: the share of training steps at which it changed the "
+    "gradient. Step time: that of a training step relative to none, timed side by side after the sweep (see Cost)."
 )
 OUTCOMES = (
     "One row per treatment and strength. Means are over the seeds that completed, with 95% Student t intervals; the "
