@@ -27,7 +27,7 @@ GIVEN_LATER = "???"
 """The value of a key that must be given."""
 
 NAME = r"[^\W\d]\w*"
-PLAIN = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+PLAIN = re.compile(r"[A-Za-z_]\w*(/\w+)*", re.ASCII)
 NO_TEXT = ("null", "true", "false", "inf", "nan")
 """Words that Hydra's grammar takes as other values than texts."""
 RESERVED = re.compile(r"(?:model\.(network|networks|metrics|loss)|data\.(loader))(?:\.|$)")

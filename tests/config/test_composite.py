@@ -740,7 +740,7 @@ NOT_NAMES = (
 )
 
 
-@pytest.mark.parametrize("text", ["real", "match_rms_adamw", *NOT_NAMES])
+@pytest.mark.parametrize("text", ["real", "match_rms_adamw", "train/mean_return", *NOT_NAMES])
 def test_a_text_comes_back_from_the_word_that_a_command_shows_and_a_name_needs_no_quotes(text):
     word = composite.to_word("model.unit", text)
     (axis,) = Configs().parse([word]).axes
