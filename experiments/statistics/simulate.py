@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gradbench.stats.decisions import BETTER, EQUAL, WITHOUT_USE, WORSE, Margins, Ranking, rank_arms
+from gradbench.stats.decisions import BETTER, EQUAL, LEAVE_ALONE, WORSE, Margins, Ranking, rank_arms
 from gradbench.stats.intervals import Floats, paired_difference, share_difference
 from gradbench.stats.selection import choose_setting
 
@@ -132,7 +132,7 @@ def main() -> None:
 
     def equal(case: Case, seeds: int) -> str:
         found = [rank(scores, (-MARGIN, MARGIN)).verdict for scores in experiments(case, seeds, draws)]
-        counts = ((verdict == EQUAL for verdict in found), (verdict in WITHOUT_USE for verdict in found))
+        counts = ((verdict == EQUAL for verdict in found), (verdict in LEAVE_ALONE for verdict in found))
         return " ".join(share(one, draws) for one in counts)
 
     print_table("% better, worse before; some treatment better, some worse now", LEVELS, levels)

@@ -28,7 +28,7 @@ BETTER, WORSE, EQUAL, UNDECIDED = "better", "worse", "equal", "undecided"
 NO_BETTER = "no better"
 """Equal or worse: shown not to be better by more than the margin, and neither to be worse nor to be as good."""
 
-WITHOUT_USE = (EQUAL, NO_BETTER, WORSE)
+LEAVE_ALONE = (EQUAL, NO_BETTER, WORSE)
 """Verdicts on all treatments at which the gradients are left alone."""
 
 POWER = 0.8
@@ -379,7 +379,7 @@ def _combine(verdicts: Sequence[str]) -> str:
         return BETTER
     if not verdicts or UNDECIDED in verdicts:
         return UNDECIDED
-    return next(verdict for verdict in WITHOUT_USE if verdict in verdicts)
+    return next(verdict for verdict in LEAVE_ALONE if verdict in verdicts)
 
 
 def probability_best(scores: npt.ArrayLike, arms: Sequence[int], draws: int = 2000) -> dict[int, float]:

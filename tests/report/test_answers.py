@@ -13,7 +13,7 @@ from gradbench.report import answer_table, answers
 from gradbench.report.analysis.comparison import list_comparisons
 from gradbench.report.load.cells import load_results
 from gradbench.report.render.contents import ANSWERS, RANKED
-from gradbench.stats.decisions import BETTER, UNDECIDED, WITHOUT_USE, seeds_to_decide
+from gradbench.stats.decisions import BETTER, LEAVE_ALONE, UNDECIDED, seeds_to_decide
 from gradbench.storage.grids import OTHERS
 
 GP = {"none": (), "gp": (0.1, 1.0, 10.0)}
@@ -286,7 +286,7 @@ def test_why_the_gradients_are_left_alone_is_said_of_one_learning_rate_and_of_se
 
 
 def test_every_verdict_is_explained() -> None:
-    for verdict in (BETTER, *WITHOUT_USE):
+    for verdict in (BETTER, *LEAVE_ALONE):
         assert verdict in RANKED.lower()
     assert UNDECIDED in ANSWERS.lower()
 

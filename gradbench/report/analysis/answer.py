@@ -27,9 +27,9 @@ from gradbench.report.render.formatting import (
 )
 from gradbench.stats.decisions import (
     BETTER,
+    LEAVE_ALONE,
     NO_BETTER,
     UNDECIDED,
-    WITHOUT_USE,
     WORSE,
     Contender,
     Margins,
@@ -197,9 +197,9 @@ class _Writer:
             parts.append(self._cost(best))
             parts.append(AT_THE_EDGE if further else "")
             return self._answer(best, ranking.verdict, f"Use {self._name(best)}", parts, further)
-        if ranking.verdict in WITHOUT_USE:
+        if ranking.verdict in LEAVE_ALONE:
             margins = self.comparison.margins(self.comparison.mean(CONTROL).estimate)
-            reason = _say_without_use(self.comparison, ranking.verdict, self._name(best))
+            reason = _say_why_alone(self.comparison, ranking.verdict, self._name(best))
             parts = [reason, *self._change(best)]
             if ranking.verdict != WORSE:
                 parts += [self._action(best), _explain_interval(self.comparison, best, margins)]
@@ -261,7 +261,7 @@ class _Writer:
     def _answer(
         self, one: Contender, verdict: str, advice: str, parts: Sequence[str], command: str = ""
     ) -> Answer:
-        keeps = verdict in WITHOUT_USE
+        keeps = verdict in LEAVE_ALONE
         return Answer(
             self.comparison.label,
             verdict,
@@ -355,7 +355,7 @@ def _say_change(
     return f"{words}, {pluralize(seeds, 'seed')}."
 
 
-def _say_without_use(comparison: ComparisonGroup, verdict: str, best: str) -> str:
+def _say_why_alone(comparison: ComparisonGroup, verdict: str, best: str) -> str:
     """Say why the gradients are left alone.
 
     Args:
@@ -480,10 +480,10 @@ def answer_over_rates(name: str, groups: Sequence[ComparisonGroup]) -> Answer | 
     group, setting = entries[best.setting]
     at = f"learning rate {format_value(group.cells['optimizer.lr'].iloc[0])}"
     words = f"{name_setting(setting)}, {at}"
-    keeps = ranking.verdict in WITHOUT_USE
+    keeps = ranking.verdict in LEAVE_ALONE
     parts = [f"Each treatment at the best of its strengths and of {len(groups)} learning rates."]
     if keeps:
-        parts.append(_say_without_use(first, ranking.verdict, f"{name_setting(setting)} at {at}"))
+        parts.append(_say_why_alone(first, ranking.verdict, f"{name_setting(setting)} at {at}"))
     if best.against_control and best.against_control.gain.n:
         change = group.change(best.against_control.gain, control.estimate)
         parts.append(_say_change(group, change, control, " at its best rate", best.against_control.gain.n))
